@@ -1,0 +1,70 @@
+"""The objective of SAMed (arXiv 2304.13785) and MedSAGa (eq. 4): 0.2 cross-entropy + 0.8 Dice."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SMOOTH = 1e-5  # SAMed's code; in numerator and denominator
+
+
+class Loss(NamedTuple):
+    """What a step minimises and, for the log, its two parts without gradient; all scalars."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    dice: Tensor
+
+
+def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """One minus the soft Dice of each class, background included, averaged over classes.
+
+    Sums run over the whole batch, so a class that is absent from one image but present in
+    another costs nothing by itself. A class absent from the batch costs nearly 1 until its
+    probabilities vanish. The denominators are squared (V-Net, arXiv 1606.04797).
+
+    Args:
+        logits: (B, C, h, w), floating point.
+        labels: (B, h, w), int64 in 0..C-1.
+    """
+    classes = logits.shape[1]
+    probability = logits.softmax(dim=1)
+    truth = functional.one_hot(labels, classes).movedim(-1, 1).to(probability.dtype)  # (B, C, h, w)
+    over = (0, 2, 3)
+    intersection = (probability * truth).sum(over)  # (C,)
+    sizes = (probability**2).sum(over) + (truth**2).sum(over)
+    return (1 - (2 * intersection + SMOOTH) / (sizes + SMOOTH)).mean()
+
+
+def cross_entropy_dice(
+    logits: Tensor, labels: Tensor, ce_weight: float = 0.2, dice_weight: float = 0.8
+) -> Loss:
+    """`ce_weight` x cross-entropy + `dice_weight` x Dice loss; the default weights are SAMed's.
+
+    Half-precision logits are summed in float32: a batch has more pixels than float16 can count.
+
+    Args:
+        logits: (B, C, h, w), floating point; class 0 is the background.
+        labels: (B, h, w), int64 in 0..C-1, already reduced to the size of the logits.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+
+    >>> _ = torch.manual_seed(0)
+    >>> labels = torch.randint(3, (2, 8, 8))
+    >>> sure = 50.0 * functional.one_hot(labels, 3).movedim(-1, 1)
+    >>> round(cross_entropy_dice(sure, labels).total.item(), 6)
+    0.0
+    """
+    if logits.ndim != 4 or labels.shape != logits[:, 0].shape:
+        raise ValueError(
+            f"logits must be (B, C, h, w) and labels (B, h, w) of the same size, "
+            f"not {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    cross_entropy = functional.cross_entropy(logits, labels)
+    dice = dice_loss(logits, labels)
+    total = ce_weight * cross_entropy + dice_weight * dice
+    return Loss(total, cross_entropy.detach(), dice.detach())

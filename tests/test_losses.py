@@ -1,0 +1,116 @@
+"""The loss against SAMed's own (oracle), MONAI's Dice loss and finite differences."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.losses import DiceLoss
+from torch.nn import functional
+
+from medsaga_lib.losses import SMOOTH, cross_entropy_dice, dice_loss
+
+ORACLES = Path(__file__).parent / "oracles"
+CASES = json.loads((ORACLES / "dice_ce_loss.json").read_text())["cases"]
+_spec = importlib.util.spec_from_file_location("fill", ORACLES / "fill.py")
+fill = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fill)
+
+
+def oracle_inputs(case):
+    """Logits (float32) and labels of an oracle case; `kind` is a formula such as 8*uniform-4."""
+    scale, offset = {"8*uniform-4": (8, 4), "20*uniform-10": (20, 10)}[case["logits"]["kind"]]
+    uniform = torch.from_numpy(fill.uniform(case["logits"]["tag"], case["logits"]["shape"]))
+    logits = scale * uniform - offset
+    if isinstance(case["labels"], str):  # "all zero"
+        return logits, torch.zeros_like(logits[:, 0], dtype=torch.int64)
+    largest = int(case["labels"]["kind"].split("=")[1])
+    labels = fill.integers(case["labels"]["tag"], case["labels"]["shape"], largest)
+    return logits, torch.from_numpy(labels)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_samed_in_float32(name):
+    case = CASES[name]
+    loss = cross_entropy_dice(*oracle_inputs(case))
+    expected = (case["combined_02_08"], case["ce"], case["dice"])
+    assert [part.item() for part in loss] == pytest.approx(expected, abs=1e-5)
+    half = cross_entropy_dice(*oracle_inputs(case), ce_weight=0.5, dice_weight=0.5)
+    assert half.total.item() == pytest.approx(case["transunet_half_half"], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_samed_in_float64_with_its_gradient(name):
+    case = CASES[name]
+    logits, labels = oracle_inputs(case)
+    logits = logits.double().requires_grad_()
+    loss = cross_entropy_dice(logits, labels)
+    expected = [case["float64"][key] for key in ("combined", "ce", "dice")]
+    assert [part.item() for part in loss] == pytest.approx(expected, abs=1e-10, rel=1e-11)
+
+    loss.total.backward()
+    stored = case["grad_of_combined_wrt_logits"]
+    assert fill.compare(stored, logits.grad.numpy(), rtol=1e-8)
+    indices = fill.sample_indices(logits.numel())
+    difference = logits.grad.flatten()[indices] - torch.tensor(stored["sample"]).double()
+    assert difference.abs().max() < 1e-10
+
+
+def test_gradient_equals_finite_differences():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(3, (2, 4, 5))
+    assert torch.autograd.gradcheck(lambda x: cross_entropy_dice(x, labels).total, logits)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3), st.integers(2, 5), st.integers(0, 2**31))
+def test_dice_part_equals_monai(batch, classes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 6 * torch.randn(batch, classes, 5, 7, generator=generator, dtype=torch.float64)
+    labels = torch.randint(classes, (batch, 5, 7), generator=generator)
+    peer = DiceLoss(softmax=True, squared_pred=True, batch=True, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
+    one_hot = functional.one_hot(labels, classes).movedim(-1, 1).double()
+    torch.testing.assert_close(dice_loss(logits, labels), peer(logits, one_hot))
+
+
+def test_a_certain_answer_costs_nothing_and_its_opposite_everything():
+    labels = torch.randint(2, (2, 16, 16), generator=torch.Generator().manual_seed(1))
+    sure = 60.0 * functional.one_hot(labels, 2).movedim(-1, 1)
+    assert cross_entropy_dice(sure, labels).total.item() == pytest.approx(0, abs=1e-6)
+    wrong = cross_entropy_dice(sure, 1 - labels)
+    assert wrong.dice.item() == pytest.approx(1, abs=1e-6)
+    assert wrong.cross_entropy.item() == pytest.approx(60, abs=1e-4)
+
+
+def test_order_of_the_batch_and_of_the_pixels_does_not_matter():
+    torch.manual_seed(2)
+    logits, labels = torch.randn(4, 3, 8, 8).double(), torch.randint(3, (4, 8, 8))
+    turned = cross_entropy_dice(logits.flip(0).rot90(1, (2, 3)), labels.flip(0).rot90(1, (1, 2)))
+    torch.testing.assert_close(turned.total, cross_entropy_dice(logits, labels).total)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_sums_do_not_overflow(dtype):
+    # 12 x 256 x 256 = 786,432 pixels; float16 ends at 65,504.
+    logits = torch.zeros(12, 2, 256, 256, dtype=dtype)
+    labels = torch.zeros(12, 256, 256, dtype=torch.int64)
+    total = cross_entropy_dice(logits, labels).total
+    exact = cross_entropy_dice(logits.double(), labels).total
+    assert total.item() == pytest.approx(exact.item(), rel=1e-5)
+
+
+def test_the_logged_parts_hold_no_graph():
+    logits = torch.randn(1, 2, 4, 4, requires_grad=True)
+    loss = cross_entropy_dice(logits, torch.zeros(1, 4, 4, dtype=torch.int64))
+    assert loss.total.requires_grad
+    assert not loss.cross_entropy.requires_grad
+    assert not loss.dice.requires_grad
+
+
+def test_labels_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"\(1, 2, 4, 4\) and \(1, 8, 8\)"):
+        cross_entropy_dice(torch.zeros(1, 2, 4, 4), torch.zeros(1, 8, 8, dtype=torch.int64))
