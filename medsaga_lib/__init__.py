@@ -1,0 +1,7 @@
+"""Adapting the Segment Anything Model to medical images with few labels and little memory."""
+
+from medsaga_lib import compat as _compat
+
+__version__ = "0.1.0"
+
+_compat.supply_missing_operators()

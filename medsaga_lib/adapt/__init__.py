@@ -1,0 +1,1 @@
+"""What changes the network: attach, what trains, merge back."""

@@ -1,0 +1,1 @@
+"""Backbones: what the recipes adapt."""

@@ -1,0 +1,152 @@
+"""SAM built from segment_anything's own modules, at any input size that is a multiple of 16."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+from torch import nn
+
+from medsaga_lib.errors import UserError
+
+PATCH = 16  # pixels along one side of a token, in every SAM
+MASK_TOKENS = 3  # SAM's masks for an ambiguous prompt, besides the single one
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers that fix a SAM's architecture."""
+
+    size: int  # pixels along one side of the input that its checkpoint was made for
+    width: int
+    depth: int
+    heads: int
+    global_blocks: tuple[int, ...]  # the others attend within windows
+    window: int  # tokens along one side of a window
+    embedding: int = 256  # channels of the image embedding and of the mask decoder
+    decoder_heads: int = 8
+    decoder_mlp: int = 2048
+    mask_prompt_channels: int = 16
+    iou_hidden: int = 256
+
+
+# ViT-B: segment_anything/build_sam.py. MedSAM is a ViT-B with other weights.
+VIT_B = Shape(1024, width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11), window=14)
+# Our choice: what two cores train at about 20 images a second. A grid of 16 x 16 tokens is small
+# enough that every block attends to all of it.
+POCKET = Shape(
+    256,
+    width=192,
+    depth=6,
+    heads=6,
+    global_blocks=tuple(range(6)),
+    window=0,
+    embedding=128,
+    decoder_heads=4,
+    decoder_mlp=512,
+    iou_hidden=128,
+)
+SHAPES = {"pocket": POCKET, "vit_b": VIT_B, "medsam": VIT_B}
+
+
+def build_sam(name: str, size: int | None = None, mask_tokens: int = MASK_TOKENS) -> Sam:
+    """A SAM with random weights.
+
+    Args:
+        name: pocket, vit_b or medsam.
+        size: pixels along one side of the square input, a multiple of 16; default: the
+            checkpoint's own (256 for pocket, 1024 for the others).
+        mask_tokens: masks besides token 0; K for a head with K foreground classes.
+
+    Returns:
+        segment_anything's `Sam`, in training mode, float32.
+
+    Raises:
+        UserError: an unknown name or a size that is not a positive multiple of 16.
+    """
+    if name not in SHAPES:
+        raise UserError(f"There is no backbone {name!r}; choose one of {', '.join(SHAPES)}.")
+    shape = SHAPES[name]
+    size = shape.size if size is None else size
+    if size <= 0 or size % PATCH:
+        raise UserError(
+            f"Input size {size} does not fit patches of {PATCH} pixels; "
+            f"choose a multiple of {PATCH}, for example {max(PATCH, round(size / PATCH) * PATCH)}."
+        )
+    grid = size // PATCH
+    return Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=size,
+            patch_size=PATCH,
+            embed_dim=shape.width,
+            depth=shape.depth,
+            num_heads=shape.heads,
+            mlp_ratio=4,
+            out_chans=shape.embedding,
+            qkv_bias=True,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            global_attn_indexes=shape.global_blocks,
+            window_size=shape.window,
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=shape.embedding,
+            image_embedding_size=(grid, grid),
+            input_image_size=(size, size),
+            mask_in_chans=shape.mask_prompt_channels,
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=mask_tokens,
+            transformer=TwoWayTransformer(
+                depth=2,
+                embedding_dim=shape.embedding,
+                mlp_dim=shape.decoder_mlp,
+                num_heads=shape.decoder_heads,
+            ),
+            transformer_dim=shape.embedding,
+            iou_head_depth=3,
+            iou_head_hidden_dim=shape.iou_hidden,
+        ),
+    )
+
+
+def resize_positions(state: dict, shape: Shape, size: int) -> dict:
+    """A state dict of `Sam` made to fit another input size, as SAMed does.
+
+    `pos_embed` (1, g, g, C) is resized as an image, and so are the relative positions of the global
+    blocks, (2g-1, c) seen as one picture; both bilinear. Windowed blocks do not depend on the size.
+    (SAMed, `sam_lora_image_encoder` builder, `load_from`.)
+
+    Args:
+        state: the keys of `Sam`, made for input size `shape.size`.
+        size: the new input size, in pixels.
+
+    Returns:
+        a new dict; tensors that fit are the same objects.
+    """
+    grid = size // PATCH
+    resized = dict(state)
+    position = state["image_encoder.pos_embed"]
+    if position.shape[1] != grid:
+        channels_first = position.permute(0, 3, 1, 2)
+        resized["image_encoder.pos_embed"] = _bilinear(channels_first, (grid, grid)).permute(
+            0, 2, 3, 1
+        )
+    for block in shape.global_blocks:
+        for axis in "hw":
+            key = f"image_encoder.blocks.{block}.attn.rel_pos_{axis}"
+            rows, channels = state[key].shape
+            if rows != 2 * grid - 1:
+                resized[key] = _bilinear(state[key][None, None], (2 * grid - 1, channels))[0, 0]
+    return resized
+
+
+def _bilinear(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(picture.float(), size, mode="bilinear", align_corners=False)

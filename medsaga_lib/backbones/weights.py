@@ -1,0 +1,226 @@
+"""Checkpoints: where they come from, how they are fetched, checked and loaded."""
+
+import json
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+
+from medsaga_lib.backbones.sam import SHAPES, build_sam, resize_positions
+from medsaga_lib.errors import UserError
+
+CACHE_VARIABLE = "MEDSAGA_CACHE"
+_CHUNK = 1 << 20  # bytes read at a time from the server
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file with the weights of one backbone."""
+
+    name: str
+    file: str
+    licence: str
+    source: str
+    url: str | None = None  # None: shipped with the library
+    known_hash: str | None = None  # "sha256:..." or, where only that is published, "md5:..."
+    size: int | None = None  # bytes
+
+
+# Addresses, sizes and hashes as published by their authors and checked by others.
+CHECKPOINTS = {
+    "pocket": Checkpoint(
+        "pocket",
+        "pocket.safetensors",
+        "Apache-2.0",
+        "pretrained by this project on procedural pictures; it is not SAM",
+    ),
+    "vit_b": Checkpoint(
+        "vit_b",
+        "sam_vit_b_01ec64.pth",
+        "Apache-2.0",
+        "Kirillov et al. 2023, facebookresearch/segment-anything",
+        "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
+        "sha256:ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        375_042_383,
+    ),
+    "medsam": Checkpoint(
+        "medsam",
+        "medsam_vit_b.pth",
+        "Apache-2.0",
+        "Ma et al. 2024, bowang-lab/MedSAM",
+        "https://zenodo.org/records/10689643/files/medsam_vit_b.pth",
+        "md5:3bb6db55bd0c9ca30b61248bca72f8d6",  # Zenodo publishes no sha256
+    ),
+}
+
+
+def checkpoint(name: str) -> Checkpoint:
+    """The checkpoint of a backbone; UserError for a name that has none."""
+    if name not in CHECKPOINTS:
+        raise UserError(f"There are no weights {name!r}; choose one of {', '.join(CHECKPOINTS)}.")
+    return CHECKPOINTS[name]
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $MEDSAGA_CACHE, or the user's cache folder."""
+    import pooch
+
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("medsaga")).absolute() / "weights"
+
+
+def path_of(item: Checkpoint) -> Path:
+    """Where the file is, or will be once fetched."""
+    if item.url is None:
+        return Path(__file__).with_name(item.file)
+    return cache_folder() / item.file
+
+
+def fetch(name: str, progress: bool = True) -> Path:
+    """The path of a checkpoint, downloaded first if need be.
+
+    A download that broke off goes on where it stopped; the file appears only once its hash is
+    right.
+
+    Raises:
+        UserError: unknown name, no connection, wrong hash, or a folder that cannot be written.
+    """
+    import pooch
+    import requests
+
+    item = checkpoint(name)
+    path = path_of(item)
+    if item.url is None:
+        return path
+    try:
+        pooch.retrieve(
+            item.url,
+            item.known_hash,
+            fname=item.file,
+            path=path.parent,
+            downloader=_resuming_download(path.with_name(item.file + ".part"), progress),
+        )
+    except requests.RequestException as error:
+        raise UserError(
+            f"Cannot download {item.url} ({type(error).__name__}); run the command again to go on "
+            f"where it stopped, put the file at {path} by hand, or use the pocket backbone, which "
+            "needs no download."
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"The file at {item.url} does not have the hash {item.known_hash} pinned for {name}; "
+            "nothing was kept: try again, and if it happens again do not use that file."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}; free some space or set "
+            f"{CACHE_VARIABLE} to a folder that can be written."
+        ) from error
+    return path
+
+
+def _resuming_download(part: Path, progress: bool) -> Callable:
+    """A pooch downloader that keeps what it has in `part` and asks only for the rest."""
+
+    def download(url: str, output_file: str, _) -> None:
+        import requests
+        from tqdm import tqdm
+
+        have = part.stat().st_size if part.exists() else 0
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
+            if answer.status_code == requests.codes.requested_range_not_satisfiable:
+                part.unlink()  # it was complete and wrong, or the file on the server has changed
+                return download(url, output_file, _)
+            answer.raise_for_status()
+            resumes = answer.status_code == requests.codes.partial_content
+            total = int(answer.headers.get("Content-Length", 0)) + (have if resumes else 0)
+            with (
+                part.open("ab" if resumes else "wb") as file,
+                tqdm(
+                    total=total or None,
+                    initial=have if resumes else 0,
+                    unit="B",
+                    unit_scale=True,
+                    desc=part.stem,
+                    disable=not progress,
+                ) as bar,
+            ):
+                for chunk in answer.iter_content(_CHUNK):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        if total and part.stat().st_size != total:
+            raise requests.ConnectionError(f"{part.stat().st_size} of {total} bytes arrived")
+        os.replace(part, output_file)
+
+    return download
+
+
+def load_state(name: str, size: int | None = None, progress: bool = True) -> dict:
+    """The pretrained weights of a backbone, made to fit an input size.
+
+    Args:
+        name: pocket, vit_b or medsam.
+        size: pixels along one side; default: the checkpoint's own.
+
+    Returns:
+        the state dict of `build_sam(name, size)`, float32.
+
+    Raises:
+        UserError: the file is missing, truncated or of another network.
+    """
+    path = fetch(name, progress)
+    shape = SHAPES[name]
+    state = {key: tensor.float() for key, tensor in read_tensors(path).items()}
+    _require_keys(path, name, state)
+    return resize_positions(state, shape, shape.size if size is None else size)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors or .pth file, on the CPU; no code in it is run.
+
+    Raises:
+        UserError: the file is missing, truncated, not a checkpoint, or holds more than tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint at {path}; check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, UnpicklingError, KeyError, struct.error,
+            json.JSONDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({path.stat().st_size:,} bytes; truncated, or "
+            "not a tensors-only file); delete it and fetch it again."
+        ) from error
+    if not isinstance(state, dict) or not all(torch.is_tensor(t) for t in state.values()):
+        raise UserError(f"{path} is no state dict of tensors; it cannot be used as weights.")
+    return state
+
+
+def _require_keys(path: Path, name: str, state: dict) -> None:
+    """Strict: the same keys and shapes as the network, not one more or less."""
+    with torch.device("meta"):
+        wanted = {k: v.shape for k, v in build_sam(name).state_dict().items()}
+    problems = (
+        [f"{key} is missing" for key in wanted if key not in state]
+        + [f"{key} does not belong" for key in state if key not in wanted]
+        + [
+            f"{key} is {tuple(state[key].shape)} instead of {tuple(shape)}"
+            for key, shape in wanted.items()
+            if key in state and state[key].shape != shape
+        ]
+    )
+    if problems:
+        raise UserError(
+            f"{path} is not a checkpoint of {name}: {problems[0]}"
+            + (f", and {len(problems) - 1} more differences" if len(problems) > 1 else "")
+            + "; use the file that belongs to this backbone."
+        )

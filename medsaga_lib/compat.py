@@ -1,0 +1,123 @@
+"""Lets torchvision be imported where its compiled operators do not fit the installed torch.
+
+A torch CPU build beside the package index's torchvision (a CUDA build) leaves torchvision without
+its operators: importing it ends in "operator torchvision::nms does not exist", and so does
+importing segment_anything, transformers or peft, the last one behind a misleading
+ModuleNotFoundError. Here `nms` and `qnms` are defined in their place, so that the import works and
+non-maximum suppression (which segment_anything's automatic masks need) gives true results.
+A torchvision whose operators load is left as it is.
+"""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_library: torch.library.Library | None = None  # the definitions live as long as this object
+
+
+def supply_missing_operators() -> bool:
+    """Define torchvision's `nms` and `qnms` if it has none; True if they are ours.
+
+    Safe to call in any order with imports of torchvision, also after one that failed.
+    """
+    global _library
+    if _library is not None:
+        return True
+    if _is_defined("nms") or not (folder := _torchvision_folder()) or _loads(folder):
+        return False
+    _library = torch.library.Library("torchvision", "DEF")
+    for name, function in (("nms", nms), ("qnms", _quantized_nms)):
+        _library.define(name + _SCHEMA)
+        _library.impl(name, function, "CompositeExplicitAutograd")
+    if (extension := sys.modules.get("torchvision.extension")) is not None:
+        _allow_operators(extension)  # left behind by an import that failed
+    else:
+        sys.meta_path.insert(0, _ExtensionFinder())
+    return True
+
+
+def nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """Greedy non-maximum suppression, as `torchvision.ops.nms`.
+
+    Args:
+        dets: (N, 4) boxes, x0 y0 x1 y1.
+        scores: (N,) the higher, the earlier a box is chosen.
+        iou_threshold: a box is dropped if its IoU with a chosen one is greater than this.
+
+    Returns:
+        int64 (M,) indices of the kept boxes, by falling score.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    boxes = dets[order].to(torch.float64 if dets.dtype == torch.float64 else torch.float32)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    candidate = torch.ones(len(order), dtype=torch.bool, device=dets.device)
+    kept = []
+    for i in range(len(order)):
+        if not candidate[i]:
+            continue
+        kept.append(i)
+        corner = torch.maximum(boxes[i, :2], boxes[:, :2])
+        side = (torch.minimum(boxes[i, 2:], boxes[:, 2:]) - corner).clamp(min=0)
+        overlap = side[:, 0] * side[:, 1]
+        candidate &= ~(overlap / (area[i] + area - overlap) > iou_threshold)
+    return order[kept]
+
+
+def _quantized_nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    return nms(dets.dequantize(), scores.dequantize(), iou_threshold)
+
+
+def _is_defined(name: str) -> bool:
+    return hasattr(torch.ops.torchvision, name)
+
+
+def _torchvision_folder() -> Path | None:
+    if (module := sys.modules.get("torchvision")) is not None and module.__file__:
+        return Path(module.__file__).parent
+    spec = importlib.util.find_spec("torchvision")
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def _loads(folder: Path) -> bool:
+    """Whether torchvision's compiled operators load here; if so, they are then registered."""
+    if sys.platform == "win32":
+        return True  # the Windows wheels of both packages are CPU builds and fit each other
+    for library in sorted(folder.glob("_C*.so")):
+        try:
+            torch.ops.load_library(str(library))
+        except (OSError, ImportError):
+            continue
+        return _is_defined("nms")
+    return False
+
+
+def _allow_operators(extension) -> None:
+    """torchvision asks `_assert_has_ops` before each operator; ours are there, so it may pass."""
+    extension._assert_has_ops = lambda: None
+    if (boxes := sys.modules.get("torchvision.ops.boxes")) is not None:
+        boxes._assert_has_ops = extension._assert_has_ops
+
+
+class _ExtensionFinder(importlib.abc.MetaPathFinder):
+    """Runs `_allow_operators` as soon as torchvision.extension is imported, without importing it."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != "torchvision.extension":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is None or spec.origin is None:
+            return spec
+        loader = _ExtensionLoader(fullname, spec.origin)
+        return importlib.util.spec_from_file_location(fullname, spec.origin, loader=loader)
+
+
+class _ExtensionLoader(importlib.machinery.SourceFileLoader):
+    def exec_module(self, module):
+        super().exec_module(module)
+        _allow_operators(module)

@@ -1,0 +1,1 @@
+"""Folders, pictures, splits, transforms, phantoms."""

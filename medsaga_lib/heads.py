@@ -1,0 +1,127 @@
+"""Heads: what turns image embeddings into masks (class tokens; box and point prompts).
+
+`decode_masks` is segment_anything's `MaskDecoder.predict_masks` for batches. There, the image
+embeddings are repeated once per prompt, so that B images with one prompt each become B x B.
+"""
+
+from typing import Literal
+
+import torch
+from segment_anything.modeling import MaskDecoder, Sam
+from torch import nn
+
+from medsaga_lib.backbones.sam import build_sam
+
+Start = Literal["copied", "random"]
+
+
+def decode_masks(
+    decoder: MaskDecoder,
+    image_embeddings: torch.Tensor,
+    image_pe: torch.Tensor,
+    sparse: torch.Tensor,
+    dense: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All masks of a batch of (image, prompt) pairs.
+
+    Args:
+        decoder: of any number of mask tokens T.
+        image_embeddings: (B, C, h, w), one row for each pair (index it to repeat an image).
+        image_pe: (1, C, h, w), from `prompt_encoder.get_dense_pe()`.
+        sparse: (B or 1, N, C) prompt tokens; N may be 0.
+        dense: (B or 1, C, h, w) mask prompts.
+
+    Returns:
+        logits (B, T, 4h, 4w) and predicted IoU (B, T), token 0 first.
+    """
+    batch, channels, height, width = image_embeddings.shape
+
+    # The output tokens, then the prompt's
+    output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat(
+        [output.expand(batch, -1, -1), sparse.expand(batch, -1, -1)], dim=1
+    )  # (B, 1 + T + N, C)
+
+    # Tokens attend to the image and the image to the tokens
+    hidden, image = decoder.transformer(image_embeddings + dense, image_pe, tokens)
+    iou_token = hidden[:, 0]
+    mask_tokens = hidden[:, 1 : 1 + decoder.num_mask_tokens]  # (B, T, C)
+
+    # Each mask token becomes a linear classifier of the enlarged image
+    image = image.transpose(1, 2).reshape(batch, channels, height, width)
+    upscaled = decoder.output_upscaling(image)  # (B, C/8, 4h, 4w)
+    classifiers = torch.stack(
+        [mlp(mask_tokens[:, t]) for t, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
+    )  # (B, T, C/8)
+    masks = (classifiers @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+    return masks, decoder.iou_prediction_head(iou_token)
+
+
+class ClassTokens(nn.Module):
+    """A SAM without prompts, with one mask token for each class (SAMed, section 3.3; MedSAGa, 3.2).
+
+    K foreground classes give K + 1 tokens; token 0 is the background.
+    """
+
+    def __init__(self, sam: Sam):
+        super().__init__()
+        self.sam = sam
+
+    @property
+    def size(self) -> int:
+        """Pixels along one side of the input."""
+        return self.sam.image_encoder.img_size
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K + 1, S/4, S/4) of images (B, 3, S, S) in [0, 1]."""
+        sam = self.sam
+        # SAM's own normalisation, which its weights know; SAMed's code feeds [0, 1] as it is.
+        pixels = (images * 255 - sam.pixel_mean) / sam.pixel_std
+        embeddings = sam.image_encoder(pixels)
+        sparse, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
+        masks, _ = decode_masks(
+            sam.mask_decoder, embeddings, sam.prompt_encoder.get_dense_pe(), sparse, dense
+        )
+        return masks
+
+
+def class_tokens(
+    name: str, state: dict | None, size: int, classes: int, start: Start
+) -> ClassTokens:
+    """Builds the head on a backbone.
+
+    Args:
+        name: the backbone.
+        state: its weights at this size (see `backbones.weights.load_state`), or None for random.
+        size: pixels along one side of the input.
+        classes: foreground classes K.
+        start: "copied" gives every class a copy of SAM's single-mask token and hypernetwork;
+            "random" leaves tokens, hypernetworks and IoU head as they were drawn (SAMed's code).
+
+    Everything random is drawn from torch's global generator: seed it, or fork it, around the call.
+    """
+    sam = build_sam(name, size, mask_tokens=classes)
+    if state is not None:
+        own = sam.state_dict()
+        pretrained = {k: v for k, v in state.items() if not k.startswith(_PER_CLASS)}
+        if start == "copied":
+            pretrained |= _copies(state, own)
+        sam.load_state_dict(own | pretrained)
+    return ClassTokens(sam)
+
+
+_TOKENS = "mask_decoder.mask_tokens."
+_HYPERNETWORKS = "mask_decoder.output_hypernetworks_mlps."
+_PER_CLASS = (_TOKENS, _HYPERNETWORKS, "mask_decoder.iou_prediction_head.")
+
+
+def _copies(state: dict, own: dict) -> dict:
+    """Token 0, SAM's single mask, and its hypernetwork, once for each class."""
+    copies = {}
+    for key, tensor in own.items():
+        if key.startswith(_TOKENS):
+            copies[key] = state[key][:1].expand_as(tensor)
+        elif key.startswith(_HYPERNETWORKS):
+            layer = key.removeprefix(_HYPERNETWORKS).split(".", 1)[1]
+            copies[key] = state[f"{_HYPERNETWORKS}0.{layer}"]
+    return copies

@@ -1,0 +1,1 @@
+"""One small file per method, and the registry."""
