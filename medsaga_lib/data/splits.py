@@ -1,0 +1,56 @@
+"""Few-shot subsets that contain one another, and splits that keep each patient on one side.
+
+The order is that of a SHA-256 of seed and name: the same on every machine and with every version
+of NumPy, whatever order the cases come in, and stable when cases are added.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+
+from medsaga_lib.data.folder import Case
+from medsaga_lib.errors import UserError
+
+SUM_TOLERANCE = 1e-6  # our choice: fractions such as 1/3 do not add up to 1 exactly
+
+
+def few_shot(cases: Sequence[Case], shots: int, seed: int) -> tuple[Case, ...]:
+    """`shots` of the cases; with the same seed, a smaller subset is contained in a larger one.
+
+    Raises:
+        UserError: fewer than one shot is asked for, or more than there are cases.
+    """
+    if not 1 <= shots <= len(cases):
+        raise UserError(f"shots = {shots} of {len(cases)} cases; ask for 1 to {len(cases)}.")
+    return tuple(sorted(cases, key=lambda case: _rank(case.name, seed))[:shots])
+
+
+def split_by_patient(
+    cases: Sequence[Case], fractions: Mapping[str, float], seed: int
+) -> dict[str, tuple[Case, ...]]:
+    """Share the patients out in the given fractions; each case carries its new `split`.
+
+    Example: `split_by_patient(cases, {"train": 0.7, "val": 0.1, "test": 0.2}, seed=0)`.
+
+    Raises:
+        UserError: the fractions are negative or do not add up to 1.
+    """
+    shares = list(fractions.values())
+    if min(shares, default=0) < 0 or abs(sum(shares) - 1) > SUM_TOLERANCE:
+        raise UserError(f"The fractions {dict(fractions)} must be 0 or more and add up to 1.")
+    patients = sorted({case.patient for case in cases}, key=lambda name: _rank(name, seed))
+    ends = [round(end * len(patients)) for end in accumulate(shares)]
+    side = {
+        patient: split
+        for split, start, end in zip(fractions, [0, *ends], ends, strict=False)
+        for patient in patients[start:end]
+    }
+    return {
+        split: tuple(replace(case, split=split) for case in cases if side[case.patient] == split)
+        for split in fractions
+    }
+
+
+def _rank(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()

@@ -1,0 +1,51 @@
+"""A small data set on disk for the tests of `medsaga_lib.data`."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DESCRIPTION = """name = "tiny"
+modality = "X-ray"
+dimensions = 2
+masks = "labels"
+licence = "CC0"
+citation = "none"
+
+[labels]
+1 = "right lung"
+2 = "left lung"
+"""
+PATIENTS = ("ann", "ann", "ben", "cleo", "dan", "eve")
+SPLITS = ("train", "train", "train", "train", "val", "test")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Six pictures of 24 x 32 of five patients, with label maps of labels 0, 1, 2."""
+    root = tmp_path / "tiny"
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    (root / "dataset.toml").write_text(DESCRIPTION)
+    random = np.random.default_rng(0)
+    lines = ["case,image,mask,patient,split"]
+    for number, (patient, split) in enumerate(zip(PATIENTS, SPLITS, strict=True)):
+        name = f"case{number}"
+        picture = random.integers(0, 256, (24, 32), dtype=np.uint8)
+        mask = np.zeros((24, 32), np.uint8)
+        mask[4:12, 3:10], mask[5:15, 20:28] = 1, 2
+        Image.fromarray(picture).save(root / f"images/{name}.png")
+        Image.fromarray(mask).save(root / f"masks/{name}.png")
+        lines.append(f"{name},images/{name}.png,masks/{name}.png,{patient},{split}")
+    (root / "index.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real data sets that $MEDSAGA_DATA names."""
+    if not os.environ.get("MEDSAGA_DATA"):
+        pytest.skip("MEDSAGA_DATA is not set: the real data sets are not on this machine")
+    return Path(os.environ["MEDSAGA_DATA"])
