@@ -104,7 +104,7 @@ def test_medpy(pair):
 def test_monai(pair, tolerance):
     prediction, truth, spacing = pair
     distances = surface_distances(prediction, truth, spacing)
-    # MONAI computes in float32, hence 1e-4: leave out tolerances that a distance meets but for rounding.
+    # MONAI computes in float32, hence 1e-4: where a distance meets the tolerance, rounding decides.
     assume(min(np.abs(some - tolerance).min() for some in distances) > 1e-4)
     one_hot = [torch.from_numpy(mask)[None, None].float() for mask in (prediction, truth)]
     peer = compute_hausdorff_distance(
