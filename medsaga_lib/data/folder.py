@@ -109,9 +109,9 @@ def find_dataset(path_or_name: str | Path) -> Path:
         if root is not None and (root / name).is_dir():
             return root / name
         if name == PHANTOMS:
-            from medsaga_lib.data import phantoms
+            from medsaga_lib.data.phantoms import write_once
 
-            return phantoms.write_once()
+            return write_once()
         tried += f" or ${DATA_VARIABLE} ({root or 'not set'})"
     raise UserError(
         f"No data set '{name}' in {tried}; "

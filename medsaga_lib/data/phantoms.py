@@ -1,0 +1,132 @@
+"""The data set `phantom_cxr`: drawn chest X-rays of drawn patients, written once to the cache.
+
+The cache is $MEDSAGA_CACHE, or the user's own (`pooch.os_cache("medsaga")`).
+"""
+
+import csv
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from medsaga_lib.data.chest import LABELS, Anatomy, Projection, View, draw_chest
+from medsaga_lib.data.folder import DESCRIPTION, INDEX, PHANTOMS, Case
+from medsaga_lib.data.splits import split_by_patient
+from medsaga_lib.errors import UserError
+
+VERSION = 1  # one more whenever the pictures change: an older folder is then left alone
+CACHE_VARIABLE = "MEDSAGA_CACHE"
+
+# our choice: enough for few-shot subsets of 8 to 32 and a test side, drawn in some ten seconds
+PATIENTS, PICTURES, SEED = 60, 90, 0
+FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
+BEDSIDE = 0.45  # share of AP pictures; 44 of 77 in cxr_hannover_lungs, which is a hospital's ward
+
+SOURCE = """# phantom_cxr - drawn chest X-rays with both lungs and the heart
+
+Not photographs and not patients: `medsaga_lib/data/chest.py` draws them from a seed.
+Labels: 1 right lung (patient's right = left side of the picture), 2 left lung, 3 heart; where the
+heart lies before a lung it is labelled heart. A patient's pictures share the anatomy and differ in
+breath, pose, projection (PA standing, AP in bed) and exposure. Good for seeing that code runs and
+that a method learns; scores on them say nothing about X-rays.
+"""
+
+
+def write_once() -> Path:
+    """The folder of `phantom_cxr` in the cache; drawn at the first call, in some ten seconds.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    cache = cache_folder()
+    root = cache / f"{PHANTOMS}-{VERSION}"
+    if root.is_dir():
+        return root
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=cache))
+        try:
+            write_phantoms(draft, PATIENTS, PICTURES, SEED)
+            _publish(draft, root)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"The phantoms cannot be written to '{cache}' ({error.strerror}); "
+            f"make room, or name another folder in ${CACHE_VARIABLE}."
+        ) from error
+    return root
+
+
+def cache_folder() -> Path:
+    """Where generated and downloaded files are kept, absolute."""
+    import pooch
+
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("medsaga")).expanduser().absolute()
+
+
+def write_phantoms(root: Path, patients: int, pictures: int, seed: int) -> None:
+    """Draw a data set in the folder format; the same arguments give the same pixels.
+
+    The pictures are shared out over the patients in turn, so that some have more than one.
+    """
+    from PIL import Image
+
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(pictures):
+        patient, visit = number % patients, number // patients
+        projection, picture, labels = draw_phantom(seed, patient, visit)
+        name = f"p{patient:03d}_{visit}"
+        image, mask = f"images/{name}.png", f"masks/{name}.png"
+        Image.fromarray(picture).save(root / image)
+        Image.fromarray(labels).save(root / mask)
+        rows.append([name, image, mask, f"p{patient:03d}", projection])
+    _write_index(root, rows, seed)
+    (root / "SOURCE.md").write_text(SOURCE, encoding="utf-8")
+    (root / DESCRIPTION).write_text(_description(), encoding="utf-8")
+
+
+def draw_phantom(seed: int, patient: int, visit: int) -> tuple[Projection, np.ndarray, np.ndarray]:
+    """One picture of one patient: projection, pixels and labels (uint8, H x W)."""
+    anatomy = Anatomy.draw(np.random.default_rng([seed, patient]))
+    random = np.random.default_rng([seed, patient, visit + 1])
+    projection: Projection = "AP" if random.random() < BEDSIDE else "PA"
+    picture, labels = draw_chest(anatomy, View.draw(random, projection), projection, random)
+    return projection, picture, labels
+
+
+def _write_index(root: Path, rows: list[list[str]], seed: int) -> None:
+    cases = [Case(row[0], row[3], Path(row[1]), Path(row[2]), "train") for row in rows]
+    parts = split_by_patient(cases, FRACTIONS, seed)
+    split = {case.name: case.split for part in parts.values() for case in part}
+    with (root / INDEX).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["case", "image", "mask", "patient", "projection", "split"])
+        writer.writerows([*row, split[row[0]]] for row in sorted(rows))
+
+
+def _description() -> str:
+    labels = "\n".join(f'{label} = "{name}"' for label, name in LABELS.items())
+    return f"""name = "{PHANTOMS}"
+modality = "X-ray"
+dimensions = 2
+masks = "labels"
+licence = "CC0-1.0"
+citation = "drawn by medsaga_lib.data.chest, version {VERSION}"
+
+[labels]
+{labels}
+"""
+
+
+def _publish(draft: Path, root: Path) -> None:
+    """Rename the finished folder; another process that was quicker has written the same."""
+    try:
+        draft.rename(root)
+    except OSError:
+        if not root.is_dir():
+            raise
