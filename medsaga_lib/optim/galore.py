@@ -1,0 +1,375 @@
+"""GaLore with AdamW: Adam runs on R_t = P_t^T G_t, the gradient seen in a small subspace.
+
+Zhao et al. 2024, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection"
+(arXiv 2403.03507), algorithm 2. It changes only the optimizer; the network stays as it is.
+
+    R_t = P_t^T G_t                                  P_t: leading singular vectors, every T steps
+    M_t = beta_1 M_{t-1} + (1 - beta_1) R_t
+    V_t = beta_2 V_{t-1} + (1 - beta_2) R_t^2
+    N_t = (M_t / (1 - beta_1^t)) / (sqrt(V_t / (1 - beta_2^t)) + eps)
+    W_t = (1 - eta lambda) W_{t-1} - eta alpha P_t N_t
+
+What differs from the published package: the moments follow the subspace when it is refreshed,
+tensors of any shape are handled, the states are plain tensors of the size that the formula says,
+and what is not projected is updated by torch's own AdamW.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from medsaga_lib.errors import UserError
+from medsaga_lib.optim.subspace import exact_basis, randomized_basis, refresh_seed, rotate_moments
+
+STATE_BYTES = 4  # moments and bases are float32 whatever the weights are
+
+
+@dataclass(frozen=True)
+class GaLoreConfig:
+    """How tensors are projected.
+
+    rank: width r of the subspace. refresh: the basis is renewed every T steps (T = 200 and
+    scale = 0.25 are the published package's values). scale: alpha, multiplies the projected update.
+    moments: "rotate" carries Adam's moments into the new basis, "keep" leaves their numbers as they
+    are, as the paper does. subspace: "exact" is an SVD, "randomized" a fast subspace iteration.
+    stagger: spread the refreshes over the T steps instead of paying for all in one step.
+    projected: patterns (as in fnmatch) of the names that may be projected; the rest is dense.
+    """
+
+    rank: int
+    refresh: int = 200
+    scale: float = 0.25
+    moments: Literal["rotate", "keep"] = "rotate"
+    subspace: Literal["randomized", "exact"] = "randomized"
+    stagger: bool = False
+    seed: int = 0
+    projected: tuple[str, ...] = ("*",)
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "refresh"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"GaLore's {name} is {value!r}; give a whole number of at least 1.")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise UserError(f"GaLore's scale is {self.scale!r}; give a positive number.")
+        for name, choices in (
+            ("moments", ("rotate", "keep")),
+            ("subspace", ("randomized", "exact")),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise UserError(f"GaLore's {name} is {value!r}; choose one of {tuple(choices)}.")
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What happens to one trainable tensor; state_bytes leaves out its 4-byte step counter."""
+
+    name: str
+    shape: tuple[int, ...]
+    matrix: tuple[int, int] | None
+    how: Literal["projected", "dense"]
+    why: str
+    state_bytes: int
+
+
+class NonFiniteGradientError(UserError):
+    """A gradient holds NaN or infinity; no weight and no state was changed."""
+
+
+def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    """The matrix that a tensor of two or more dimensions is seen as.
+
+    First dimension x rest, as for a convolution's (out, in, h, w); a leading 1, as in the position
+    table (1, 64, 64, 768), is no side of a matrix, so there the last dimension stands alone.
+    """
+    if shape[0] == 1:
+        return math.prod(shape[:-1]), shape[-1]
+    return shape[0], math.prod(shape[1:])
+
+
+def projected_bytes(matrix: tuple[int, int], rank: int) -> tuple[int, int]:
+    """Bytes of (both moments, basis) of an m x n matrix: 2 max(m, n) r and min(m, n) r floats."""
+    return 2 * max(matrix) * rank * STATE_BYTES, min(matrix) * rank * STATE_BYTES
+
+
+def is_projected(shape: tuple[int, ...], rank: int | None) -> bool:
+    """Whether projecting saves memory; never so at rank >= min(m, n), where GaLore is AdamW."""
+    if rank is None or len(shape) < 2:
+        return False
+    return sum(projected_bytes(as_matrix(shape), rank)) < 2 * math.prod(shape) * STATE_BYTES
+
+
+def treatment(module: nn.Module, config: GaLoreConfig) -> list[Treatment]:
+    """How each trainable tensor of `module` is treated and why; frozen tensors are left out.
+
+    Raises UserError when nothing trains or a pattern of `config.projected` fits no trainable name.
+    """
+    names = [name for name, W in module.named_parameters() if W.requires_grad]
+    if not names:
+        raise UserError("Nothing to train: every tensor of the module is frozen.")
+    for pattern in config.projected:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(f"No trainable tensor is called {pattern!r}; see named_parameters().")
+    return [
+        _treat(name, tuple(W.shape), config)
+        for name, W in module.named_parameters()
+        if W.requires_grad
+    ]
+
+
+def _treat(name: str, shape: tuple[int, ...], config: GaLoreConfig) -> Treatment:
+    dense_bytes = 2 * math.prod(shape) * STATE_BYTES
+    if len(shape) < 2:
+        return Treatment(name, shape, None, "dense", "has no two sides", dense_bytes)
+    matrix = as_matrix(shape)
+    if not any(fnmatchcase(name, pattern) for pattern in config.projected):
+        return Treatment(name, shape, matrix, "dense", "not among the chosen names", dense_bytes)
+    if not is_projected(shape, config.rank):
+        why = f"rank {config.rank} saves nothing here"
+        return Treatment(name, shape, matrix, "dense", why, dense_bytes)
+    size = sum(projected_bytes(matrix, config.rank))
+    why = f"states {dense_bytes / size:.1f} times smaller"
+    return Treatment(name, shape, matrix, "projected", why, size)
+
+
+def param_groups(
+    module: nn.Module, config: GaLoreConfig, lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Groups for GaLoreAdamW: the projected tensors of `module`, then the dense ones.
+
+    Each trainable tensor is in exactly one group; a group without tensors is left out.
+    Raises UserError as `treatment` does.
+    """
+    tensors = dict(module.named_parameters())
+    plan = treatment(module, config)
+    options = {key: value for key, value in asdict(config).items() if key != "projected"}
+    groups = []
+    for how, extra in (("projected", options), ("dense", {})):
+        names = [tensor.name for tensor in plan if tensor.how == how]
+        if names:
+            params = [tensors[name] for name in names]
+            common = {"lr": lr, "weight_decay": weight_decay}
+            groups.append({"params": params, "names": names, **common, **extra})
+    return groups
+
+
+_Indexed = tuple[int, dict[str, Any], Tensor]
+
+
+class GaLoreAdamW(torch.optim.Optimizer):
+    """AdamW whose moments live in a rank-r subspace for the groups that carry a `rank`.
+
+    params: groups from `param_groups`, or any that torch.optim.AdamW takes; a group without `rank`
+    is trained by torch's AdamW, bit for bit, as is every tensor that projection would not make
+    smaller. Weights may be float32, bfloat16 or float16; states are float32.
+    nonfinite: what a NaN or infinite gradient does to a step: "raise" NonFiniteGradientError before
+    anything changes, or "skip" the step and count it in `skipped`.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        nonfinite: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        if nonfinite not in ("raise", "skip"):
+            raise UserError(f"nonfinite is {nonfinite!r}; choose 'raise' or 'skip'.")
+        self.nonfinite = nonfinite
+        self.skipped = 0
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "rank": None}
+        super().__init__(params, options)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch; raises UserError where a value makes no sense."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        beta_1, beta_2 = group["betas"]
+        if group["lr"] < 0 or group["weight_decay"] < 0 or group["eps"] < 0:
+            raise UserError("lr, weight_decay and eps must not be negative.")
+        if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
+            raise UserError(f"betas are {group['betas']}; both must be at least 0 and below 1.")
+        if group["rank"] is not None:
+            known = GaLoreConfig.__dataclass_fields__
+            options = asdict(GaLoreConfig(**{k: v for k, v in group.items() if k in known}))
+            group.update({key: value for key, value in options.items() if key != "projected"})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One update of every tensor that has a gradient; returns the closure's loss, if any."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._update(list(self._tensors()))
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch, except that states stay float32 beside weights of lower precision.
+
+        Raises UserError where the state was saved with another rank.
+        """
+        saved_groups = state_dict["param_groups"]
+        for group, saved in zip(self.param_groups, saved_groups, strict=False):
+            if saved.get("rank") != group["rank"]:
+                raise UserError(
+                    f"The saved optimizer has rank {saved.get('rank')}, this one {group['rank']}; "
+                    "resume with the rank that the run was started with."
+                )
+        super().load_state_dict(state_dict)
+        numbers = [number for saved in saved_groups for number in saved["params"]]
+        for number, (_, _, W) in zip(numbers, self._tensors(), strict=True):
+            for key, value in state_dict["state"].get(number, {}).items():
+                device = value.device if key == "step" else W.device
+                self.state[W][key] = value.detach().to(device=device, copy=True)
+
+    def _tensors(self) -> Iterator[_Indexed]:
+        """(index, group, W) of every tensor; the index is the tensor's number in the state dict."""
+        index = 0
+        for group in self.param_groups:
+            for W in group["params"]:
+                yield index, group, W
+                index += 1
+
+    def _update(self, tensors: list[_Indexed]) -> None:
+        """Updates those of `tensors` that have a gradient; a refusal comes before any change."""
+        tensors = [item for item in tensors if item[2].grad is not None]
+        broken = self._nonfinite(tensors)
+        if broken and self.nonfinite == "raise":
+            raise NonFiniteGradientError(
+                f"The gradient of {broken[0]} holds NaN or infinity ({len(broken)} of "
+                f"{len(tensors)} tensors do); lower the learning rate, or pass nonfinite='skip'."
+            )
+        if broken:
+            self.skipped += 1
+            return
+        for group in self.param_groups:
+            dense = []
+            for index, owner, W in tensors:
+                if owner is group and is_projected(tuple(W.shape), group["rank"]):
+                    self._galore(index, group, W)
+                elif owner is group:
+                    dense.append(W)
+            if dense:
+                self._adamw(group, dense)
+
+    def _nonfinite(self, tensors: list[_Indexed]) -> list[str]:
+        """Names of the tensors whose gradient is not finite, at the price of one sum each."""
+        grads = [_gradient(W) for _, _, W in tensors]
+        if any(G.is_sparse for G in grads):
+            raise UserError("GaLoreAdamW takes no sparse gradients; use torch.optim.SparseAdam.")
+        sums = [G.sum(dtype=torch.float32).to(grads[0].device) for G in grads]
+        if not sums or torch.stack(sums).isfinite().all():
+            return []
+        broken = [not bool(G.isfinite().all()) for G in grads]  # or the sum alone overflowed
+        return [_name(*item) for item, bad in zip(tensors, broken, strict=True) if bad]
+
+    def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """torch's AdamW, with float32 states and arithmetic for weights of lower precision."""
+        for W in params:
+            if not self.state[W]:
+                self.state[W].update(_new_moments(torch.zeros_like(W, dtype=torch.float32)))
+        states = [self.state[W] for W in params]
+        copies = [W.float() for W in params]  # W itself where it is float32
+        adamw(
+            copies,
+            [_gradient(W).float() for W in params],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+        for W, copy in zip(params, copies, strict=True):
+            if copy is not W:
+                W.copy_(copy)
+
+    def _galore(self, index: int, group: dict[str, Any], W: Tensor) -> None:
+        """Algorithm 2 for one tensor."""
+        eta, alpha, eps, decay = (group[key] for key in ("lr", "scale", "eps", "weight_decay"))
+        beta_1, beta_2 = group["betas"]
+        G = _short_side_first(_gradient(W)).float()  # (m, n)
+        P, R = self._project(index, group, W, G)  # (m, r), (r, n)
+        state = self.state[W]
+        M, V = state["exp_avg"], state["exp_avg_sq"]  # (r, n)
+
+        state["step"] += 1
+        t = int(state["step"])
+        M.lerp_(R, 1 - beta_1)
+        V.mul_(beta_2).addcmul_(R, R, value=1 - beta_2)
+        N = (M / (1 - beta_1**t)).div_((V / (1 - beta_2**t)).sqrt_().add_(eps))
+
+        work = _short_side_first(W).float()  # a view of W where W is contiguous and float32
+        work.addmm_(P, N, beta=1 - eta * decay, alpha=-eta * alpha)
+        if work.data_ptr() != W.data_ptr():
+            W.copy_((work.T if _stands(W) else work).reshape(W.shape))
+
+    def _project(
+        self, index: int, group: dict[str, Any], W: Tensor, G: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(P_t, R_t = P_t^T G_t); every T steps P_t is new and the moments are carried into it."""
+        state, T = self.state[W], group["refresh"]
+        t = int(state["step"]) if state else 0
+        P_old = state.get("basis")
+        offset = index * T // sum(1 for _ in self._tensors()) if group["stagger"] else 0
+        due = P_old is None or ((t + offset) % T == 0 and bool(G.any()))  # 0 says nothing new
+        if not due:
+            return P_old, P_old.T @ G
+
+        if group["subspace"] == "exact":
+            P = exact_basis(G, group["rank"])
+        else:
+            seed = refresh_seed(group["seed"], t, index)
+            P = randomized_basis(G, group["rank"], P_old, seed)
+        R = P.T @ G
+        if P_old is None:
+            state.update(_new_moments(torch.zeros_like(R)))
+        elif group["moments"] == "rotate":
+            M, V = state["exp_avg"], state["exp_avg_sq"]
+            correction = 1 - group["betas"][1] ** t
+            state["exp_avg"], state["exp_avg_sq"] = rotate_moments(M, V, P_old, P, R, correction)
+        state["basis"] = P
+        return P, R
+
+
+def _new_moments(zeros: Tensor) -> dict[str, Tensor]:
+    """Adam's state before the first step, named as in torch.optim.AdamW."""
+    return {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+
+
+def _gradient(W: Tensor) -> Tensor:
+    assert W.grad is not None  # `_update` keeps only tensors that have one
+    return W.grad
+
+
+def _stands(W: Tensor) -> bool:
+    """Whether the matrix of W is tall or square; the published package draws the line there too."""
+    rows, columns = as_matrix(tuple(W.shape))
+    return rows >= columns
+
+
+def _short_side_first(W: Tensor) -> Tensor:
+    """W or a gradient as an m x n matrix with m <= n: a view where W is contiguous."""
+    matrix = W.reshape(as_matrix(tuple(W.shape)))
+    return matrix.T if _stands(W) else matrix
+
+
+def _name(index: int, group: dict[str, Any], W: Tensor) -> str:
+    if "names" not in group:
+        return f"tensor {index} {tuple(W.shape)}"
+    return next(name for name, V in zip(group["names"], group["params"], strict=True) if V is W)
