@@ -13,6 +13,7 @@ import importlib.machinery
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -96,15 +97,15 @@ def _loads(folder: Path) -> bool:
     return False
 
 
-def _allow_operators(extension) -> None:
+def _allow_operators(extension: Any) -> None:
     """torchvision asks `_assert_has_ops` before each operator; ours are there, so it may pass."""
     extension._assert_has_ops = lambda: None
     if (boxes := sys.modules.get("torchvision.ops.boxes")) is not None:
-        boxes._assert_has_ops = extension._assert_has_ops
+        vars(boxes)["_assert_has_ops"] = extension._assert_has_ops
 
 
 class _ExtensionFinder(importlib.abc.MetaPathFinder):
-    """Runs `_allow_operators` as soon as torchvision.extension is imported, without importing it."""
+    """Runs `_allow_operators` once torchvision.extension is imported, without importing it."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname != "torchvision.extension":

@@ -14,8 +14,8 @@ from medsaga_lib.data.folder import Case, DataSet
 from medsaga_lib.data.images import read_case_mask
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.errors import UserError
+from medsaga_lib.files import replacing, write_json
 from medsaga_lib.metrics import TOLERANCE, score_case
-from medsaga_lib.runs import replacing, write_json
 
 METRICS = ("dice", "hd95", "nsd")
 SYNAPSE = ("dice_synapse", "hd95_synapse")
@@ -87,7 +87,7 @@ class Evaluation:
         """
         with replacing(folder / CASES_FILE) as temporary:
             self.table.to_csv(temporary, index=False)
-        write_json(folder / SUMMARY_FILE, _without_nan(self.summary()))
+        write_json(folder / SUMMARY_FILE, without_nan(self.summary()))
 
     def _class_summary(self, name: str, rows: pd.DataFrame) -> dict[str, Any]:
         result: dict[str, Any] = {"name": name, "label": int(rows["label"].iloc[0])}
@@ -163,10 +163,10 @@ def _bootstrap(sums: NDArray, counts: NDArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _without_nan(content: Any) -> Any:
+def without_nan(content: Any) -> Any:
     """The same with None for NaN, which JSON does not know."""
     if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
+        return {key: without_nan(value) for key, value in content.items()}
     if isinstance(content, list):
-        return [_without_nan(value) for value in content]
+        return [without_nan(value) for value in content]
     return None if isinstance(content, float) and math.isnan(content) else content

@@ -194,8 +194,15 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, UnpicklingError, KeyError, struct.error,
-            json.JSONDecodeError) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        UnpicklingError,
+        KeyError,
+        struct.error,
+        json.JSONDecodeError,
+    ) as error:
         raise UserError(
             f"{path} cannot be read as a checkpoint ({path.stat().st_size:,} bytes; truncated, or "
             "not a tensors-only file); delete it and fetch it again."

@@ -5,25 +5,36 @@ of NumPy, whatever order the cases come in, and stable when cases are added.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from operator import attrgetter
+from typing import TypeVar
 
 from medsaga_lib.data.folder import Case
 from medsaga_lib.errors import UserError
 
+T = TypeVar("T")
+
 SUM_TOLERANCE = 1e-6  # our choice: fractions such as 1/3 do not add up to 1 exactly
 
 
-def few_shot(cases: Sequence[Case], shots: int, seed: int) -> tuple[Case, ...]:
+def few_shot(
+    items: Sequence[T], shots: int, seed: int, name: Callable[[T], str] = attrgetter("name")
+) -> tuple[T, ...]:
     """`shots` of the cases; with the same seed, a smaller subset is contained in a larger one.
 
+    Args:
+        items: cases, or anything else that `name` gives a unique name.
+
     Raises:
-        UserError: fewer than one shot is asked for, or more than there are cases.
+        UserError: fewer than one shot is asked for, or more than there are labelled images.
     """
-    if not 1 <= shots <= len(cases):
-        raise UserError(f"shots = {shots} of {len(cases)} cases; ask for 1 to {len(cases)}.")
-    return tuple(sorted(cases, key=lambda case: _rank(case.name, seed))[:shots])
+    if not 1 <= shots <= len(items):
+        raise UserError(
+            f"{shots} shots of {len(items)} labelled images; ask for 1 to {len(items)}."
+        )
+    return tuple(sorted(items, key=lambda item: _rank(name(item), seed))[:shots])
 
 
 def split_by_patient(

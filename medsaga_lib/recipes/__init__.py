@@ -1,1 +1,15 @@
 """One small file per method, and the registry."""
+
+from medsaga_lib.errors import UserError
+from medsaga_lib.recipes.medsaga import MEDSAGA
+from medsaga_lib.recipes.recipe import Recipe
+from medsaga_lib.recipes.samed import SAMED
+
+RECIPES = {recipe.name: recipe for recipe in (MEDSAGA, SAMED)}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name; UserError if there is none."""
+    if name not in RECIPES:
+        raise UserError(f"There is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
+    return RECIPES[name]

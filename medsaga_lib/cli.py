@@ -1,0 +1,300 @@
+"""The command line: `medsaga methods | weights | data | train | evaluate | predict`.
+
+Exit code 0: fine; 2: the user can mend it, one sentence says how; 1: a fault of ours, with its
+traceback; 130: interrupted. `--json` prints one JSON document for machines.
+"""
+
+import json
+import sys
+from dataclasses import asdict, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medsaga_lib.errors import UserError
+
+app = typer.Typer(
+    help="Adapt the Segment Anything Model to medical images with few labels and little memory.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+weights_app = typer.Typer(help="Checkpoints of the backbones.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets: list them, check a folder.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+app.add_typer(data_app, name="data")
+
+
+class Weights(StrEnum):
+    """Where the backbone's weights come from."""
+
+    pretrained = "pretrained"
+    random = "random"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the forward and backward pass."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Split(StrEnum):
+    """Part of a data set."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Backbone = Annotated[str, typer.Option(help="pocket, vit_b or medsam.")]
+Data = Annotated[str, typer.Option(help="Folder, a name below $MEDSAGA_DATA, or phantom_cxr.")]
+
+
+def main() -> None:
+    """Entry point: turns the user's errors into one sentence and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"medsaga: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command()
+def methods(
+    backbone: Backbone = "vit_b",
+    classes: Annotated[int, typer.Option(min=1, help="Foreground classes.")] = 8,
+    size: Annotated[int, typer.Option(min=16, help="Pixels along one side.")] = 512,
+    as_json: Json = False,
+) -> None:
+    """Every recipe: what trains, what the optimizer keeps, and where it comes from."""
+    from medsaga_lib.recipes import RECIPES
+    from medsaga_lib.recipes.build import Count, count
+
+    counts: list[Count] = [count(r, backbone, size, classes) for r in RECIPES.values()]
+    if as_json:
+        return _print_json([c._asdict() for c in counts])
+    print(f"{backbone}, {size} px, {classes} foreground classes\n")
+    rows = [
+        (c.name, f"{c.trainable:,}", f"{c.total:,}", f"{c.state_bytes / 2**20:,.1f}", c.source)
+        for c in counts
+    ]
+    _print_table(("method", "trainable", "total", "states, MiB", "source"), rows)
+
+
+@weights_app.command("list")
+def weights_list(as_json: Json = False) -> None:
+    """Checkpoints: licence, size, hash, and whether they are here."""
+    from medsaga_lib.backbones.weights import CHECKPOINTS, path_of
+
+    records: list[dict[str, Any]] = []
+    for item in CHECKPOINTS.values():
+        path = path_of(item)
+        here = path.is_file()
+        size = item.size or (path.stat().st_size if here else None)
+        records.append(
+            {
+                "name": item.name,
+                "licence": item.licence,
+                "bytes": size,
+                "hash": item.known_hash,
+                "url": item.url,
+                "source": item.source,
+                "path": str(path),
+                "here": here,
+            }
+        )
+    if as_json:
+        return _print_json(records)
+    rows = [
+        (
+            r["name"],
+            r["licence"],
+            f"{r['bytes'] / 1e6:,.0f} MB" if r["bytes"] else "size unknown",
+            "here" if r["here"] else "to be fetched",
+            r["source"],
+        )
+        for r in records
+    ]
+    _print_table(("name", "licence", "size", "state", "source"), rows)
+
+
+@weights_app.command("fetch")
+def weights_fetch(name: str, as_json: Json = False) -> None:
+    """Download a checkpoint; a download that broke off goes on where it stopped."""
+    from medsaga_lib.backbones.weights import checkpoint, fetch
+
+    path = fetch(name, progress=not as_json)
+    item = checkpoint(name)
+    if as_json:
+        return _print_json({"name": name, "path": str(path), "licence": item.licence})
+    print(f"{path}  ({item.licence}; {item.source})")
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """The data sets that can be named here."""
+    from medsaga_lib.data.catalog import catalog
+
+    entries = catalog()
+    if as_json:
+        return _print_json([asdict(entry) for entry in entries])
+    rows = [(e.name, e.modality, e.cases, e.licence, e.fault or e.place) for e in entries]
+    _print_table(("name", "modality", "cases", "licence", "place"), rows)
+
+
+@data_app.command("check")
+def data_check(folder: str, as_json: Json = False) -> None:
+    """What is wrong with a data set, file by file; exit code 2 if something is."""
+    from medsaga_lib.data.check import check_dataset
+    from medsaga_lib.data.folder import find_dataset
+
+    problems = check_dataset(find_dataset(folder))
+    errors = [p for p in problems if not p.note]
+    if as_json:
+        _print_json(
+            {
+                "ok": not errors,
+                "problems": [
+                    {"file": str(p.file), "what": p.what, "remedy": p.remedy, "note": p.note}
+                    for p in problems
+                ],
+            }
+        )
+    else:
+        for problem in problems:
+            print(f"{'note: ' if problem.note else ''}{problem}")
+        print(f"{folder}: " + (f"{len(errors)} problems" if errors else "fine"))
+    if errors:
+        raise typer.Exit(2)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name that `medsaga methods` prints.")],
+    data: Data = "phantom_cxr",
+    shots: Annotated[int, typer.Option(min=1, help="Labelled images to train on.")] = 32,
+    backbone: Backbone = "pocket",
+    out: Annotated[Path | None, typer.Option(help="Default: runs/RECIPE-DATA-SHOTS-sSEED.")] = None,
+    weights: Weights = Weights.pretrained,
+    size: Annotated[int | None, typer.Option(help="Pixels along one side.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    precision: Precision = Precision.fp32,
+    accumulate: Annotated[int, typer.Option(min=1, help="Passes that make up a batch.")] = 1,
+    checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe on a few labelled images; the same command goes on after a stop."""
+    from medsaga_lib.data.folder import open_dataset
+    from medsaga_lib.recipes import get_recipe
+    from medsaga_lib.training import train as run
+
+    chosen = get_recipe(recipe)
+    chosen = replace(chosen, steps=steps or chosen.steps, batch=batch or chosen.batch)
+    dataset = open_dataset(data)
+    if out is None:
+        start = "" if weights is Weights.pretrained else "-random"
+        out = Path("runs", f"{recipe}-{backbone}{start}-{dataset.name}-{shots}-s{seed}")
+    result = run(
+        chosen,
+        dataset,
+        shots,
+        out,
+        backbone=backbone,
+        weights=weights.value,
+        size=size,
+        seed=seed,
+        precision=precision.value,
+        accumulate=accumulate,
+        checkpointing=checkpointing,
+        progress=not as_json,
+    )
+    last = result.log[-1]
+    record = {
+        "run": str(out),
+        "steps": chosen.steps,
+        "loss": last["loss"],
+        "val_dice": None if last["val_dice"] != last["val_dice"] else last["val_dice"],
+        "seconds": sum(row["seconds"] for row in result.log),
+    }
+    if as_json:
+        return _print_json(record)
+    dice = "" if record["val_dice"] is None else f", validation Dice {record['val_dice']:.3f}"
+    print(f"{out}: {chosen.steps} steps in {record['seconds']:.0f} s{dice}")
+    print(f"next: medsaga evaluate {out} --data {data}")
+
+
+@app.command()
+def evaluate(
+    run: Path,
+    data: Data,
+    split: Split = Split.test,
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/evaluation.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Dice, HD95 and NSD of a run, per case and class: CSV, JSON and a figure."""
+    from medsaga_lib.data.folder import open_dataset
+    from medsaga_lib.evaluation import without_nan
+    from medsaga_lib.inference import evaluate_run
+
+    out = out or run / "evaluation"
+    evaluation = evaluate_run(run, open_dataset(data), split.value, out)
+    summary = evaluation.summary()
+    if as_json:
+        return _print_json(without_nan(summary))
+    rows = [
+        (c["name"], *(_with_interval(c, m, d) for m, d in (("dice", 3), ("hd95", 1), ("nsd", 3))))
+        for c in summary["classes"]
+    ]
+    low, high = evaluation.interval("dice")
+    cases, patients = (evaluation.table[c].nunique() for c in ("case", "patient"))
+    print(f"{cases} cases of {patients} patients; in brackets 95 % intervals over patients\n")
+    _print_table(("class", "Dice", "HD95", "NSD"), rows)
+    print(f"\nmean Dice {summary['dice']:.3f} [{low:.3f}, {high:.3f}]")
+    print(f"each case: {out / 'cases.csv'}; worst, middle and best: {out / 'figure.png'}")
+
+
+@app.command()
+def predict(
+    run: Path,
+    inputs: Annotated[list[Path], typer.Argument(help="PNG, JPEG, TIFF, NIfTI or npz files.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    as_json: Json = False,
+) -> None:
+    """Label maps of pictures and volumes."""
+    from medsaga_lib.inference import load_run, predict_files
+
+    records = []
+    for record in predict_files(load_run(run), inputs, out):
+        records.append(record)
+        if not as_json:
+            print(record["labels"])
+    if as_json:
+        _print_json(records)
+
+
+def _with_interval(record: dict[str, Any], metric: str, digits: int) -> str:
+    low, high = record[f"{metric}_interval"]
+    return f"{record[metric]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False))
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple]) -> None:
+    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        print("  ".join(str(cell).ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Which samples make up a batch and how each is changed: functions of (seed, step, place)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from medsaga_lib.data.folder import DataSet
+from medsaga_lib.data.samples import Samples
+from medsaga_lib.data.splits import few_shot
+from medsaga_lib.data.transforms import Augment
+
+GPU_WORKERS = 4  # our choice; on a CPU the cores are busy with the network
+
+
+def choose_shots(dataset: DataSet, shots: int, size: int, seed: int) -> Samples | Subset:
+    """`shots` labelled images of the training split, or as many slices where it holds volumes.
+
+    Raises:
+        UserError: there are fewer, or one cannot be used.
+    """
+    cases = [case for case in dataset.split("train") if case.mask is not None]
+    if dataset.dimensions == 2:
+        return Samples(dataset, few_shot(cases, shots, seed), size)
+    samples = Samples(dataset, cases, size)
+    return Subset(samples, few_shot(range(len(samples)), shots, seed, name=samples.key))
+
+
+def sample_names(samples: Samples | Subset) -> list[str]:
+    """The names of all samples, in order."""
+    if isinstance(samples, Subset):
+        return [samples.dataset.key(i) for i in samples.indices]  # type: ignore[attr-defined]
+    return [samples.key(i) for i in range(len(samples))]
+
+
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """The sample at place j of step s, changed: image (3, S, S) and label (S, S).
+
+    Each epoch runs through all samples in an order of its own; a batch may span two epochs.
+    """
+
+    def __init__(self, samples: Dataset, batch: int, augment: Augment, seed: int):
+        self.samples, self.batch, self.augment, self.seed = samples, batch, augment, seed
+
+    def __getitem__(self, step_and_place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        step, place = step_and_place
+        count = len(self.samples)  # type: ignore[arg-type]
+        epoch, position = divmod(step * self.batch + place, count)
+        order = np.random.default_rng([self.seed, epoch]).permutation(count)
+        random = np.random.SeedSequence([self.seed, step, place]).generate_state(1)[0]
+        sample = self.augment(self.samples[int(order[position])], int(random))
+        return sample["image"], sample["label"]
+
+
+def passes(
+    batches: Batches, steps: range, accelerator: Any, accumulate: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's share of every pass of `steps`, `accumulate` passes a step, on its device."""
+    share = range(accelerator.process_index, batches.batch, accelerator.num_processes)
+    parts = [list(share)[i::accumulate] for i in range(accumulate)]
+    on_gpu = accelerator.device.type == "cuda"
+    loader = DataLoader(
+        batches,
+        batch_sampler=[[(step, place) for place in part] for step in steps for part in parts],
+        num_workers=GPU_WORKERS if on_gpu else 0,
+        pin_memory=on_gpu,
+        generator=torch.Generator(),  # or the loader draws from the global one
+    )
+    for images, labels in loader:
+        yield images.to(accelerator.device), labels.to(accelerator.device)

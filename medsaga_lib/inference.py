@@ -1,0 +1,217 @@
+"""From a trained run to label maps: whole pictures, and volumes slice by slice."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medsaga_lib.backbones.weights import fetch
+from medsaga_lib.data.folder import Case, DataSet
+from medsaga_lib.data.images import Picture, read_case, read_image, read_pair
+from medsaga_lib.data.samples import squeeze
+from medsaga_lib.errors import UserError
+from medsaga_lib.evaluation import Evaluation, evaluate_cases
+from medsaga_lib.files import replacing
+from medsaga_lib.heads import ClassTokens
+from medsaga_lib.recipes import get_recipe
+from medsaga_lib.recipes.build import build_model
+from medsaga_lib.runs import RUN_FILE, read_checkpoint, read_run
+from medsaga_lib.training import file_hash, load_weights
+
+SLICES_AT_ONCE = 8  # our choice: enough to keep two cores busy
+PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+VOLUME_ENDINGS = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network together with what is needed to feed and to read it."""
+
+    model: ClassTokens
+    labels: dict[int, str]  # foreground label values and names; class k is the k-th value
+    modality: str
+    window: tuple[float, float] | None
+
+    def __call__(self, picture: Picture) -> np.ndarray:
+        """Label map of a picture, int64 of its size: (H, W), or (D, H, W) for a volume."""
+        pixels = torch.from_numpy(np.ascontiguousarray(picture.pixels))
+        if len(picture.shape) == 3:
+            images = pixels[:, None]  # (D, 1, H, W)
+        else:
+            images = (pixels if pixels.ndim == 3 else pixels[..., None]).movedim(-1, 0)[None]
+        classes = torch.cat([self._classes(part) for part in images.split(SLICES_AT_ONCE)])
+        values = torch.tensor([0, *sorted(self.labels)])[classes]
+        return values.reshape(picture.shape).numpy()
+
+    @torch.inference_mode()
+    def _classes(self, images: Tensor) -> Tensor:
+        """Class indices (N, H, W) of images (N, 1 or 3, H, W) in [0, 1]."""
+        size = self.model.size
+        device = next(self.model.parameters()).device
+        empty = torch.zeros(images.shape[0], *images.shape[2:], dtype=torch.uint8)
+        squeezed, _ = squeeze(images, empty, size)
+        logits = self.model(squeezed.expand(-1, 3, -1, -1).to(device))
+        logits = F.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False)
+        return logits.argmax(1).cpu()  # the argmax of the softmax is that of the logits
+
+    def case(self, dataset: DataSet, case: Case) -> np.ndarray:
+        """Label map of a case of a data set."""
+        return self(read_case(dataset, case))
+
+
+def load_run(folder: Path) -> Predictor:
+    """The network of a finished or interrupted run.
+
+    Raises:
+        UserError: the folder is no run, has no checkpoint yet, or the backbone's file has changed.
+    """
+    run = read_run(folder)
+    saved = read_checkpoint(folder)
+    if saved is None:
+        raise UserError(f"{folder} has no checkpoint yet; let `medsaga train` run longer.")
+    settings = run["settings"]
+    backbone, expected = settings["backbone"], run["backbone_sha256"]
+    if expected is not None and file_hash(fetch(backbone)) != expected:
+        raise UserError(
+            f"{folder / RUN_FILE} was made on other {backbone} weights than those that are "
+            "installed now; train the run again, or install the version it was made with."
+        )
+    labels = {int(value): name for value, name in run["labels"].items()}
+    model = build_model(
+        get_recipe(settings["recipe"]),
+        backbone,
+        settings["size"],
+        len(labels),
+        settings["weights"],
+        settings["seed"],
+    )
+    load_weights(model, saved.weights)
+    window = tuple(run["window"]) if run["window"] else None
+    return Predictor(model.eval(), labels, run["modality"], window)
+
+
+def evaluate_run(folder: Path, dataset: DataSet, split: str, out: Path) -> Evaluation:
+    """Scores a run on a split and writes cases.csv, summary.json and figure.png to `out`.
+
+    Raises:
+        UserError: the labels of the data set are not those the run was trained for, or a file
+            cannot be used.
+    """
+    predictor = load_run(folder)
+    if dataset.require_labels() != predictor.labels:
+        raise UserError(
+            f"{dataset.root} has the labels {dataset.labels}, but {folder} was trained for "
+            f"{predictor.labels}; evaluate it on a data set with the same labels."
+        )
+    cases = [case for case in dataset.split(split) if case.mask is not None]
+    evaluation = evaluate_cases(partial(predictor.case, dataset), dataset, cases)
+    evaluation.save(out)
+    _write_figure(out / "figure.png", predictor, dataset, cases, evaluation)
+    return evaluation
+
+
+def _write_figure(path, predictor, dataset, cases, evaluation: Evaluation) -> None:
+    """The worst, the middle and the best case, side by side."""
+    from medsaga_lib.display import Panel, grid, to_png
+
+    by_dice = evaluation.table.groupby("case")["dice"].mean().dropna().sort_values()
+    chosen = {by_dice.index[i]: None for i in (0, len(by_dice) // 2, -1)} if len(by_dice) else {}
+    panels = []
+    for name in chosen:
+        case = next(case for case in cases if case.name == name)
+        picture, truth = read_pair(dataset, case)
+        prediction = predictor(picture)
+        image, spacing = picture.pixels, picture.spacing
+        if len(picture.shape) == 3:  # the slice with the largest object
+            middle = int((truth > 0).sum((1, 2)).argmax())
+            image, truth, prediction = image[middle], truth[middle], prediction[middle]
+            spacing = spacing[1:]
+        title = f"{name}: Dice {by_dice[name]:.3f}"
+        panels.append(Panel(image, truth, prediction, title, (spacing[0], spacing[1])))
+    if panels:
+        alt = "Worst, middle and best case: truth dashed, prediction solid."
+        content = to_png(grid(panels, predictor.labels, alt), alt)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+
+
+def predict_files(predictor: Predictor, inputs: list[Path], out: Path) -> Iterator[dict[str, Any]]:
+    """Predicts files and writes the results to a folder, one record for each.
+
+    A picture gives STEM_labels.png (label values) and STEM_overlay.png; NIfTI gives
+    STEM_labels.nii.gz with the input's affine; npz gives STEM.npz with `segs` (CVPR24).
+
+    Raises:
+        UserError: an input cannot be read, two inputs would give the same result, or the folder
+            cannot be written.
+    """
+    targets: dict[Path, Path] = {}
+    for path in inputs:
+        target = out / _result_name(path)
+        if target in targets:
+            raise UserError(
+                f"{path} and {targets[target]} would both be written to {target}; "
+                "predict them into different folders."
+            )
+        targets[target] = path
+    for target, path in targets.items():
+        picture = read_image(path, predictor.modality, predictor.window)
+        prediction = predictor(picture)
+        _write_result(target, picture, prediction)
+        record: dict[str, Any] = {"input": str(path), "labels": str(target)}
+        if target.suffix == ".png":
+            overlay = out / f"{_stem(path)}_overlay.png"
+            _write_overlay(overlay, picture, prediction, predictor.labels)
+            record["overlay"] = str(overlay)
+        spacing = float(np.prod(picture.spacing))
+        record["voxels"] = {n: int((prediction == v).sum()) for v, n in predictor.labels.items()}
+        record["voxel_size"] = spacing  # mm^2 or mm^3; 1 where the file does not say
+        yield record
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").rsplit(".", 1)[0]
+
+
+def _result_name(path: Path) -> str:
+    name = path.name.lower()
+    if name.endswith(VOLUME_ENDINGS):
+        return f"{_stem(path)}_labels.nii.gz"
+    if name.endswith(".npz"):
+        return f"{_stem(path)}.npz"
+    return f"{_stem(path)}_labels.png"
+
+
+def _write_result(target: Path, picture: Picture, prediction: np.ndarray) -> None:
+    small = prediction.astype(np.uint8 if prediction.max() < 256 else np.uint16)
+    if target.name.endswith(".nii.gz"):
+        import nibabel
+
+        image = nibabel.Nifti1Image(small.T, picture.affine)  # (z, y, x) to (x, y, z)
+        data = image.to_bytes()
+        with replacing(target) as temporary:
+            import gzip
+
+            temporary.write_bytes(gzip.compress(data, mtime=0))
+    elif target.suffix == ".npz":
+        with replacing(target) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, segs=small)
+    else:
+        from PIL import Image
+
+        with replacing(target) as temporary:
+            Image.fromarray(small).save(temporary, format="PNG")
+
+
+def _write_overlay(path: Path, picture: Picture, prediction: np.ndarray, labels) -> None:
+    from medsaga_lib.display import show_case, to_png
+
+    content = to_png(show_case(picture.pixels, prediction=prediction, labels=labels))
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

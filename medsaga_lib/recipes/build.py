@@ -1,0 +1,131 @@
+"""From a recipe to the network and the optimizer that it describes."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from segment_anything.modeling import ImageEncoderViT
+from torch import nn
+
+from medsaga_lib.adapt import lora
+from medsaga_lib.backbones.weights import load_state
+from medsaga_lib.heads import ClassTokens, class_tokens
+from medsaga_lib.optim.galore import (
+    STATE_BYTES,
+    GaLoreAdamW,
+    GaLoreConfig,
+    param_groups,
+    treatment,
+)
+from medsaga_lib.recipes.recipe import GaLore, Recipe
+
+Weights = Literal["pretrained", "random"]
+
+WIDTH_PER_RANK = 12  # our choice: r = 64 on ViT-B, 16 on the pocket SAM
+
+
+def build_model(
+    recipe: Recipe,
+    backbone: str,
+    size: int,
+    classes: int,
+    weights: Weights = "pretrained",
+    seed: int = 0,
+) -> ClassTokens:
+    """The recipe's network: what trains has `requires_grad`, the rest has not.
+
+    Args:
+        recipe: says what the image encoder becomes and how the class tokens start.
+        backbone: pocket, vit_b or medsam.
+        size: pixels along one side of the input.
+        classes: foreground classes.
+        weights: the backbone's checkpoint, or none.
+        seed: of everything drawn here; torch's global generator is left as it was.
+    """
+    state = load_state(backbone, size) if weights == "pretrained" else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = class_tokens(backbone, state, size, classes, recipe.start)
+        if isinstance(recipe.image_encoder, lora.LoRA):
+            lora.attach(model.sam.image_encoder, recipe.image_encoder)
+    return model
+
+
+def build_optimizer(recipe: Recipe, model: ClassTokens, seed: int = 0) -> torch.optim.Optimizer:
+    """The recipe's optimizer over everything in the model that trains."""
+    encoder, rest = _encoder_and_rest(model)
+    dense = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    how = recipe.image_encoder
+    if isinstance(how, GaLore):
+        config = galore_config(how, model.sam.image_encoder, seed)
+        groups = param_groups(
+            model.sam.image_encoder, config, lr=how.lr, weight_decay=recipe.weight_decay
+        )
+        groups.append({"params": rest, **dense})
+        return GaLoreAdamW(groups, betas=recipe.betas)
+    return torch.optim.AdamW([{"params": encoder + rest, **dense}], betas=recipe.betas)
+
+
+def galore_config(how: GaLore, image_encoder: ImageEncoderViT, seed: int = 0) -> GaLoreConfig:
+    """GaLore's settings with the rank that this encoder's width gives."""
+    width = image_encoder.pos_embed.shape[-1]
+    return GaLoreConfig(
+        rank=width // WIDTH_PER_RANK if how.rank is None else how.rank,
+        refresh=how.refresh,
+        scale=how.scale,
+        moments=how.moments,
+        subspace=how.subspace,
+        stagger=how.stagger,
+        seed=seed,
+    )
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What trains, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _encoder_and_rest(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    encoder: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in trainable(model).items():
+        (encoder if name.startswith("sam.image_encoder.") else rest).append(parameter)
+    return encoder, rest
+
+
+class Count(NamedTuple):
+    """A recipe in numbers, for one backbone, size and number of classes."""
+
+    name: str
+    trainable: int  # parameters
+    total: int
+    state_bytes: int  # of the optimizer, in fp32, bases included
+    source: str
+
+
+def count(recipe: Recipe, backbone: str, size: int, classes: int) -> Count:
+    """Counts without holding or computing a single weight."""
+    with torch.device("meta"):
+        model = build_model(recipe, backbone, size, classes, weights="random")
+    parts = trainable(model)
+    return Count(
+        recipe.name,
+        sum(p.numel() for p in parts.values()),
+        sum(p.numel() for p in model.parameters()),
+        state_bytes(recipe, model),
+        recipe.source,
+    )
+
+
+def state_bytes(recipe: Recipe, model: ClassTokens) -> int:
+    """Bytes that the optimizer keeps for everything that trains, step counters left out."""
+    encoder, rest = _encoder_and_rest(model)
+    how = recipe.image_encoder
+    if isinstance(how, GaLore):
+        config = galore_config(how, model.sam.image_encoder)
+        projected = sum(t.state_bytes for t in treatment(model.sam.image_encoder, config))
+        return projected + _dense_bytes(rest)
+    return _dense_bytes(encoder + rest)
+
+
+def _dense_bytes(parameters: list[nn.Parameter]) -> int:
+    return 2 * STATE_BYTES * sum(p.numel() for p in parameters)  # AdamW's two moments

@@ -1,0 +1,22 @@
+"""SAMed: LoRA on q and v of the image encoder, the decoder trained whole (arXiv 2304.13785)."""
+
+from medsaga_lib.adapt.lora import LoRA
+from medsaga_lib.recipes.recipe import Recipe
+
+SAMED = Recipe(
+    name="samed",
+    title="SAMed: LoRA on q and v",
+    source="Zhang & Liu 2023, arXiv 2304.13785, sections 3 and 4.1",
+    image_encoder=LoRA(rank=4, targets=("q", "v")),  # section 3.2
+    start="copied",  # our choice; SAMed's code draws the class tokens at random
+    lr=0.005,  # section 4.1
+    betas=(0.9, 0.999),  # section 4.1
+    weight_decay=0.1,  # section 4.1
+    warmup=250,  # section 3.4
+    decay_power=0.9,  # SAMed's code
+    ce_weight=0.2,  # section 3.4
+    dice_weight=0.8,
+    batch=12,  # SAMed's code: 12 on each of two GPUs
+    steps=400,  # our choice: what two cores do in minutes; SAMed runs 14,880
+    augmentation="small",  # our choice: SAMed's flips would swap left and right organs
+)

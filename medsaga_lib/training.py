@@ -1,0 +1,291 @@
+"""One loop that trains any recipe.
+
+Everything random is a function of (seed, step, sample): which samples make up a batch, how each is
+changed, and GaLore's subspaces. So a run that was killed goes on from its last checkpoint to the
+very weights that it would have had. accelerate sees to device, precision, accumulation and several
+GPUs, and to nothing else.
+"""
+
+import csv
+import hashlib
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute
+from torch.utils.data import DataLoader, Dataset
+
+from medsaga_lib.backbones.weights import fetch
+from medsaga_lib.data.batches import Batches, choose_shots, passes, sample_names
+from medsaga_lib.data.folder import DataSet
+from medsaga_lib.data.samples import Samples
+from medsaga_lib.data.transforms import Augment
+from medsaga_lib.errors import UserError
+from medsaga_lib.files import replacing
+from medsaga_lib.heads import ClassTokens
+from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.optim.schedule import scaled_warmup, warmup_polynomial
+from medsaga_lib.recipes.build import Weights, build_model, build_optimizer, trainable
+from medsaga_lib.recipes.recipe import Recipe
+from medsaga_lib.runs import (
+    LOG_FILE,
+    Checkpoint,
+    Settings,
+    flatten_states,
+    load_states,
+    read_checkpoint,
+    save_checkpoint,
+    write_run,
+)
+
+SAVE_EVERY = 50  # steps; our choice
+LOG_COLUMNS = ("step", "lr", "loss", "cross_entropy", "dice_loss", "val_dice", "seconds")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training run gives back."""
+
+    model: ClassTokens
+    log: list[dict[str, float]]  # one row for each step, with LOG_COLUMNS
+
+
+def train(
+    recipe: Recipe,
+    dataset: DataSet,
+    shots: int,
+    out: Path | None = None,
+    *,
+    backbone: str = "pocket",
+    weights: Weights = "pretrained",
+    size: int | None = None,
+    seed: int = 0,
+    precision: str = "fp32",
+    accumulate: int = 1,
+    checkpointing: bool = False,
+    validations: int = 4,
+    progress: bool = True,
+    stop_after: int | None = None,
+) -> Result:
+    """Trains a recipe on a few labelled images.
+
+    Args:
+        recipe: the method; its batch and steps may have been replaced.
+        dataset: trains on its split "train", validates on "val" if there is one.
+        shots: labelled images, or labelled slices of volumes; subsets are nested.
+        out: the run's folder; goes on with the run that is there. None: nothing is written.
+        backbone: pocket, vit_b or medsam.
+        weights: pretrained or random.
+        size: pixels along one side of the input; default: the backbone's own.
+        seed: of everything random.
+        precision: fp32 or bf16 (autocast; weights and states stay fp32).
+        accumulate: passes that make up a batch; Dice is then summed over each pass's images only.
+        checkpointing: recompute each block in the backward pass: less memory, a third more time.
+        validations: how often the validation Dice is taken; it never changes the weights.
+        progress: show a bar.
+        stop_after: stop early at this step, as a kill would; for showing that resuming is exact.
+
+    Raises:
+        UserError: the data, the checkpoint or the folder cannot be used; or the loss is no number.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    from medsaga_lib.backbones.sam import SHAPES
+
+    if recipe.batch % accumulate:
+        raise UserError(
+            f"A batch of {recipe.batch} cannot be made of {accumulate} equal passes; "
+            "choose an --accumulate that divides it."
+        )
+    labels = dataset.require_labels()
+    settings = Settings(
+        recipe=recipe.name,
+        backbone=backbone,
+        weights=weights,
+        size=SHAPES[backbone].size if size is None else size,
+        data=dataset.name,
+        shots=shots,
+        seed=seed,
+        steps=recipe.steps,
+        batch=recipe.batch,
+        precision=precision,
+        accumulate=accumulate,
+        checkpointing=checkpointing,
+    )
+    train_set = choose_shots(dataset, shots, settings.size, seed)
+    model = build_model(recipe, backbone, settings.size, len(labels), weights, seed)
+    optimizer = build_optimizer(recipe, model, seed)
+    if checkpointing:
+        recompute_blocks(model.sam.image_encoder)
+
+    start, rows = 0, []
+    if out is not None:
+        write_run(out, settings, _facts(recipe, dataset, backbone, weights, train_set))
+        if (saved := read_checkpoint(out)) is not None:
+            start = saved.step
+            load_weights(model, saved.weights)
+            if start < recipe.steps:
+                load_states(optimizer, saved.optimizer)
+            rows = [row for row in _read_log(out) if row["step"] < start]
+
+    accelerator = Accelerator(
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        gradient_accumulation_steps=accumulate,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    validation = _validation_set(dataset, settings.size)
+    network, optimizer = accelerator.prepare(model, optimizer)
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    every = max(1, recipe.steps // validations) if validations else recipe.steps + 1
+    end = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
+    batches = Batches(train_set, recipe.batch, Augment(recipe.augmentation), seed)
+    feed = passes(batches, range(start, end), accelerator, accumulate)
+
+    network.train()
+    for step in _bar(
+        range(start, end), start, end, recipe, progress and accelerator.is_main_process
+    ):
+        began = time.perf_counter()
+        factor = learning_rate_factor(recipe, step)
+        for group, base in zip(optimizer.param_groups, base_rates, strict=True):
+            group["lr"] = base * factor
+        parts = []
+        for _ in range(accumulate):
+            with accelerator.accumulate(network):
+                images, target = next(feed)
+                logits = network(images)
+                loss = cross_entropy_dice(
+                    logits, reduce_labels(target, logits), recipe.ce_weight, recipe.dice_weight
+                )
+                accelerator.backward(loss.total)
+                optimizer.step()
+                optimizer.zero_grad()
+                parts.append(torch.stack([part.detach() for part in loss]))
+        total, cross_entropy, dice = torch.stack(parts).mean(0).tolist()
+        if not np.isfinite(total):
+            raise UserError(
+                f"The loss is {total} at step {step}; lower the learning rate, or train in fp32."
+            )
+        done = step + 1
+        val_dice = float("nan")
+        if validation is not None and (done % every == 0 or done == recipe.steps):
+            val_dice = validation_dice(model, validation)
+            network.train()
+        seconds = time.perf_counter() - began
+        row = (step, recipe.lr * factor, total, cross_entropy, dice, val_dice, seconds)
+        rows.append(dict(zip(LOG_COLUMNS, row, strict=True)))
+        if out is not None and accelerator.is_main_process:
+            if done == recipe.steps:
+                _save(out, Checkpoint(done, kept_weights(model, weights), {}), rows)
+            elif done % SAVE_EVERY == 0:
+                states = flatten_states(optimizer)
+                _save(out, Checkpoint(done, kept_weights(model, weights), states), rows)
+    return Result(model.eval(), rows)
+
+
+def learning_rate_factor(recipe: Recipe, step: int) -> float:
+    """The share of the base learning rate that step `step` uses."""
+    warmup = scaled_warmup(recipe.steps, recipe.warmup) if recipe.warmup else 0
+    return warmup_polynomial(step, 1.0, warmup, recipe.steps, recipe.decay_power)
+
+
+def reduce_labels(labels: Tensor, logits: Tensor) -> Tensor:
+    """Labels (B, S, S) at the size of the logits (B, C, S/4, S/4), nearest (MedSAGa, eq. 4)."""
+    small = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")
+    return small[:, 0].long()
+
+
+def recompute_blocks(image_encoder: ImageEncoderViT) -> None:
+    """Each block keeps only its input for the backward pass and is computed again there."""
+    for block in image_encoder.blocks:
+        block.forward = partial(recompute, block.forward, use_reentrant=False)
+
+
+@torch.no_grad()
+def validation_dice(model: ClassTokens, samples: Dataset, batch: int = 8) -> float:
+    """Mean Dice over foreground classes, of all pixels together, at the size of the logits."""
+    model.eval()
+    device = next(model.parameters()).device
+    overlap = sizes = torch.zeros(())
+    for sample in DataLoader(samples, batch_size=batch):
+        logits = model(sample["image"].to(device))
+        classes = logits.shape[1]
+        prediction = F.one_hot(logits.argmax(1), classes).flatten(0, 2).cpu()
+        truth = reduce_labels(sample["label"], logits)
+        truth = F.one_hot(truth, classes).flatten(0, 2)
+        overlap = overlap + (prediction * truth).sum(0)
+        sizes = sizes + prediction.sum(0) + truth.sum(0)
+    return (2 * overlap / sizes)[1:].nanmean().item()
+
+
+def kept_weights(model: ClassTokens, weights: str) -> dict[str, Tensor]:
+    """What a checkpoint must hold: what trains; everything if the backbone has no file."""
+    return dict(model.state_dict() if weights == "random" else trainable(model))
+
+
+def load_weights(model: ClassTokens, weights: dict[str, Tensor]) -> None:
+    """Puts a checkpoint's weights into the model that the same recipe built.
+
+    Raises:
+        UserError: a tensor is missing, unknown, or of another shape.
+    """
+    own = model.state_dict()
+    wrong = [k for k, v in weights.items() if k not in own or own[k].shape != v.shape]
+    wrong += [k for k in trainable(model) if k not in weights]
+    if wrong:
+        raise UserError(f"The checkpoint does not fit this recipe ({wrong[0]}); train again.")
+    model.load_state_dict(weights, strict=False)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _facts(recipe: Recipe, dataset: DataSet, backbone, weights, train_set) -> dict:
+    """What `run.json` says beside the settings."""
+    import medsaga_lib
+
+    return {
+        "labels": dataset.labels,
+        "modality": dataset.modality,
+        "window": dataset.window,
+        "recipe": asdict(recipe),
+        "backbone_sha256": file_hash(fetch(backbone)) if weights == "pretrained" else None,
+        "train_samples": sample_names(train_set),
+        "versions": {"medsaga_lib": medsaga_lib.__version__, "torch": torch.__version__},
+    }
+
+
+def _validation_set(dataset: DataSet, size: int) -> Samples | None:
+    cases = [case for case in dataset.split("val") if case.mask is not None]
+    return Samples(dataset, cases, size) if cases else None
+
+
+def _bar(steps, start, end, recipe, show):
+    from tqdm import tqdm
+
+    return tqdm(steps, desc=recipe.name, initial=start, total=end, unit="step", disable=not show)
+
+
+def _save(out: Path, checkpoint: Checkpoint, rows: list[dict]) -> None:
+    with replacing(out / LOG_FILE) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, LOG_COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    save_checkpoint(out, checkpoint)
+
+
+def _read_log(out: Path) -> list[dict[str, float]]:
+    path = out / LOG_FILE
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]

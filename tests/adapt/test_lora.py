@@ -1,0 +1,88 @@
+"""LoRA through peft on an un-fused qkv: identity before training, merge, counts, gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from medsaga_lib.adapt import lora
+from medsaga_lib.backbones.sam import build_sam
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return build_sam("pocket", 64).image_encoder.eval()
+
+
+@pytest.fixture
+def image():
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def test_splitting_and_fusing_is_exact_both_ways():
+    fused = nn.Linear(24, 72)
+    split = lora.SplitQKV(fused)
+    x = torch.randn(2, 3, 3, 24)
+    torch.testing.assert_close(split(x), fused(x), atol=1e-6, rtol=0)
+    again = split.fuse()
+    assert again.weight.equal(fused.weight)
+    assert again.bias.equal(fused.bias)
+    assert again(x).equal(fused(x))
+
+
+@torch.no_grad()
+def test_attached_is_the_identity_before_training(encoder, image):
+    before = encoder(image)
+    lora.attach(encoder, lora.LoRA())
+    torch.testing.assert_close(encoder(image), before, atol=1e-5, rtol=0)
+
+
+def test_only_a_and_b_train(encoder):
+    lora.attach(encoder, lora.LoRA(rank=4))
+    names = [n for n, p in encoder.named_parameters() if p.requires_grad]
+    assert len(names) == 6 * 2 * 2  # blocks, q and v, A and B
+    assert all(".lora_A." in n or ".lora_B." in n for n in names)
+    assert not any(".k." in n for n in names)
+    count = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+    assert count == 6 * 2 * 2 * 4 * 192
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("alpha", [None, 8])
+def test_merged_equals_unmerged_and_the_formula(encoder, image, alpha):
+    config = lora.LoRA(rank=3, alpha=alpha, targets=("q", "k", "v"))
+    original = encoder.blocks[2].attn.qkv.weight.clone()
+    keys = set(encoder.state_dict())
+    lora.attach(encoder, config)
+    for name, parameter in encoder.named_parameters():
+        if "lora_" in name:
+            parameter.copy_(torch.randn_like(parameter) * 0.1)
+    unmerged = encoder(image)
+    scale = 1.0 if alpha is None else alpha / 3
+    deltas = []
+    for name in "qkv":
+        layer = getattr(encoder.blocks[2].attn.qkv, name)
+        deltas.append(scale * layer.lora_B.default.weight @ layer.lora_A.default.weight)
+    lora.merge(encoder)
+    torch.testing.assert_close(encoder(image), unmerged, atol=1e-5, rtol=1e-5)
+    merged = encoder.blocks[2].attn.qkv.weight
+    torch.testing.assert_close(merged, original + torch.cat(deltas), atol=1e-6, rtol=0)
+    assert set(encoder.state_dict()) == keys
+    assert all(p.dtype == torch.float32 for p in encoder.parameters())
+
+
+def test_gradients_reach_the_adapters_only(encoder, image):
+    lora.attach(encoder, lora.LoRA())
+    encoder(image).square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert (parameter.grad is not None) == ("lora_" in name), name
+
+
+def test_the_draw_depends_on_the_seed_alone(image):
+    drawn = []
+    for _ in range(2):
+        encoder = build_sam("pocket", 64).image_encoder
+        torch.manual_seed(7)
+        lora.attach(encoder, lora.LoRA())
+        drawn.append(encoder.blocks[0].attn.qkv.q.lora_A.default.weight.clone())
+    assert drawn[0].equal(drawn[1])

@@ -1,0 +1,111 @@
+"""torchvision imports in every order, with a true nms behind it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medsaga_lib.compat import nms
+
+NEEDS_TORCHVISION = ("segment_anything", "peft", "transformers", "torchvision")
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("first", NEEDS_TORCHVISION)
+def test_imports_in_every_order(first):
+    rest = [name for name in NEEDS_TORCHVISION if name != first]
+    run(f"import medsaga_lib, {first}, {', '.join(rest)}")
+
+
+@pytest.mark.parametrize("first", ["segment_anything", "peft"])
+def test_an_import_that_failed_before_is_mended(first):
+    run(
+        f"try:\n    import {first}\nexcept (RuntimeError, ModuleNotFoundError):\n    pass\n"
+        "import medsaga_lib, segment_anything, peft, transformers, torchvision.ops as ops\n"
+        "import torch\n"
+        "boxes = torch.tensor([[0, 0, 2, 2], [0, 0, 2, 2.1], [5, 5, 6, 6]])\n"
+        "scores = torch.tensor([0.1, 0.9, 0.5])\n"
+        "assert ops.nms(boxes, scores, 0.5).tolist() == [1, 2]\n"
+        "classes = torch.tensor([0, 1, 0])\n"
+        "assert ops.batched_nms(boxes, scores, classes, 0.5).tolist() == [1, 2, 0]\n"
+    )
+
+
+def test_a_whole_torchvision_stays_untouched():
+    # The operator is there before the package looks: it must define nothing and add no finder.
+    run(
+        "import sys, torch\n"
+        "library = torch.library.Library('torchvision', 'DEF')\n"
+        "library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
+        "finders = list(sys.meta_path)\n"
+        "import medsaga_lib.compat as compat\n"
+        "assert compat._library is None and sys.meta_path == finders\n"
+        "assert compat.supply_missing_operators() is False\n"
+    )
+
+
+def test_calling_twice_changes_nothing():
+    run(
+        "import sys, medsaga_lib.compat as compat\n"
+        "finders = list(sys.meta_path)\n"
+        "before = compat._library\n"
+        "compat.supply_missing_operators()\n"
+        "assert compat._library is before and sys.meta_path == finders\n"
+    )
+
+
+def test_importing_the_package_needs_only_torch():
+    heavy = ("monai", "peft", "matplotlib", "pandas", "skimage", "segment_anything", "transformers")
+    out = run(
+        "import torch, sys, time\n"
+        "before = set(sys.modules)\n"
+        "import medsaga_lib\n"
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    assert not set(out.split()) & set(heavy)
+
+
+def brute_force(boxes, scores, threshold):
+    """Greedy suppression straight from its definition, in float64."""
+
+    def iou(a, b):
+        width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+        height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+        overlap = width * height
+        union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap
+        return overlap / union if union else 0.0
+
+    kept = []
+    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
+        if all(iou(boxes[i], boxes[j]) <= threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40), st.sampled_from([0.0, 0.3, 0.5, 0.9]))
+def test_nms_equals_brute_force(seed, count, threshold):
+    random = np.random.default_rng(seed)
+    corner = random.random((count, 2))
+    boxes = torch.from_numpy(np.concatenate([corner, corner + random.random((count, 2))], 1))
+    scores = torch.from_numpy(random.integers(0, 10, count) / 10)  # with ties
+    assert nms(boxes, scores, threshold).tolist() == brute_force(
+        boxes.tolist(), scores.tolist(), threshold
+    )
+
+
+def test_what_segment_anythings_mask_generator_calls_suppresses_duplicates():
+    from torchvision.ops.boxes import batched_nms
+
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])
+    kept = batched_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3), 0.7)
+    assert kept.tolist() == [0, 2]

@@ -1,0 +1,120 @@
+"""Class tokens and the batched decoder against segment_anything's own, one image at a time."""
+
+import oracle
+import pytest
+import torch
+
+from medsaga_lib.backbones.sam import VIT_B, build_sam, resize_positions
+from medsaga_lib.heads import class_tokens, decode_masks
+
+
+@pytest.fixture(scope="module")
+def sam():
+    torch.manual_seed(0)
+    return build_sam("pocket").eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prompt", ["none", "box"])
+def test_a_batch_equals_one_image_at_a_time(sam, prompt):
+    embeddings = torch.randn(3, 128, 16, 16, generator=torch.Generator().manual_seed(1))
+    boxes = None
+    if prompt == "box":
+        boxes = torch.tensor([[10.0, 20, 200, 210], [0, 0, 50, 60], [100, 120, 250, 130]])
+    sparse, dense = sam.prompt_encoder(None, boxes, None)
+    image_pe = sam.prompt_encoder.get_dense_pe()
+    masks, iou = decode_masks(sam.mask_decoder, embeddings, image_pe, sparse, dense)
+    assert masks.shape == (3, 4, 64, 64)
+    assert iou.shape == (3, 4)
+    for i in range(3):
+        own = slice(i, i + 1) if prompt == "box" else slice(None)
+        one, one_iou = sam.mask_decoder.predict_masks(
+            embeddings[i : i + 1], image_pe, sparse[own], dense[own]
+        )
+        torch.testing.assert_close(masks[i : i + 1], one, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(iou[i : i + 1], one_iou, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_trap_is_real_and_avoided(sam):
+    embeddings = torch.randn(3, 128, 16, 16)
+    sparse, dense = sam.prompt_encoder(None, torch.rand(3, 4) * 256, None)
+    image_pe = sam.prompt_encoder.get_dense_pe()
+    with pytest.raises(RuntimeError):  # 3 x 3 embeddings against 3 prompts
+        sam.mask_decoder.predict_masks(embeddings, image_pe, sparse, dense)
+    assert len(decode_masks(sam.mask_decoder, embeddings, image_pe, sparse, dense)[0]) == 3
+
+
+@torch.no_grad()
+def test_samed_with_lora_equals_the_oracle():
+    from medsaga_lib.adapt import lora
+
+    stored = oracle.read("samed_lora_512")
+    with torch.device("meta"):
+        full = build_sam("vit_b").state_dict()
+    state = resize_positions(oracle.filled(full), VIT_B, 512)
+    with torch.device("meta"):
+        model = class_tokens("vit_b", None, 512, 8, "random").eval()
+    own = {k.removeprefix("sam."): v for k, v in model.state_dict().items()}
+    own_shape = oracle.filled(stored["filled_by_own_shape"])
+    model.sam.load_state_dict(
+        {k: own_shape.get(k, state.get(k)) for k in own}, assign=True
+    )
+    assert all(tuple(own_shape[k].shape) == tuple(own[k].shape) for k in own_shape)
+    lora.attach(model.sam.image_encoder, lora.LoRA(rank=4))
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 4_913_621
+
+    adapters = oracle.filled(stored["lora_shapes"])
+    for t, block in enumerate(model.sam.image_encoder.blocks):
+        for place, name in enumerate("qv"):
+            layer = getattr(block.attn.qkv, name)
+            layer.lora_A.default.weight.data = adapters[f"w_a_{2 * t + place:03d}"]
+            layer.lora_B.default.weight.data = adapters[f"w_b_{2 * t + place:03d}"]
+    # SAMed's code feeds [0, 1] without SAM's normalisation
+    model.sam.pixel_mean = torch.zeros(3, 1, 1)
+    model.sam.pixel_std = torch.full((3, 1, 1), 255.0)
+
+    image = oracle.tensor(stored["input"])
+    oracle.assert_close(stored["image_embedding_with_lora"], model.sam.image_encoder(image))
+    logits = model(image)
+    oracle.assert_close(stored["low_res_logits"], logits)
+    masks = torch.nn.functional.interpolate(logits, (512, 512), mode="bilinear")
+    oracle.assert_close(stored["masks"], masks)
+    histogram = masks.argmax(1).flatten().bincount(minlength=9)
+    assert (histogram - torch.tensor(stored["argmax_histogram"])).abs().max() <= 3
+
+    plain = model.sam.image_encoder
+    lora.merge(plain)
+    oracle.assert_close(stored["image_embedding_with_lora"], plain(image))
+    assert set(plain.state_dict()) == {
+        k.removeprefix("image_encoder.") for k in full if k.startswith("image_encoder.")
+    }
+
+
+def test_copied_start_gives_every_class_sams_single_mask():
+    state = build_sam("pocket").state_dict()
+    model = class_tokens("pocket", state, 256, classes=5, start="copied").eval()
+    assert model.sam.mask_decoder.num_mask_tokens == 6
+    with torch.no_grad():
+        image = torch.rand(1, 3, 256, 256)
+        logits = model(image)
+        plain = build_sam("pocket").eval()
+        plain.load_state_dict(state)
+        pixels = (image * 255 - plain.pixel_mean) / plain.pixel_std
+        assert logits.shape == (1, 6, 64, 64)
+        torch.testing.assert_close(logits, logits[:, :1].expand_as(logits))
+        # the same network, but six equal tokens attend to each other instead of four different
+        assert plain.image_encoder(pixels).equal(model.sam.image_encoder(pixels))
+    assert model.sam.mask_decoder.mask_tokens.weight[5].equal(
+        state["mask_decoder.mask_tokens.weight"][0]
+    )
+
+
+def test_random_start_draws_the_class_tensors_and_keeps_the_rest():
+    state = build_sam("pocket").state_dict()
+    model = class_tokens("pocket", state, 256, classes=3, start="random")
+    own = model.sam.state_dict()
+    fresh = [k for k in own if not (k in state and own[k].equal(state[k]))]
+    per_class = ("mask_tokens", "output_hypernetworks_mlps", "iou_prediction_head")
+    assert fresh
+    assert all(any(part in k for part in per_class) for k in fresh)
