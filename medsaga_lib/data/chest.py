@@ -6,11 +6,13 @@ anatomy and adjusted until lungs lay where the masks of cxr_hannover_lungs have 
 Lengths: x is a fraction of the picture's width from the spine, y of its height from the top.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from scipy import ndimage
+from scipy.interpolate import PchipInterpolator
 
 Array = np.ndarray
 Random = np.random.Generator
@@ -19,6 +21,12 @@ Projection = Literal["PA", "AP"]
 LABELS = {1: "right lung", 2: "left lung", 3: "heart"}
 WIDTH = 320  # pixels
 RIBS = 10
+# outline of the heart in a PA picture, from its middle, in units of its width and height
+HEART = (
+    (0.60, 0.30), (0.585, 0.42), (0.40, 0.47), (0.10, 0.50), (-0.20, 0.46), (-0.38, 0.34),
+    (-0.44, 0.12), (-0.41, -0.12), (-0.31, -0.36), (-0.14, -0.52), (0.04, -0.53), (0.17, -0.42),
+    (0.32, -0.20), (0.46, 0.02), (0.56, 0.17),
+)  # fmt: skip
 SIDES = (-1, 1)  # the patient's right, and left
 
 
@@ -32,8 +40,9 @@ class Anatomy:
     left_drop: float  # how much lower the left diaphragm is
     angle: float  # how much lower the costophrenic angles are than the dome
     middle: float  # half-width of the mediastinum
-    heart: float  # half-width of the heart relative to the cage
-    tilt: float  # how upright the heart is, radians
+    heart: float  # width of the heart relative to the cage's
+    tall: float  # its height relative to the lung's
+    lean: float  # how low its tip is
     knob: float  # size of the aortic knob
     rib_drop: float  # how much lower a rib ends in front than at the spine
     rib_width: float  # half of a rib's thickness
@@ -79,8 +88,9 @@ ANATOMY = {
     "left_drop": (0.012, 0.045),
     "angle": (0.07, 0.15),
     "middle": (0.055, 0.075),
-    "heart": (0.42, 0.56),
-    "tilt": (-0.15, 0.3),
+    "heart": (0.42, 0.53),
+    "tall": (0.44, 0.54),
+    "lean": (-1.0, 1.0),
     "knob": (0.6, 1.3),
     "rib_drop": (0.20, 0.28),
     "rib_width": (0.011, 0.015),
@@ -117,7 +127,7 @@ VIEWS = {
         "dark": (0.08, 0.35),
         "bright": (0.75, 0.98),
         "flatten": (0.4, 0.65),
-        "noise": (0.01, 0.028),
+        "noise": (0.008, 0.02),
     },
 }
 
@@ -180,29 +190,32 @@ class Body:
         return np.clip(np.minimum(sideways, upright) + 0.5, 0, 1)
 
     def _heart(self) -> Array:
-        """The heart's depth along the ray, 1 at most: an egg that leans to the patient's left."""
+        """The heart's depth along the ray, 1 at most, inside an outline around its middle."""
         a = self.anatomy
         magnified = 1.1 if self.projection == "AP" else 1.0  # it lies in front, far from the plate
-        high = max(-self.view.breath, 0)  # a high diaphragm lays the heart down
-        half = a.heart * a.cage * magnified
-        tall = 0.74 * half
-        lean = 0.75 + a.tilt - 3.5 * high
-        centre_x, bottom = 0.40 * half + self.view.twist, self.domes[1] + 0.012
-        centre_y = bottom - (0.76 - high) * half / self.view.height
-        dx, dy = self.x - centre_x, (self.y - centre_y) * self.view.height
-        along = dx * np.cos(lean) + dy * np.sin(lean)
-        across = -dx * np.sin(lean) + dy * np.cos(lean)
-        # the apex (along > 0) is narrower than the base
-        width = tall * (1 - 0.22 * np.clip(along / half, -1, 1))
-        radius = (np.abs(along / half)) ** 2.2 + np.abs(across / width) ** 2.2
-        return np.sqrt(np.clip(1 - radius, 0, None))
+        wide = 2 * a.heart * a.cage * magnified
+        tall = a.tall * (self.domes[0] - a.apex) + 0.02
+        x = self.x - self.view.twist - 0.12 * wide
+        y = self.y - self.domes[1] - 0.012 + 0.42 * tall
+        points = np.array(HEART) * [wide, tall] + [0, 0.08 * a.lean * wide] * np.array(HEART)[:, :1]
+        corners = np.arctan2(points[:, 1], points[:, 0])
+        order = np.argsort(corners)
+        corners, radii = corners[order], np.hypot(*points[order].T)
+        outline = PchipInterpolator(  # once round, with an overlap at both ends
+            np.concatenate([corners[-2:] - 2 * np.pi, corners, corners[:2] + 2 * np.pi]),
+            np.concatenate([radii[-2:], radii, radii[:2]]),
+        )
+        fine = np.linspace(-np.pi, np.pi, 361)
+        radius = np.interp(np.arctan2(y, x), fine, outline(fine))
+        return np.sqrt(np.clip(1 - (x**2 + y**2) / radius**2, 0, None))
 
     def _labels(self) -> Array:
         labels = np.zeros(self.shape, np.uint8)
         for label, lung in enumerate(self.lungs, start=1):
             labels[lung > 0.5] = label
         right, left = (self.floor(side * self.x, side) for side in SIDES)
-        below = self.y > np.where(self.x < 0, right, left) + 0.012
+        floor = right + (left - right) * np.clip(self.x / 0.12 + 0.5, 0, 1)
+        below = self.y > floor + 0.012
         labels[(self.heart_depth > 0) & ~below] = 3
         return labels
 
@@ -218,14 +231,22 @@ class Body:
         neck, shoulder = 0.13, 0.62
         slope = 1 / (1 + np.exp(-(self.y - 0.02) / 0.025))
         side = neck + (shoulder - neck) * slope
-        arms = np.clip((self.y - 0.30) / 0.25, 0, 1) ** 2 * (
-            3 - 2 * np.clip((self.y - 0.3) / 0.25, 0, 1)
-        )
+        low = np.clip((self.y - 0.25) / 0.55, 0, 1)
         chest = a.cage + a.flesh + 0.015
-        side = side - (side - chest) * arms
-        depth = np.sqrt(np.clip(1 - (self.x / side) ** 2, 0, None)) ** 0.7
+        side = side - (side - chest) * low**2 * (3 - 2 * low)
+        depth = np.sqrt(np.sqrt(np.clip(1 - (self.x / side) ** 2, 0, None)))
         level = 0.78 + 0.22 * np.clip(self.y / 0.3, 0, 1)
-        return depth * level + self._breasts()
+        return depth * level + self._breasts() + self._shell()
+
+    def _shell(self) -> Array:
+        """The chest wall, dense where rays graze it."""
+        total = np.zeros(self.shape)
+        for side in SIDES:
+            inner = self.wall(self.y, side)
+            outer = inner + 0.020
+            out = np.clip(side * self.x, 0, None)
+            total += _tube(out, outer) - _tube(out, inner)
+        return 0.30 * total * _between(self.y, self.anatomy.apex + 0.03, self.angles[0] + 0.1)
 
     def _breasts(self) -> Array:
         a = self.anatomy
@@ -244,15 +265,15 @@ class Body:
             out = side * self.x
             wall = np.clip(1 - (out / (self.wall(self.y, side) + 0.01)) ** 2, 0, None)
             high = 0.55 + 0.45 * np.clip((self.y - a.apex) / 0.28, 0, 1)
-            depth = 0.62 * np.sqrt(wall) ** 0.8 * high
+            depth = 0.60 * np.sqrt(wall) * high
             behind = np.clip((self.floor(out, side) - self.y) / 0.06, -1, 0)  # below the dome
             recess = 0.28 * np.exp(6 * behind) * (self.y < self.angles[side > 0])
             inside = (out > a.middle) & (wall > 0)
             edge = np.sqrt(np.clip((out - a.middle + 0.004) / 0.05, 0, 1))  # the pleura slants
             air += depth * edge * np.maximum(lung, recess * inside)
-        air *= 1 - 0.92 * np.sqrt(self.heart_depth)
         air *= 1 + 0.04 * _cloud(self.shape, random, 2) + 0.07 * _cloud(self.shape, random, 16)
         air -= self._vessels(random)
+        air *= 1 - 0.92 * np.sqrt(self.heart_depth)  # little lung lies before or behind it
         if self.projection == "AP" or random.random() < 0.3:
             air *= 1 - self._opacities(random)
         return air + self._airways() + self._bubble()
@@ -311,7 +332,9 @@ class Body:
         round_ = round_ + ((self.y - knob_y) * self.view.height / size) ** 2
         knob = np.sqrt(np.clip(1 - round_, 0, None))
         aorta = _tube(self.x - a.middle + 0.006, 0.024) * _between(self.y, knob_y, self.domes[1])
-        centre = np.exp(-((self.x / (1.05 * a.middle)) ** 2)) * _between(self.y, 0.06, 1.2, 0.2)
+        centre = np.exp(-((self.x / (1.05 * a.middle)) ** 2)) * _between(
+            self.y, 0.06, self.domes[0], 0.2
+        )
         below = _between(self.y, self.domes[0] + 0.03, 2.0)
         return heart + 0.13 * cava + 0.22 * knob + 0.07 * aorta + 0.15 * centre + 0.06 * below
 
@@ -328,17 +351,19 @@ class Body:
 
     def _spine(self) -> Array:
         """Vertebral bodies with end plates, discs between, and pedicles."""
-        gap = self._rib_gap()
-        x = self.x - self._spine_x()
-        place = (self.y - self.anatomy.apex) / gap % 1 - 0.5  # 0 in the middle of a body
+        columns = slice(int(0.42 * WIDTH), int(0.58 * WIDTH))  # nothing of it is farther out
+        x = self.x[:, columns] - self._spine_x()
+        place = (self.y - self.anatomy.apex) / self._rib_gap() % 1 - 0.5  # 0: middle of a body
         body = np.clip((0.5 - np.abs(place)) / 0.08, 0, 1)
         plate = np.exp(-(((np.abs(place) - 0.40) / 0.05) ** 2))
         column = np.clip((0.044 - np.abs(x)) / 0.016, 0, 1)
         edge = np.exp(-(((np.abs(x) - 0.038) / 0.004) ** 2))
         pedicle = np.exp(-(((np.abs(x) - 0.026) / 0.007) ** 2) - ((place + 0.15) / 0.16) ** 2)
         process = np.exp(-((x / 0.007) ** 2) - ((place - 0.3) / 0.22) ** 2)
-        fine = 0.04 * edge + 0.05 * pedicle + 0.05 * process
-        return column * (0.03 + 0.03 * body + 0.045 * plate) + fine
+        total = np.zeros(self.shape)
+        total[:, columns] = column * (0.03 + 0.03 * body + 0.045 * plate)
+        total[:, columns] += 0.04 * edge + 0.05 * pedicle + 0.05 * process
+        return total
 
     def _rib_gap(self) -> float:
         return (self.anatomy.dome - self.anatomy.apex) / (RIBS - 0.8)
@@ -363,7 +388,7 @@ class Body:
             y = start + drop * (1 - sign * cosine) / 2 - 0.035 * sine * (1 - sine) * (not front)
             steep = drop / 2 * sine / cosine / reach  # dy/dx
             half = thick * (1.25 if front else 1) * np.sqrt(1 + np.minimum(steep, 4) ** 2)
-            weight = 0.10 * grazing * on_ray
+            weight = 0.13 * grazing * on_ray
             if front:  # bone ends in cartilage, which is not seen
                 weight = weight * 0.75 * np.clip((sine - 0.45) / 0.12, 0, 1)
             top = max(int((y - half).min() * self.shape[0]) - 1, 0)
@@ -412,7 +437,9 @@ VESSELS = 26  # main branches of each lung
 TWIGS = 3  # side branches of each
 
 
-def _branches(random: Random, side: int, hilum: tuple[float, float], height: float):
+def _branches(
+    random: Random, side: int, hilum: tuple[float, float], height: float
+) -> Iterator[tuple[Array, Array]]:
     """Curved paths from a hilum: points (N, steps, 2) as (x, y) and widths (N, steps), 1 to 0."""
     angle = random.uniform(-1.45, 1.45, VESSELS)  # 0 is straight outwards
     start = np.tile(hilum, (VESSELS, 1)) + random.normal(0, 0.012, (VESSELS, 2))
@@ -427,7 +454,10 @@ def _branches(random: Random, side: int, hilum: tuple[float, float], height: flo
         yield _paths(random, points[rows, at], turned, side, height, 0.8 * widths[rows, at])
 
 
-def _paths(random: Random, start: Array, angle: Array, side: int, height: float, width: Array):
+def _paths(
+    random: Random, start: Array, angle: Array, side: int, height: float, width: Array
+) -> tuple[Array, Array]:
+    """Random walks that start at given places in given directions and taper."""
     bend = random.normal(0, 0.012, (len(angle), 1)) + random.normal(
         0, 0.05, (len(angle), VESSEL_STEPS)
     )
@@ -515,8 +545,8 @@ def _collimate(picture: Array, labels: Array, random: Random) -> tuple[Array, Ar
         for axis, length in enumerate((height, width)):
             first, last = (int(random.uniform(0, 0.05) * length) for _ in range(2))
             index = np.arange(length)
-            outside = (index < first) | (index >= length - last)
-            picture = np.where(np.expand_dims(outside, 1 - axis), 0.02, picture)
+            outside = np.expand_dims((index < first) | (index >= length - last), 1 - axis)
+            picture, labels = np.where(outside, 0.02, picture), np.where(outside, 0, labels)
     if random.random() < 0.6:  # an L on the patient's left
         top, left = (
             int(random.uniform(0.03, 0.12) * height),
@@ -531,7 +561,7 @@ def _uniform(random: Random, ranges: dict[str, tuple[float, float]]) -> dict[str
     return {name: float(random.uniform(*ends)) for name, ends in ranges.items()}
 
 
-def _tube(distance: Array, radius: float) -> Array:
+def _tube(distance: Array, radius: float | Array) -> Array:
     """The chord of a round rod, 1 in its middle."""
     return np.sqrt(np.clip(1 - (distance / radius) ** 2, 0, None))
 

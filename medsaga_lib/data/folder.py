@@ -295,6 +295,18 @@ def _split_problems(file: str, rows: list[dict[str, str]]) -> Iterator[Problem]:
             yield Problem(file, what, "put all images of a patient into one split.")
 
 
+def train_problems(root: Path, rows: list[dict[str, str]]) -> Iterator[Problem]:
+    """What keeps a faultless index from being trained on; evaluating needs no training cases."""
+    if rows and not any(row["split"] == "train" for row in rows):
+        what = "no case is in the split 'train'"
+        yield Problem(str(root / INDEX), what, "write train in the column split of some.")
+
+
+def names_files(row: dict[str, str]) -> bool:
+    """Whether a row of the index names an image, and nothing outside the folder."""
+    return bool(row["image"]) and not any(_escapes(row[key]) for key in ("image", "mask"))
+
+
 def without_ending(path: str) -> str:
     """A path without the ending of its file, `.nii.gz` counting as one."""
     return (

@@ -42,7 +42,7 @@ class Picture:
     @property
     def shape(self) -> tuple[int, ...]:
         """The size without colours: (H, W) or (D, H, W)."""
-        return _size(self.pixels)
+        return self.pixels.shape[: len(self.spacing)]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class Stored:
     values: Array
     spacing: tuple[float, ...]
     affine: Array | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size without colours: (H, W) or (D, H, W)."""
+        return self.values.shape[: len(self.spacing)]
 
 
 def read_image(path: str | Path, modality: str, window: Window | None = None) -> Picture:
@@ -70,7 +75,7 @@ def read_image(path: str | Path, modality: str, window: Window | None = None) ->
     values = stored.values
     if not np.issubdtype(values.dtype, np.integer) and not np.isfinite(values).all():
         raise BadFile(path, "holds NaN or infinite values", "replace them, e.g. by the minimum.")
-    low, high = window or _range(Path(path), values, modality)
+    low, high = window or _range(stored, modality)
     return Picture(scale(values, low, high), stored.spacing, stored.affine)
 
 
@@ -142,11 +147,12 @@ def scale(values: Array, low: float, high: float) -> Array:
     return np.clip(scaled, 0, 1, out=scaled)
 
 
-def _range(path: Path, values: Array, modality: str) -> Window:
+def _range(stored: Stored, modality: str) -> Window:
     """The intensities that become 0 and 1 where the data set gives no window."""
+    path, values = stored.path, stored.values
     if values.dtype == bool:
         return 0.0, 1.0
-    is_volume = len(_size(values)) == 3
+    is_volume = len(stored.shape) == 3
     if path.suffix.lower() == ".npz" and values.dtype == np.uint8:
         return 0.0, 255.0  # the challenge's volumes are windowed already
     if is_volume and modality.upper() == "CT":
@@ -163,7 +169,7 @@ def _range(path: Path, values: Array, modality: str) -> Window:
 def _read_labels(path: Path) -> Stored:
     stored = _read(path, is_mask=True)
     values = stored.values
-    if len(_size(values)) != values.ndim:
+    if stored.shape != values.shape:
         raise BadFile(path, "is a colour picture", "save the mask as one channel of label ids.")
     with np.errstate(invalid="ignore"):  # NaN and infinity are no labels either
         labels = values.astype(np.int64)
@@ -202,22 +208,26 @@ def _read(path: Path, is_mask: bool = False) -> Stored:
     Whatever a damaged file makes its reader raise ends in one sentence about that file.
     """
     reader = _reader(path, is_mask)
-    if not path.is_file():
-        raise BadFile(path, "is missing", "put the file there, or correct its name.")
-    if path.stat().st_size == 0:
-        raise BadFile(path, "is empty (0 bytes)", "copy or download it again.")
     try:
+        _require_content(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # readers warn before they fail; we say it once
             stored = reader(path)
-    except (BadFile, MemoryError):
+    except BadFile:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         what = f"cannot be read as {path.suffix.lower()} ({reason})"
         raise BadFile(path, what, "copy or export it again.") from error
-    _require_kind(path, stored.values)
+    _require_kind(stored)
     return stored
+
+
+def _require_content(path: Path) -> None:
+    if not path.is_file():
+        raise BadFile(path, "is missing", "put the file there, or correct its name.")
+    if path.stat().st_size == 0:
+        raise BadFile(path, "is empty (0 bytes)", "copy or download it again.")
 
 
 def _reader(path: Path, is_mask: bool) -> Callable[[Path], Stored]:
@@ -233,10 +243,11 @@ def _reader(path: Path, is_mask: bool) -> Callable[[Path], Stored]:
     raise BadFile(path, f"has the ending '{ending}', which is not read", f"save it as {ENDINGS}.")
 
 
-def _require_kind(path: Path, values: Array) -> None:
+def _require_kind(stored: Stored) -> None:
+    path, values = stored.path, stored.values
     if values.dtype.kind not in "buif":
         raise BadFile(path, f"holds values of type {values.dtype}", "save numbers.")
-    if values.ndim == 3 and values.shape[-1] == 4:
+    if stored.shape != values.shape and values.shape[-1] == 4:
         what = "has four channels (RGBA)"
         raise BadFile(path, what, "remove the transparency: save it as RGB or grey.")
     if values.ndim not in (2, 3) or values.size == 0:
@@ -266,7 +277,7 @@ def _read_tiff(path: Path) -> Stored:
     import tifffile
 
     values = tifffile.imread(path)
-    return Stored(path, values, (1.0,) * len(_size(values)), None)
+    return Stored(path, values, (1.0,) * _dimensions(values, (3, 4)), None)
 
 
 def _read_nifti(path: Path) -> Stored:
@@ -290,16 +301,16 @@ def _read_npz(path: Path) -> Stored:
             what = f"has no array 'imgs' (it has: {', '.join(arrays) or 'none'})"
             raise BadFile(path, what, "save the picture under the key 'imgs'.")
         values = arrays["imgs"]
-        spacing = (1.0,) * len(_size(values))
+        spacing = (1.0,) * _dimensions(values)
         if "spacing" in arrays and len(spacing) == 3:
             x, y, z = (float(value) for value in arrays["spacing"])  # the array is (z, y, x)
             spacing = (z, y, x)
     return Stored(path, values, spacing, None)
 
 
-def _size(values: Array) -> tuple[int, ...]:
-    """The shape without colours; a last axis of 3 is colour, as no volume is so narrow."""
-    return values.shape[:-1] if values.ndim == 3 and values.shape[-1] == 3 else values.shape
+def _dimensions(values: Array, colours: tuple[int, ...] = (3,)) -> int:
+    """2 for pictures, also coloured: a last axis so short is colour, no volume is so narrow."""
+    return 2 if values.ndim == 3 and values.shape[-1] in colours else values.ndim
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -16,6 +16,7 @@ from medsaga_lib.data.folder import DESCRIPTION, INDEX, PHANTOMS, Case
 from medsaga_lib.data.splits import split_by_patient
 from medsaga_lib.errors import UserError
 
+MODALITY, LICENCE = "X-ray", "CC0-1.0"
 VERSION = 1  # one more whenever the pictures change: an older folder is then left alone
 CACHE_VARIABLE = "MEDSAGA_CACHE"
 
@@ -112,10 +113,10 @@ def _write_index(root: Path, rows: list[list[str]], seed: int) -> None:
 def _description() -> str:
     labels = "\n".join(f'{label} = "{name}"' for label, name in LABELS.items())
     return f"""name = "{PHANTOMS}"
-modality = "X-ray"
+modality = "{MODALITY}"
 dimensions = 2
 masks = "labels"
-licence = "CC0-1.0"
+licence = "{LICENCE}"
 citation = "drawn by medsaga_lib.data.chest, version {VERSION}"
 
 [labels]

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+settings.register_profile("shared machine", deadline=None)  # timings there say nothing
+settings.load_profile("shared machine")
 
 DESCRIPTION = """name = "tiny"
 modality = "X-ray"
