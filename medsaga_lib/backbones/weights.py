@@ -14,7 +14,7 @@ from medsaga_lib.backbones.sam import SHAPES, build_sam, resize_positions
 from medsaga_lib.errors import UserError
 
 CACHE_VARIABLE = "MEDSAGA_CACHE"
-_CHUNK = 1 << 20  # bytes read at a time from the server
+_CHUNK = 1 << 16  # bytes written at a time: what is lost at most when a download breaks off
 
 
 @dataclass(frozen=True)

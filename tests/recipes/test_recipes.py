@@ -1,0 +1,111 @@
+"""What the two recipes train, keep and start from, in numbers."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from medsaga_lib.errors import UserError
+from medsaga_lib.optim.galore import GaLoreAdamW, treatment
+from medsaga_lib.recipes import RECIPES, get_recipe
+from medsaga_lib.recipes.build import (
+    build_model,
+    build_optimizer,
+    count,
+    galore_config,
+    state_bytes,
+    trainable,
+)
+from medsaga_lib.recipes.recipe import Full
+
+
+def test_samed_trains_what_its_paper_trains():
+    counted = count(get_recipe("samed"), "vit_b", 512, 8)
+    assert counted.trainable == 4_913_621  # 147,456 LoRA + 4,759,945 decoder + 6,220 prompts
+    assert counted.total == counted.trainable + 87_278_848  # the frozen encoder at 512 px
+    assert counted.state_bytes == 2 * 4 * 4_913_621
+
+
+def test_medsaga_trains_every_tensor_of_the_encoder():
+    recipe = get_recipe("medsaga")
+    counted = count(recipe, "vit_b", 512, 8)
+    assert counted.trainable == counted.total == 87_278_848 + 4_759_945 + 6_220
+    with torch.device("meta"):
+        encoder = build_model(recipe, "vit_b", 512, 8, "random").sam.image_encoder
+    config = galore_config(recipe.image_encoder, encoder)
+    assert config.rank == 64  # 768 / 12
+    plan = treatment(encoder, config)
+    assert len(plan) == 177
+    for tensor in plan:
+        if tensor.matrix and min(tensor.matrix) > 64:
+            small, large = sorted(tensor.matrix)
+            # projected exactly where basis and moments take less than dense moments
+            saves = small * 64 + 2 * large * 64 < 2 * small * large
+            assert (tensor.how == "projected") == saves, tensor
+        else:
+            assert tensor.how == "dense", tensor
+    projected = {t.name for t in plan if t.how == "projected"}
+    assert {"pos_embed", "neck.2.weight", "blocks.0.attn.qkv.weight"} <= projected
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_state_bytes_are_what_the_optimizer_holds(name):
+    recipe = get_recipe(name)
+    model = build_model(recipe, "pocket", 64, 2, "random")
+    optimizer = build_optimizer(recipe, model)
+    for parameter in trainable(model).values():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    held = sum(
+        tensor.untyped_storage().nbytes()
+        for state in optimizer.state.values()
+        for key, tensor in state.items()
+        if key != "step"
+    )
+    assert held == state_bytes(recipe, model)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_trainable_tensor_is_optimised_once(name):
+    recipe = get_recipe(name)
+    model = build_model(recipe, "pocket", 64, 2, "random")
+    optimizer = build_optimizer(recipe, model)
+    optimised = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert len(optimised) == len(set(optimised))
+    assert set(optimised) == {id(p) for p in trainable(model).values()}
+
+
+def test_medsaga_uses_the_papers_two_learning_rates():
+    recipe = get_recipe("medsaga")
+    model = build_model(recipe, "pocket", 64, 2, "random")
+    optimizer = build_optimizer(recipe, model)
+    assert isinstance(optimizer, GaLoreAdamW)
+    encoder = {id(p) for p in model.sam.image_encoder.parameters()}
+    for group in optimizer.param_groups:
+        inside = {id(p) in encoder for p in group["params"]}
+        assert len(inside) == 1
+        assert group["lr"] == (recipe.image_encoder.lr if inside.pop() else recipe.lr)
+        assert group["weight_decay"] == 0.1
+
+
+def test_full_fine_tuning_is_a_replaced_recipe():
+    recipe = replace(get_recipe("samed"), image_encoder=Full())
+    model = build_model(recipe, "pocket", 64, 2, "random")
+    assert len(trainable(model)) == len(list(model.parameters()))
+    assert type(build_optimizer(recipe, model)) is torch.optim.AdamW
+
+
+def test_building_depends_on_the_seed_and_touches_no_global_state():
+    recipe = get_recipe("samed")
+    before = torch.random.get_rng_state()
+    first, second, other = (
+        build_model(recipe, "pocket", 64, 2, "random", seed).state_dict() for seed in (3, 3, 4)
+    )
+    assert torch.random.get_rng_state().equal(before)
+    assert all(first[k].equal(second[k]) for k in first)
+    assert any(not first[k].equal(other[k]) for k in first)
+
+
+def test_an_unknown_recipe_names_the_known_ones():
+    with pytest.raises(UserError, match=r"'samed_xl'.*medsaga, samed"):
+        get_recipe("samed_xl")

@@ -1,0 +1,52 @@
+"""Files appear whole or not at all."""
+
+import errno
+import json
+
+import pytest
+
+from medsaga_lib.errors import UserError
+from medsaga_lib.files import replacing, write_json
+
+
+def test_the_file_takes_its_place_at_the_end(tmp_path):
+    path = tmp_path / "new folder/result.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert [p.name for p in path.parent.iterdir()] == ["result.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_whatever_goes_wrong_the_old_file_stays(tmp_path, error):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+    with pytest.raises(error), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["result.txt"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
+    path = tmp_path / "result.txt"
+    with pytest.raises(UserError, match=r"Cannot write .*result.txt: No space left.*free some"):
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write"), replacing(tmp_path / "file/result.txt"):
+        pass
+
+
+def test_json_is_strict(tmp_path):
+    write_json(tmp_path / "a.json", {"ü": [1, None]})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"ü": [1, None]}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "b.json", float("nan"))
+    assert not (tmp_path / "b.json").exists()
