@@ -343,6 +343,15 @@ def test_show_takes_any_figure_of_matplotlib_and_closes_it():
     assert not plt.fignum_exists(figure.number)
 
 
+def test_a_file_is_a_png_that_carries_its_alt_text(chest):
+    figure = display.show_case(*chest, LUNGS, alt="Two lungs, größer")
+    picture = Image.open(io.BytesIO(display.to_png(figure)))
+    assert picture.format == "PNG"
+    assert picture.size == (1050, round(figure.get_figheight() * 150))
+    assert picture.text["Description"] == "Two lungs, größer"
+    assert Image.open(io.BytesIO(display.to_png(figure, "A"))).text["Description"] == "A"
+
+
 @pytest.mark.parametrize("alt", ["", "  \n"])
 def test_show_refuses_a_figure_without_alt_text(alt):
     with pytest.raises(ValueError, match="alt text"):
@@ -370,10 +379,8 @@ def test_a_real_x_ray_is_small_and_keeps_its_greys():
     mime, content = display.encode(figure)
     assert mime == "image/webp"
     assert len(content) < 120_000
-    exact = io.BytesIO()
-    figure.savefig(exact, format="png")
     before, after = (
-        np.asarray(Image.open(file).convert("L"), dtype=float)
-        for file in (exact, io.BytesIO(content))
+        np.asarray(Image.open(io.BytesIO(file)).convert("L"), dtype=float)
+        for file in (display.to_png(figure), content)
     )
     assert np.sqrt(np.mean((before - after) ** 2)) < 4  # of 255
