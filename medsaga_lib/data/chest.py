@@ -229,7 +229,7 @@ class Body:
         """Soft tissue of trunk, neck and shoulders, and the breasts."""
         a = self.anatomy
         neck, shoulder = 0.13, 0.62
-        slope = 1 / (1 + np.exp(-(self.y - 0.02) / 0.025))
+        slope = np.clip((self.y + 0.03) / 0.13, 0, 1) ** 1.5
         side = neck + (shoulder - neck) * slope
         low = np.clip((self.y - 0.25) / 0.55, 0, 1)
         chest = a.cage + a.flesh + 0.015

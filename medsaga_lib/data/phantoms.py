@@ -15,10 +15,10 @@ from medsaga_lib.data.chest import LABELS, Anatomy, Projection, View, draw_chest
 from medsaga_lib.data.folder import DESCRIPTION, INDEX, PHANTOMS, Case
 from medsaga_lib.data.splits import split_by_patient
 from medsaga_lib.errors import UserError
+from medsaga_lib.files import CACHE_VARIABLE, cache_folder
 
 MODALITY, LICENCE = "X-ray", "CC0-1.0"
-VERSION = 1  # one more whenever the pictures change: an older folder is then left alone
-CACHE_VARIABLE = "MEDSAGA_CACHE"
+VERSION = 2  # one more whenever the pictures change: an older folder is then left alone
 
 # our choice: enough for few-shot subsets of 8 to 32 and a test side, drawn in some ten seconds
 PATIENTS, PICTURES, SEED = 60, 90, 0
@@ -59,13 +59,6 @@ def write_once() -> Path:
             f"make room, or name another folder in ${CACHE_VARIABLE}."
         ) from error
     return root
-
-
-def cache_folder() -> Path:
-    """Where generated and downloaded files are kept, absolute."""
-    import pooch
-
-    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("medsaga")).expanduser().absolute()
 
 
 def write_phantoms(root: Path, patients: int, pictures: int, seed: int) -> None:
