@@ -3,7 +3,7 @@
 "samed" is hitachinsk/SAMed's: with probability .5 a quarter turn and a flip, else with .5 a
 rotation by up to 20 degrees with zeros in the corners. "small" is for pictures where the side
 matters, such as chest X-rays; its ranges are our choice. MONAI's transforms of the same effect
-took 10 and 27 ms for a sample of 256 x 256 on one core; these take 0.2 and 1.5 to 4.
+took 10 and 27 ms for a sample of 256 x 256 on one core; these take at most 2 and 4.
 """
 
 import math
