@@ -1,0 +1,145 @@
+"""Procedural pictures against brute force, and what every scene promises."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medsaga_lib.data.procedural import (
+    BACKGROUND,
+    FAMILIES,
+    HELD_OUT,
+    LARGEST,
+    MAXIMUM_OBJECTS,
+    SMALLEST,
+    TRAINED,
+    Canvas,
+    blob_outline,
+    fill_ellipses,
+    fill_polygon,
+    fill_tube,
+    procedural_scene,
+    smooth_noise,
+)
+
+SIZE = 48
+seeds = st.integers(0, 2**32 - 1)
+
+
+def picture(pixels: np.ndarray) -> np.ndarray:
+    mask = np.zeros(SIZE * SIZE, bool)
+    mask[pixels] = True
+    return mask.reshape(SIZE, SIZE)
+
+
+def inside_polygon(x: float, y: float, corners: np.ndarray) -> bool:
+    """Even-odd rule, one ray to the left."""
+    inside = False
+    for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if (ay <= y) != (by <= y) and ax + (y - ay) * (bx - ax) / (by - ay) <= x:
+            inside = not inside
+    return inside
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=seeds, corners=st.integers(3, 12))
+def test_polygon_equals_brute_force(seed, corners):
+    points = np.random.default_rng(seed).uniform(-0.3 * SIZE, 1.3 * SIZE, (corners, 2))
+    expected = [[inside_polygon(x, y, points) for x in range(SIZE)] for y in range(SIZE)]
+    np.testing.assert_array_equal(picture(fill_polygon(points, SIZE)), expected)
+
+
+def test_polygon_with_corners_on_pixels_holds_half_of_its_border():
+    square = fill_polygon(np.array([(2, 3), (7, 3), (7, 6), (2, 6)]), SIZE)
+    rows, columns = np.nonzero(picture(square))
+    assert len(rows) == 5 * 3  # its area
+    assert (columns.min(), columns.max()) == (2, 6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=seeds, count=st.integers(1, 6))
+def test_ellipses_equal_brute_force(seed, count):
+    rng = np.random.default_rng(seed)
+    centres, angles = rng.uniform(-5, SIZE + 5, (count, 2)), rng.uniform(0, np.pi, count)
+    radii = rng.uniform(0.5, 0.5 * SIZE, (count, 2))
+    y, x = np.mgrid[:SIZE, :SIZE]
+    expected = np.zeros((SIZE, SIZE), bool)
+    for (x0, y0), (a, b), angle in zip(centres, radii, angles, strict=True):
+        along = (x - x0) * np.cos(angle) + (y - y0) * np.sin(angle)
+        across = (y - y0) * np.cos(angle) - (x - x0) * np.sin(angle)
+        expected |= (along / a) ** 2 + (across / b) ** 2 <= 1
+    np.testing.assert_array_equal(picture(fill_ellipses(centres, radii, angles, SIZE)), expected)
+
+
+def test_tube_is_what_lies_near_its_path():
+    path = np.stack([np.linspace(5, 40, 60), np.linspace(8, 30, 60)], axis=1)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    distance = np.hypot(x - path[:, :1, None], y - path[:, 1:, None]).min(axis=0)
+    mask = picture(fill_tube(path, np.full(60, 2.5), SIZE))
+    np.testing.assert_array_equal(mask, distance <= 2.5)
+
+
+def test_round_blob_has_the_area_of_a_circle():
+    outline = blob_outline(np.random.default_rng(0), (24, 24), 15, roughness=0, stretch=1.3)
+    assert len(fill_polygon(outline, SIZE)) == pytest.approx(np.pi * 15**2, rel=0.02)
+
+
+def test_noise_passes_through_its_knots():
+    """The spline interpolates: where a pixel lies on a knot, it has the knot's value."""
+    noise = smooth_noise(np.random.default_rng(3), size=25, rows=5, columns=9)
+    knots = np.random.default_rng(3).standard_normal((5, 9), np.float32)
+    np.testing.assert_allclose(noise[::6, ::3], knots, atol=1e-5)
+
+
+def test_parts_are_clipped_to_wholes_and_counted_in_them():
+    canvas = Canvas(SIZE)
+    whole = canvas.paint(np.arange(100))
+    pair = canvas.group(whole)
+    left = canvas.paint(np.arange(90, 110), pair)
+    right = canvas.paint(np.arange(20, 30), pair)
+    other = canvas.paint(np.arange(25, 40))
+    assert np.bincount(canvas.labels)[[left, right, other]].tolist() == [10, 5, 15]
+    assert np.flatnonzero(canvas.covers[whole]).tolist() == [whole, pair, left, right]
+    assert np.flatnonzero(canvas.covers[pair]).tolist() == [pair, left, right]
+
+
+def test_more_objects_than_labels_are_left_out():
+    canvas = Canvas(SIZE)
+    painted = [canvas.paint(np.array([i])) for i in range(MAXIMUM_OBJECTS + 5)]
+    assert painted[MAXIMUM_OBJECTS - 1 :] == [MAXIMUM_OBJECTS] + 5 * [BACKGROUND]
+    assert canvas.labels.max() == MAXIMUM_OBJECTS
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scene_keeps_its_promises(family):
+    for seed in range(6):
+        scene = procedural_scene((seed, 1), size=64, families=[family])
+        masks = scene.masks()
+        assert scene.family == family
+        assert scene.image.shape == (64, 64, 3)
+        assert scene.image.dtype == np.uint8
+        assert scene.image.std() > 1, "a picture shows something"
+        area = masks.mean(axis=(1, 2))
+        assert len(area) == len(scene) > 0
+        assert area.min() > SMALLEST
+        assert area.max() < LARGEST
+        assert len(np.unique(masks.reshape(len(masks), -1), axis=0)) == len(masks)
+        np.testing.assert_array_equal(scene.masks([0])[0], masks[0])
+        # A hierarchy: two objects are apart, or one lies in the other
+        common = masks.reshape(len(masks), -1).astype(int)
+        common = common @ common.T
+        smaller = np.minimum.outer(np.diag(common), np.diag(common))
+        assert ((common == 0) | (common == smaller)).all()
+
+
+def test_a_scene_is_a_function_of_its_seed():
+    first, again = (procedural_scene((5, 7), size=64) for _ in range(2))
+    np.testing.assert_array_equal(first.image, again.image)
+    np.testing.assert_array_equal(first.masks(), again.masks())
+    assert not np.array_equal(first.image, procedural_scene((5, 8), size=64).image)
+
+
+def test_every_family_is_drawn_and_none_that_is_held_out():
+    drawn = {procedural_scene((9, i), size=32).family for i in range(150)}
+    assert drawn == set(TRAINED)
+    assert drawn.isdisjoint(HELD_OUT)
