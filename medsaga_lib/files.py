@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the folder for what can be had again."""
 
 import json
 import os
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from medsaga_lib.errors import UserError
+
+
+CACHE_VARIABLE = "MEDSAGA_CACHE"
 
 
 @contextmanager
@@ -30,6 +33,13 @@ def replacing(path: Path) -> Iterator[Path]:
             f"Cannot write {path}: {error.strerror or error}; free some space or choose another "
             "folder. What was there before is untouched."
         ) from error
+
+
+def cache_folder() -> Path:
+    """Where generated and downloaded files are kept: $MEDSAGA_CACHE or the user's cache; absolute."""
+    import pooch
+
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("medsaga")).expanduser().absolute()
 
 
 def write_json(path: Path, content: Any) -> None:

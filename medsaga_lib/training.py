@@ -2,8 +2,8 @@
 
 Everything random is a function of (seed, step, sample): which samples make up a batch, how each is
 changed, and GaLore's subspaces. So a run that was killed goes on from its last checkpoint to the
-very weights that it would have had. accelerate sees to device, precision, accumulation and several
-GPUs, and to nothing else.
+very weights that it would have had. accelerate sees to device, accumulation and several GPUs, and
+to nothing else; its precision is fixed for the life of a process, so that is torch's autocast here.
 """
 
 import csv
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 from torch.utils.data import DataLoader, Dataset
 
+from medsaga_lib.backbones.sam import input_size
 from medsaga_lib.backbones.weights import fetch
 from medsaga_lib.data.batches import Batches, choose_shots, passes, sample_names
 from medsaga_lib.data.folder import DataSet
@@ -96,8 +97,6 @@ def train(
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    from medsaga_lib.backbones.sam import SHAPES
-
     if recipe.batch % accumulate:
         raise UserError(
             f"A batch of {recipe.batch} cannot be made of {accumulate} equal passes; "
@@ -108,7 +107,7 @@ def train(
         recipe=recipe.name,
         backbone=backbone,
         weights=weights,
-        size=SHAPES[backbone].size if size is None else size,
+        size=input_size(backbone, size),
         data=dataset.name,
         shots=shots,
         seed=seed,
@@ -135,7 +134,6 @@ def train(
             rows = [row for row in _read_log(out) if row["step"] < start]
 
     accelerator = Accelerator(
-        mixed_precision="bf16" if precision == "bf16" else "no",
         gradient_accumulation_steps=accumulate,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
@@ -159,7 +157,8 @@ def train(
         for _ in range(accumulate):
             with accelerator.accumulate(network):
                 images, target = next(feed)
-                logits = network(images)
+                with torch.autocast(accelerator.device.type, torch.bfloat16, precision == "bf16"):
+                    logits = network(images)
                 loss = cross_entropy_dice(
                     logits, reduce_labels(target, logits), recipe.ce_weight, recipe.dice_weight
                 )

@@ -18,23 +18,26 @@ def test_the_file_takes_its_place_at_the_end(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["result.txt"]
 
 
+def interrupted_by(error, path):
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_whatever_goes_wrong_the_old_file_stays(tmp_path, error):
     path = tmp_path / "result.txt"
     path.write_text("old")
-    with pytest.raises(error), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise error
+    with pytest.raises(error):
+        interrupted_by(error, path)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["result.txt"]
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
-    path = tmp_path / "result.txt"
+    full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(UserError, match=r"Cannot write .*result.txt: No space left.*free some"):
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+        interrupted_by(full, tmp_path / "result.txt")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -71,15 +71,8 @@ def build_sam(name: str, size: int | None = None, mask_tokens: int = MASK_TOKENS
     Raises:
         UserError: an unknown name or a size that is not a positive multiple of 16.
     """
-    if name not in SHAPES:
-        raise UserError(f"There is no backbone {name!r}; choose one of {', '.join(SHAPES)}.")
-    shape = SHAPES[name]
-    size = shape.size if size is None else size
-    if size <= 0 or size % PATCH:
-        raise UserError(
-            f"Input size {size} does not fit patches of {PATCH} pixels; "
-            f"choose a multiple of {PATCH}, for example {max(PATCH, round(size / PATCH) * PATCH)}."
-        )
+    shape = shape_of(name)
+    size = input_size(name, size)
     grid = size // PATCH
     return Sam(
         image_encoder=ImageEncoderViT(
@@ -115,6 +108,24 @@ def build_sam(name: str, size: int | None = None, mask_tokens: int = MASK_TOKENS
             iou_head_hidden_dim=shape.iou_hidden,
         ),
     )
+
+
+def shape_of(name: str) -> Shape:
+    """The architecture of a backbone; UserError for an unknown name."""
+    if name not in SHAPES:
+        raise UserError(f"There is no backbone {name!r}; choose one of {', '.join(SHAPES)}.")
+    return SHAPES[name]
+
+
+def input_size(name: str, size: int | None) -> int:
+    """The size asked for, or the backbone's own; UserError if patches do not fit into it."""
+    size = shape_of(name).size if size is None else size
+    if size <= 0 or size % PATCH:
+        raise UserError(
+            f"Input size {size} does not fit patches of {PATCH} pixels; "
+            f"choose a multiple of {PATCH}, for example {max(PATCH, round(size / PATCH) * PATCH)}."
+        )
+    return size
 
 
 def resize_positions(state: dict, shape: Shape, size: int) -> dict:

@@ -10,10 +10,10 @@ from pickle import UnpicklingError
 
 import torch
 
-from medsaga_lib.backbones.sam import SHAPES, build_sam, resize_positions
+from medsaga_lib.backbones.sam import build_sam, input_size, resize_positions, shape_of
 from medsaga_lib.errors import UserError
+from medsaga_lib.files import CACHE_VARIABLE, cache_folder
 
-CACHE_VARIABLE = "MEDSAGA_CACHE"
 _CHUNK = 1 << 16  # bytes written at a time: what is lost at most when a download breaks off
 
 
@@ -65,18 +65,11 @@ def checkpoint(name: str) -> Checkpoint:
     return CHECKPOINTS[name]
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: $MEDSAGA_CACHE, or the user's cache folder."""
-    import pooch
-
-    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("medsaga")).absolute() / "weights"
-
-
 def path_of(item: Checkpoint) -> Path:
     """Where the file is, or will be once fetched."""
     if item.url is None:
         return Path(__file__).with_name(item.file)
-    return cache_folder() / item.file
+    return cache_folder() / "weights" / item.file
 
 
 def fetch(name: str, progress: bool = True) -> Path:
@@ -173,10 +166,10 @@ def load_state(name: str, size: int | None = None, progress: bool = True) -> dic
         UserError: the file is missing, truncated or of another network.
     """
     path = fetch(name, progress)
-    shape = SHAPES[name]
+    shape = shape_of(name)
     state = {key: tensor.float() for key, tensor in read_tensors(path).items()}
     _require_keys(path, name, state)
-    return resize_positions(state, shape, shape.size if size is None else size)
+    return resize_positions(state, shape, input_size(name, size))
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -1,0 +1,333 @@
+"""What a user types: results as JSON, and one sentence with exit code 2 for what they can mend."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsaga_lib import cli
+from medsaga_lib.runs import CHECKPOINT_FILE, read_checkpoint
+
+TRAIN = ("--weights", "random", "--size", "64", "--steps", "2", "--batch", "2", "--shots", "3")
+
+
+@pytest.fixture
+def medsaga(monkeypatch, capsys):
+    """Runs the command in this process: (exit code, standard output, standard error)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["medsaga", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        streams = capsys.readouterr()
+        return code, streams.out, streams.err
+
+    return run
+
+
+@pytest.fixture
+def folder(phantoms, tmp_path):
+    """A copy of the phantoms that a test may spoil."""
+    return shutil.copytree(phantoms, tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def trained(phantoms, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    words = [sys.executable, "-m", "medsaga_lib.cli", "train", "samed"]
+    words += ["--data", str(phantoms), "--out", str(out), "--json", *TRAIN]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return out, json.loads(done.stdout)
+
+
+def test_train_reports_what_it_did(trained):
+    out, record = trained
+    assert record["run"] == str(out)
+    assert record["steps"] == 2
+    assert 0 <= record["val_dice"] <= 1
+    assert {p.name for p in out.iterdir()} == {"run.json", "log.csv", CHECKPOINT_FILE}
+
+
+def test_evaluate_and_predict_follow(trained, phantoms, tmp_path, medsaga):
+    out, _ = trained
+    code, text, _ = medsaga("evaluate", out, "--data", phantoms, "--out", tmp_path / "e", "--json")
+    assert code == 0
+    summary = json.loads(text)
+    assert {"dice", "hd95", "nsd", "classes", "cases"} <= set(summary)
+    code, text, _ = medsaga("evaluate", out, "--data", phantoms, "--out", tmp_path / "e")
+    assert code == 0
+    assert "heart" in text
+    assert f"mean Dice {summary['dice']:.3f}" in text
+
+    image = next((phantoms / "images").iterdir())
+    code, text, _ = medsaga("predict", out, image, "--out", tmp_path / "p", "--json")
+    assert code == 0
+    assert np.asarray(Image.open(json.loads(text)[0]["labels"])).shape == (
+        np.asarray(Image.open(image)).shape
+    )
+    code, text, _ = medsaga("predict", out, image, "--out", tmp_path / "p")
+    assert text.strip().endswith("_labels.png")
+
+
+def test_methods_as_others_may_rely_on(medsaga):
+    code, text, _ = medsaga(
+        "methods", "--backbone", "vit_b", "--classes", 8, "--size", 512, "--json"
+    )
+    assert code == 0
+    records = {r["name"]: r for r in json.loads(text)}
+    assert set(records["samed"]) == {"name", "trainable", "total", "state_bytes", "source"}
+    assert records["samed"]["trainable"] == 4_913_621
+    assert records["medsaga"]["trainable"] == records["medsaga"]["total"]
+    code, text, _ = medsaga("methods")
+    assert "4,913,621" in text
+
+
+def test_weights_and_data_lists(medsaga, folder):
+    code, text, _ = medsaga("weights", "list", "--json")
+    assert [r["name"] for r in json.loads(text)] == ["pocket", "vit_b", "medsam"]
+    assert medsaga("weights", "list")[0] == 0
+    assert medsaga("weights", "fetch", "pocket")[0] == 0
+    code, text, _ = medsaga("data", "list", "--json")
+    assert "phantom_cxr" in [r["name"] for r in json.loads(text)]
+    code, text, _ = medsaga("data", "check", folder)
+    assert (code, text.strip()) == (0, f"{folder}: fine")
+    (folder / "index.csv").unlink()
+    code, text, _ = medsaga("data", "check", folder, "--json")
+    assert code == 2
+    assert json.loads(text)["ok"] is False
+
+
+def first(folder, kind):
+    return sorted((folder / kind).iterdir())[0]
+
+
+def picture(folder, array, kind="images"):
+    Image.fromarray(array).save(first(folder, kind))
+
+
+def edit_index(folder, change):
+    path = folder / "index.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *change(rows)]) + "\n")
+
+
+def to_volumes(folder):
+    """One case that is a NIfTI volume with a NaN in it."""
+    volume = np.zeros((8, 8, 3), np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "masks/v.nii.gz")
+    volume[1, 1, 1] = np.nan
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "images/v.nii.gz")
+    edit_index(folder, lambda rows: ["v,images/v.nii.gz,masks/v.nii.gz,v,PA,train"])
+    path = folder / "dataset.toml"
+    path.write_text(path.read_text().replace("dimensions = 2", "dimensions = 3"))
+
+
+def two_sides(rows):
+    """The first training row's patient also stands in the test split."""
+    row = next(r for r in rows if r.endswith("train")).rsplit(",", 1)[0].split(",")
+    row[0] += "x"
+    return [*rows, ",".join([*row, "test"])]
+
+
+BAD_DATA = {
+    "mask of another size": (
+        lambda f: picture(f, np.zeros((9, 9), np.uint8), "masks"), "masks/p000_0.png"),
+    "label out of range": (
+        lambda f: picture(f, np.asarray(Image.open(first(f, "masks"))) * 9, "masks"), "masks/p000"),
+    "colour mask": (
+        lambda f: picture(f, np.zeros((9, 9, 3), np.uint8), "masks"), "masks/p000_0.png"),
+    "empty file": (lambda f: first(f, "images").write_bytes(b""), "images/p000_0.png: is empty"),
+    "text named png": (lambda f: first(f, "images").write_text("hello"), "images/p000_0.png"),
+    "truncated picture": (
+        lambda f: first(f, "images").write_bytes(first(f, "images").read_bytes()[:900]),
+        "images/p000_0.png"),
+    "16 bits": (lambda f: picture(f, np.full((9, 9), 4000, np.uint16)), "add `window"),
+    "RGBA": (lambda f: picture(f, np.zeros((9, 9, 4), np.uint8)), "RGBA"),
+    "NaN volume": (to_volumes, "images/v.nii.gz: holds NaN"),
+    "missing mask": (lambda f: first(f, "masks").unlink(), "masks/p000_0.png"),
+    "missing image": (lambda f: first(f, "images").unlink(), "images/p000_0.png"),
+    "duplicate case": (lambda f: edit_index(f, lambda rows: [*rows, rows[0]]), "p000_0"),
+    "patient on both sides": (lambda f: edit_index(f, two_sides), "index.csv"),
+    "unknown split": (
+        lambda f: edit_index(f, lambda rows: [r.replace(",train", ",trian") for r in rows]),
+        "trian"),
+    "no index": (lambda f: (f / "index.csv").unlink(), "index.csv"),
+    "no description": (lambda f: (f / "dataset.toml").unlink(), "dataset.toml"),
+    "bad description": (lambda f: (f / "dataset.toml").write_text("name ="), "dataset.toml"),
+    "outside the folder": (
+        lambda f: edit_index(f, lambda rows: [rows[0].replace("images/", "../images/"), *rows[1:]]),
+        "index.csv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_DATA)
+def test_bad_data_is_one_sentence_and_nothing_is_written(kind, folder, tmp_path, medsaga):
+    spoil, says = BAD_DATA[kind]
+    spoil(folder)
+    words = [w if w != "3" else "8" for w in TRAIN]  # all of the training split that there is
+    trains = sum(r.endswith("train") for r in _rows(folder)) or 1
+    words[-1] = str(trains)
+    out = tmp_path / "out"
+    code, text, error = medsaga("train", "samed", "--data", folder, "--out", out, *words)
+    assert code == 2, error
+    assert_one_sentence(error, says)
+    assert text == ""
+    assert not out.exists()
+
+
+def _rows(folder):
+    path = folder / "index.csv"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def assert_one_sentence(error, says):
+    lines = error.strip().splitlines()
+    assert len(lines) == 1, error
+    assert lines[0].startswith("medsaga: ")
+    assert says in lines[0]
+    assert lines[0].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("train", "samed", "--data", "no/such/folder"), "no/such/folder"),
+        (("train", "samde", "--data", "phantom_cxr"), "medsaga, samed"),
+        (("train", "samed", "--backbone", "vit_z"), "pocket, vit_b, medsam"),
+        (("train", "samed", "--size", "100"), "multiple of 16"),
+        (("weights", "fetch", "vit_z"), "pocket, vit_b, medsam"),
+        (("evaluate", "no/run", "--data", "phantom_cxr"), "no/run is no run"),
+        (("predict", "no/run", "a.png", "--out", "x"), "no/run is no run"),
+        (("methods", "--size", "500"), "multiple of 16"),
+    ],
+)
+def test_bad_words_are_one_sentence(words, says, phantoms, medsaga, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [str(phantoms) if w == "phantom_cxr" else w for w in words]
+    if words[0] == "train" and "--data" not in words:
+        words += ["--data", str(phantoms), "--shots", "3"]
+    code, _, error = medsaga(*words)
+    assert code == 2
+    assert_one_sentence(error, says)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("train",), ("frobnicate",), ("train", "samed", "--shots", "0")])
+def test_wrong_usage_exits_with_2(words, medsaga):
+    code, _, error = medsaga(*words)
+    assert code == 2
+    assert "Error: " in error
+
+
+def test_too_many_shots(phantoms, medsaga, tmp_path):
+    out = tmp_path / "out"
+    words = ("train", "samed", "--data", phantoms, "--out", out, "--shots", 900)
+    code, _, error = medsaga(*words, *TRAIN[:-2])
+    assert code == 2
+    assert_one_sentence(error, "900 shots of")
+    assert not out.exists()
+
+
+def test_a_data_variable_that_names_nothing(medsaga, monkeypatch, tmp_path):
+    monkeypatch.setenv("MEDSAGA_DATA", str(tmp_path / "gone"))
+    code, _, error = medsaga("train", "samed", "--data", "cxr_hannover_lungs")
+    assert code == 2
+    assert_one_sentence(error, "MEDSAGA_DATA")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "run file"])
+def test_a_damaged_run(damage, trained, phantoms, tmp_path, medsaga):
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    path = run / CHECKPOINT_FILE
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-50])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        (run / "run.json").write_text('{"settings": {}}')
+    code, _, error = medsaga("evaluate", run, "--data", phantoms)
+    assert code == 2
+    assert_one_sentence(error, str(run))
+    assert not (run / "evaluation").exists()
+
+
+def test_bad_input_for_prediction(trained, tmp_path, medsaga):
+    (tmp_path / "scan.dcm").write_bytes(b"DICM")
+    code, _, error = medsaga("predict", trained[0], tmp_path / "scan.dcm", "--out", tmp_path / "o")
+    assert code == 2
+    assert_one_sentence(error, "scan.dcm")
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_output_that_cannot_be_written(phantoms, tmp_path, medsaga):
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file/run"
+    code, _, error = medsaga("train", "samed", "--data", phantoms, "--out", out, *TRAIN)
+    assert code == 2
+    assert_one_sentence(error, "Cannot write")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def start(phantoms, out, *more, **options):
+    words = [sys.executable, "-m", "medsaga_lib.cli", "train", "medsaga", "--data", str(phantoms)]
+    words += ["--out", str(out), *TRAIN, *more]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(words, **pipes, **options)
+
+
+def test_a_full_disk_keeps_what_was_there(phantoms, tmp_path):
+    """A real limit on the size of a file, below that of the checkpoint."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    out = tmp_path / "run"
+    process = start(phantoms, out, "--json", preexec_fn=limit)
+    text, error = process.communicate()
+    assert process.returncode == 2, error
+    assert error.strip().splitlines()[-1].startswith(f"medsaga: Cannot write {out}")
+    assert text == ""
+    assert {p.name for p in out.iterdir()} == {"run.json", "log.csv"}  # both whole
+    json.loads((out / "run.json").read_text())
+    done = start(phantoms, out, "--json")  # with room again, the same command goes on
+    done.communicate()
+    assert done.returncode == 0
+    assert read_checkpoint(out).step == 2
+
+
+def test_interrupted_by_the_keyboard(phantoms, tmp_path):
+    out = tmp_path / "run"
+    process = start(phantoms, out, "--steps", "100000")
+    deadline = time.monotonic() + 300
+    while not (out / "run.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert not [p for p in out.iterdir() if p.name.endswith(".tmp")]
+
+
+def test_a_fault_of_ours_exits_with_1_and_its_traceback(monkeypatch):
+    def fault():
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(cli, "app", fault)
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+    assert os.environ.get("PATH")

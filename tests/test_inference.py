@@ -1,0 +1,166 @@
+"""From a run to label maps: sizes, label values, affines, volumes slice by slice."""
+
+import json
+from dataclasses import replace
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medsaga_lib import training
+from medsaga_lib.backbones import weights
+from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.data.images import Picture, read_image
+from medsaga_lib.errors import UserError
+from medsaga_lib.inference import evaluate_run, load_run, predict_files
+from medsaga_lib.recipes import get_recipe
+from medsaga_lib.runs import CHECKPOINT_FILE, RUN_FILE
+
+
+@pytest.fixture(scope="module")
+def run(phantoms, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "samed"
+    recipe = replace(get_recipe("samed"), steps=30, batch=4)
+    options = {"weights": "random", "size": 64, "progress": False}
+    training.train(recipe, open_dataset(phantoms), 6, folder, **options)
+    return folder
+
+
+def test_the_loaded_network_is_the_trained_one(run, phantoms):
+    recipe = replace(get_recipe("samed"), steps=30, batch=4)
+    options = {"weights": "random", "size": 64, "progress": False}
+    trained = training.train(recipe, open_dataset(phantoms), 6, **options).model
+    loaded = load_run(run).model
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert trained(image).equal(loaded(image))
+
+
+def test_a_picture_keeps_its_size_and_uses_the_labels(run, phantoms):
+    predictor = load_run(run)
+    path = open_dataset(phantoms).split("test")[0].image
+    picture = read_image(path, "X-ray")
+    prediction = predictor(picture)
+    assert prediction.shape == picture.shape
+    assert prediction.dtype == np.int64
+    assert set(np.unique(prediction)) <= {0, 1, 2, 3}
+
+
+def test_label_values_need_not_be_consecutive(run):
+    predictor = load_run(run)
+    picture = Picture(np.random.default_rng(0).random((40, 50), dtype=np.float32), (1.0, 1.0), None)
+    plain = predictor(picture)
+    renamed = replace(predictor, labels={10: "a", 20: "b", 70: "c"})(picture)
+    assert np.array_equal(renamed, np.array([0, 10, 20, 70])[plain])
+
+
+def test_a_volume_is_its_slices(run):
+    predictor = load_run(run)
+    volume = np.random.default_rng(0).random((11, 30, 40), dtype=np.float32)
+    whole = predictor(Picture(volume, (2.0, 1.0, 1.0), None))
+    assert whole.shape == volume.shape
+    for z in (0, 7, 10):  # before, in and after the first batch of slices
+        one = predictor(Picture(volume[z], (1.0, 1.0), None))
+        assert (whole[z] != one).mean() < 1e-3  # another batch size, other rounding
+
+
+def test_files_of_each_kind(run, tmp_path):
+    predictor = load_run(run)
+    random = np.random.default_rng(0)
+    grey = (random.random((30, 40)) * 255).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    Image.fromarray(np.stack([grey] * 3, -1)).save(tmp_path / "b.jpg", quality=100)
+    affine = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 3.0, 9], [0, 0, 0, 1]])
+    volume = random.random((20, 24, 5)).astype(np.float32)  # x, y, z
+    nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / "c.nii.gz")
+    np.savez(tmp_path / "d.npz", imgs=np.stack([grey, grey]))
+
+    inputs = [tmp_path / name for name in ("a.png", "b.jpg", "c.nii.gz", "d.npz")]
+    records = list(predict_files(predictor, inputs, tmp_path / "out"))
+    written = {p.name for p in (tmp_path / "out").iterdir()}
+    assert written == {
+        "a_labels.png", "a_overlay.png", "b_labels.png", "b_overlay.png",
+        "c_labels.nii.gz", "d.npz",
+    }  # fmt: skip
+    labels = np.asarray(Image.open(tmp_path / "out/a_labels.png"))
+    assert np.array_equal(labels, predictor(read_image(inputs[0], "X-ray")))
+    assert records[0]["voxels"]["heart"] == int((labels == 3).sum())
+
+    result = nibabel.load(tmp_path / "out/c_labels.nii.gz")
+    assert np.array_equal(result.affine, affine)
+    expected = predictor(read_image(inputs[2], "X-ray"))
+    assert np.array_equal(np.asarray(result.dataobj), expected.T)
+    assert np.load(tmp_path / "out/d.npz")["segs"].shape == (2, 30, 40)
+
+
+def test_two_inputs_for_one_result_are_refused_before_anything_is_written(run, tmp_path):
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
+    inputs = [tmp_path / "a.png", tmp_path / "a.jpg"]
+    with pytest.raises(UserError, match=r"a\.jpg and .*a\.png would both be written to"):
+        list(predict_files(load_run(run), inputs, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluation_writes_csv_json_and_figure(run, phantoms, tmp_path):
+    dataset = open_dataset(phantoms)
+    evaluation = evaluate_run(run, dataset, "test", tmp_path / "e")
+    assert {p.name for p in (tmp_path / "e").iterdir()} == {
+        "cases.csv", "summary.json", "figure.png",
+    }  # fmt: skip
+    summary = json.loads((tmp_path / "e/summary.json").read_text())
+    assert {"dice", "hd95", "nsd", "classes", "cases"} <= set(summary)
+    assert [c["name"] for c in summary["classes"]] == ["right lung", "left lung", "heart"]
+    assert len(summary["cases"]) == len(dataset.split("test"))
+    assert evaluation.summary()["dice"] == pytest.approx(summary["dice"])
+    assert Image.open(tmp_path / "e/figure.png").width > 600
+
+
+def test_labels_must_be_those_of_the_run(run, phantoms, tmp_path):
+    dataset = replace(open_dataset(phantoms), labels={1: "spleen"})
+    with pytest.raises(UserError, match=r"has the labels .*spleen.*was trained for .*heart"):
+        evaluate_run(run, dataset, "test", tmp_path)
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(UserError, match=r"is no run: it has no run\.json"):
+        load_run(tmp_path)
+
+
+def test_a_damaged_run_file(run, tmp_path):
+    (tmp_path / RUN_FILE).write_text("{")
+    with pytest.raises(UserError, match=r"run\.json is damaged"):
+        load_run(tmp_path)
+
+
+def test_a_run_before_its_first_checkpoint(run, tmp_path):
+    (tmp_path / RUN_FILE).write_bytes((run / RUN_FILE).read_bytes())
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "other tensors"])
+def test_a_bad_checkpoint(run, tmp_path, damage):
+    from safetensors.torch import save_file
+
+    (tmp_path / RUN_FILE).write_bytes((run / RUN_FILE).read_bytes())
+    whole = (run / CHECKPOINT_FILE).read_bytes()
+    path = tmp_path / CHECKPOINT_FILE
+    path.write_bytes({"truncated": whole[:-100], "text": b"hello"}.get(damage, b""))
+    if damage == "other tensors":
+        save_file({"weights.a": torch.zeros(1)}, path, metadata={"step": "1"})
+    with pytest.raises(UserError, match=r"cannot be read as a checkpoint|does not fit"):
+        load_run(tmp_path)
+
+
+def test_other_backbone_weights_than_those_of_the_run_are_noticed(run, tmp_path, monkeypatch):
+    other = json.loads((run / RUN_FILE).read_text()) | {"backbone_sha256": "0" * 64}
+    (tmp_path / RUN_FILE).write_text(json.dumps(other))
+    (tmp_path / CHECKPOINT_FILE).write_bytes((run / CHECKPOINT_FILE).read_bytes())
+    (tmp_path / "w.pth").write_bytes(b"")
+    monkeypatch.setattr("medsaga_lib.inference.fetch", lambda name: tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"run\.json was made on other pocket weights"):
+        load_run(tmp_path)
+    assert weights.CHECKPOINTS["pocket"].url is None

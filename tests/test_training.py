@@ -1,0 +1,227 @@
+"""The loop: exact resuming, accumulation, recomputation, validation, and learning at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from medsaga_lib import training
+from medsaga_lib.data.batches import Batches, choose_shots, sample_names
+from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.data.samples import Samples
+from medsaga_lib.data.transforms import Augment
+from medsaga_lib.errors import UserError
+from medsaga_lib.optim.schedule import warmup_polynomial
+from medsaga_lib.recipes import RECIPES, get_recipe
+from medsaga_lib.recipes.build import build_model, trainable
+from medsaga_lib.runs import CHECKPOINT_FILE, read_checkpoint
+
+SMALL = {"weights": "random", "size": 64, "progress": False, "validations": 0}
+
+
+def recipe_of(name, **changes):
+    changes = {"steps": 6, "batch": 3} | changes
+    how = get_recipe(name).image_encoder
+    if name == "medsaga":
+        how = replace(how, refresh=2)  # so that a run of six steps crosses refreshes
+    return replace(get_recipe(name), image_encoder=how, **changes)
+
+
+@pytest.fixture
+def dataset(phantoms):
+    return open_dataset(phantoms)
+
+
+@pytest.fixture(autouse=True)
+def save_often(monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", 1)
+
+
+def weights_of(folder):
+    return read_checkpoint(folder).weights
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(first[k].equal(second[k]) for k in first)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_stopped_run_ends_with_the_very_same_weights(name, dataset, tmp_path):
+    recipe = recipe_of(name)
+    whole = training.train(recipe, dataset, 4, tmp_path / "whole", **SMALL)
+    for stop in (1, 2, 4, 5):  # in between, at, and after a refresh of the subspace
+        training.train(recipe, dataset, 4, tmp_path / "parts", stop_after=stop, **SMALL)
+        assert read_checkpoint(tmp_path / "parts").step == stop
+    parts = training.train(recipe, dataset, 4, tmp_path / "parts", **SMALL)
+    assert equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
+    assert [row["loss"] for row in whole.log] == [row["loss"] for row in parts.log]
+    assert read_checkpoint(tmp_path / "parts").optimizer == {}  # finished: nothing more to resume
+
+
+def test_killed_in_the_middle_and_resumed(phantoms, dataset, tmp_path):
+    code = (
+        "import sys; sys.path[:0] = sys.argv[3:]\n"
+        "import test_training as t\n"
+        "from pathlib import Path\n"
+        "t.training.SAVE_EVERY = 1\n"
+        "dataset = t.open_dataset(Path(sys.argv[1]))\n"
+        "recipe = t.recipe_of('medsaga', steps=40)\n"
+        "t.training.train(recipe, dataset, 4, Path(sys.argv[2]), **t.SMALL)\n"
+    )
+    folders = [str(phantoms), str(tmp_path / "killed"), os.path.dirname(__file__)]
+    process = subprocess.Popen([sys.executable, "-c", code, *folders])
+    checkpoint = tmp_path / "killed" / CHECKPOINT_FILE
+    limit = time.monotonic() + 300
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed_at = read_checkpoint(tmp_path / "killed").step
+    assert 0 < killed_at < 40
+    left = {p.name for p in (tmp_path / "killed").iterdir()}
+
+    recipe = recipe_of("medsaga", steps=40)
+    training.train(recipe, dataset, 4, tmp_path / "killed", **SMALL)
+    training.train(recipe, dataset, 4, tmp_path / "whole", **SMALL)
+    assert equal(weights_of(tmp_path / "killed"), weights_of(tmp_path / "whole"))
+    assert {"run.json", CHECKPOINT_FILE} <= left
+
+
+def test_another_run_in_the_same_folder_is_refused(dataset, tmp_path):
+    training.train(recipe_of("samed", steps=1), dataset, 4, tmp_path / "run", **SMALL)
+    with pytest.raises(UserError, match=r"holds another run \(shots = 4, not 2\)"):
+        training.train(recipe_of("samed", steps=1), dataset, 2, tmp_path / "run", **SMALL)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/me.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"photos exists and is no run"):
+        training.train(recipe_of("samed"), dataset, 4, tmp_path / "photos", **SMALL)
+    assert [p.name for p in (tmp_path / "photos").iterdir()] == ["me.jpg"]
+
+
+def test_writing_nothing_gives_the_same_weights(dataset, tmp_path):
+    recipe = recipe_of("samed", steps=3)
+    written = training.train(recipe, dataset, 4, tmp_path / "run", **SMALL).model.state_dict()
+    kept = training.train(recipe, dataset, 4, **SMALL).model.state_dict()
+    assert equal(written, kept)
+
+
+def test_neither_the_global_seed_nor_validation_changes_anything(dataset):
+    recipe = recipe_of("samed", steps=3)
+    torch.manual_seed(1)
+    first = training.train(recipe, dataset, 4, **SMALL)
+    torch.manual_seed(2)
+    second = training.train(recipe, dataset, 4, **(SMALL | {"validations": 3}))
+    assert equal(first.model.state_dict(), second.model.state_dict())
+    assert all(np.isfinite(row["val_dice"]) for row in second.log)
+    other = training.train(recipe, dataset, 4, seed=1, **SMALL)
+    assert not equal(first.model.state_dict(), other.model.state_dict())
+
+
+def test_recomputing_blocks_gives_the_same_weights(dataset):
+    recipe = recipe_of("medsaga", steps=3)
+    plain = training.train(recipe, dataset, 4, **SMALL).model.state_dict()
+    less = training.train(recipe, dataset, 4, checkpointing=True, **SMALL).model.state_dict()
+    for key in plain:
+        torch.testing.assert_close(less[key], plain[key], atol=1e-5, rtol=1e-4)
+
+
+def test_accumulated_passes_add_up(dataset):
+    """With cross-entropy alone, which is a mean over images, passes give the batch's gradient."""
+    recipe = recipe_of("samed", steps=2, batch=4, ce_weight=1.0, dice_weight=0.0)
+    whole = training.train(recipe, dataset, 4, **SMALL)
+    parts = training.train(recipe, dataset, 4, accumulate=2, **SMALL)
+    for key, value in whole.model.state_dict().items():
+        torch.testing.assert_close(parts.model.state_dict()[key], value, atol=2e-4, rtol=1e-2)
+    assert parts.log[0]["loss"] == pytest.approx(whole.log[0]["loss"], rel=1e-5)
+
+
+def test_a_batch_that_cannot_be_divided(dataset):
+    with pytest.raises(UserError, match="A batch of 3 cannot be made of 2 equal passes"):
+        training.train(recipe_of("samed"), dataset, 4, accumulate=2, **SMALL)
+
+
+def test_bf16_trains_and_keeps_fp32_weights(dataset):
+    result = training.train(recipe_of("medsaga", steps=2), dataset, 4, precision="bf16", **SMALL)
+    assert all(p.dtype == torch.float32 for p in result.model.parameters())
+    assert np.isfinite([row["loss"] for row in result.log]).all()
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(dataset, tmp_path):
+    recipe = recipe_of("samed", steps=4, lr=1e30)
+    with pytest.raises(UserError, match="lower the learning rate"):
+        training.train(recipe, dataset, 4, tmp_path / "run", **SMALL)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_only_what_the_recipe_names_is_trained(name, dataset):
+    recipe = recipe_of(name, steps=2)
+    before = build_model(recipe, "pocket", 64, 3, "random").state_dict()
+    model = training.train(recipe, dataset, 4, **SMALL).model
+    changed = {k for k, v in model.state_dict().items() if not v.equal(before[k])}
+    assert changed <= set(trainable(model))
+    # without a prompt, these see no gradient (METHODS: "in practice without gradient")
+    silent = ("iou_prediction_head", "mask_downscaling", "point_embeddings", "not_a_point", "iou_")
+    for key in set(trainable(model)) - changed:
+        assert any(part in key for part in silent), key
+
+
+def test_four_images_can_be_learned_by_heart(dataset):
+    recipe = recipe_of("medsaga", steps=120, batch=4, augmentation="none")
+    recipe = replace(recipe, image_encoder=get_recipe("medsaga").image_encoder)
+    result = training.train(recipe, dataset, 4, **SMALL)
+    samples = choose_shots(dataset, 4, 64, 0)
+    assert training.validation_dice(result.model, samples) > 0.95
+
+
+def test_shots_are_nested_and_come_from_the_training_split(dataset):
+    few, more = (choose_shots(dataset, n, 64, seed=5) for n in (3, 6))
+    assert set(sample_names(few)) < set(sample_names(more))
+    assert set(sample_names(more)) <= {case.name for case in dataset.split("train")}
+
+
+def test_each_epoch_holds_every_sample_once(dataset):
+    samples = Samples(dataset, dataset.split("train")[:5], 32)
+    batches = Batches(samples, batch=3, augment=Augment("none"), seed=0)
+    places = [(step, place) for step in range(10) for place in range(3)]
+    drawn = [int(batches[place][0].sum() * 100) for place in places]
+    own = sorted(int(samples[i]["image"].sum() * 100) for i in range(5))
+    for epoch in range(6):
+        assert sorted(drawn[5 * epoch : 5 * epoch + 5]) == own
+    assert drawn[:5] != drawn[5:10]
+
+
+def test_the_learning_rate_is_the_published_one_for_a_published_run():
+    recipe = replace(get_recipe("samed"), steps=18_600)
+    for step in (0, 100, 249, 250, 1000, 18_599):
+        wanted = warmup_polynomial(step, 0.005, 250, 18_600)
+        assert recipe.lr * training.learning_rate_factor(recipe, step) == pytest.approx(wanted)
+
+
+def test_labels_are_reduced_to_the_pixel_at_the_middle():
+    labels = torch.arange(64).reshape(1, 8, 8)
+    small = training.reduce_labels(labels, torch.zeros(1, 2, 2, 2))
+    assert small.tolist() == [[[18, 22], [50, 54]]]
+
+
+def test_validation_dice_by_hand(dataset, monkeypatch):
+    samples = Samples(dataset, dataset.split("val"), 64)
+    model = build_model(get_recipe("samed"), "pocket", 64, 3, "random").eval()
+    measured = training.validation_dice(model, samples)
+    truth, guess = [], []
+    with torch.no_grad():
+        for i in range(len(samples)):
+            logits = model(samples[i]["image"][None])
+            guess.append(logits.argmax(1).flatten())
+            truth.append(training.reduce_labels(samples[i]["label"][None], logits).flatten())
+    truth, guess = torch.cat(truth), torch.cat(guess)
+    dice = [
+        2 * ((truth == c) & (guess == c)).sum() / ((truth == c).sum() + (guess == c).sum())
+        for c in (1, 2, 3)
+    ]
+    assert measured == pytest.approx(float(torch.stack(dice).mean()), rel=1e-6)
