@@ -1,4 +1,4 @@
-"""Data for all tests. On a build server a skipped test is a failed one, unless what it wants cannot be had there."""
+"""What all tests share: a small data set, and skips that a build server does not accept."""
 
 import os
 from pathlib import Path

@@ -1,0 +1,48 @@
+"""The small book becomes a site: complete, rebuilt only where it changed, stopped by a warning."""
+
+import pytest
+
+from tools import build
+from tools.book import BookError
+
+
+def pages(root):
+    folder = root / build.HTML
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("[a-z]*/*.html")}
+
+
+@pytest.mark.slow
+def test_a_site_is_built_and_then_only_what_changed(small_book):
+    root = small_book.root
+    build.build(root, "quick")
+    first = pages(root)
+    assert first.keys() == {"index.html", "status.html", "01_small.html"}
+    assert (root / build.HTML / "_static" / "mathjax" / build.MATHJAX).stat().st_size > 10**6
+    assert 'class="provenance"' in (root / build.HTML / "notebooks/01_small.html").read_text()
+    assert "mathjax/tex-svg-full.js" in (root / build.HTML / "notebooks/01_small.html").read_text()
+
+    small_book.edit("A word.", "Another word.", file="book/index.md")
+    build.build(root, "quick")
+    second = pages(root)
+    assert {name for name in first if second[name] != first[name]} == {"index.html"}
+
+    small_book.edit("Another word.", "[a dead link](gone.md)", file="book/index.md")
+    for _ in range(2):  # a second try must not forget the warning
+        with pytest.raises(BookError, match=r"gone\.md"):
+            build.build(root, "quick")
+
+
+def test_pairs_are_checked_before_anything_is_executed(small_book):
+    small_book.edit("1 + 1", "1 + 2")
+    with pytest.raises(BookError, match="make sync"):
+        build.build(small_book.root, "quick")
+    assert not (small_book.root / "_build").exists()
+
+
+def test_images_need_an_alt_text_of_their_own(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<img src="a/one.png" alt="two lungs"><img src="a/two.png" alt="../a/two.png">'
+        '<img src="three.png" alt=" "><img src="four.png">'
+    )
+    found = build.images_without_alt(tmp_path)
+    assert [line.split(" ")[3] for line in found] == ["a/two.png", "three.png", "four.png"]

@@ -1,0 +1,102 @@
+"""The small chapter keeps every convention; breaking one gives exactly that message."""
+
+import pytest
+
+from tools import book, lint, pairs
+
+BLOCK = "\n".join(f"x{number} = {number}" for number in range(26))
+
+
+def test_the_small_book_is_in_order(small_book):
+    assert lint.lint(small_book.root) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("# # 1. Small", "# 1. Small", "open with '# ' and the title"),
+        ("# - tell when you cannot.\n", "", "at least two '- ' goals"),
+        ("**Before this** nothing.", "Nothing before.", "'**Before this** '"),
+        ("1 minute on two", "A minute on two", "no line '**Budget**"),
+        ("1 minute on two", "4 minutes on two", "the budget is 4.0 minutes; 3 are the most"),
+        ('tags=["colab"]', 'tags=["other"]', "must carry the tag 'colab'"),
+        ("seed = 3", "seeds = 3", "one cell tagged 'parameters'"),
+        ("print(profile, 1 + 1)", BLOCK, "the cell 'x0 = 0' has 26 lines; 25 are the most"),
+        ("print(profile, 1 + 1)", "plt.show()", "shows a figure without alt text"),
+        ('%% tags=["data"]\nprint(', "%%\nopen_dataset(", "no cell tagged 'data' prints which"),
+        ("# Double `x`.", "# ```{note}\n# Double.\n# ```", "a MyST directive"),
+        ("# Double `x`.", "# {ref}`there`", "a MyST directive"),
+        ("# Double `x`.", "# ![](a.png)", "an image without alt text"),
+        ("# Double `x`.", '# <img src="a.png">', "an image without alt text"),
+        ("# ## Summary", "# ## The end", "there is no '## Summary'"),
+        ("Exercise 1 (easy, 1 minute)", "Exercise 1", "like '### Exercise 1 (easy, 5 minutes)'"),
+        ('tags=["exercise"]\nhalf', "\nhalf", "it has 1 exercises; it should have 2 to 4"),
+        ('tags=["exercise"]\nhalf', "\nhalf", "a solution or a check has no exercise"),
+        ('tags=["exercise-check"]\nassert half', "\nassert half", "a solution, then a check"),
+        ('cellView="form" tags=["solution"]', 'tags=["solution"]', "Colab folds it"),
+        ("# @title Solution\nhalf", "half", "Colab folds it"),
+    ],
+)
+def test_each_convention_is_held(small_book, old, new, said):
+    small_book.edit_chapter(old, new)
+    found = list(lint.structure(pairs.read_notebook(small_book.notebook), small_book.root))
+    assert any(said in problem for problem in found), found
+
+
+def test_the_median_cell_is_short(small_book):
+    notebook = pairs.read_notebook(small_book.notebook)
+    for cell in book.code_cells(notebook)[2:]:
+        cell.source = "\n".join(f"x = {number}" for number in range(7))
+    assert "the median code cell has 7 lines; 6 are the most" in list(lint.code(notebook))
+
+
+def test_chapters_and_contents_name_each_other(small_book):
+    other = small_book.root / "notebooks" / "02_other.py"
+    other.write_text(small_book.script.read_text())
+    pairs.fix(small_book.root)
+    assert lint.lint(small_book.root) == ["notebooks/02_other.ipynb is not in _toc.yml"]
+    small_book.edit("01_small", "03_gone", file="_toc.yml")
+    assert "notebooks/03_gone.ipynb is in _toc.yml, but there is no such file" in lint.lint(
+        small_book.root
+    )
+
+
+def test_every_file_names_the_repository_of_the_configuration(small_book):
+    small_book.edit("someone/book", "other/place", file="README.md")
+    assert lint.lint(small_book.root) == [
+        "README.md does not name https://github.com/someone/book, the address in _config.yml"
+    ]
+    (small_book.root / "README.md").write_text(
+        "https://github.com/someone/book\n"
+        "https://colab.research.google.com/github/other/place/blob/main/notebooks/a.ipynb\n"
+        "https://github.com/third/one/actions/workflows/ci.yml/badge.svg\n"
+    )
+    assert lint.lint(small_book.root) == [
+        "README.md points at other/place; _config.yml says someone/book",
+        "README.md points at third/one; _config.yml says someone/book",
+    ]
+
+
+def test_pages_come_in_reading_order(tmp_path):
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nparts:\n"
+        "  - caption: one\n    chapters:\n"
+        "      - file: notebooks/01_a.ipynb\n        sections: [{file: book/b}]\n"
+        "  - chapters: [{file: notebooks/02_c.ipynb}]\n"
+    )
+    assert book.pages(tmp_path) == [
+        "book/index",
+        "notebooks/01_a.ipynb",
+        "book/b",
+        "notebooks/02_c.ipynb",
+    ]
+    assert [path.name for path in book.chapters(tmp_path)] == ["01_a.ipynb", "02_c.ipynb"]
+
+
+def test_a_budget_is_read_from_the_first_cell(small_book):
+    notebook = pairs.read_notebook(small_book.notebook)
+    assert book.budget(notebook) == book.Budget(1.0, 1.0, 0)
+    notebook.cells[
+        0
+    ].source = "# T\n\n**Budget** 2.5 minutes on two CPU cores, 0.8 GB of memory, 40 MB to download"
+    assert book.budget(notebook) == book.Budget(2.5, 0.8, 40)

@@ -1,0 +1,73 @@
+"""The look at the site finds what is wrong with a page, and nothing wrong with the book's."""
+
+import pathlib
+
+import pytest
+
+from tools import site
+from tools.build import HTML
+
+BUILT = pathlib.Path(__file__).parents[2] / HTML
+
+pytestmark = pytest.mark.skipif(site.browser_path() is None, reason="no Chromium on this machine")
+
+PAGE = """\
+<!doctype html><html><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
+</head><body><main class="bd-article"><h1>Title</h1>{}</main></body></html>
+"""
+SEARCH = PAGE.format('<ul id="search-results"><li><a href="a.html">found</a></li></ul>')
+
+
+# A page's content, and what is to be said about it; None where nothing is.
+FAULTS = {
+    "fine": ("<p>fine</p>", None),
+    "elsewhere": ("<script src='https://example.org/a.js'></script>", "asks another machine for"),
+    "console": ("<script>console.error('broken')</script>", "console: broken"),
+    "script": ("<script>throw new Error('thrown')</script>", "script error: thrown"),
+    "image": ("<img src='gone.png' alt='gone'>", "gone.png"),
+    "wide": ("<div style='width: 500px'>wide</div>", "px too wide at 390 px: div"),
+    "raw": ("<span class='math'>\\(x\\)</span>", "its mathematics is not typeset"),
+    "unknown": (
+        "<span class='math'><mjx-container><mjx-merror>?</mjx-merror></mjx-container></span>",
+        "MathJax does not understand a formula",
+    ),
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A site of an entry, a search page and `book/index.html`, all in order."""
+    monkeypatch.setattr(site, "SECONDS", 3)
+    (tmp_path / "book").mkdir()
+    (tmp_path / "index.html").write_text('<meta http-equiv="Refresh" content="0; url=book/a.html">')
+    (tmp_path / "search.html").write_text(SEARCH)
+    (tmp_path / "book" / "a.html").write_text(PAGE.format("fine"))
+    return tmp_path
+
+
+def test_each_kind_of_fault_is_found_as_a_file_and_from_a_server(folder):
+    for name, (content, _) in FAULTS.items():
+        (folder / "book" / f"{name}.html").write_text(PAGE.format(content))
+    problems = site.look(folder, "word")
+    for name, (_, said) in FAULTS.items():
+        mine = [problem for problem in problems if f"/{name}.html: " in problem]
+        found = {problem.split(":")[0] for problem in mine if said and said in problem}
+        assert found == ({"file", "http"} if said else set()), mine
+        assert said or not mine
+    assert not any("search.html" in problem or "/index.html" in problem for problem in problems)
+
+
+def test_a_search_that_finds_nothing_and_an_entry_that_leads_nowhere_are_found(folder):
+    (folder / "search.html").write_text(PAGE.format("<ul id='search-results'></ul>"))
+    (folder / "index.html").write_text("<p>nothing</p>")
+    found = site.look(folder, "word")
+    assert sum("search.html?q=word: does not come to show" in problem for problem in found) == 2
+    assert sum("/index.html: does not come to show '.bd-article h1'" in line for line in found) == 2
+
+
+@pytest.mark.slow
+def test_the_book_is_in_order():
+    if not (BUILT / "index.html").exists():
+        pytest.skip("the book is not built: run make book first")
+    assert site.look(BUILT, "memory") == []

@@ -1,0 +1,86 @@
+"""What is rendered: staged files keep their times, pages carry how they were made."""
+
+import os
+
+import nbformat
+import pytest
+
+from tools import book, pairs, stage
+from tools.execute import STAGE
+
+MADE = {
+    "commit": "0123456789+",
+    "date": "2026-01-02",
+    "profile": "quick",
+    "device": "one CPU core (<Chip> | 9)",
+    "versions": {"python": "3.11.7", "torch": "2.13.0"},
+    "seed": 3,
+    "minutes": 0.52,
+    "gigabytes": 0.61,
+    "data": ["phantom_small, drawn", "cxr, 18 X-rays"],
+}
+
+
+@pytest.fixture
+def executed(small_book):
+    """The small book's chapter as if it had been executed."""
+    chapter = book.chapters(small_book.root)[0]
+    notebook = pairs.read_notebook(small_book.notebook)
+    notebook.metadata["medsaga"] = MADE
+    path = small_book.root / "_build" / "executed" / "01_small.0.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(notebook, path)
+    return {chapter: path}
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_what_changed_gets_a_new_time(small_book, executed):
+    root, folder = small_book.root, small_book.root / STAGE
+    stage.stage(root, executed)
+    before = times(folder)
+    assert {path.relative_to(folder).as_posix() for path in before} == {
+        "_config.yml",
+        "_toc.yml",
+        "book/_static/book.css",
+        "book/index.md",
+        "book/status.md",
+        "notebooks/01_small.ipynb",
+    }
+    stage.stage(root, executed)
+    assert times(folder) == before
+
+    page = root / "book" / "index.md"
+    page.write_text("# Other\n")
+    os.utime(page, ns=(1, before[folder / "book" / "index.md"] + 10**9))
+    (folder / "notebooks" / "left_by_a_cell.txt").write_text("x")
+    stage.stage(root, executed)
+    after = times(folder)
+    assert [path.name for path in before if after[path] != before[path]] == ["index.md"]
+    assert after.keys() == before.keys()
+
+
+def test_the_status_page_has_a_row_with_what_was_measured(small_book, executed):
+    stage.stage(small_book.root, executed)
+    text = (small_book.root / STAGE / "book" / "status.md").read_text()
+    assert stage.STATUS_MARK not in text
+    assert (
+        "| [1. Small](../notebooks/01_small.ipynb) | 0.52 (1) | 0.61 (1) "
+        "| phantom_small, drawn; cxr, 18 X-rays | one CPU core (<Chip> / 9) "
+        "| 0123456789+, 2026-01-02 |\n"
+    ) in text
+    assert "Versions: python 3.11.7, torch 2.13.0." in text
+
+
+def test_a_page_ends_with_how_it_was_made_and_folds_its_solutions(small_book, executed):
+    stage.stage(small_book.root, executed)
+    notebook = pairs.read_notebook(small_book.root / STAGE / "notebooks" / "01_small.ipynb")
+    card = notebook.cells[-1].source
+    for said in ("0.52 minutes, 0.61 GB", "quick, seed 3", "0123456789+, 2026-01-02",
+                 "torch 2.13.0", "one CPU core (&lt;Chip&gt; | 9)", "cxr, 18 X-rays"):  # fmt: skip
+        assert said in card
+    folded = [cell for cell in book.code_cells(notebook) if "hide-cell" in book.tags(cell)]
+    assert [book.tags(cell)[0] for cell in folded] == ["colab", "solution", "solution"]
+    assert folded[1].metadata["mystnb"]["code_prompt_show"] == "Show the solution"

@@ -1,0 +1,310 @@
+"""Executes the chapters with papermill: each in its own process, two at a time, cached by content.
+
+A chapter runs again only when its cells, the library, the pinned packages, the profile or the data
+have changed. What it took is measured, kept in the notebook's metadata under "medsaga", and held
+against the budget that its first cell declares.
+"""
+
+import argparse
+import datetime
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+from tools import book, pairs
+from tools.book import BUILD, BookError
+from tools.lint import LONGEST_CHAPTER
+
+EXECUTED = BUILD / "executed"
+STAGE = BUILD / "stage"
+AT_A_TIME = 2  # the reference machine has two cores
+STARTS = 3  # a kernel that does not start is tried so often
+HUNG = 1800  # seconds after which a cell is given up
+SLOWER, BIGGER = 1.5, 1.1  # how far from the machine that a budget was declared on; our choice
+TRACEBACK_LINES = 15
+LOG_END = 4000  # characters of the log that are shown where a process dies without a word
+VERSIONS = ("torch", "numpy", "monai", "segment-anything", "medsaga-lib")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PROGRESS_BAR = re.compile(r"\r.|\d%\|")
+
+KERNEL = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "TQDM_DISABLE": "1",
+}
+
+
+def execute(root: Path, profile: str) -> dict[Path, Path]:
+    """Executes what is not in the cache; chapter -> executed notebook, in reading order.
+
+    Raises BookError with the notebook, the cell and the end of its traceback.
+    """
+    data = data_folder()
+    done = targets(root, profile, data)
+    waiting = {chapter: target for chapter, target in done.items() if not target.exists()}
+    print(f"make: {len(done)} chapters, {len(waiting)} to execute, profile {profile}", flush=True)
+    (root / STAGE / "notebooks").mkdir(parents=True, exist_ok=True)
+    (root / EXECUTED).mkdir(exist_ok=True)
+    in_own_processes(root, waiting, profile, data)
+    for old in set((root / EXECUTED).glob("*.ipynb")) - set(done.values()):
+        old.unlink()
+    over = [line for chapter, target in done.items() for line in over_budget(chapter, target)]
+    if over and profile == "quick":
+        if book.in_ci():
+            raise BookError("\n".join(over))
+        print("\n".join(f"warning: {line}" for line in over))
+    return done
+
+
+def targets(root: Path, profile: str, data: str) -> dict[Path, Path]:
+    """Chapter -> where its executed notebook belongs: the name says what it was made from."""
+    files = [*library_files(root), root / "requirements.txt"]
+    common = digest(*files, text=f"{sys.version_info[:3]} {profile} {data_identity(data)}")
+    found = {}
+    for chapter in book.chapters(root):
+        source = pairs.notebook_text(pairs.read_notebook(root / chapter), book.colab_cell(root))
+        found[chapter] = root / EXECUTED / f"{chapter.stem}.{digest(text=common + source)}.ipynb"
+    return found
+
+
+def in_own_processes(root: Path, waiting: dict[Path, Path], profile: str, data: str) -> None:
+    """Runs this module on each chapter, a few at a time; the first failure ends all of them."""
+    environment = os.environ | KERNEL | ({"MEDSAGA_DATA": data} if data else {})
+    queue = list(waiting.items())
+    running: dict[subprocess.Popen[str], Path] = {}
+    try:
+        while queue or running:
+            while queue and len(running) < AT_A_TIME:
+                chapter, target = queue.pop(0)
+                command = [sys.executable, "-m", "tools.execute", str(chapter), str(target)]
+                with log_file(root, chapter).open("w", encoding="utf-8") as log:
+                    process = subprocess.Popen(
+                        [*command, "--profile", profile],
+                        cwd=root,
+                        env=environment,
+                        stdout=subprocess.PIPE,
+                        stderr=log,
+                        text=True,
+                    )
+                running[process] = chapter
+            time.sleep(0.1)
+            for process in [one for one in running if one.poll() is not None]:
+                chapter, said = running.pop(process), process.communicate()[0].strip()
+                if process.returncode:
+                    log_end = log_file(root, chapter).read_text(encoding="utf-8")[-LOG_END:]
+                    raise BookError(said or f"{chapter}: {log_end}")
+                print(said, flush=True)
+    finally:
+        for process in running:
+            process.terminate()
+
+
+def log_file(root: Path, chapter: Path) -> Path:
+    """Where a chapter's process writes what is not an output of a cell."""
+    return root / EXECUTED / f"{chapter.stem}.log"
+
+
+def execute_one(root: Path, chapter: Path, target: Path, profile: str) -> dict[str, Any]:
+    """Executes one chapter into `target` and returns what is known of how that went."""
+    part = target.with_name(f".{target.stem}.part.ipynb")
+    for start in range(1, STARTS + 1):
+        try:
+            notebook = papermill.execute_notebook(
+                str(root / chapter),
+                str(part),
+                parameters={"profile": profile},
+                cwd=str(root / STAGE / "notebooks"),
+                progress_bar=False,
+                execution_timeout=HUNG,
+                coalesce_streams=True,
+            )
+            break
+        except PapermillExecutionError as error:
+            raise BookError(failure(chapter, root, error)) from error
+        except (DeadKernelError, CellTimeoutError) as error:
+            raise BookError(f"{chapter}: {str(error).splitlines()[0]}") from error
+        except RuntimeError:  # what jupyter_client raises when the kernel does not answer
+            if start == STARTS:
+                raise
+        finally:
+            part.unlink(missing_ok=True)
+    record = provenance(root, notebook, profile)
+    notebook.cells = [
+        cell for cell in notebook.cells if "injected-parameters" not in book.tags(cell)
+    ]
+    if problems := list(blemishes(notebook)):
+        raise BookError("\n".join(f"{chapter}: {problem}" for problem in problems))
+    for cell in notebook.cells:
+        cell.metadata = {
+            key: value for key, value in cell.metadata.items() if key in pairs.CELL_METADATA
+        }
+    notebook.metadata = {
+        "kernelspec": notebook.metadata.kernelspec,
+        "language_info": notebook.metadata.language_info,
+        "medsaga": record,
+    }
+    book.write(target, nbformat.writes(notebook, indent=1))
+    return record
+
+
+def failure(chapter: Path, root: Path, error: PapermillExecutionError) -> str:
+    """Which cell failed, its first line, and the end of the traceback."""
+    sources = [cell.source for cell in pairs.read_notebook(root / chapter).cells]
+    number = sources.index(error.source) + 1 if error.source in sources else error.cell_index + 1
+    head = error.source.strip().splitlines()[0]
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()
+    said = lines[-TRACEBACK_LINES:] or [f"{error.ename}: {error.evalue}"]
+    return "\n".join([f"{chapter}: cell {number} failed ({head})", *said])
+
+
+def blemishes(notebook: NotebookNode) -> Iterator[str]:
+    """Outputs that do not belong on a page: warnings, progress bars, widgets without a kernel."""
+    for number, cell in enumerate(notebook.cells, start=1):
+        hidden = {"remove-output", "remove-cell"} & set(book.tags(cell))
+        for output in [] if hidden else cell.get("outputs", []):
+            said = output.get("text", "")
+            if PROGRESS_BAR.search(said):
+                yield f"cell {number} prints a progress bar"
+            elif output.get("name") == "stderr":
+                yield f"cell {number} writes to stderr: {said.strip()[:300]}"
+            elif WIDGET in output.get("data", {}):
+                yield f"cell {number} shows a widget, dead on the site: tag it 'remove-output'"
+
+
+def provenance(root: Path, notebook: NotebookNode, profile: str) -> dict[str, Any]:
+    """How a page was made: commit, date, profile, device, versions, seed, minutes, memory, data."""
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss; the largest child is the kernel
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+    parameters = [cell.source for cell in notebook.cells if book.PARAMETERS in book.tags(cell)]
+    seed = re.search(r"^seed = (\d+)", "\n".join(parameters), re.MULTILINE)
+    return {
+        "commit": commit(root),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "profile": profile,
+        "device": device(),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in VERSIONS},
+        "seed": int(seed[1]) if seed else None,
+        "minutes": round(notebook.metadata.papermill.duration / 60, 2),
+        "gigabytes": round(peak / 1e9, 2),
+        "data": data_used(notebook),
+    }
+
+
+def data_used(notebook: NotebookNode) -> list[str]:
+    """What the cells tagged `data` print."""
+    outputs = [
+        output for cell in notebook.cells if book.DATA in book.tags(cell) for output in cell.outputs
+    ]
+    said = [out.get("text") or out.get("data", {}).get("text/plain", "") for out in outputs]
+    return [line.strip() for text in said for line in text.splitlines() if line.strip()]
+
+
+def commit(root: Path) -> str:
+    """The short commit, with a plus where files differ from it; "unknown" outside git."""
+
+    def git(*words: str) -> str:
+        answer = subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, check=False
+        )
+        return answer.stdout.strip()
+
+    name = git("rev-parse", "--short=10", "HEAD")
+    return name + ("+" if git("status", "--porcelain") else "") if name else "unknown"
+
+
+def device() -> str:
+    """The processor that the library would compute on, in words."""
+    import torch  # here, so that it does not count as the kernel's memory
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return f"one CPU core ({found[1] if found else platform.processor() or platform.machine()})"
+
+
+def over_budget(chapter: Path, target: Path) -> Iterator[str]:
+    """Where an executed chapter took more than it says, or more than any chapter may."""
+    notebook = pairs.read_notebook(target)
+    took, declared = notebook.metadata.medsaga, book.budget(notebook)
+    if declared is None:
+        yield f"{chapter}: its first cell declares no budget"
+        return
+    minutes = min(declared.minutes * SLOWER, LONGEST_CHAPTER)
+    if took["minutes"] > minutes:
+        yield f"{chapter}: took {took['minutes']} minutes; its budget allows {minutes:.2g}"
+    gigabytes = declared.gigabytes * BIGGER
+    if took["gigabytes"] > gigabytes:
+        yield f"{chapter}: needed {took['gigabytes']} GB; its budget allows {gigabytes:.2g}"
+
+
+def data_folder() -> str:
+    """The absolute path in MEDSAGA_DATA, or "" where it is unset."""
+    named = os.environ.get("MEDSAGA_DATA", "")
+    if named and not Path(named).is_dir():
+        raise BookError(
+            f"MEDSAGA_DATA is {named}, which is not a folder; set it to one or unset it"
+        )
+    return str(Path(named).resolve()) if named else ""
+
+
+def data_identity(folder: str) -> str:
+    """A digest of the names and sizes of the files in the data folder."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
+    return digest(
+        text="\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)
+    )
+
+
+def library_files(root: Path) -> list[Path]:
+    """The library's files, code and data."""
+    return sorted(
+        path
+        for path in (root / "medsaga_lib").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+
+
+def digest(*files: Path, text: str = "") -> str:
+    """Sixteen hexadecimal digits that change when a file, its name or the text does."""
+    total = hashlib.sha256(text.encode())
+    for file in files:
+        total.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def main() -> None:
+    """Executes one chapter; what `in_own_processes` starts."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("chapter", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--profile", default="quick")
+    given = parser.parse_args()
+    try:
+        took = execute_one(Path.cwd(), given.chapter, given.target, given.profile)
+    except BookError as error:
+        print(error)
+        raise SystemExit(1) from error
+    print(f"  {given.chapter}: {took['minutes']} minutes, {took['gigabytes']} GB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Looks at the chapters as they are written: pairs, structure, exercises, addresses.
+
+The conventions stand in CONTRIBUTING.md, "Writing a chapter"; each message names the one it misses.
+"""
+
+import re
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from nbformat import NotebookNode
+
+from tools import book, pairs
+
+# BOOK.md's "what a chapter is": our choice of numbers.
+LONGEST_CELL, MEDIAN_CELL = 25, 6
+LONGEST_CHAPTER = 3  # minutes of the quick profile
+EXERCISES = range(2, 5)
+
+EXERCISE_TITLE = re.compile(r"^#+ Exercise \d+ \((easy|medium|hard), \d+ minutes?\)", re.MULTILINE)
+MARKDOWN_IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(")
+HTML_IMAGE = re.compile(r"<img\b[^>]*>")
+DIRECTIVE = re.compile(r"^(```+|~~~+|:::+)\s*\{|\{[a-z:]+\}`", re.MULTILINE)
+# Links that always mean this repository: a notebook in Colab, a badge of the build.
+OWN_LINK = re.compile(
+    r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/"
+    r"|github\.com/([\w.-]+/[\w.-]+)/actions/"
+)
+SHOWS_WITHOUT_ALT = re.compile(r"\bplt\.show\(|\bdisplay\(\s*fig")
+
+
+def lint(root: Path) -> list[str]:
+    """What is wrong with the book's sources under `root`, one sentence each."""
+    problems = pairs.check(root)
+    listed = {root / chapter for chapter in book.chapters(root)}
+    for _, file in pairs.pairs(root):
+        if file not in listed:
+            problems.append(f"{file.relative_to(root)} is not in _toc.yml")
+    for chapter in book.chapters(root):
+        if not (root / chapter).exists():
+            problems.append(f"{chapter} is in _toc.yml, but there is no such file")
+            continue
+        notebook = pairs.read_notebook(root / chapter)
+        problems += [f"{chapter}: {problem}" for problem in structure(notebook, root)]
+    return [*problems, *addresses(root)]
+
+
+def structure(notebook: NotebookNode, root: Path) -> Iterator[str]:
+    """What a chapter misses of the conventions."""
+    yield from opening(notebook, root)
+    yield from code(notebook)
+    yield from text(notebook)
+    yield from exercises(notebook)
+
+
+def opening(notebook: NotebookNode, root: Path) -> Iterator[str]:
+    """Title, goals, prerequisites, budget, then the Colab and the parameters cell."""
+    first = notebook.cells[0] if notebook.cells else None
+    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
+        yield "the first cell must be Markdown and open with '# ' and the title"
+        return
+    if not re.search(r"^\*\*You will be able to\*\*\n\n?(- .+\n?){2,}", first.source, re.MULTILINE):
+        yield "the first cell has no '**You will be able to**' with at least two '- ' goals below"
+    if not re.search(r"^\*\*Before this\*\* \S", first.source, re.MULTILINE):
+        yield "the first cell has no line '**Before this** ' with what a reader should know"
+    declared = book.budget(notebook)
+    if declared is None:
+        yield (
+            "the first cell has no line '**Budget** 2 minutes on two CPU cores, "
+            "1.5 GB of memory, 0 MB to download' (with its own numbers)"
+        )
+    elif declared.minutes > LONGEST_CHAPTER:
+        yield f"the budget is {declared.minutes} minutes; {LONGEST_CHAPTER} are the most"
+    cells = book.code_cells(notebook)
+    if not cells or book.tags(cells[0]) != [book.COLAB]:
+        yield f"the first code cell must carry the tag '{book.COLAB}' (make sync fills it)"
+    elif cells[0].source != book.colab_cell(root):
+        yield "the Colab cell is not the one that tools/book.py prescribes; run: make sync"
+    parameters = [cell.source for cell in cells if book.PARAMETERS in book.tags(cell)]
+    if len(parameters) != 1 or not all(
+        re.search(line, parameters[0], re.MULTILINE)
+        for line in (r'^profile = "quick"', r"^seed = \d+")
+    ):
+        yield "one cell tagged 'parameters' must set profile = \"quick\" and seed = a number"
+
+
+def code(notebook: NotebookNode) -> Iterator[str]:
+    """Short cells, figures through `display.show`, a cell that names its data."""
+    cells = [cell for cell in book.code_cells(notebook) if book.COLAB not in book.tags(cell)]
+    lengths = [len(cell.source.splitlines()) for cell in cells]
+    for cell, length in zip(cells, lengths, strict=True):
+        head = cell.source.splitlines()[0] if length else ""
+        if length == 0:
+            yield "a code cell is empty"
+        if length > LONGEST_CELL:
+            yield f"the cell '{head}' has {length} lines; {LONGEST_CELL} are the most"
+        if SHOWS_WITHOUT_ALT.search(cell.source):
+            yield f"the cell '{head}' shows a figure without alt text: display.show(fig, alt=...)"
+    median = statistics.median(lengths) if lengths else 0
+    if median > MEDIAN_CELL:
+        yield f"the median code cell has {median:g} lines; {MEDIAN_CELL} are the most"
+    opens = any("open_dataset(" in cell.source for cell in cells)
+    if opens and not any(book.DATA in book.tags(cell) for cell in cells):
+        yield "it opens a data set, but no cell tagged 'data' prints which"
+
+
+def text(notebook: NotebookNode) -> Iterator[str]:
+    """Plain Markdown that Colab shows too, images with alt text, a summary."""
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    for source in prose:
+        head = source.splitlines()[0] if source else ""
+        if DIRECTIVE.search(source):
+            yield f"'{head}' uses a MyST directive or role, which Colab shows as raw text"
+        blank = [image for image in MARKDOWN_IMAGE.finditer(source) if not image["alt"].strip()]
+        blank += [tag for tag in HTML_IMAGE.finditer(source) if 'alt="' not in tag[0]]
+        if blank:
+            yield f"'{head}' has an image without alt text"
+    if not any(re.search(r"^## Summary$", source, re.MULTILINE) for source in prose):
+        yield "there is no '## Summary'"
+
+
+def exercises(notebook: NotebookNode) -> Iterator[str]:
+    """Each exercise is a titled text, a stub, a folded solution and a check, in this order."""
+    cells = notebook.cells
+    stubs = [number for number, cell in enumerate(cells) if book.EXERCISE in book.tags(cell)]
+    if len(stubs) not in EXERCISES:
+        yield f"it has {len(stubs)} exercises; it should have {EXERCISES[0]} to {EXERCISES[-1]}"
+    for count, number in enumerate(stubs, start=1):
+        if number == 0 or not EXERCISE_TITLE.search(cells[number - 1].source):
+            yield (
+                f"exercise {count}: the cell before its stub must be Markdown with a heading "
+                f"like '### Exercise {count} (easy, 5 minutes)'"
+            )
+        follows = [book.tags(cell) for cell in cells[number + 1 : number + 3]]
+        if follows != [[book.SOLUTION], [book.CHECK]]:
+            yield f"exercise {count}: the stub must be followed by a solution, then a check"
+            continue
+        solution = cells[number + 1]
+        if solution.metadata.get("cellView") != "form" or not solution.source.startswith(
+            "# @title Solution"
+        ):
+            yield (
+                f"exercise {count}: the solution opens with '# @title Solution' and its cell "
+                'has cellView="form", so that Colab folds it'
+            )
+    tagged = sum({book.SOLUTION, book.CHECK} & set(book.tags(cell)) != set() for cell in cells)
+    if tagged > 2 * len(stubs):
+        yield "a solution or a check has no exercise"
+
+
+def addresses(root: Path) -> Iterator[str]:
+    """Files that do not point at the repository that `_config.yml` names."""
+    ours = "/".join(book.address(root).split("/")[-2:])
+    for file in ("README.md", "CITATION.cff", "CONTRIBUTING.md"):
+        content = (root / file).read_text(encoding="utf-8") if (root / file).exists() else ""
+        if f"github.com/{ours}" not in content:
+            yield f"{file} does not name https://github.com/{ours}, the address in _config.yml"
+        for other in sorted({one or two for one, two in OWN_LINK.findall(content)} - {ours}):
+            yield f"{file} points at {other}; _config.yml says {ours}"
+
+
+def main() -> None:
+    """Lints the book in the current folder."""
+    if problems := lint(Path.cwd()):
+        raise SystemExit("\n".join(problems))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Looks at the built site in headless Chromium: as files, from a server, and as wide as a phone.
+
+`python -m tools.site [--screenshots FOLDER]` prints what is wrong with it.
+"""
+
+import argparse
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, Page, Route, TimeoutError, sync_playwright
+
+from tools.build import HTML
+
+BROWSERS = ("chromium", "google-chrome", "chromium-browser")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESKTOP, PHONE = 1280, 390  # CSS pixels
+HERE = {"", "127.0.0.1"}  # hosts that are this machine; files have none
+SECONDS = 20
+
+HEIGHT = 900
+ENTRY = "index.html"  # sends the reader on to book/index.html
+FOUND = "#search-results li a"
+MATH = ".math"
+TYPESET = """() => document.querySelectorAll(".math").length
+    === document.querySelectorAll(".math mjx-container").length"""
+EXCESS = "() => document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth"
+CULPRITS = """() => [...document.querySelectorAll("main *")]
+    .filter(one => one.getBoundingClientRect().right > window.innerWidth + 1)
+    .map(one => `${one.tagName.toLowerCase()} "${one.textContent.trim().slice(0, 40)}"`)
+    .slice(0, 5).join(", ")"""
+
+
+def browser_path() -> str | None:
+    """The installed Chromium, or None."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+def look(folder: Path, search_for: str, screenshots: Path | None = None) -> list[str]:
+    """What is wrong with the site in `folder`, one sentence each.
+
+    Every page is opened at both widths. `search_for` is a word that the search must find.
+    """
+    pages = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.html"))]
+    pages = [page for page in pages if page != ENTRY and not page.startswith("_")]
+    problems = []
+    with sync_playwright() as playwright, served(folder) as address:
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
+        for root, widths in (
+            (folder.resolve().as_uri(), (PHONE, DESKTOP)),
+            (address, (DESKTOP, PHONE)),
+        ):
+            problems += expect(browser, f"{root}/{ENTRY}", ".bd-article h1")
+            problems += expect(browser, f"{root}/search.html?q={search_for}", FOUND)
+            for page in pages:
+                problems += visit(browser, f"{root}/{page}", widths, screenshots)
+        browser.close()
+    return problems
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A server for `folder` on a free port of this machine; gives its address."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            """Says nothing."""
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+
+
+@contextmanager
+def opened(browser: Browser, address: str, width: int) -> Iterator[tuple[Page, list[str]]]:
+    """A page, and the list that its errors and its requests to other machines go to."""
+    problems: list[str] = []
+
+    def note(what: str) -> None:
+        problems.append(f"{address}: {what}")
+
+    def guard(route: Route) -> None:
+        parts = urlsplit(route.request.url)
+        if parts.scheme in {"data", "blob"} or (parts.hostname or "") in HERE:
+            route.continue_()
+        else:
+            note(f"asks another machine for {route.request.url}")
+            route.abort()
+
+    context = browser.new_context(viewport={"width": width, "height": HEIGHT})
+    context.route("**/*", guard)
+    page = context.new_page()
+    page.set_default_timeout(SECONDS * 1000)
+    page.on("console", lambda said: note(f"console: {said.text}") if said.type == "error" else None)
+    page.on("pageerror", lambda error: note(f"script error: {error}"))
+    page.on("response", lambda got: note(f"{got.status} for {got.url}") if not got.ok else None)
+    page.on("requestfailed", lambda asked: note(f"cannot load {asked.url}"))
+    page.goto(address, wait_until="load")
+    try:
+        yield page, problems
+    finally:
+        context.close()
+
+
+def visit(
+    browser: Browser, address: str, widths: tuple[int, int], screenshots: Path | None
+) -> list[str]:
+    """What is wrong with one page: errors, mathematics that is not typeset, sideways scrolling."""
+    with opened(browser, address, widths[0]) as (page, problems):
+        if page.locator(MATH).count():
+            try:
+                page.wait_for_function(TYPESET)
+            except TimeoutError:
+                problems.append(f"{address}: its mathematics is not typeset")
+            if page.locator("[data-mjx-error], mjx-merror").count():
+                problems.append(f"{address}: MathJax does not understand a formula")
+        for width in widths:
+            page.set_viewport_size({"width": width, "height": HEIGHT})
+            if (excess := page.evaluate(EXCESS)) > 0:
+                culprits = page.evaluate(CULPRITS)
+                problems.append(f"{address}: {excess} px too wide at {width} px: {culprits}")
+            if screenshots is not None and address.startswith("http"):
+                name = f"{Path(urlsplit(address).path).stem}-{width}.png"
+                page.screenshot(path=screenshots / name, full_page=True, animations="disabled")
+        return problems
+
+
+def expect(browser: Browser, address: str, selector: str) -> list[str]:
+    """What is wrong with a page that must come to show something."""
+    with opened(browser, address, DESKTOP) as (page, problems):
+        try:
+            page.wait_for_selector(selector)
+        except TimeoutError:
+            problems.append(f"{address}: does not come to show '{selector}'")
+        return problems
+
+
+def main() -> None:
+    """Looks at the site in `_build/html` of the current folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--screenshots", type=Path)
+    parser.add_argument("--search", default="memory", help="a word that some page has")
+    given = parser.parse_args()
+    if problems := look(Path.cwd() / HTML, given.search, given.screenshots):
+        raise SystemExit("\n".join(problems))
+    print("the site is in order")
+
+
+if __name__ == "__main__":
+    main()

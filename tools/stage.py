@@ -1,0 +1,103 @@
+"""Lays out in `_build/stage` what is rendered: pages, executed chapters, how each was made.
+
+A file keeps its time where its content stays, so that Sphinx renders again only what has changed.
+"""
+
+import html
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from tools import book, pairs
+from tools.execute import STAGE
+
+STATUS_PAGE = Path("book/status.md")
+STATUS_MARK = "<!-- The table stands here once the book is built. -->"
+FOLDED = {book.SOLUTION: "the solution", book.COLAB: "how Colab gets the library"}
+VERBS = ("show", "hide")
+
+
+def stage(root: Path, executed: dict[Path, Path]) -> None:
+    """Fills the staging folder from `root` and the executed notebooks."""
+    folder = root / STAGE
+    written = {folder / name for name in ("_config.yml", "_toc.yml")}
+    for name in ("_config.yml", "_toc.yml"):
+        copy(root / name, folder / name)
+    for source in sorted(path for path in (root / "book").rglob("*") if path.is_file()):
+        target = folder / source.relative_to(root)
+        written.add(target)
+        if source == root / STATUS_PAGE:
+            table = status_table({one: pairs.read_notebook(to) for one, to in executed.items()})
+            text = source.read_text(encoding="utf-8").replace(STATUS_MARK, table)
+            book.write(target, text)
+        else:
+            copy(source, target)
+    for chapter, notebook in executed.items():
+        written.add(folder / chapter)
+        text = nbformat.writes(page(pairs.read_notebook(notebook)), indent=1)
+        book.write(folder / chapter, text)
+    for path in [path for path in folder.rglob("*") if path.is_file() and path not in written]:
+        path.unlink()
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies a file with its time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)
+
+
+def page(notebook: NotebookNode) -> NotebookNode:
+    """The executed notebook as it is rendered: solutions folded, its provenance at the end."""
+    for cell in book.code_cells(notebook):
+        for tag in FOLDED.keys() & set(book.tags(cell)):
+            cell.metadata["tags"] = [*book.tags(cell), "hide-cell"]
+            words = {f"code_prompt_{verb}": f"{verb.title()} {FOLDED[tag]}" for verb in VERBS}
+            cell.metadata["mystnb"] = words
+    card = nbformat.v4.new_markdown_cell(provenance_card(notebook.metadata["medsaga"]))
+    card["id"] = "provenance"
+    notebook.cells.append(card)
+    return notebook
+
+
+def provenance_card(made: dict[str, Any]) -> str:
+    """A small table that says how a page was made."""
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    rows = {
+        "Data": "; ".join(made["data"]) or "none",
+        "Profile": f"{made['profile']}, seed {made['seed']}",
+        "Took": f"{made['minutes']} minutes, {made['gigabytes']} GB at its peak",
+        "Device": made["device"],
+        "Versions": versions,
+        "Commit": f"{made['commit']}, {made['date']}",
+    }
+    terms = "".join(f"<dt>{term}</dt><dd>{html.escape(value)}</dd>" for term, value in rows.items())
+    return f'<aside class="provenance" aria-label="How this page was made"><dl>{terms}</dl></aside>'
+
+
+def status_table(notebooks: dict[Path, NotebookNode]) -> str:
+    """A Markdown table with one row for each chapter."""
+    lines = [
+        "| Chapter | Minutes (declared) | Peak GB (declared) | Data | Device | Commit, date |",
+        "|---|---|---|---|---|---|",
+    ]
+    for chapter, notebook in notebooks.items():
+        made, declared = notebook.metadata["medsaga"], book.budget(notebook)
+        title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
+        cells = [
+            f"[{title}](../{chapter.as_posix()})",
+            f"{made['minutes']} ({declared.minutes:g})" if declared else f"{made['minutes']}",
+            f"{made['gigabytes']} ({declared.gigabytes:g})" if declared else f"{made['gigabytes']}",
+            "; ".join(made["data"]) or "none",
+            made["device"],
+            f"{made['commit']}, {made['date']}",
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    versions = {
+        f"{name} {version}"
+        for notebook in notebooks.values()
+        for name, version in notebook.metadata["medsaga"]["versions"].items()
+    }
+    return "\n".join([*lines, "", f"Versions: {', '.join(sorted(versions))}."])
