@@ -1,0 +1,40 @@
+# The book, one word for each thing to do; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup book test lint sync serve clean
+
+PYTHON := .venv/bin/python
+PROFILE ?= quick
+PORT ?= 8000
+
+# One thread for each process: the chapters and the tests run two at a time.
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
+
+setup:  ## make .venv with the pinned packages (every other word does it by itself)
+	@sh tools/setup.sh
+
+book: setup  ## execute every chapter, render _build/html/index.html (PROFILE=colab for a GPU)
+	@$(PYTHON) -m tools.build --profile $(PROFILE)
+
+test: setup  ## run every test, with the coverage of medsaga_lib
+	@echo "make: running the tests, two at a time"
+	@$(PYTHON) -m pytest -n 2 --cov
+
+lint: setup  ## look at the code and at the chapters without running them
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m tools.lint
+
+sync: setup  ## make notebooks/*.ipynb and their .py twins equal again
+	@$(PYTHON) -m tools.pairs
+
+serve: setup  ## show the built book on http://localhost:8000 (PORT=8001 for another)
+	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+clean:  ## remove what was built, keep .venv
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
