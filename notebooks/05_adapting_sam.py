@@ -1,0 +1,401 @@
+# %% [markdown]
+# # 5. Adapting SAM: LoRA and GaLore
+#
+# **You will be able to**
+# - turn SAM, which answers prompts, into a network that gives every pixel a class,
+# - adapt it in two ways, LoRA (SAMed) and GaLore (MedSAGa), and say what each trains and keeps,
+# - fine-tune both on a few chest X-rays and judge the masks with their uncertainty.
+#
+# **Before this** [Chapter 3](03_memory_ledger.ipynb) on where memory goes; PyTorch; the Dice score.
+#
+# **Budget** 2 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
+
+# %% tags=["colab"]
+
+# %% tags=["parameters"]
+profile = "quick"  # "colab": SAM's own weights and a GPU
+seed = 0
+
+# %% [markdown]
+# ## A task with few labels
+#
+# Outlining both lungs on a chest X-ray takes a radiologist minutes.
+# Suppose somebody did that for 16 pictures. Is that enough to teach a network the rest?
+# Trained from nothing, hardly. So we start from a network that already knows what an object looks like:
+# the Segment Anything Model, SAM ([Kirillov et al. 2023](../book/references.md)).
+#
+# First the pictures. Where `MEDSAGA_DATA` names a folder of real data sets, the chapter uses chest X-rays of
+# Hannover Medical School; elsewhere it draws phantoms, and the line below says which.
+
+# %% tags=["data"]
+from medsaga_lib.data.folder import open_or_phantoms
+
+dataset = open_or_phantoms("cxr_hannover_lungs")
+print(dataset.describe())
+
+# %%
+from medsaga_lib import display
+from medsaga_lib.data.images import read_pair
+
+patient = dataset.split("test")[0]
+picture, truth = read_pair(dataset, patient)
+display.show(
+    display.show_case(picture.pixels, truth, labels=dataset.labels),
+    alt="A chest X-ray, plain and with the outlines that an annotator drew: the right lung on the "
+    "left side of the picture, the left lung on the right.",
+)
+
+# %%
+print(dataset.citation, "|", dataset.licence)
+
+# %% [markdown]
+# The right lung is on the left: we look at the patient face to face. A network has to learn that, too,
+# so nothing in this chapter ever mirrors a picture.
+#
+# All pictures of one patient stay on one side of the split. Otherwise we would test on lungs that we trained on.
+
+# %%
+for split in ("train", "val", "test"):
+    cases = dataset.split(split)
+    print(f"{split:5} {len(cases):3} images, {len({c.patient for c in cases}):3} patients")
+
+# %% [markdown]
+# ## SAM, and a small one for today
+#
+# SAM has three parts. The *image encoder* turns a picture into an embedding, slowly. The *prompt encoder* turns
+# a click or a box into tokens. The *mask decoder* lets tokens and embedding look at each other and draws masks.
+#
+# With `profile = "quick"` this chapter runs on the **pocket SAM**: the same classes of code, 24 times smaller, pretrained by us
+# on drawn pictures. It is not SAM, and its scores are not SAM's. It is here so that you can train on a laptop in seconds.
+
+# %%
+from medsaga_lib.backbones.sam import build_sam
+
+backbone = "vit_b" if profile == "colab" else "pocket"
+size = 512 if profile == "colab" else 128
+sam = build_sam(backbone, size)
+for part in ("image_encoder", "prompt_encoder", "mask_decoder"):
+    print(f"{part:15} {sum(p.numel() for p in getattr(sam, part).parameters()):>11,}")
+
+# %% [markdown]
+# Most of the numbers sit in the image encoder. Remember that: whoever wants to save memory has to save it there.
+#
+# ## Classes instead of clicks
+#
+# Nobody wants to click on 200,000 X-rays. SAMed and MedSAGa drop the prompt: SAM's decoder has a learned *mask token*
+# for each mask it may return, and so it gets one token for each class, background included.
+# With two lungs that makes three tokens, three masks, and each pixel takes the class of the highest one.
+#
+# What should a new token be at the start? SAMed's code draws it at random. We let each class start as a **copy** of SAM's own
+# token for a single mask, which at least knows what a mask is. That is our choice, and the recipe says so.
+#
+# > **Predict.** Three identical tokens, not trained yet. What will the network say about each pixel?
+
+# %%
+import torch
+
+from medsaga_lib.backbones.weights import load_state
+from medsaga_lib.heads import class_tokens
+
+torch.manual_seed(seed)
+state = load_state(backbone, size)
+model = class_tokens(backbone, state, size, classes=len(dataset.labels), start="copied")
+
+# %%
+from medsaga_lib.data.samples import Samples
+
+held_out = Samples(dataset, dataset.split("test"), size)
+image = held_out[0]["image"][None]  # (1, 3, size, size), values in [0, 1]
+with torch.no_grad():
+    logits = model(image)  # (1, classes + 1, size / 4, size / 4)
+print("shape", tuple(logits.shape), "| spread between classes", float(logits.std(dim=1).max()))
+
+# %% [markdown]
+# Equal tokens give equal masks: the spread is zero and `argmax` calls everything background.
+# No harm done. The loss asks something different of each class, so their gradients differ from the first step on.
+#
+# The masks are a quarter of the input's size. That is SAM's resolution; for training, the annotator's labels are reduced to it
+# (MedSAGa, eq. 4), and for a result the masks are enlarged.
+#
+# ## LoRA: a thin detour around frozen weights
+#
+# A linear layer computes $y = Wx$. LoRA freezes $W$ and learns a detour of rank $r$ beside it:
+#
+# $$ y = Wx + \tfrac{\alpha}{r}\, B A x, \qquad A \in \mathbb{R}^{r \times n},\; B \in \mathbb{R}^{m \times r}. $$
+#
+# $A$ starts random and $B$ at zero, so at first nothing changes. SAMed puts detours with $r = 4$ on two of the three projections of
+# each attention layer, on $q$ and $v$, and trains the whole decoder beside them.
+#
+# There is a snag. SAM keeps $q$, $k$ and $v$ in one fused layer, and a detour around that would adapt $k$ as well.
+# So we take it apart first.
+
+# %%
+from medsaga_lib.adapt import lora
+
+block = model.sam.image_encoder.blocks[0]
+print("before:", block.attn.qkv)
+lora.attach(model.sam.image_encoder, lora.LoRA(rank=4, targets=("q", "v")))
+print("after: ", [type(getattr(block.attn.qkv, name)).__name__ for name in "qkv"])
+
+# %%
+with torch.no_grad():
+    difference = (model(image) - logits).abs().max()
+print(f"the output moved by {difference:.1e}")
+
+# %% [markdown]
+# Nothing moved, as it should be before training.
+#
+# > **Predict.** ViT-B, SAM's smallest official encoder, has 12 blocks of width 768. How many numbers do the detours of SAMed add?
+# > Each one has $A$ (4 x 768) and $B$ (768 x 4).
+
+# %%
+detours = 12 * 2 * (4 * 768 + 768 * 4)
+print(f"{detours:,}")
+
+# %% [markdown]
+# The paper this chapter's second method comes from quotes "18.81M" trainable parameters for SAMed. Count them:
+
+# %%
+from medsaga_lib.recipes import get_recipe
+from medsaga_lib.recipes.build import count
+
+samed, medsaga = get_recipe("samed"), get_recipe("medsaga")
+on_vit_b = count(samed, "vit_b", size=512, classes=8)
+print(f"{on_vit_b.trainable:,} trainable; as a file {4 * on_vit_b.trainable / 2**20:.2f} MiB")
+
+# %% [markdown]
+# 4.9 million parameters, which take 18.7 MiB in single precision. The "18.81M" is close to the size of SAMed's file, not to a number of parameters.
+#
+# ## GaLore: every weight moves, the memory stays small
+#
+# LoRA restricts *which weights* can be reached. GaLore lets all of them move and restricts *the optimizer's memory*.
+# AdamW keeps two numbers for each weight, its moments. GaLore looks at the gradient $G_t$ of a matrix through a small window:
+#
+# $$ R_t = P_t^\top G_t, \qquad W_{t+1} = W_t - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t), $$
+#
+# where the columns of $P_t$ are the $r$ leading directions of the gradient, renewed every $T$ steps.
+# The moments belong to $R_t$, which is $r$ rows high instead of $m$.
+#
+# MedSAGa applies this to the image encoder. Not every tensor gains: a bias has no two sides, and a matrix may be too thin for the window to pay.
+
+# %%
+from collections import Counter
+
+from medsaga_lib.optim.galore import treatment
+from medsaga_lib.recipes.build import build_model, galore_config
+
+galore_model = build_model(medsaga, backbone, size, len(dataset.labels), seed=seed)
+encoder = galore_model.sam.image_encoder
+plan = treatment(encoder, galore_config(medsaga.image_encoder, encoder))
+print(Counter(tensor.how for tensor in plan))
+
+# %%
+for tensor in plan[:6]:
+    print(f"{tensor.name:28} {tensor.shape!s:18} {tensor.how:9} {tensor.why}")
+
+# %% [markdown]
+# > **Predict.** Which of the two needs more optimizer memory on ViT-B: LoRA, which trains 5 % of the weights,
+# > or GaLore, which trains all of them?
+
+# %%
+for recipe in (samed, medsaga):
+    counted = count(recipe, "vit_b", size=512, classes=8)
+    share = counted.trainable / counted.total
+    print(f"{recipe.name:8} trains {share:6.1%}, states {counted.state_bytes / 2**20:6.1f} MiB")
+
+# %% [markdown]
+# LoRA still needs less, and it does not store gradients for what is frozen either. GaLore's promise is a different one:
+# the freedom of full fine-tuning, whose states would take 702 MiB here, at a seventh of that memory.
+# What both cost in a real step, activations included, is [chapter 3](03_memory_ledger.ipynb)'s subject.
+#
+# ## Train both
+#
+# A *recipe* holds everything that makes a method: what trains, how, with which loss and schedule. Both of ours share the loss of the papers,
+# $0.2\,\mathrm{CE} + 0.8\,\mathrm{Dice}$, a warm-up and a decay. Change a value with `replace` and you have an ablation.
+#
+# Sixteen labelled images, sixty steps, small pictures: this is a demonstration of half a minute, not a result.
+#
+# > **Predict.** Which curve falls faster? And is the faster one the better one?
+
+# %%
+from dataclasses import replace
+
+from medsaga_lib.training import train
+
+steps, batch = (400, 12) if profile == "colab" else (60, 6)
+results = {}
+for recipe in (samed, medsaga):
+    short = replace(recipe, steps=steps, batch=batch)
+    options = {"backbone": backbone, "size": size, "seed": seed}
+    results[recipe.name] = train(short, dataset, shots=16, progress=False, **options)
+
+# %%
+import numpy as np
+
+
+def smoothed(log, width=5):
+    """Running mean of the loss: single batches of six images jump."""
+    return np.convolve([row["loss"] for row in log], np.ones(width) / width, mode="valid")
+
+
+curves = [
+    display.Curve(name, np.arange(len(smoothed(r.log))), smoothed(r.log))
+    for name, r in results.items()
+]
+
+# %%
+display.show(
+    display.curve_with_interval(curves, "step", "loss, mean of 5 steps", alt="Loss against steps."),
+    alt="The training loss of SAMed and MedSAGa over sixty steps; both fall steeply in the first "
+    "twenty steps and slowly after that.",
+)
+
+# %% [markdown]
+# A training loss says how well sixteen pictures are remembered. What counts are patients that the network has never seen.
+
+# %%
+from functools import partial
+
+from medsaga_lib.evaluation import evaluate_cases
+from medsaga_lib.inference import Predictor
+
+predictors = {
+    name: Predictor(r.model, dataset.labels, dataset.modality, dataset.window)
+    for name, r in results.items()
+}
+
+# %%
+panels = []
+for name, predictor in predictors.items():
+    panels.append(display.Panel(picture.pixels, truth, predictor(picture), name))
+display.show(
+    display.grid(panels, dataset.labels, alt="Both predictions.", columns=2),
+    alt="The same held-out patient segmented by both networks after sixty steps: the solid outlines "
+    "follow the lungs roughly, the dashed ones are the annotator's.",
+)
+
+# %%
+test = dataset.split("test")
+for name, predictor in predictors.items():
+    scores = evaluate_cases(partial(predictor.case, dataset), dataset, test)
+    low, high = scores.interval("dice")
+    print(f"{name:8} Dice {scores.summary()['dice']:.3f}, 95 % interval {low:.3f} to {high:.3f}")
+
+# %% [markdown]
+# The intervals come from drawing the test patients again and again (a bootstrap over patients).
+# They say how much the mean would move with other patients. They do not say what another seed, other shots or a longer training would give.
+# As long as the two overlap this much, nobody has won.
+
+# %% [markdown]
+# ## The real thing: full size, 8 and 32 shots, with and without pretraining
+#
+# Longer runs are made once by a command, recorded with their provenance, and read here.
+# The same two recipes, 256-pixel pictures, on the real chest X-rays; each of them also from random weights,
+# so that one sees what pretraining gives.
+
+# %%
+import json
+from pathlib import Path
+
+recorded = json.loads(Path("recorded/adapting_sam.json").read_text())
+origin = recorded["provenance"]
+print(origin["command"])
+print(origin["date"], "|", origin["device"], "|", origin["data"])
+
+# %%
+print(f"{origin['test_cases']} held-out X-rays of {origin['test_patients']} patients\n")
+print("recipe    start       shots  Dice   95 % interval    HD95 px  minutes")
+for run in recorded["runs"]:
+    low, high = run["dice_interval"]
+    print(
+        f"{run['recipe']:8}  {run['weights']:10}  {run['shots']:5}  {run['dice']:.3f}  "
+        f"{low:.3f} to {high:.3f}   {run['hd95']:6.1f}  {run['seconds'] / 60:7.1f}"
+    )
+
+# %%
+groups = {}
+for run in recorded["runs"]:
+    groups.setdefault(f"{run['recipe']}, {run['weights']}", []).append(run)
+curves = [
+    display.Curve(name, [r["shots"] for r in runs], [r["dice"] for r in runs],
+                  *zip(*[r["dice_interval"] for r in runs], strict=True))
+    for name, runs in groups.items()
+]  # fmt: skip
+display.show(
+    display.curve_with_interval(curves, "labelled images", "mean Dice", alt="Dice by shots.",
+                                log_x=True),
+    alt="Mean Dice on held-out patients against the number of labelled images, for both recipes "
+    "from pretrained and from random weights, with 95 % intervals over patients.",
+)  # fmt: skip
+
+# %% [markdown]
+# RESULT_TEXT
+#
+# ## Exercises
+#
+# ### Exercise 1 (easy, 5 minutes)
+# SAMed's authors also tried larger ranks. How many parameters train on ViT-B at 8 classes with $r = 16$ on $q$, $k$ **and** $v$?
+# Work it out from the numbers above, without building the network.
+
+# %% tags=["exercise"]
+trainable = None
+
+# %% tags=["solution"]
+decoder_and_prompt = 4_913_621 - 147_456
+trainable = decoder_and_prompt + 12 * 3 * (16 * 768 + 768 * 16)
+
+# %% tags=["exercise-check"]
+wider = replace(samed, image_encoder=lora.LoRA(rank=16, targets=("q", "k", "v")))
+expected = count(wider, "vit_b", size=512, classes=8).trainable
+assert trainable == expected, f"{trainable} is not it: three detours a block, each of A and B"
+
+# %% [markdown]
+# ### Exercise 2 (medium, 10 minutes)
+# GaLore keeps two moments of $r \times n$ and a basis of $m \times r$ numbers ($m \le n$); AdamW keeps two moments of $m \times n$.
+# Up to which rank does projecting save memory on a 768 x 3072 matrix?
+
+# %% tags=["exercise"]
+largest_rank = None
+
+# %% tags=["solution"]
+m, n = 768, 3072
+largest_rank = max(r for r in range(1, m) if r * (2 * n + m) < 2 * m * n)
+
+# %% tags=["exercise-check"]
+from medsaga_lib.optim.galore import is_projected
+
+saving = [r for r in range(1, 769) if is_projected((768, 3072), r)]
+assert largest_rank == saving[-1], f"{largest_rank} is not it: compare r (2n + m) with 2 m n"
+
+# %% [markdown]
+# ### Exercise 3 (medium, 10 minutes)
+# After training, LoRA's detours can be added to the weights and SAM is a plain SAM again: no slower, nothing extra to install.
+# Merge the trained SAMed, and put the largest change of its output for `image` into `change`.
+
+# %% tags=["exercise"]
+change = None
+
+# %% tags=["solution"]
+trained = results["samed"].model
+with torch.no_grad():
+    before = trained(image)
+    lora.merge(trained.sam.image_encoder)
+    change = (trained(image) - before).abs().max()
+
+# %% tags=["exercise-check"]
+from torch.nn import Linear
+
+merged = results["samed"].model.sam.image_encoder.blocks[0].attn.qkv
+assert type(merged) is Linear, "the trained encoder still has its detours: lora.merge takes it"
+assert change is not None and change < 1e-3, f"the output moved by {change}, not just by rounding"
+
+# %% [markdown]
+# ## Summary
+#
+# - Without prompts, SAM labels every pixel: one mask token for each class, the highest mask wins.
+# - SAMed freezes the encoder and adds detours of rank 4 to $q$ and $v$: 4,913,621 trainable parameters on ViT-B, decoder included.
+# - MedSAGa trains every weight and keeps the moments in a subspace: less optimizer memory than full fine-tuning, more than LoRA.
+# - Judge with patients that were never trained on, and give the interval with the number.
+#
+# On your own pictures the same is one line: `medsaga train medsaga --data FOLDER --shots 32`; the folder's layout is described in
+# [How to use this book](../book/how-to-use.md).
