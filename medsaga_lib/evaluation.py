@@ -44,13 +44,15 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """The result as plain numbers.
 
-        `dice`, `hd95`, `nsd` are means over classes of the means over cases. NaN scores are left
+        `dice`, `hd95`, `nsd` are means over classes of the means over cases, `dice_interval` ...
+        their 95 % intervals. NaN scores are left
         out of every mean; `empty` counts them. `classes` gives the same for each class with 95 %
         intervals, `cases` for each case.
         """
         overall = self.means().mean()
         return {
             **{metric: float(overall[metric]) for metric in METRICS},
+            **{f"{metric}_interval": list(self.interval(metric)) for metric in METRICS},
             "empty": _count_empty(self.table),
             "classes": [
                 self._class_summary(name, rows)

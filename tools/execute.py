@@ -230,7 +230,7 @@ def commit(root: Path) -> str:
     return name + ("+" if git("status", "--porcelain") else "") if name else "unknown"
 
 
-def device() -> str:
+def device(threads: int = 1) -> str:
     """The processor that the library would compute on, in words."""
     import torch  # here, so that it does not count as the kernel's memory
 
@@ -238,7 +238,8 @@ def device() -> str:
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return f"one CPU core ({found[1] if found else platform.processor() or platform.machine()})"
+    cores = "one CPU core" if threads == 1 else f"{threads} CPU cores"
+    return f"{cores} ({found[1] if found else platform.processor() or platform.machine()})"
 
 
 def over_budget(chapter: Path, target: Path) -> Iterator[str]:

@@ -88,7 +88,7 @@ def provenance(data: str) -> dict[str, Any]:
         "command": shlex.join(["python", "-m", "tools.record", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit(ROOT),
-        "device": device(),
+        "device": device(torch.get_num_threads()),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "data": dataset.describe(),
         "test_cases": len(test),

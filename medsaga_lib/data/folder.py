@@ -66,6 +66,13 @@ class DataSet:
             raise UserError(f"{self.root}: no split is called '{name}'; use {_listed(SPLITS)}.")
         return tuple(case for case in self.cases if case.split == name)
 
+    def describe(self) -> str:
+        """One line: name, images, patients, licence."""
+        patients = len({case.patient for case in self.cases})
+        kind = "images" if self.dimensions == 2 else "volumes"
+        count = len(self.cases)
+        return f"{self.name}: {count} {kind} of {patients} patients, {self.licence}"
+
     def require_labels(self) -> dict[int, str]:
         """The labels that a network can be trained for.
 
@@ -96,6 +103,15 @@ def open_dataset(path_or_name: str | Path) -> DataSet:
         if not problem.note:
             raise BadFile(problem.file, problem.what, problem.remedy)
     return build_dataset(root, description, rows)
+
+
+def open_or_phantoms(name: str) -> DataSet:
+    """A real data set where $MEDSAGA_DATA is set, else the phantoms; never phantoms unannounced.
+
+    Raises:
+        UserError: $MEDSAGA_DATA is set, but has no such data set.
+    """
+    return open_dataset(PHANTOMS if data_root() is None else name)
 
 
 def find_dataset(path_or_name: str | Path) -> Path:

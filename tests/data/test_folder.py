@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medsaga_lib.data.folder import data_root, open_dataset, without_ending
+from medsaga_lib.data.folder import data_root, open_dataset, open_or_phantoms, without_ending
 from medsaga_lib.errors import UserError
 
 
@@ -125,3 +125,14 @@ def test_real_data_sets_open(real_data):
         assert (len(dataset.cases), len(dataset.labels)) == size
     xray = open_dataset("cxr_hannover_lungs")
     assert len({case.patient for case in xray.cases}) == 43
+
+
+def test_a_data_set_describes_itself(tiny):
+    assert open_dataset(tiny).describe() == "tiny: 6 images of 5 patients, CC0"
+
+
+def test_phantoms_stand_in_only_where_no_real_data_are_named(tiny, monkeypatch):
+    monkeypatch.setenv("MEDSAGA_DATA", str(tiny.parent))
+    assert open_or_phantoms("tiny").name == "tiny"
+    with pytest.raises(UserError, match="other"):
+        open_or_phantoms("other")
