@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend: the command line prints its sentence and exits with 2."""
+"""The error that is the user's to mend: the command line prints its sentence, exit code 2."""
 
 
 class UserError(Exception):

@@ -9,7 +9,6 @@ from typing import Any
 
 from medsaga_lib.errors import UserError
 
-
 CACHE_VARIABLE = "MEDSAGA_CACHE"
 
 
@@ -36,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """Where generated and downloaded files are kept: $MEDSAGA_CACHE or the user's cache; absolute."""
+    """Where what is generated or downloaded is kept: $MEDSAGA_CACHE or the user's cache."""
     import pooch
 
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("medsaga")).expanduser().absolute()

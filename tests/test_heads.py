@@ -57,9 +57,7 @@ def test_samed_with_lora_equals_the_oracle():
         model = class_tokens("vit_b", None, 512, 8, "random").eval()
     own = {k.removeprefix("sam."): v for k, v in model.state_dict().items()}
     own_shape = oracle.filled(stored["filled_by_own_shape"])
-    model.sam.load_state_dict(
-        {k: own_shape.get(k, state.get(k)) for k in own}, assign=True
-    )
+    model.sam.load_state_dict({k: own_shape.get(k, state.get(k)) for k in own}, assign=True)
     assert all(tuple(own_shape[k].shape) == tuple(own[k].shape) for k in own_shape)
     lora.attach(model.sam.image_encoder, lora.LoRA(rank=4))
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 4_913_621

@@ -18,7 +18,7 @@ from medsaga_lib.errors import UserError
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves one file; knows Range; can break off after some bytes; counts what it sent."""
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         server = self.server
         content = server.content
         start, status = 0, 200
