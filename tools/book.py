@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,17 @@ BUDGET = re.compile(
 )
 
 COLAB_CELL = """\
-# Colab only: fetch the library, leave Colab's own torch and numpy as they are.
-import importlib.util, subprocess, sys
+# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+import os, subprocess, sys
 
-if importlib.util.find_spec("medsaga_lib") is None:
-    library = "medsaga-lib @ git+{address}"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", library], check=True)
+if "google.colab" in sys.modules:
+    if not os.path.isdir("/content/book"):
+        clone = ["git", "clone", "-q", "--depth", "1", "{address}", "/content/book"]
+        subprocess.run(clone, check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book"], check=True)
+    os.chdir("/content/book/notebooks")
 """
+SOLUTION_TITLE = "# @title Solution"  # what Colab shows of a folded cell
 
 
 class BookError(Exception):
@@ -110,3 +115,9 @@ def write(path: Path, text: str) -> bool:
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
     return True
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies a file with its time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)

@@ -60,6 +60,8 @@ def execute(root: Path, profile: str) -> dict[Path, Path]:
     done = targets(root, profile, data)
     waiting = {chapter: target for chapter, target in done.items() if not target.exists()}
     print(f"make: {len(done)} chapters, {len(waiting)} to execute, profile {profile}", flush=True)
+    for file in inputs(root):
+        book.copy(root / file, root / STAGE / file)
     (root / STAGE / "notebooks").mkdir(parents=True, exist_ok=True)
     (root / EXECUTED).mkdir(exist_ok=True)
     in_own_processes(root, waiting, profile, data)
@@ -80,8 +82,20 @@ def targets(root: Path, profile: str, data: str) -> dict[Path, Path]:
     found = {}
     for chapter in book.chapters(root):
         source = pairs.notebook_text(pairs.read_notebook(root / chapter), book.colab_cell(root))
-        found[chapter] = root / EXECUTED / f"{chapter.stem}.{digest(text=common + source)}.ipynb"
+        read = [root / file for file in inputs(root) if file.name in source]
+        name = f"{chapter.stem}.{digest(*read, text=common + source)}.ipynb"
+        found[chapter] = root / EXECUTED / name
     return found
+
+
+def inputs(root: Path) -> list[Path]:
+    """What lies beside the chapters for them to read, recorded runs say; relative to `root`."""
+    files = (path for path in (root / "notebooks").rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(root)
+        for path in files
+        if path.suffix not in {".ipynb", ".py"} and ".ipynb_checkpoints" not in path.parts
+    )
 
 
 def in_own_processes(root: Path, waiting: dict[Path, Path], profile: str, data: str) -> None:

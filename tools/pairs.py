@@ -15,7 +15,7 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from tools.book import BUILD, COLAB, colab_cell, tags, write
+from tools.book import BUILD, COLAB, SOLUTION, SOLUTION_TITLE, colab_cell, tags, write
 
 NOTEBOOK_METADATA = {
     "jupytext": {"formats": "ipynb,py:percent", "notebook_metadata_filter": "-all"},
@@ -36,12 +36,19 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def tidy(notebook: NotebookNode, install: str) -> NotebookNode:
-    """The same cells without outputs and leftovers, with ids that follow from their content."""
+    """The same cells without outputs and leftovers, with ids that follow from their content.
+
+    The Colab cell and what folds a solution on Colab are filled in.
+    """
     seen: dict[str, itertools.count] = {}
     cells = []
     for old in notebook.cells:
         source = install if COLAB in tags(old) else old.source.rstrip()
         metadata = {key: old.metadata[key] for key in sorted(CELL_METADATA & set(old.metadata))}
+        if SOLUTION in tags(old):
+            metadata = {"cellView": "form"} | metadata
+            if not source.startswith(SOLUTION_TITLE):
+                source = f"{SOLUTION_TITLE}\n{source}"
         if old.cell_type == "code":
             cell = nbformat.v4.new_code_cell(source, metadata=metadata)
         else:
@@ -66,10 +73,10 @@ def script_text(notebook: NotebookNode, install: str) -> str:
 def difference(script: Path, notebook: Path) -> str | None:
     """What tells the two files of a pair apart, in words; None where nothing does."""
     if not script.exists() or not notebook.exists():
-        return f"{notebook if script.exists() else script} is missing"
+        return f"notebooks/{(notebook if script.exists() else script).name} is missing"
     ours, theirs = read_script(script).cells, read_notebook(notebook).cells
     for number, (left, right) in enumerate(itertools.zip_longest(ours, theirs), start=1):
-        where = f"{script} and {notebook.name} differ in cell {number}"
+        where = f"notebooks/{script.name} and {notebook.name} differ in cell {number}"
         if left is None or right is None:
             return f"{where}: only {(notebook if left is None else script).name} has it"
         if left.cell_type != right.cell_type:
@@ -90,11 +97,13 @@ def check(root: Path) -> list[str]:
         if problem is None and notebook.read_text(encoding="utf-8") != notebook_text(
             read_script(script), install
         ):
-            problem = f"{notebook} carries outputs, ids or metadata that are not its own"
+            problem = (
+                f"notebooks/{notebook.name} carries outputs, ids or metadata that are not its own"
+            )
         if problem is None and script.read_text(encoding="utf-8") != script_text(
             read_script(script), install
         ):
-            problem = f"{script} is not written as the pairing writes it"
+            problem = f"notebooks/{script.name} is not written as the pairing writes it"
         if problem is not None:
             problems.append(f"{problem}; run: make sync")
     return problems

@@ -4,7 +4,6 @@ A file keeps its time where its content stays, so that Sphinx renders again only
 """
 
 import html
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from tools import book, pairs
-from tools.execute import STAGE
+from tools.execute import STAGE, inputs
 
 STATUS_PAGE = Path("book/status.md")
 STATUS_MARK = "<!-- The table stands here once the book is built. -->"
@@ -25,7 +24,7 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
     folder = root / STAGE
     written = {folder / name for name in ("_config.yml", "_toc.yml")}
     for name in ("_config.yml", "_toc.yml"):
-        copy(root / name, folder / name)
+        book.copy(root / name, folder / name)
     for source in sorted(path for path in (root / "book").rglob("*") if path.is_file()):
         target = folder / source.relative_to(root)
         written.add(target)
@@ -34,19 +33,14 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
             text = source.read_text(encoding="utf-8").replace(STATUS_MARK, table)
             book.write(target, text)
         else:
-            copy(source, target)
+            book.copy(source, target)
+    written |= {folder / file for file in inputs(root)}  # laid out before the chapters ran
     for chapter, notebook in executed.items():
         written.add(folder / chapter)
         text = nbformat.writes(page(pairs.read_notebook(notebook)), indent=1)
         book.write(folder / chapter, text)
     for path in [path for path in folder.rglob("*") if path.is_file() and path not in written]:
         path.unlink()
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copies a file with its time."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(source, target)
 
 
 def page(notebook: NotebookNode) -> NotebookNode:

@@ -59,8 +59,7 @@ print(profile, 1 + 1)
 def double(x):
     return x
 
-# %% tags=["solution"] cellView="form"
-# @title Solution
+# %% tags=["solution"]
 def double(x):
     return 2 * x
 
@@ -74,8 +73,7 @@ assert double(3) == 6, f"twice 3 is 6, not {double(3)}"
 # %% tags=["exercise"]
 half = None
 
-# %% tags=["solution"] cellView="form"
-# @title Solution
+# %% tags=["solution"]
 half = 0.5
 
 # %% tags=["exercise-check"]

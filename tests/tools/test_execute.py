@@ -20,6 +20,9 @@ def executed(small_book):
 
 def test_a_chapter_is_executed_once_and_measured(small_book):
     small_book.edit_chapter("print(profile, 1 + 1)", "block = b'1' * 500_000_000\nprint(profile)")
+    small_book.edit_chapter("print(profile)", "print(profile, open('recorded/a.txt').read())")
+    (small_book.root / "notebooks" / "recorded").mkdir()
+    (small_book.root / "notebooks" / "recorded" / "a.txt").write_text("recorded")
     started = time.monotonic()
     (path,) = execute.execute(small_book.root, "colab").values()
     took = (time.monotonic() - started) / 60
@@ -29,7 +32,9 @@ def test_a_chapter_is_executed_once_and_measured(small_book):
     assert 0 < made["minutes"] < took
     assert made["seed"] == 3
     assert made["profile"] == "colab"
-    assert "colab\n" in [out.text for cell in book.code_cells(notebook) for out in cell.outputs]
+    assert "colab recorded\n" in [
+        out.text for cell in book.code_cells(notebook) for out in cell.outputs
+    ]
     assert made["data"] == ["phantom_small, drawn"]
     assert made["commit"].endswith("+")  # the chapter was edited
     assert made["versions"]["torch"] == torch.__version__
@@ -84,6 +89,10 @@ def test_the_key_changes_with_all_that_an_output_depends_on_and_nothing_else(sma
     data = tmp_path / "data"
     data.mkdir()
     (data / "a.png").write_bytes(b"12")
+    (small_book.root / "notebooks" / "recorded").mkdir()
+    recorded = [small_book.root / "notebooks" / "recorded" / name for name in ("read", "unread")]
+    for path in recorded:
+        path.with_suffix(".json").write_text("1")
     keys = [key(small_book), key(small_book, "colab"), key(small_book, data=str(data))]
     (data / "a.png").write_bytes(b"123")
     keys.append(key(small_book, data=str(data)))
@@ -92,7 +101,8 @@ def test_the_key_changes_with_all_that_an_output_depends_on_and_nothing_else(sma
     for file, old, new in (
         ("medsaga_lib/one.py", "one = 1", "one = 2"),
         ("requirements.txt", "", "torch==1\n"),
-        ("notebooks/01_small.ipynb", "1 + 1", "1 + 2"),
+        ("notebooks/01_small.ipynb", "1 + 1", "open('read.json')"),
+        ("notebooks/recorded/read.json", "1", "2"),
     ):
         small_book.edit(old, new, file=file)
         keys.append(key(small_book))
@@ -101,6 +111,7 @@ def test_the_key_changes_with_all_that_an_output_depends_on_and_nothing_else(sma
     same = key(small_book)
     os.utime(small_book.root / "medsaga_lib" / "one.py")
     (small_book.root / "README.md").write_text("other")
+    (small_book.root / "notebooks" / "recorded" / "unread.json").write_text("2")
     (small_book.root / "medsaga_lib" / "__pycache__").mkdir()
     (small_book.root / "medsaga_lib" / "__pycache__" / "one.pyc").write_bytes(b"1")
     assert key(small_book) == same

@@ -94,5 +94,12 @@ def test_the_colab_cell_takes_the_address_from_the_configuration(small_book):
     small_book.edit("someone/book", "other/place", file="_config.yml")
     assert pairs.check(small_book.root) != []
     pairs.fix(small_book.root)
-    assert "git+https://github.com/other/place" in small_book.notebook.read_text()
+    assert '"https://github.com/other/place' in small_book.script.read_text()
     assert pairs.check(small_book.root) == []
+
+
+def test_what_folds_a_solution_on_colab_is_filled_in(small_book):
+    cells = pairs.read_notebook(small_book.notebook).cells
+    solutions = [cell for cell in cells if cell.metadata.get("tags") == ["solution"]]
+    assert [cell.metadata["cellView"] for cell in solutions] == ["form", "form"]
+    assert solutions[1].source == "# @title Solution\nhalf = 0.5"
