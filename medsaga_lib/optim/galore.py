@@ -327,16 +327,16 @@ class GaLoreAdamW(torch.optim.Optimizer):
         t = int(state["step"]) if state else 0
         P_old = state.get("basis")
         offset = index * T // sum(1 for _ in self._tensors()) if group["stagger"] else 0
-        due = P_old is None or ((t + offset) % T == 0 and bool(G.any()))  # 0 says nothing new
+        # a gradient of zeros says nothing about the subspace, so the basis then stays
+        due = P_old is None or ((t + offset) % T == 0 and float(torch.linalg.vector_norm(G)) > 0)
         if not due:
             return P_old, P_old.T @ G
 
         if group["subspace"] == "exact":
-            P = exact_basis(G, group["rank"])
+            P, R = exact_basis(G, group["rank"])
         else:
             seed = refresh_seed(group["seed"], t, index)
-            P = randomized_basis(G, group["rank"], P_old, seed)
-        R = P.T @ G
+            P, R = randomized_basis(G, group["rank"], P_old, seed)
         if P_old is None:
             state.update(_new_moments(torch.zeros_like(R)))
         elif group["moments"] == "rotate":

@@ -17,15 +17,18 @@ COLD_STEPS = 2  # power iterations without an earlier basis; Halko et al. 2011, 
 WARM_STEPS = 1  # from an earlier basis; our choice, measured in tests/optim/test_subspace.py
 
 
-def exact_basis(G: Tensor, rank: int) -> Tensor:
-    """The first `rank` left singular vectors of G (m x n), as an m x rank matrix."""
-    U, _, _ = torch.linalg.svd(G, full_matrices=False)
+def exact_basis(G: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """(P, R): the first `rank` left singular vectors of G (m x n), and R = P^T G (rank x n)."""
+    U, sigma, Vh = torch.linalg.svd(G, full_matrices=False)
     # a copy, because a view would keep the whole of U alive
-    return U[:, :rank].clone(memory_format=torch.contiguous_format)
+    P = U[:, :rank].clone(memory_format=torch.contiguous_format)
+    return P, sigma[:rank, None] * Vh[:rank]
 
 
-def randomized_basis(G: Tensor, rank: int, previous: Tensor | None, seed: int) -> Tensor:
-    """An m x rank orthonormal basis of nearly the same subspace, many times faster than the SVD.
+def randomized_basis(
+    G: Tensor, rank: int, previous: Tensor | None, seed: int
+) -> tuple[Tensor, Tensor]:
+    """(P, R) as in `exact_basis`, of nearly the same subspace and many times faster.
 
     `previous` (m x rank, or None) is the basis that a warm start improves. The global random state
     is not touched; the same `seed` gives the same basis.
@@ -46,9 +49,11 @@ def randomized_basis(G: Tensor, rank: int, previous: Tensor | None, seed: int) -
         Q = torch.linalg.qr(G.T @ Q).Q  # (n, columns)
         Q = torch.linalg.qr(G @ Q).Q  # (m, columns)
 
-    # Rayleigh-Ritz: the strongest `rank` directions inside Q, the left singular vectors of Q^T G
-    S = torch.linalg.qr(G.T @ Q, mode="r").R.T  # Q^T G = S times orthonormal rows
-    return Q @ torch.linalg.svd(S).U[:, :rank]
+    # Rayleigh-Ritz: the strongest `rank` directions inside Q, left singular vectors of B = Q^T G
+    B_T = G.T @ Q
+    S_T = torch.linalg.qr(B_T, mode="r").R  # B is S times orthonormal rows
+    U = torch.linalg.svd(S_T.T).U[:, :rank]
+    return Q @ U, (B_T @ U).T
 
 
 def refresh_seed(seed: int, step: int, index: int) -> int:
@@ -65,9 +70,10 @@ def rotate_moments(
     With C = P_new^T P_old, the first moment is linear in the gradient, so it becomes C M. The
     second becomes (C * C) V, which is what E[(C R)^2] is when the old coordinates are uncorrelated,
     as singular directions are. A new axis that the old subspace saw only in part has row sum
-    s = sum(C * C) < 1; the missing share 1 - s takes the current R^2 (R = P_new^T G), or Adam would
-    divide by almost nothing there. `correction` is Adam's 1 - beta_2^t of V. All weights are
-    positive, so V stays nonnegative; a flipped column of P changes nothing.
+    s = sum(C * C) < 1; the missing share 1 - s takes the current R^2 (R = P_new^T G). With V near 0
+    there, Adam's first step along it would be (1 - beta_1) / sqrt(1 - beta_2) = 3.2 times its usual
+    length. `correction` is Adam's 1 - beta_2^t of V. No weight is negative, so V stays nonnegative;
+    a flipped column of P changes nothing.
     """
     C = P_new.T @ P_old  # (r, r)
     seen = C.square()
