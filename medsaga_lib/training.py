@@ -10,18 +10,15 @@ import csv
 import hashlib
 import time
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint as recompute
 from torch.utils.data import DataLoader, Dataset
 
-from medsaga_lib.backbones.sam import input_size
+from medsaga_lib.backbones.sam import input_size, recompute_blocks
 from medsaga_lib.backbones.weights import fetch
 from medsaga_lib.data.batches import Batches, choose_shots, passes, sample_names
 from medsaga_lib.data.folder import DataSet
@@ -198,12 +195,6 @@ def reduce_labels(labels: Tensor, logits: Tensor) -> Tensor:
     """Labels (B, S, S) at the size of the logits (B, C, S/4, S/4), nearest (MedSAGa, eq. 4)."""
     small = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")
     return small[:, 0].long()
-
-
-def recompute_blocks(image_encoder: ImageEncoderViT) -> None:
-    """Each block keeps only its input for the backward pass and is computed again there."""
-    for block in image_encoder.blocks:
-        block.forward = partial(recompute, block.forward, use_reentrant=False)
 
 
 @torch.no_grad()

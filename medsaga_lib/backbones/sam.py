@@ -13,6 +13,7 @@ from segment_anything.modeling import (
     TwoWayTransformer,
 )
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from medsaga_lib.errors import UserError
 
@@ -157,6 +158,12 @@ def resize_positions(state: dict, shape: Shape, size: int) -> dict:
             if rows != 2 * grid - 1:
                 resized[key] = _bilinear(state[key][None, None], (2 * grid - 1, channels))[0, 0]
     return resized
+
+
+def recompute_blocks(image_encoder: ImageEncoderViT) -> None:
+    """Each block keeps only its input for the backward pass and is computed again there."""
+    for block in image_encoder.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def _bilinear(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -101,8 +101,8 @@ def move(
     affine = Affine(affine=inverse, padding_mode="zeros", image_only=True)
     label = sample["label"]
     with _plain_tensors():
-        image = affine(grey, mode="bilinear").expand(channels, -1, -1)
-        near = affine(label[None].float(), mode="nearest")[0]
+        image = torch.as_tensor(affine(grey, mode="bilinear")).expand(channels, -1, -1)
+        near = torch.as_tensor(affine(label[None].float(), mode="nearest"))[0]
     return {**sample, "image": image, "label": near.to(label.dtype)}
 
 

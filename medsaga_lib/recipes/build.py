@@ -7,15 +7,12 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from medsaga_lib.adapt import lora
+from medsaga_lib.backbones.sam import recompute_blocks
 from medsaga_lib.backbones.weights import load_state
 from medsaga_lib.heads import ClassTokens, class_tokens
-from medsaga_lib.optim.galore import (
-    STATE_BYTES,
-    GaLoreAdamW,
-    GaLoreConfig,
-    param_groups,
-    treatment,
-)
+from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.memory import Ledger, fake, ledger, state_bytes
+from medsaga_lib.optim.galore import GaLoreAdamW, GaLoreConfig, param_groups
 from medsaga_lib.recipes.recipe import GaLore, Recipe
 
 Weights = Literal["pretrained", "random"]
@@ -111,21 +108,48 @@ def count(recipe: Recipe, backbone: str, size: int, classes: int) -> Count:
         recipe.name,
         sum(p.numel() for p in parts.values()),
         sum(p.numel() for p in model.parameters()),
-        state_bytes(recipe, model),
+        sum(state_bytes(build_optimizer(recipe, model).param_groups)),
         recipe.source,
     )
 
 
-def state_bytes(recipe: Recipe, model: ClassTokens) -> int:
-    """Bytes that the optimizer keeps for everything that trains, step counters left out."""
-    encoder, rest = _encoder_and_rest(model)
-    how = recipe.image_encoder
-    if isinstance(how, GaLore):
-        config = galore_config(how, model.sam.image_encoder)
-        projected = sum(t.state_bytes for t in treatment(model.sam.image_encoder, config))
-        return projected + _dense_bytes(rest)
-    return _dense_bytes(encoder + rest)
+def predict_ledger(
+    recipe: Recipe,
+    backbone: str,
+    batch: int,
+    size: int,
+    classes: int,
+    checkpointing: bool = False,
+    per_layer: bool = False,
+) -> Ledger:
+    """Where the memory of a training step goes, without a GPU and without computing anything.
+
+    Args:
+        recipe, backbone, size, classes: as in `build_model`.
+        batch: images in one pass.
+        checkpointing: each block of the encoder is computed again in the backward pass.
+        per_layer: updates inside the backward pass.
+    """
+    with torch.device("meta"):  # peft cannot attach to tensors that are fake from the start
+        model = build_model(recipe, backbone, size, classes, "random")
+    with fake():
+        _replace_tensors(model)
+        if checkpointing:
+            recompute_blocks(model.sam.image_encoder)
+        images = torch.zeros(batch, 3, size, size)
+        labels = torch.zeros(batch, size // 4, size // 4, dtype=torch.int64)
+
+        def forward() -> torch.Tensor:
+            return cross_entropy_dice(model(images), labels).total
+
+        return ledger(model, build_optimizer(recipe, model).param_groups, forward, per_layer)
 
 
-def _dense_bytes(parameters: list[nn.Parameter]) -> int:
-    return 2 * STATE_BYTES * sum(p.numel() for p in parameters)  # AdamW's two moments
+def _replace_tensors(model: nn.Module) -> None:
+    """New tensors on the CPU in place of all: inside `fake()`, ones without memory."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            new = torch.empty(parameter.shape, dtype=parameter.dtype)
+            setattr(module, name, nn.Parameter(new, parameter.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
