@@ -11,6 +11,15 @@
 # **Budget** 2 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
+# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+import os, subprocess, sys
+
+if "google.colab" in sys.modules:
+    if not os.path.isdir("/content/book"):
+        clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
+        subprocess.run(clone, check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book"], check=True)
+    os.chdir("/content/book/notebooks")
 
 # %% tags=["parameters"]
 profile = "quick"  # "colab": SAM's own weights and a GPU
@@ -340,7 +349,8 @@ display.show(
 # %% tags=["exercise"]
 trainable = None
 
-# %% tags=["solution"]
+# %% cellView="form" tags=["solution"]
+# @title Solution
 decoder_and_prompt = 4_913_621 - 147_456
 trainable = decoder_and_prompt + 12 * 3 * (16 * 768 + 768 * 16)
 
@@ -357,7 +367,8 @@ assert trainable == expected, f"{trainable} is not it: three detours a block, ea
 # %% tags=["exercise"]
 largest_rank = None
 
-# %% tags=["solution"]
+# %% cellView="form" tags=["solution"]
+# @title Solution
 m, n = 768, 3072
 largest_rank = max(r for r in range(1, m) if r * (2 * n + m) < 2 * m * n)
 
@@ -375,7 +386,8 @@ assert largest_rank == saving[-1], f"{largest_rank} is not it: compare r (2n + m
 # %% tags=["exercise"]
 change = None
 
-# %% tags=["solution"]
+# %% cellView="form" tags=["solution"]
+# @title Solution
 trained = results["samed"].model
 with torch.no_grad():
     before = trained(image)

@@ -1,0 +1,310 @@
+# %% [markdown]
+# # 3. The memory ledger
+#
+# **You will be able to**
+# - name the four things that fill the memory when a network trains, and compute three of them in your head,
+# - predict the fourth, the activations, without owning the machine it would run on,
+# - say which method saves which of the four, and why "66 % less memory" can be true and still not help.
+#
+# **Before this** PyTorch: you have written a training loop.
+#
+# **Budget** 2 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
+
+# %% tags=["colab"]
+# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+import os, subprocess, sys
+
+if "google.colab" in sys.modules:
+    if not os.path.isdir("/content/book"):
+        clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
+        subprocess.run(clone, check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book"], check=True)
+    os.chdir("/content/book/notebooks")
+
+# %% tags=["parameters"]
+profile = "quick"  # "colab" runs the same cells: nothing here needs a GPU
+seed = 0
+
+# %% [markdown]
+# ## Out of memory, but out of *what*?
+#
+# `CUDA out of memory` tells you that something did not fit. It does not tell you what the memory was full of.
+# A training step keeps four kinds of bytes:
+#
+# | | what | how many |
+# |---|---|---|
+# | **weights** | the network itself | 4 bytes a number in single precision |
+# | **gradients** | one for each weight that trains | as many again |
+# | **states** | what the optimizer remembers; AdamW keeps two moments | twice as many |
+# | **activations** | what the forward pass leaves behind for the backward pass | depends on the batch and on the picture |
+#
+# We keep the ledger of one linear layer first.
+#
+# > **Predict.** A layer from 1000 to 1000 numbers, without bias, trained by AdamW on a batch of 50. How many MB in each row?
+
+# %%
+import torch
+from torch import nn
+
+from medsaga_lib.memory import held_bytes, saved_bytes
+
+torch.manual_seed(seed)
+layer = nn.Linear(1000, 1000, bias=False)
+optimizer = torch.optim.AdamW(layer.parameters())
+batch = torch.randn(50, 1000)
+
+# %%
+with saved_bytes(layer) as saved:
+    loss = layer(batch).square().mean()
+    activations = saved.total()
+loss.backward()
+optimizer.step()
+
+# %%
+rows = {
+    "weights": layer.weight.nbytes,
+    "gradients": layer.weight.grad.nbytes,
+    "states": held_bytes(optimizer),
+    "activations": activations,
+}
+for name, size in rows.items():
+    print(f"{name:12} {size / 1e6:6.2f} MB")
+
+# %% [markdown]
+# 4, 4 and 8 MB, and 0.4 MB of activations: the layer's input and its output, 50 x 1000 numbers each, kept because the backward pass needs them.
+# (The states hold four bytes more than two moments. AdamW counts its steps.)
+#
+# Here the activations hardly matter. Let us see how long that lasts.
+#
+# ## A picture goes through
+#
+# Our subject is SAM, and the small stand-in for it, the pocket SAM of 3.8 million parameters: the same classes of code, pretrained by us. It is not SAM.
+
+# %% tags=["data"]
+from medsaga_lib.data.folder import open_or_phantoms
+
+dataset = open_or_phantoms("cxr_hannover_lungs")
+print(dataset.describe())
+
+# %%
+from medsaga_lib import display
+from medsaga_lib.data.samples import Samples
+
+samples = Samples(dataset, dataset.split("train")[:8], size=256)
+panels = [display.Panel(samples[i]["image"][0].numpy(), title=samples.key(i)) for i in range(4)]
+display.show(
+    display.grid(panels, {}, alt="Four X-rays.", columns=4),
+    alt="Four chest X-rays, squeezed to squares of 256 pixels as the network gets them.",
+)
+
+# %%
+print(dataset.citation, "|", dataset.licence)
+
+# %% [markdown]
+# A *recipe* says how a method trains: `samed` freezes the image encoder and adds LoRA, `medsaga` trains everything with GaLore, and we make a third one, plain full fine-tuning, by replacing a single field.
+
+# %%
+from dataclasses import replace
+
+from medsaga_lib.recipes import get_recipe
+from medsaga_lib.recipes.recipe import Full
+
+samed, medsaga = get_recipe("samed"), get_recipe("medsaga")
+full = replace(samed, name="full", image_encoder=Full())
+recipes = {"full, AdamW": full, "MedSAGa, GaLore": medsaga, "SAMed, LoRA": samed}
+
+# %% [markdown]
+# One real step of the pocket SAM on one X-ray, and what it holds:
+
+# %%
+from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.recipes.build import build_model, build_optimizer
+
+model = build_model(full, "pocket", 256, classes=len(dataset.labels), seed=seed)
+images = samples[0]["image"][None]  # (1, 3, 256, 256)
+labels = samples[0]["label"][None, ::4, ::4].contiguous()  # (1, 64, 64), as large as the masks
+
+# %%
+with saved_bytes(model) as saved:
+    loss = cross_entropy_dice(model(images), labels).total
+    for_one = saved.total()
+optimizer = build_optimizer(full, model)
+loss.backward()
+optimizer.step()
+print(f"states {held_bytes(optimizer) / 2**20:.1f} MiB, activations {for_one / 2**20:.1f} MiB")
+
+# %% [markdown]
+# > **Predict.** A batch of 12 is what SAMed and MedSAGa use. Which of the two numbers grows, and how far?
+
+# %%
+for count in (1, 2, 4, 8):
+    batch = torch.stack([samples[i]["image"] for i in range(count)])
+    with saved_bytes(model) as saved:
+        result = model(batch)
+        print(f"batch {count}: activations {saved.total() / 2**20:6.1f} MiB")
+    del result
+
+# %% [markdown]
+# Twice the pictures, twice the activations. Weights, gradients and states do not know how large the batch is.
+#
+# ## Predict, do not try
+#
+# Measuring needs the machine. But shapes are enough to know how many bytes *would* be kept:
+# PyTorch can run a network on fake tensors, which have a shape and no content. That costs about a second, and no memory.
+# First the test: prediction against measurement, for the step above.
+
+# %%
+from medsaga_lib.recipes.build import predict_ledger
+
+predicted = predict_ledger(full, "pocket", batch=1, size=256, classes=len(dataset.labels))
+print(f"predicted {predicted.activations:,} bytes, measured {for_one:,}")
+print(f"difference {abs(predicted.activations - for_one) / for_one:.3%}")
+
+# %% [markdown]
+# Now the network that nobody can train while reading: SAM's ViT-B, 512 pixels, the paper's batch of 12, eight organs.
+#
+# > **Predict.** GaLore shrinks AdamW's states to a seventh. How much smaller does the whole bar get?
+
+# %%
+ledgers = {
+    name: predict_ledger(recipe, "vit_b", batch=12, size=512, classes=8)
+    for name, recipe in recipes.items()
+}
+for name, entry in ledgers.items():
+    print(f"{name:16} states {entry.states / 2**20:6.0f} MiB, sum {entry.sum / 2**30:6.2f} GiB")
+
+# %%
+PARTS = ("weights", "gradients", "states", "activations")
+bars = {name: {part: getattr(entry, part) for part in PARTS} for name, entry in ledgers.items()}
+display.show(
+    display.bar_ledger(bars, alt="Ledgers.", title="ViT-B, 512 px, batch 12, fp32"),
+    alt="Three stacked bars. Activations fill more than nine tenths of each; GaLore's bar is hardly "
+    "shorter than full fine-tuning's, LoRA's is about a third shorter.",
+)
+
+# %%
+saving = 1 - ledgers["MedSAGa, GaLore"].sum / ledgers["full, AdamW"].sum
+print(f"GaLore saves {saving:.1%} of the sum")
+
+# %% [markdown]
+# GaLore did what it promised: the states went from 702 to 104 MiB. They were never the problem.
+# At batch 12 more than 90 % of the bar are activations, and GaLore does not touch those.
+#
+# LoRA saves more here, and not because it has few states. A frozen linear layer does not need its input for the backward pass (there is no gradient of $W$ to compute), so that input is not kept.
+#
+# This sum is not yet a *peak*: temporaries come on top, and not all four rows are at their largest at the same moment. It is a lower bound that already tells the methods apart.
+#
+# ## Change one thing: throw activations away
+#
+# *Checkpointing* keeps only the input of each block and computes the block again during the backward pass: about a third more time, for a fraction of the activations.
+
+# %%
+lean = {
+    f"{name}, checkpointed": predict_ledger(r, "vit_b", 12, 512, 8, checkpointing=True)
+    for name, r in recipes.items()
+}
+bars = {name: {part: getattr(entry, part) for part in PARTS} for name, entry in lean.items()}
+display.show(
+    display.bar_ledger(bars, alt="Ledgers.", title="the same with checkpointing"),
+    alt="With checkpointing the three bars shrink to a sixth or less; states are now a third of the "
+    "bar of full fine-tuning, and GaLore's bar is clearly shorter.",
+)
+
+# %%
+saving = 1 - lean["MedSAGa, GaLore, checkpointed"].sum / lean["full, AdamW, checkpointed"].sum
+print(f"now GaLore saves {saving:.0%} of the sum")
+
+# %% [markdown]
+# With the activations out of the way the optimizer matters, and GaLore's saving shows. The order of the advice is therefore:
+# activations first (checkpointing, smaller batch, smaller picture), then states.
+#
+# ## "66 % less memory"
+#
+# MedSAGa's abstract claims "an average memory efficiency of 66% more" than other models, without saying of what the 66 % are.
+# One way to get there: leave the activations out, and let GaLore update each layer inside the backward pass, so that only one gradient exists at a time, while AdamW keeps them all.
+
+# %%
+without = predict_ledger(medsaga, "vit_b", 1, 512, 8, per_layer=True)
+dense = predict_ledger(full, "vit_b", 1, 512, 8)
+ours = without.weights + without.gradients + without.states
+theirs = dense.weights + dense.gradients + dense.states
+print(f"{ours / 2**20:.0f} MiB against {theirs / 2**20:.0f} MiB: {1 - ours / theirs:.0%} less")
+
+# %% [markdown]
+# There it is, or nearly: a true number, about three of the four rows, with an advantage that only one side was given.
+# Of what has to fit into the card at batch 12, it is a few per cent.
+# A saving without its denominator is not a measurement. Chapter 11 will go through all readings of the claim.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1 (easy, 5 minutes)
+# SAM's ViT-B has 93,735,472 parameters. How many bytes do AdamW's two moments take when all of them train in single precision?
+
+# %% tags=["exercise"]
+moments = None
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+moments = 2 * 4 * 93_735_472
+
+# %% tags=["exercise-check"]
+from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.memory import state_bytes
+
+with torch.device("meta"):  # shapes without memory
+    sam = build_sam("vit_b")
+expected, _ = state_bytes([{"params": list(sam.parameters())}])
+assert moments == expected, f"{moments} is not it: two numbers of four bytes for each weight"
+
+# %% [markdown]
+# ### Exercise 2 (medium, 10 minutes)
+# A free Colab GPU has 15 GiB. What is the largest batch for which the ledger's **sum** of full fine-tuning (ViT-B, 512 px, 8 classes, no checkpointing) stays below 13 GiB, leaving 2 for temporaries?
+# Activations grow linearly with the batch: one prediction is enough.
+
+# %% tags=["exercise"]
+largest_batch = None
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+one = predict_ledger(full, "vit_b", batch=1, size=512, classes=8)
+fixed = one.weights + one.gradients + one.states
+largest_batch = (13 * 2**30 - fixed) // one.activations
+
+# %% tags=["exercise-check"]
+assert largest_batch, "there is no answer yet"
+fits, does_not = (
+    predict_ledger(full, "vit_b", largest_batch + more, 512, 8).sum for more in (0, 1)
+)
+assert fits <= 13 * 2**30 < does_not, f"{largest_batch} is not the largest batch that fits"
+
+# %% [markdown]
+# ### Exercise 3 (hard, 10 minutes)
+# Halve the side of the picture, from 512 to 256 pixels: a quarter of the tokens. By which factor do the activations of full fine-tuning fall at batch 1? Guess first, then put the predicted factor into `factor`. Why is it not 4?
+#
+# <details><summary>Why</summary>
+#
+# Two things pull apart. Attention maps have one number for each *pair* of tokens: in the four blocks that look at the whole picture they fall by 16.
+# The other eight blocks work in windows of 14 x 14 tokens and pad the grid until windows fit: 32 becomes 42, and 16 becomes 28. There a quarter of the tokens is only 2.25 times fewer.
+# </details>
+
+# %% tags=["exercise"]
+factor = None
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+large, small = (predict_ledger(full, "vit_b", 1, side, 8).activations for side in (512, 256))
+factor = large / small
+
+# %% tags=["exercise-check"]
+assert factor, "there is no answer yet"
+halves = [predict_ledger(full, "vit_b", 1, side, 8).activations for side in (512, 256)]
+assert abs(factor - halves[0] / halves[1]) < 0.05, f"{factor:.2f} is off: keep batch 1, 8 classes"
+
+# %% [markdown]
+# ## Summary
+#
+# - A step keeps weights, gradients, states and activations; the first three follow from counting parameters.
+# - Activations grow with the batch and the picture; at the papers' batch of 12 they are nine tenths of it.
+# - GaLore saves states, LoRA saves states, gradients and some activations, checkpointing saves activations.
+# - Predict on fake tensors before you rent the card; [chapter 5](05_adapting_sam.ipynb) trains what this chapter counted.
