@@ -10,10 +10,11 @@ the same count needs neither time nor memory:
         print(ledger(model, param_groups(model, config, lr, decay), lambda: model(image)).mib())
 
 The sum of the four is no peak: a peak also holds temporaries, and not all four are at their largest
-at the same time.
+at the same time. `peak_bytes` follows a whole step instead.
 """
 
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from medsaga_lib.optim.galore import STATE_BYTES, as_matrix, is_projected, projected_bytes
 
@@ -110,6 +113,80 @@ def held_bytes(optimizer: torch.optim.Optimizer) -> int:
         for tensor in _tensors_in(optimizer.state)
     }
     return sum(storages.values())
+
+
+def peak_bytes(
+    module: nn.Module,
+    groups: Iterable[Mapping[str, Any]],
+    forward: Callable[[], Tensor],
+    per_layer: bool = False,
+) -> int:
+    """Most bytes alive at once in a training step after the first; call it inside `fake()`.
+
+    Follows every tensor that the forward pass, the backward pass and the update create, and adds
+    weights and states, which stay throughout. forward: computes the scalar loss; create the batch
+    inside it, so that it counts. What single operators use inside themselves is not seen, nor what
+    an allocator keeps in reserve. The other arguments are those of `ledger`; gradients are dropped.
+    """
+    groups = list(groups)
+    ranks = {W: group.get("rank") for group in groups for W in group["params"]}
+
+    def update(W: Tensor) -> None:
+        if W.grad is not None:
+            torch.empty(_update_bytes(W, ranks[W]), dtype=torch.uint8)
+        if per_layer:
+            W.grad = None
+
+    hooks = [W.register_post_accumulate_grad_hook(update) for W in ranks] if per_layer else []
+    with _Timeline([*module.parameters(), *module.buffers()]) as timeline:
+        forward().backward()
+        for W in ranks:
+            update(W)
+    for hook in hooks:
+        hook.remove()
+    for W in ranks:
+        W.grad = None
+    return weight_bytes(module) + sum(state_bytes(groups)) + timeline.peak
+
+
+def _update_bytes(W: Tensor, rank: int | None) -> int:
+    """Temporaries of GaLoreAdamW's update of one tensor, between two refreshes."""
+    shape = tuple(W.shape)
+    copies = 0 if W.dtype == torch.float32 else 2 * W.numel()  # of weight and gradient
+    if rank is not None and is_projected(shape, rank):
+        return (3 * max(as_matrix(shape)) * rank + copies) * STATE_BYTES  # R_t and two for N_t
+    return (2 * W.numel() + copies) * STATE_BYTES  # the root of V_t and the denominator
+
+
+class _Timeline(TorchDispatchMode):
+    """Adds up the storages that operators create, from their creation to their end."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.peak = self._alive = 0
+        self._seen = {StorageWeakRef(tensor.untyped_storage()) for tensor in known}
+
+    def __torch_dispatch__(  # type: ignore[override]
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._watch(tensor.untyped_storage())
+        return out
+
+    def _watch(self, storage: torch.UntypedStorage) -> None:
+        reference = StorageWeakRef(storage)
+        if reference in self._seen:
+            return
+        self._seen.add(reference)
+        self._alive += storage.nbytes()
+        self.peak = max(self.peak, self._alive)
+        weakref.finalize(storage, self._forget, reference, storage.nbytes())
+
+    def _forget(self, reference: StorageWeakRef, size: int) -> None:
+        self._seen.discard(reference)
+        self._alive -= size
 
 
 class SavedBytes:

@@ -4,7 +4,6 @@ The cache is $MEDSAGA_CACHE, or the user's own (`pooch.os_cache("medsaga")`).
 """
 
 import csv
-import os
 import shutil
 import tempfile
 from pathlib import Path

@@ -287,6 +287,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
+            foreach=False,  # one tensor at a time: no second copy of all moments on a GPU
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
