@@ -87,7 +87,7 @@ assert half == 0.5, "half is one over two"
 
 @dataclass
 class SmallBook:
-    """A book under git whose one chapter keeps every convention."""
+    """A book whose one chapter keeps every convention."""
 
     root: Path
     script: Path
@@ -104,14 +104,16 @@ class SmallBook:
         self.edit(old, new)
         pairs.fix(self.root)
 
-    def git(self, *words):
-        """Runs git in the book."""
-        subprocess.run(["git", *words], cwd=self.root, check=True, capture_output=True)
+    def commit(self):
+        """Commits all that is in the book."""
+        for words in ("init -q", "add -A", "commit -q -m state"):
+            command = ["git", "-c", "user.name=Reader", "-c", "user.email=reader@example.org"]
+            subprocess.run([*command, *words.split()], cwd=self.root, check=True)
 
 
 @pytest.fixture
 def small_book(tmp_path):
-    """A book of one chapter, committed."""
+    """A book of one chapter, in order; not under git before its first `commit()`."""
     for folder in ("book/_static", "notebooks", "medsaga_lib"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tools").symlink_to(REPOSITORY / "tools")
@@ -130,13 +132,6 @@ def small_book(tmp_path):
         texts[name] = "https://github.com/someone/book\n"
     for name, content in texts.items():
         (tmp_path / name).write_text(content)
-    book = SmallBook(
-        tmp_path, tmp_path / "notebooks/01_small.py", tmp_path / "notebooks/01_small.ipynb"
-    )
     pairs.fix(tmp_path)
-    book.git("init", "-q")
-    book.git("config", "user.email", "reader@example.org")
-    book.git("config", "user.name", "Reader")
-    book.git("add", "-A")
-    book.git("commit", "-q", "-m", "state")
-    return book
+    stem = tmp_path / "notebooks" / "01_small"
+    return SmallBook(tmp_path, stem.with_suffix(".py"), stem.with_suffix(".ipynb"))

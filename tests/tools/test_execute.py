@@ -19,6 +19,7 @@ def executed(small_book):
 
 
 def test_a_chapter_is_executed_once_and_measured(small_book):
+    small_book.commit()
     small_book.edit_chapter("print(profile, 1 + 1)", "block = b'1' * 500_000_000\nprint(profile)")
     small_book.edit_chapter("print(profile)", "print(profile, open('recorded/a.txt').read())")
     (small_book.root / "notebooks" / "recorded").mkdir()

@@ -43,13 +43,13 @@ def test_every_kind_of_difference_is_named_and_mended(small_book, change, said):
     (problem,) = pairs.check(small_book.root)
     assert said in problem
     assert problem.endswith("run: make sync")
-    small_book.git("add", "-A")
-    small_book.git("commit", "-q", "-m", "a pair that differs")
+    small_book.commit()
     pairs.fix(small_book.root)
     assert texts(small_book) == before
 
 
 def test_the_notebook_wins_where_it_alone_was_changed(small_book):
+    small_book.commit()
     change_notebook(small_book, lambda nb: nb.cells[4].update(source="print(profile, 2 + 2)"))
     assert pairs.fix(small_book.root) == ["notebooks/01_small.ipynb won, its pair is rewritten"]
     assert "print(profile, 2 + 2)" in small_book.script.read_text()
@@ -57,6 +57,7 @@ def test_the_notebook_wins_where_it_alone_was_changed(small_book):
 
 
 def test_the_script_wins_where_both_were_changed_and_the_notebook_is_kept(small_book):
+    small_book.commit()
     change_notebook(small_book, lambda nb: nb.cells[4].update(source="print('notebook')"))
     small_book.edit("print(profile, 1 + 1)", "print('script')")
     pairs.fix(small_book.root)
