@@ -137,6 +137,8 @@ def peak_bytes(
         if per_layer:
             W.grad = None
 
+    for W in ranks:
+        W.grad = None
     hooks = [W.register_post_accumulate_grad_hook(update) for W in ranks] if per_layer else []
     with _Timeline([*module.parameters(), *module.buffers()]) as timeline:
         forward().backward()

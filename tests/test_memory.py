@@ -9,13 +9,16 @@ from torch.utils.checkpoint import checkpoint
 
 from medsaga_lib.memory import (
     Ledger,
+    _Timeline,
     fake,
     held_bytes,
     ledger,
+    peak_bytes,
     saved_bytes,
     state_bytes,
     weight_bytes,
 )
+from medsaga_lib.optim.fused_backward import FusedGaLoreAdamW
 from medsaga_lib.optim.galore import GaLoreAdamW, GaLoreConfig, param_groups
 
 BLOCK_MATRICES = ("blocks.*.attn.qkv.weight", "blocks.*.attn.proj.weight", "blocks.*.mlp.*.weight")
@@ -243,3 +246,107 @@ def test_prediction_leaves_the_random_state_alone():
         net = small_encoder()
         ledger(net, [], lambda: net(torch.randn(1, 3, 256, 256)))
     assert torch.equal(torch.rand(2), expected)
+
+
+# Peaks
+
+
+def small_sam():
+    from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
+
+    transformer = TwoWayTransformer(depth=1, embedding_dim=256, num_heads=4, mlp_dim=256)
+    parts = {
+        "image_encoder": small_encoder(),
+        "prompt_encoder": PromptEncoder(256, (16, 16), (256, 256), 16),
+        "mask_decoder": MaskDecoder(transformer_dim=256, transformer=transformer),
+    }
+    return nn.ModuleDict(parts)
+
+
+def whole_sam(net, x):
+    """Image encoder, prompt encoder without a prompt, mask decoder."""
+    sparse, dense = net["prompt_encoder"](points=None, boxes=None, masks=None)
+    masks, scores = net["mask_decoder"](
+        image_embeddings=net["image_encoder"](x),
+        image_pe=net["prompt_encoder"].get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=True,
+    )
+    return masks.square().mean() + scores.mean()
+
+
+@pytest.mark.parametrize(
+    ("build", "forward"),
+    [
+        (small_sam, whole_sam),
+        (small_encoder, lambda net, x: bf16(net, x).float().square().mean()),
+        (small_encoder, lambda net, x: checkpointed(net, x).square().mean()),
+    ],
+)
+def test_peak_agrees_with_mem_tracker(build, forward):
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    with fake():
+        net = build()
+
+        def loss():
+            return forward(net, torch.zeros(2, 3, 256, 256))
+
+        optimizer = torch.optim.AdamW(net.parameters(), foreach=False)
+        loss().backward()  # the first step creates the states
+        optimizer.step()
+        optimizer.zero_grad()
+        tracker = MemTracker()
+        tracker.track_external(net, optimizer)
+        with tracker:
+            loss().backward()
+            optimizer.step()
+        reference = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+        ours = peak_bytes(net, optimizer.param_groups, loss)
+    assert ours == pytest.approx(reference, rel=0.03)
+
+
+@pytest.mark.parametrize("rank", [None, 8])
+@pytest.mark.parametrize("kind", [GaLoreAdamW, FusedGaLoreAdamW])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", [1, 1500])  # the peak lies in the update, or in the activations
+def test_peak_is_that_of_a_real_step(rank, kind, dtype, batch):
+    """The real optimizer on real tensors, every tensor that it creates counted."""
+    net = nn.Sequential(*[nn.Linear(256, 256) for _ in range(3)]).to(dtype)
+
+    def loss():
+        return net(torch.ones(batch, 256, dtype=dtype)).square().mean()
+
+    def step():
+        loss().backward()
+        optimizer.step()
+
+    groups = [{"params": list(net.parameters()), "rank": rank}]
+    optimizer = kind(groups)
+    step()
+    optimizer.zero_grad()
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    with _Timeline([*net.parameters(), *states]) as timeline:
+        step()
+    real = weight_bytes(net) + held_bytes(optimizer) + timeline.peak
+    optimizer.zero_grad()
+    if kind is FusedGaLoreAdamW:
+        optimizer.detach()
+    predicted = peak_bytes(net, groups, loss, per_layer=kind is FusedGaLoreAdamW)
+    assert predicted == pytest.approx(real, rel=0.03)
+    assert all(W.grad is None for W in net.parameters())
+
+
+def test_per_layer_updates_lower_the_peak_where_gradients_dominate():
+    with fake():
+        net = nn.Sequential(*[nn.Linear(512, 512) for _ in range(6)])
+        groups = [{"params": list(net.parameters()), "rank": 8}]
+
+        def loss():
+            return net(torch.ones(1, 512)).sum()
+
+        plain, per_layer = (peak_bytes(net, groups, loss, flag) for flag in (False, True))
+        entry = ledger(net, groups, loss)
+    assert plain > entry.sum
+    assert plain - per_layer > 0.7 * entry.gradients

@@ -252,15 +252,11 @@ class GaLoreAdamW(torch.optim.Optimizer):
         if broken:
             self.skipped += 1
             return
-        for group in self.param_groups:
-            dense = []
-            for index, owner, W in tensors:
-                if owner is group and is_projected(tuple(W.shape), group["rank"]):
-                    self._galore(index, group, W)
-                elif owner is group:
-                    dense.append(W)
-            if dense:
-                self._adamw(group, dense)
+        for index, group, W in tensors:
+            if is_projected(tuple(W.shape), group["rank"]):
+                self._galore(index, group, W)
+            else:
+                self._adamw(group, W)
 
     def _nonfinite(self, tensors: list[_Indexed]) -> list[str]:
         """Names of the tensors whose gradient is not finite, at the price of one sum each."""
@@ -273,21 +269,20 @@ class GaLoreAdamW(torch.optim.Optimizer):
         broken = [not bool(G.isfinite().all()) for G in grads]  # or the sum alone overflowed
         return [_name(*item) for item, bad in zip(tensors, broken, strict=True) if bad]
 
-    def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """torch's AdamW, with float32 states and arithmetic for weights of lower precision."""
-        for W in params:
-            if not self.state[W]:
-                self.state[W].update(_new_moments(torch.zeros_like(W, dtype=torch.float32)))
-        states = [self.state[W] for W in params]
-        copies = [W.float() for W in params]  # W itself where it is float32
+    def _adamw(self, group: dict[str, Any], W: Tensor) -> None:
+        """torch's AdamW, with float32 states and arithmetic for a weight of lower precision."""
+        state = self.state[W]
+        if not state:
+            state.update(_new_moments(torch.zeros_like(W, dtype=torch.float32)))
+        work = W.float()  # W itself where it is float32
         adamw(
-            copies,
-            [_gradient(W).float() for W in params],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            [work],
+            [_gradient(W).float()],
+            [state["exp_avg"]],
+            [state["exp_avg_sq"]],
             [],
-            [state["step"] for state in states],
-            foreach=False,  # one tensor at a time: no second copy of all moments on a GPU
+            [state["step"]],
+            foreach=False,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -296,9 +291,8 @@ class GaLoreAdamW(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
-        for W, copy in zip(params, copies, strict=True):
-            if copy is not W:
-                W.copy_(copy)
+        if work is not W:
+            W.copy_(work)
 
     def _galore(self, index: int, group: dict[str, Any], W: Tensor) -> None:
         """Algorithm 2 for one tensor."""
