@@ -24,8 +24,8 @@ find_python() {
     stop "this book needs Python 3.11 or newer and found $found; see https://www.python.org/downloads/"
 }
 
-# A .venv is made again where an earlier run did not get to its end, where the folder has moved
-# since (a .venv holds absolute paths), or where its Python is gone; else it is brought up to date.
+# A .venv is made again where its making did not get to its end, where the folder has moved since
+# (a .venv holds absolute paths), or where its Python is gone; else it is brought up to date.
 if [ -e .venv/.unfinished ] || { [ -e $stamp ] && ! grep -qF " $(pwd)" $stamp; } ||
     ! .venv/bin/python -c "$new_enough; import pip" 2>/dev/null; then
     find_python
@@ -37,10 +37,10 @@ if [ -e .venv/.unfinished ] || { [ -e $stamp ] && ! grep -qF " $(pwd)" $stamp; }
     "$python" -m venv .venv || stop "$python could not make .venv; the reason stands above"
 fi
 
-touch .venv/.unfinished
+rm -f $stamp
 echo "make: installing the packages of requirements.txt into .venv (some minutes the first time)"
 pip=".venv/bin/python -m pip --disable-pip-version-check install --quiet"
 $pip -r requirements.txt || stop "the packages could not be installed; the reason stands above"
 $pip --no-deps --no-build-isolation --editable . || stop "medsaga_lib could not be installed"
 echo "$wanted" >$stamp
-rm .venv/.unfinished
+rm -f .venv/.unfinished

@@ -102,6 +102,21 @@ def test_a_second_run_does_nothing_until_a_requirement_changes(machine):
     assert "-m venv" not in asked
 
 
+def test_an_update_that_fails_is_tried_again_in_place(machine):
+    machine.install("python3")
+    machine.run()
+    working = (machine.root / ".venv" / "bin" / "python").read_text()
+    (machine.root / "requirements.txt").write_text("one==1\n")
+    machine.install("python3", pip=1)
+    shutil.copy(machine.bin / "python3", machine.root / ".venv" / "bin" / "python")
+    assert machine.run()[0] == 1
+    (machine.root / ".venv" / "bin" / "python").write_text(working)
+    status, _, asked = machine.run()
+    assert status == 0
+    assert "install --quiet -r requirements.txt" in asked
+    assert "-m venv" not in asked
+
+
 def test_an_installation_that_fails_stops_and_is_made_anew(machine):
     machine.install("python3", pip=1)
     status, said, _ = machine.run()
