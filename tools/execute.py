@@ -56,15 +56,14 @@ def execute(root: Path, profile: str) -> dict[Path, Path]:
 
     Raises BookError with the notebook, the cell and the end of its traceback.
     """
-    data = data_folder()
-    done = targets(root, profile, data)
+    done = targets(root, profile, data_folder())
     waiting = {chapter: target for chapter, target in done.items() if not target.exists()}
     print(f"make: {len(done)} chapters, {len(waiting)} to execute, profile {profile}", flush=True)
     for file in inputs(root):
         book.copy(root / file, root / STAGE / file)
     (root / STAGE / "notebooks").mkdir(parents=True, exist_ok=True)
     (root / EXECUTED).mkdir(exist_ok=True)
-    in_own_processes(root, waiting, profile, data)
+    in_own_processes(root, waiting, profile)
     for old in set((root / EXECUTED).glob("*.ipynb")) - set(done.values()):
         old.unlink()
     over = [line for chapter, target in done.items() for line in over_budget(chapter, target)]
@@ -98,9 +97,8 @@ def inputs(root: Path) -> list[Path]:
     )
 
 
-def in_own_processes(root: Path, waiting: dict[Path, Path], profile: str, data: str) -> None:
+def in_own_processes(root: Path, waiting: dict[Path, Path], profile: str) -> None:
     """Runs this module on each chapter, a few at a time; the first failure ends all of them."""
-    environment = os.environ | KERNEL | ({"MEDSAGA_DATA": data} if data else {})
     queue = list(waiting.items())
     running: dict[subprocess.Popen[str], Path] = {}
     try:
@@ -112,7 +110,7 @@ def in_own_processes(root: Path, waiting: dict[Path, Path], profile: str, data: 
                     process = subprocess.Popen(
                         [*command, "--profile", profile],
                         cwd=root,
-                        env=environment,
+                        env=kernel_environment(),
                         stdout=subprocess.PIPE,
                         stderr=log,
                         text=True,
@@ -269,6 +267,12 @@ def over_budget(chapter: Path, target: Path) -> Iterator[str]:
     gigabytes = declared.gigabytes * BIGGER
     if took["gigabytes"] > gigabytes:
         yield f"{chapter}: needed {took['gigabytes']} GB; its budget allows {gigabytes:.2g}"
+
+
+def kernel_environment() -> dict[str, str]:
+    """The environment of a kernel: one thread, no progress bars, an absolute data folder."""
+    data = data_folder()
+    return {**os.environ, **KERNEL, **({"MEDSAGA_DATA": data} if data else {})}
 
 
 def data_folder() -> str:

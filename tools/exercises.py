@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from tools import book, pairs
-from tools.execute import HUNG
+from tools.execute import HUNG, kernel_environment
 
 
 def unsolved(notebook: NotebookNode) -> NotebookNode:
@@ -39,7 +39,7 @@ def unfailed(root: Path, chapter: Path) -> list[str]:
         allow_errors=True,
         resources={"metadata": {"path": str((root / chapter).parent)}},
     )
-    client.execute()
+    client.execute(env=kernel_environment())
     problems, count = [], 0
     for cell in book.code_cells(notebook):
         errors = [output for output in cell.outputs if output.output_type == "error"]
