@@ -144,7 +144,8 @@ from medsaga_lib.adapt import lora
 block = model.sam.image_encoder.blocks[0]
 print("before:", block.attn.qkv)
 lora.attach(model.sam.image_encoder, lora.LoRA(rank=4, targets=("q", "v")))
-print("after: ", [type(getattr(block.attn.qkv, name)).__name__ for name in "qkv"])
+for name in "qkv":
+    print(name, type(getattr(block.attn.qkv, name)).__module__)
 
 # %%
 with torch.no_grad():
