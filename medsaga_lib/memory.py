@@ -24,10 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.torch_version import TorchVersion
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from medsaga_lib.errors import UserError
 from medsaga_lib.optim.galore import STATE_BYTES, as_matrix, is_projected, projected_bytes
+
+PEAK_SINCE = "2.13"  # the oldest torch with which `peak_bytes` was held against MemTracker
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,15 @@ def peak_bytes(
     weights and states, which stay throughout. forward: computes the scalar loss; create the batch
     inside it, so that it counts. What single operators use inside themselves is not seen, nor what
     an allocator keeps in reserve. The other arguments are those of `ledger`; gradients are dropped.
+
+    Raises:
+        UserError: torch is older than 2.13, where freed fake tensors were seen to stay alive (2.6).
     """
+    if torch.__version__ < TorchVersion(PEAK_SINCE):
+        raise UserError(
+            f"The peak needs torch {PEAK_SINCE} or newer, and this is {torch.__version__}; "
+            "update torch, or use the ledger, which does not."
+        )
     groups = list(groups)
     ranks = {W: group.get("rank") for group in groups for W in group["params"]}
 

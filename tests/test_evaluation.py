@@ -42,7 +42,10 @@ def two_classes():
 
 def test_summary_is_the_mean_over_classes_of_the_means_over_cases(two_classes):
     summary = two_classes.summary()
-    assert set(summary) == {"dice", "hd95", "nsd", "empty", "classes", "cases"}
+    metrics = {"dice", "hd95", "nsd"}
+    intervals = {f"{metric}_interval" for metric in metrics}
+    assert set(summary) == metrics | intervals | {"empty", "classes", "cases"}
+    assert summary["dice_interval"] == list(two_classes.interval("dice"))
     # spleen (0.9 + 0.7) / 2, liver (0.5 + 0.1) / 2; the mean of all four would be the same 0.55,
     # so one case more of the spleen tells them apart.
     assert summary["dice"] == pytest.approx((0.8 + 0.3) / 2)

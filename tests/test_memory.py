@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.torch_version import TorchVersion
 from torch.utils.checkpoint import checkpoint
 
 from medsaga_lib.memory import (
+    PEAK_SINCE,
     Ledger,
     _Timeline,
     fake,
@@ -20,6 +22,10 @@ from medsaga_lib.memory import (
 )
 from medsaga_lib.optim.fused_backward import FusedGaLoreAdamW
 from medsaga_lib.optim.galore import GaLoreAdamW, GaLoreConfig, param_groups
+
+needs_peak = pytest.mark.skipif(
+    torch.__version__ < TorchVersion(PEAK_SINCE), reason=f"the peak needs torch {PEAK_SINCE}"
+)
 
 BLOCK_MATRICES = ("blocks.*.attn.qkv.weight", "blocks.*.attn.proj.weight", "blocks.*.mlp.*.weight")
 
@@ -276,6 +282,7 @@ def whole_sam(net, x):
     return masks.square().mean() + scores.mean()
 
 
+@needs_peak
 @pytest.mark.parametrize(
     ("build", "forward"),
     [
@@ -307,6 +314,7 @@ def test_peak_agrees_with_mem_tracker(build, forward):
     assert ours == pytest.approx(reference, rel=0.03)
 
 
+@needs_peak
 @pytest.mark.parametrize("rank", [None, 8])
 @pytest.mark.parametrize("kind", [GaLoreAdamW, FusedGaLoreAdamW])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -338,6 +346,7 @@ def test_peak_is_that_of_a_real_step(rank, kind, dtype, batch):
     assert all(W.grad is None for W in net.parameters())
 
 
+@needs_peak
 def test_per_layer_updates_lower_the_peak_where_gradients_dominate():
     with fake():
         net = nn.Sequential(*[nn.Linear(512, 512) for _ in range(6)])
