@@ -12,7 +12,6 @@ import argparse
 import csv
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -32,11 +31,13 @@ from torch.utils.data import DataLoader, Dataset
 from medsaga_lib.backbones.sam import SHAPES, build_sam, resize_positions
 from medsaga_lib.data.procedural import HELD_OUT, TRAINED, Scene, procedural_scene
 from medsaga_lib.errors import UserError
+from medsaga_lib.files import replacing
 from medsaga_lib.heads import decode_masks
 
 # Labels of prompt tokens, as in segment_anything's PromptEncoder
 PAD, NEGATIVE, POSITIVE, CORNER, OPPOSITE_CORNER = -1, 0, 1, 2, 3
 TRAIN_STREAM, PROMPT_STREAM, CLICK_STREAM, TEST_STREAM = range(4)  # keep random numbers apart
+READABLE = 0o644  # safetensors writes files that only their owner can read
 REDUCTION = 4  # input pixels along one side of a logit
 FOCAL_WEIGHT, DICE_WEIGHT, IOU_WEIGHT = 20.0, 1.0, 1.0  # SAM, appendix A
 FOCAL_GAMMA = 2.0  # Lin et al., arXiv 1708.02002
@@ -52,6 +53,7 @@ class Settings:
     size: int = 256  # pixels along one side
     pictures: int = 8  # in a step
     objects: int = 6  # prompted in each picture
+    corrections: int = 2  # clicks after the first prompt
     learning_rate: float = 1e-3
     warmup: int = 100  # steps
     weight_decay: float = 0.05
@@ -185,10 +187,10 @@ def mask_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
-    """IoU (...) of masks (..., h, w) with targets that may be any part of 1."""
-    predicted = (logits > 0).to(targets.dtype)
-    common = torch.minimum(predicted, targets).sum(dim=(-2, -1))
-    return common / torch.maximum(predicted, targets).sum(dim=(-2, -1)).clamp(min=1e-6)
+    """IoU (...) of masks (..., h, w) with the cells that their targets cover by more than half."""
+    predicted, truth = logits > 0, targets > 0.5
+    union = (predicted | truth).sum(dim=(-2, -1))
+    return (predicted & truth).sum(dim=(-2, -1)) / union.clamp(min=1)
 
 
 def promptable_loss(sam: Sam, batch: dict[str, Tensor], noise: Tensor) -> dict[str, Tensor]:
@@ -196,59 +198,56 @@ def promptable_loss(sam: Sam, batch: dict[str, Tensor], noise: Tensor) -> dict[s
 
     Args:
         batch: of `Pictures`.
-        noise: (2, N, h, w) in [0, 1), which decides the corrective clicks and the mask prompts.
+        noise: (corrections, 2, N, h, w) in [0, 1), decides the clicks and where masks are shown.
 
     Returns:
-        `loss` with gradient; without: `box` and `point`, the IoU after the first prompt (three
-        masks: the best), `click`, the IoU after the corrective click.
+        `loss` with gradient, the sum over the rounds; without: `box` and `point`, the IoU after
+        the first prompt (of three masks the best), `click`, the IoU after the last click.
     """
     encoder, picture, targets = sam.prompt_encoder, batch["picture"], batch["targets"]
+    coordinates, labels = batch["coordinates"], batch["labels"]
     pixels = (batch["images"].float() - sam.pixel_mean) / sam.pixel_std
     embeddings = sam.image_encoder(pixels)[picture]  # (N, C, h, w)
     position, no_mask = encoder.get_dense_pe(), encoder.no_mask_embed.weight[:, :, None, None]
-    is_point = batch["labels"][:, 0] == POSITIVE
 
     # First prompt: a box asks for the single mask, a point for the best of three
-    sparse = embed_prompts(encoder, batch["coordinates"], batch["labels"])
-    dense = no_mask.expand_as(embeddings)
-    logits, scores = decode_masks(sam.mask_decoder, embeddings, position, sparse, dense)
-    each = mask_losses(logits, targets[:, None].expand_as(logits))  # (N, 4)
-    is_single = torch.arange(each.shape[1], device=each.device)[None] == 0
-    barred = is_single == is_point[:, None]
-    best = each.masked_fill(barred, math.inf).argmin(dim=1, keepdim=True)
-    first, iou_loss, iou = _chosen(each, scores, logits, targets, best)
-
-    # Corrective click; half of the prompts come with the mask so far
-    shown = logits.detach()[torch.arange(len(best), device=best.device), best[:, 0]]
-    click, label = corrective_click(shown, targets, noise[0])
-    coordinates = torch.cat([click, batch["coordinates"]], dim=1)
-    labels = torch.cat([label, batch["labels"]], dim=1)
-    with_mask = noise[1, :, :1, :1, None] < 0.5
-    dense = torch.where(with_mask, encoder.mask_downscaling(shown[:, None]), no_mask)
+    is_point = labels[:, 0] == POSITIVE
     sparse = embed_prompts(encoder, coordinates, labels)
-    logits, scores = decode_masks(sam.mask_decoder, embeddings, position, sparse, dense)
-    each = mask_losses(logits[:, :1], targets[:, None])
-    second, second_iou_loss, second_iou = _chosen(
-        each, scores, logits, targets, torch.zeros_like(best)
-    )
+    dense = no_mask.expand_as(embeddings)
+    answer = decode_masks(sam.mask_decoder, embeddings, position, sparse, dense)
+    loss, iou, shown = _best_mask(*answer, targets, is_point)
+    parts = {"box": iou[~is_point].nanmean(), "point": iou[is_point].nanmean()}
 
-    loss = first + second + IOU_WEIGHT * (iou_loss + second_iou_loss)
-    return {
-        "loss": loss,
-        "box": iou[~is_point].nanmean(),
-        "point": iou[is_point].mean(),
-        "click": second_iou.mean(),
-    }
+    # Corrective clicks ask for the single mask; half of the prompts come with the mask so far
+    for of_click, of_mask in noise:
+        click, label = corrective_click(shown, targets, of_click)
+        coordinates = torch.cat([click, coordinates], dim=1)
+        labels = torch.cat([label, labels], dim=1)
+        sparse = embed_prompts(encoder, coordinates, labels)
+        with_mask = of_mask[:, None, :1, :1] < 0.5
+        dense = torch.where(with_mask, encoder.mask_downscaling(shown[:, None]), no_mask)
+        answer = decode_masks(sam.mask_decoder, embeddings, position, sparse, dense)
+        more, iou, shown = _best_mask(*answer, targets, torch.zeros_like(is_point))
+        loss = loss + more
+    return {"loss": loss, **parts, "click": iou.mean()}
 
 
-def _chosen(
-    losses: Tensor, scores: Tensor, logits: Tensor, targets: Tensor, which: Tensor
+def _best_mask(
+    logits: Tensor, scores: Tensor, targets: Tensor, is_ambiguous: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mask loss and error of the IoU head (scalars) and IoU (N,) of mask `which` (N, 1)."""
-    mask = logits.detach()[torch.arange(len(which), device=which.device), which[:, 0]]
+    """The loss (scalar), the IoU (N,) and the logits (N, h, w), without gradient, of one mask each.
+
+    The mask is token 0's or, for ambiguous prompts (N,), the one of the others with the least loss.
+    """
+    losses = mask_losses(logits, targets[:, None].expand_as(logits))  # (N, T)
+    is_single = torch.arange(losses.shape[1], device=losses.device)[None] == 0
+    losses = losses.masked_fill(is_single == is_ambiguous[:, None], math.inf)
+    least, best = losses.min(dim=1)
+    prompts = torch.arange(len(best), device=best.device)
+    mask = logits.detach()[prompts, best]
     iou = mask_iou(mask, targets)
-    score = scores.gather(1, which)[:, 0].float()
-    return losses.gather(1, which).mean(), functional.mse_loss(score, iou), iou
+    score_loss = functional.mse_loss(scores[prompts, best].float(), iou)
+    return least.mean() + IOU_WEIGHT * score_loss, iou, mask
 
 
 # --- Training ---
@@ -279,7 +278,8 @@ class Run:
         """One step on a batch of `Pictures`; returns the parts of its loss."""
         batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
         random = np.random.default_rng((CLICK_STREAM, self.settings.seed, self.step))
-        noise = random.random((2, *batch["targets"].shape), np.float32)
+        shape = self.settings.corrections, 2, *batch["targets"].shape
+        noise = random.random(shape, np.float32)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         precision = torch.autocast(self.device, torch.bfloat16) if bf16 else nullcontext()
@@ -355,10 +355,9 @@ def _decay_groups(sam: Sam, weight_decay: float) -> list[dict]:
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     """A safetensors file that replaces an older one only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
+        temporary.chmod(READABLE)
 
 
 # --- Evaluation ---
@@ -503,13 +502,10 @@ class Curve:
     def add(self, row: dict) -> None:
         """Writes the file again with one more row; unknown columns stay empty."""
         self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(self.path.name + ".part")
-        with temporary.open("w", newline="") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(temporary, self.path)
 
     @property
     def minutes(self) -> float:
