@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--backbone", default="pocket")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--size", type=int)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
     options = parser.parse_args()
     grid = itertools.product(options.recipes, options.weights, options.shots, options.seeds)
@@ -55,6 +56,8 @@ def record(options: argparse.Namespace, recipe: str, weights: str, shots: int, s
     train += f" --backbone {options.backbone} --weights {weights}"
     if options.steps:
         train += f" --steps {options.steps}"
+    if options.size:
+        train += f" --size {options.size}"
     done = medsaga(f"{train} --out {shlex.quote(str(out))}")
     scores = medsaga(f"evaluate {shlex.quote(str(out))} --data {options.data}")
     return {
