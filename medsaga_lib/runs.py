@@ -98,6 +98,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             save_file(tensors, temporary, metadata={"step": str(checkpoint.step)})
         except SafetensorError as error:  # its own wrapping of "no space left" and the like
             raise OSError(str(error)) from error
+        temporary.chmod(0o644)  # safetensors lets only the owner read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
 

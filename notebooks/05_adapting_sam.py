@@ -297,11 +297,13 @@ for name, predictor in predictors.items():
 # As long as the two overlap this much, nobody has won.
 
 # %% [markdown]
-# ## The real thing: full size, 8 and 32 shots, with and without pretraining
+# ## Longer runs: 8 and 32 shots, with and without pretraining
 #
-# Longer runs are made once by a command, recorded with their provenance, and read here.
-# The same two recipes, 256-pixel pictures, on the real chest X-rays; each of them also from random weights,
-# so that one sees what pretraining gives.
+# What takes longer than a chapter may is run once by a command, recorded with its provenance, and read here:
+# the same two recipes for 200 steps on the real chest X-rays; each of them also from random weights,
+# so that one sees what pretraining gives. For SAMed, random weights mean that LoRA adapts a frozen encoder that knows nothing.
+#
+# > **Predict.** How much does the pocket SAM's pretraining buy at 8 shots?
 
 # %%
 import json
