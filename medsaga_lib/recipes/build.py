@@ -57,9 +57,9 @@ def build_optimizer(recipe: Recipe, model: ClassTokens, seed: int = 0) -> torch.
         groups = param_groups(
             model.sam.image_encoder, config, lr=how.lr, weight_decay=recipe.weight_decay
         )
-        groups.append({"params": rest, **dense})
+        groups.append({"params": list(rest.values()), "names": list(rest), **dense})
         return GaLoreAdamW(groups, betas=recipe.betas)
-    return torch.optim.AdamW([{"params": encoder + rest, **dense}], betas=recipe.betas)
+    return torch.optim.AdamW([{"params": [*encoder, *rest.values()], **dense}], betas=recipe.betas)
 
 
 def galore_config(how: GaLore, image_encoder: ImageEncoderViT, seed: int = 0) -> GaLoreConfig:
@@ -81,12 +81,11 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _encoder_and_rest(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    encoder: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, parameter in trainable(model).items():
-        (encoder if name.startswith("sam.image_encoder.") else rest).append(parameter)
-    return encoder, rest
+def _encoder_and_rest(model: nn.Module) -> tuple[list[nn.Parameter], dict[str, nn.Parameter]]:
+    """What trains in the image encoder, and what trains outside it by name."""
+    parts = trainable(model)
+    rest = {name: p for name, p in parts.items() if not name.startswith("sam.image_encoder.")}
+    return [p for name, p in parts.items() if name not in rest], rest
 
 
 class Count(NamedTuple):
