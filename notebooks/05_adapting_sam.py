@@ -345,11 +345,23 @@ display.show(
 #
 # More labels help less than one would think, and between the two recipes the intervals overlap: with one seed each, that is no difference.
 #
-# And pretraining, the reason why one starts from SAM at all, *hurts* here. The networks that begin with random numbers end better, in the training loss as well.
-# This is the pocket SAM's fault, not SAM's. Its first weights saw 18,000 drawn pictures in 42 minutes; with a box as prompt they are still worse than an ellipse drawn into the box,
-# as their model card, `medsaga_lib/backbones/pocket.md`, says.
-# A network that has learned to fill boxes and not to look has to unlearn that first. Pretraining is not good in itself; it is as good as what was learned.
-# The table will be made again, by the same command, when longer pretrained weights replace these.
+# And pretraining, the reason why one starts from SAM at all, *hurts* here. The networks that begin with random numbers end better.
+# One can see why without training anything: ask how much the embedding changes from one X-ray to the next.
+
+# %%
+eight = torch.stack([held_out[i]["image"] for i in range(8)])
+torch.manual_seed(seed)
+for start, weights in (("pretrained", state), ("random", build_sam(backbone, size).state_dict())):
+    sam.load_state_dict(weights)
+    with torch.no_grad():
+        found = sam.image_encoder((eight * 255 - sam.pixel_mean) / sam.pixel_std)
+    print(f"{start:10} spread between X-rays {found.std(0).mean():.2f} of {found.std():.2f}")
+
+# %% [markdown]
+# The pretrained pocket encoder gives nearly the same embedding whatever it is shown. That is the pocket SAM's fault, not SAM's: its first weights saw 18,000 drawn pictures in 42 minutes,
+# and with a box as prompt they are still worse than an ellipse drawn into the box (their model card, `medsaga_lib/backbones/pocket.md`, has the numbers).
+# It has learned to fill boxes, and hardly to look, and has to unlearn that first. Pretraining is not good in itself; it is as good as what was learned.
+# The table will be made again, by the same command, when better weights replace these.
 #
 # ## Exercises
 #
