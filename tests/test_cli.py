@@ -1,7 +1,6 @@
 """What a user types: results as JSON, and one sentence with exit code 2 for what they can mend."""
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -323,11 +322,10 @@ def test_interrupted_by_the_keyboard(phantoms, tmp_path):
     assert not [p for p in out.iterdir() if p.name.endswith(".tmp")]
 
 
-def test_a_fault_of_ours_exits_with_1_and_its_traceback(monkeypatch):
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
     def fault():
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(cli, "app", fault)
     with pytest.raises(ZeroDivisionError):
         cli.main()
-    assert os.environ.get("PATH")

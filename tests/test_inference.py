@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from medsaga_lib import training
-from medsaga_lib.backbones import weights
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.images import Picture, read_image
 from medsaga_lib.errors import UserError
@@ -163,4 +162,3 @@ def test_other_backbone_weights_than_those_of_the_run_are_noticed(run, tmp_path,
     monkeypatch.setattr("medsaga_lib.inference.fetch", lambda name: tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"run\.json was made on other pocket weights"):
         load_run(tmp_path)
-    assert weights.CHECKPOINTS["pocket"].url is None
