@@ -1,10 +1,11 @@
-"""The command line: `medsaga methods | weights | data | train | evaluate | predict`.
+"""The command line: `medsaga methods | memory | weights | data | train | evaluate | predict`.
 
 Exit code 0: fine; 2: the user can mend it, one sentence says how; 1: a fault of ours, with its
 traceback; 130: interrupted. `--json` prints one JSON document for machines.
 """
 
 import json
+import re
 import sys
 from dataclasses import asdict, replace
 from enum import StrEnum
@@ -50,8 +51,17 @@ class Split(StrEnum):
     test = "test"
 
 
+class AttentionKind(StrEnum):
+    """How the image encoder attends."""
+
+    fused = "fused"
+    original = "original"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Backbone = Annotated[str, typer.Option(help="pocket, vit_b or medsam.")]
+Checkpointing = Annotated[bool, typer.Option(help="Less memory, more time.")]
+PerLayer = Annotated[bool, typer.Option(help="Update inside the backward pass: fewer gradients.")]
 Data = Annotated[str, typer.Option(help="Folder, a name below $MEDSAGA_DATA, or phantom_cxr.")]
 
 
@@ -86,6 +96,61 @@ def methods(
         for c in counts
     ]
     _print_table(("method", "trainable", "total", "states, MiB", "source"), rows)
+
+
+@app.command()
+def memory(
+    recipes: Annotated[list[str] | None, typer.Argument(help="Default: every method.")] = None,
+    backbone: Backbone = "vit_b",
+    batch: Annotated[int, typer.Option(min=1, help="Images in one pass.")] = 12,
+    size: Annotated[int | None, typer.Option(help="Pixels along one side.")] = None,
+    classes: Annotated[int, typer.Option(min=1, help="Foreground classes.")] = 8,
+    precision: Precision = Precision.fp32,
+    checkpointing: Checkpointing = False,
+    per_layer: PerLayer = False,
+    attention: Annotated[AttentionKind, typer.Option(help="original: keeps every map.")] = (
+        AttentionKind.fused
+    ),
+    peak: Annotated[bool, typer.Option(help="Also the peak; a few seconds a method.")] = False,
+    fit: Annotated[str | None, typer.Option(help="Largest batch in this memory, as 16GiB.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Where the memory of a training step goes, predicted without a GPU."""
+    from medsaga_lib.backbones.sam import input_size
+    from medsaga_lib.recipes import RECIPES, get_recipe
+    from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak
+
+    plan = Plan(
+        backbone=backbone,
+        batch=batch,
+        size=input_size(backbone, size),
+        classes=classes,
+        checkpointing=checkpointing,
+        per_layer=per_layer,
+        precision=precision.value,
+        attention=attention.value,
+    )
+    limit = None if fit is None else parse_bytes(fit)
+    records: list[dict[str, Any]] = []
+    for recipe in [get_recipe(name) for name in recipes] if recipes else RECIPES.values():
+        entry = predict_ledger(recipe, plan)
+        record: dict[str, Any] = {"recipe": recipe.name, **asdict(entry), "sum": entry.sum}
+        if peak:
+            record["peak"] = predict_peak(recipe, plan)
+        if limit is not None:
+            record["largest_batch"] = largest_batch(recipe, plan, limit)
+        records.append(record)
+    if as_json:
+        return _print_json({"plan": asdict(plan), "bytes": records})
+    how = ["checkpointing"] * checkpointing + ["per-layer updates"] * per_layer
+    how = [precision.value, f"{attention.value} attention", *how]
+    print(f"{backbone}, {plan.size} px, batch {batch}, {classes} classes, {', '.join(how)}; MiB\n")
+    counts = ("recipe", "largest_batch")
+    header = list(records[0])
+    rows = [tuple(r[k] if k in counts else f"{r[k] / 2**20:,.0f}" for k in header) for r in records]
+    _print_table(tuple(key.replace("_", " ") for key in header), rows)
+    if limit is not None:
+        print(f"\nlargest batch: its predicted peak is within {fit}; leave room for the driver")
 
 
 @weights_app.command("list")
@@ -189,7 +254,8 @@ def train(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     precision: Precision = Precision.fp32,
     accumulate: Annotated[int, typer.Option(min=1, help="Passes that make up a batch.")] = 1,
-    checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
+    checkpointing: Checkpointing = False,
+    per_layer: PerLayer = False,
     as_json: Json = False,
 ) -> None:
     """Train a recipe on a few labelled images; the same command goes on after a stop."""
@@ -215,6 +281,7 @@ def train(
         precision=precision.value,
         accumulate=accumulate,
         checkpointing=checkpointing,
+        per_layer=per_layer,
         progress=not as_json,
     )
     last = result.log[-1]
@@ -279,6 +346,17 @@ def predict(
             print(record["labels"])
     if as_json:
         _print_json(records)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of "16GiB", "512 MiB" or "16GB"; UserError for anything else."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]i?B)\s*", text)
+    units = {"K": 1, "M": 2, "G": 3, "T": 4}
+    try:
+        number, unit = match.groups()  # type: ignore[union-attr]
+        return int(float(number) * (1024 if "i" in unit else 1000) ** units[unit[0]])
+    except (AttributeError, ValueError) as error:
+        raise UserError(f"{text!r} is no amount of memory; write for example 16GiB.") from error
 
 
 def _with_interval(record: dict[str, Any], metric: str, digits: int) -> str:

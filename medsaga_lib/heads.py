@@ -10,7 +10,7 @@ import torch
 from segment_anything.modeling import MaskDecoder, Sam
 from torch import nn
 
-from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.backbones.sam import Attention, build_sam
 
 Start = Literal["copied", "random"]
 
@@ -86,7 +86,12 @@ class ClassTokens(nn.Module):
 
 
 def class_tokens(
-    name: str, state: dict | None, size: int, classes: int, start: Start
+    name: str,
+    state: dict | None,
+    size: int,
+    classes: int,
+    start: Start,
+    attention: Attention = "fused",
 ) -> ClassTokens:
     """Builds the head on a backbone.
 
@@ -97,10 +102,11 @@ def class_tokens(
         classes: foreground classes K.
         start: "copied" gives every class a copy of SAM's single-mask token and hypernetwork;
             "random" leaves tokens, hypernetworks and IoU head as they were drawn (SAMed's code).
+        attention: as in `build_sam`.
 
     Everything random is drawn from torch's global generator: seed it, or fork it, around the call.
     """
-    sam = build_sam(name, size, mask_tokens=classes)
+    sam = build_sam(name, size, classes, attention)
     if state is not None:
         own = sam.state_dict()
         pretrained = {k: v for k, v in state.items() if not k.startswith(_PER_CLASS)}

@@ -36,6 +36,7 @@ class Settings:
     precision: str  # fp32 | bf16
     accumulate: int  # passes that make up a batch
     checkpointing: bool  # recompute the blocks' activations instead of keeping them
+    per_layer: bool = False  # updates inside the backward pass
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from medsaga_lib.files import replacing
 from medsaga_lib.heads import ClassTokens
 from medsaga_lib.losses import cross_entropy_dice
 from medsaga_lib.optim.schedule import scaled_warmup, warmup_polynomial
-from medsaga_lib.recipes.build import Weights, build_model, build_optimizer, trainable
+from medsaga_lib.recipes.build import KEPT, Weights, build_model, build_optimizer, trainable
 from medsaga_lib.recipes.recipe import Recipe
 from medsaga_lib.runs import (
     LOG_FILE,
@@ -67,6 +67,7 @@ def train(
     precision: str = "fp32",
     accumulate: int = 1,
     checkpointing: bool = False,
+    per_layer: bool = False,
     validations: int = 4,
     progress: bool = True,
     stop_after: int | None = None,
@@ -85,6 +86,7 @@ def train(
         precision: fp32 or bf16 (autocast; weights and states stay fp32).
         accumulate: passes that make up a batch; Dice is then summed over each pass's images only.
         checkpointing: recompute each block in the backward pass: less memory, a third more time.
+        per_layer: update each tensor inside the backward pass and free its gradient there.
         validations: how often the validation Dice is taken; it never changes the weights.
         progress: show a bar.
         stop_after: stop early at this step, as a kill would; for showing that resuming is exact.
@@ -99,6 +101,8 @@ def train(
             f"A batch of {recipe.batch} cannot be made of {accumulate} equal passes; "
             "choose an --accumulate that divides it."
         )
+    if per_layer and accumulate > 1:
+        raise UserError("Per-layer updates cannot wait for several passes; use --accumulate 1.")
     labels = dataset.require_labels()
     settings = Settings(
         recipe=recipe.name,
@@ -113,12 +117,13 @@ def train(
         precision=precision,
         accumulate=accumulate,
         checkpointing=checkpointing,
+        per_layer=per_layer,
     )
     train_set = choose_shots(dataset, shots, settings.size, seed)
     model = build_model(recipe, backbone, settings.size, len(labels), weights, seed)
-    optimizer = build_optimizer(recipe, model, seed)
+    optimizer = build_optimizer(recipe, model, seed, per_layer)
     if checkpointing:
-        recompute_blocks(model.sam.image_encoder)
+        recompute_blocks(model.sam.image_encoder, KEPT[precision])
 
     start, rows = 0, []
     if out is not None:

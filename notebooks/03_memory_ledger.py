@@ -154,22 +154,20 @@ for count in (1, 2, 4, 8):
 # First the test: prediction against measurement, for the step above.
 
 # %%
-from medsaga_lib.recipes.build import predict_ledger
+from medsaga_lib.recipes.predict import Plan, predict_ledger
 
-predicted = predict_ledger(full, "pocket", batch=1, size=256, classes=len(dataset.labels))
+predicted = predict_ledger(full, Plan("pocket", batch=1, size=256, classes=len(dataset.labels)))
 print(f"predicted {predicted.activations:,} bytes, measured {for_one:,}")
 print(f"difference {abs(predicted.activations - for_one) / for_one:.3%}")
 
 # %% [markdown]
-# Now the network that nobody can train while reading: SAM's ViT-B, 512 pixels, the paper's batch of 12, eight organs.
+# Now the network that nobody can train while reading: SAM's ViT-B, 512 pixels, the paper's batch of 12, eight organs, with SAM's own code for attention.
 #
 # > **Predict.** GaLore shrinks AdamW's states to a seventh. How much smaller does the whole bar get?
 
 # %%
-ledgers = {
-    name: predict_ledger(recipe, "vit_b", batch=12, size=512, classes=8)
-    for name, recipe in recipes.items()
-}
+plan = Plan("vit_b", batch=12, size=512, classes=8, attention="original")
+ledgers = {name: predict_ledger(recipe, plan) for name, recipe in recipes.items()}
 for name, entry in ledgers.items():
     print(f"{name:16} states {entry.states / 2**20:6.0f} MiB, sum {entry.sum / 2**30:6.2f} GiB")
 
@@ -194,20 +192,54 @@ print(f"GaLore saves {saving:.1%} of the sum")
 #
 # This sum is not yet a *peak*: temporaries come on top, and not all four rows are at their largest at the same moment. It is a lower bound that already tells the methods apart.
 #
-# ## Change one thing: throw activations away
+# ## Change one thing: do not keep the maps
+#
+# Which activations? SAM's attention computes, for each pair of tokens, how much one looks at the other, and keeps that map for the backward pass.
+# At 512 pixels the four blocks that see the whole picture have 32 x 32 = 1024 tokens: a million pairs, for each of 12 heads, for each picture.
+#
+# > **Predict.** How many GiB are the maps of those four blocks, at batch 12?
+
+# %%
+pairs = (32 * 32) ** 2
+print(f"{4 * 12 * 12 * pairs * 4 / 2**30:.2f} GiB")  # blocks, heads, pictures, bytes
+
+# %% [markdown]
+# The map need not be kept. A *fused* kernel goes through it in small tiles and forgets them; the backward pass makes the tiles again.
+# SAM's attention does not fit into such a kernel as it stands, because it adds a number to each pair that depends on how far apart the two are.
+# This library moves that number into the vectors that are compared (`backbones/attention.py`), and then it fits. The result is the same:
+
+# %%
+from medsaga_lib.backbones.sam import build_sam
+
+encoders = [build_sam("pocket", attention=kind).image_encoder for kind in ("original", "fused")]
+encoders[1].load_state_dict(encoders[0].state_dict())
+with torch.no_grad():
+    picture = samples[0]["image"][None] * 2 - 1
+    difference = encoders[0](picture) - encoders[1](picture)
+print(f"largest difference {difference.abs().max():.0e}")
+
+# %%
+plan = replace(plan, attention="fused")
+without_maps = {name: predict_ledger(recipe, plan) for name, recipe in recipes.items()}
+for name, entry in without_maps.items():
+    print(f"{name:16} {ledgers[name].sum / 2**30:5.2f} -> {entry.sum / 2**30:5.2f} GiB")
+
+# %% [markdown]
+# A third of every bar is gone and nothing else has changed: not the result, not the method. The windows' maps went with the others.
+# It is this library's default; `attention="original"` is there to compare.
+#
+# ## Change another: throw activations away
 #
 # *Checkpointing* keeps only the input of each block and computes the block again during the backward pass: about a third more time, for a fraction of the activations.
 
 # %%
-lean = {
-    f"{name}, checkpointed": predict_ledger(r, "vit_b", 12, 512, 8, checkpointing=True)
-    for name, r in recipes.items()
-}
+plan = replace(plan, checkpointing=True)
+lean = {f"{name}, checkpointed": predict_ledger(r, plan) for name, r in recipes.items()}
 bars = {name: {part: getattr(entry, part) for part in PARTS} for name, entry in lean.items()}
 display.show(
     display.bar_ledger(bars, alt="Ledgers.", title="the same with checkpointing"),
-    alt="With checkpointing the three bars shrink to a sixth or less; states are now a third of the "
-    "bar of full fine-tuning, and GaLore's bar is clearly shorter.",
+    alt="With checkpointing the three bars shrink to a quarter or less; states are now a third of "
+    "the bar of full fine-tuning, and GaLore's bar is clearly shorter.",
 )
 
 # %%
@@ -216,7 +248,7 @@ print(f"now GaLore saves {saving:.0%} of the sum")
 
 # %% [markdown]
 # With the activations out of the way the optimizer matters, and GaLore's saving shows. The order of the advice is therefore:
-# activations first (checkpointing, smaller batch, smaller picture), then states.
+# activations first (fused attention, checkpointing, smaller batch, smaller picture), then states.
 #
 # ## "66 % less memory"
 #
@@ -224,8 +256,9 @@ print(f"now GaLore saves {saving:.0%} of the sum")
 # One way to get there: leave the activations out, and let GaLore update each layer inside the backward pass, so that only one gradient exists at a time, while AdamW keeps them all.
 
 # %%
-without = predict_ledger(medsaga, "vit_b", 1, 512, 8, per_layer=True)
-dense = predict_ledger(full, "vit_b", 1, 512, 8)
+one = Plan("vit_b", batch=1, size=512, classes=8)
+without = predict_ledger(medsaga, replace(one, per_layer=True))
+dense = predict_ledger(full, one)
 ours = without.weights + without.gradients + without.states
 theirs = dense.weights + dense.gradients + dense.states
 print(f"{ours / 2**20:.0f} MiB against {theirs / 2**20:.0f} MiB: {1 - ours / theirs:.0%} less")
@@ -249,7 +282,6 @@ moments = None
 moments = 2 * 4 * 93_735_472
 
 # %% tags=["exercise-check"]
-from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.memory import state_bytes
 
 with torch.device("meta"):  # shapes without memory
@@ -267,20 +299,20 @@ largest_batch = None
 
 # %% cellView="form" tags=["solution"]
 # @title Solution
-one = predict_ledger(full, "vit_b", batch=1, size=512, classes=8)
-fixed = one.weights + one.gradients + one.states
-largest_batch = (13 * 2**30 - fixed) // one.activations
+entry = predict_ledger(full, one)
+fixed = entry.weights + entry.gradients + entry.states
+largest_batch = (13 * 2**30 - fixed) // entry.activations
 
 # %% tags=["exercise-check"]
 assert largest_batch, "there is no answer yet"
 fits, does_not = (
-    predict_ledger(full, "vit_b", largest_batch + more, 512, 8).sum for more in (0, 1)
+    predict_ledger(full, replace(one, batch=largest_batch + more)).sum for more in (0, 1)
 )
 assert fits <= 13 * 2**30 < does_not, f"{largest_batch} is not the largest batch that fits"
 
 # %% [markdown]
 # ### Exercise 3 (hard, 10 minutes)
-# Halve the side of the picture, from 512 to 256 pixels: a quarter of the tokens. By which factor do the activations of full fine-tuning fall at batch 1? Guess first, then put the predicted factor into `factor`. Why is it not 4?
+# Halve the side of the picture, from 512 to 256 pixels: a quarter of the tokens. By which factor do the activations of full fine-tuning fall at batch 1, with the original attention? Guess first, then put the predicted factor into `factor`. Why is it not 4?
 #
 # <details><summary>Why</summary>
 #
@@ -293,12 +325,16 @@ factor = None
 
 # %% cellView="form" tags=["solution"]
 # @title Solution
-large, small = (predict_ledger(full, "vit_b", 1, side, 8).activations for side in (512, 256))
+original = replace(one, attention="original")
+large, small = (
+    predict_ledger(full, replace(original, size=side)).activations for side in (512, 256)
+)
 factor = large / small
 
 # %% tags=["exercise-check"]
 assert factor, "there is no answer yet"
-halves = [predict_ledger(full, "vit_b", 1, side, 8).activations for side in (512, 256)]
+plans = [Plan("vit_b", 1, side, 8, attention="original") for side in (512, 256)]
+halves = [predict_ledger(full, plan).activations for plan in plans]
 assert abs(factor - halves[0] / halves[1]) < 0.05, f"{factor:.2f} is off: keep batch 1, 8 classes"
 
 # %% [markdown]
@@ -306,5 +342,5 @@ assert abs(factor - halves[0] / halves[1]) < 0.05, f"{factor:.2f} is off: keep b
 #
 # - A step keeps weights, gradients, states and activations; the first three follow from counting parameters.
 # - Activations grow with the batch and the picture; at the papers' batch of 12 they are nine tenths of it.
-# - GaLore saves states, LoRA saves states, gradients and some activations, checkpointing saves activations.
+# - GaLore saves states, LoRA saves states, gradients and some activations; fused attention and checkpointing save activations.
 # - Predict on fake tensors before you rent the card; [chapter 5](05_adapting_sam.ipynb) trains what this chapter counted.

@@ -60,6 +60,35 @@ def test_train_reports_what_it_did(trained):
     assert {p.name for p in out.iterdir()} == {"run.json", "log.csv", CHECKPOINT_FILE}
 
 
+def test_memory_prints_what_the_library_predicts(medsaga):
+    from medsaga_lib.recipes import RECIPES
+    from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak
+
+    words = ("memory", "samed", "--backbone", "pocket", "--size", 64, "--batch", 2, "--classes", 2)
+    code, text, _ = medsaga(*words, "--checkpointing", "--peak", "--fit", "100MiB", "--json")
+    assert code == 0
+    (record,) = json.loads(text)["bytes"]
+    plan = Plan("pocket", 2, 64, 2, checkpointing=True)
+    assert record["sum"] == predict_ledger(RECIPES["samed"], plan).sum
+    assert record["peak"] == predict_peak(RECIPES["samed"], plan)
+    assert record["largest_batch"] == largest_batch(RECIPES["samed"], plan, 100 * 2**20)
+    code, text, _ = medsaga(*words)
+    assert code == 0
+    assert "pocket, 64 px, batch 2, 2 classes, fp32, fused attention; MiB" in text
+    sum_ = predict_ledger(RECIPES["samed"], Plan("pocket", 2, 64, 2)).sum
+    assert f"{sum_ / 2**20:,.0f}" in text.split("\n")[3]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("16GiB", 16 * 2**30), ("1.5 GB", 1_500_000_000), ("512 MiB", 2**29), ("8 KB", 8000)],
+)
+def test_amounts_of_memory(text, expected):
+    from medsaga_lib.cli import parse_bytes
+
+    assert parse_bytes(text) == expected
+
+
 def test_evaluate_and_predict_follow(trained, phantoms, tmp_path, medsaga):
     out, _ = trained
     code, text, _ = medsaga("evaluate", out, "--data", phantoms, "--out", tmp_path / "e", "--json")
@@ -210,6 +239,9 @@ def assert_one_sentence(error, says):
         (("weights", "fetch", "vit_z"), "pocket, vit_b, medsam"),
         (("evaluate", "no/run", "--data", "phantom_cxr"), "no/run is no run"),
         (("predict", "no/run", "a.png", "--out", "x"), "no/run is no run"),
+        (("memory", "samed", "--fit", "much"), "'much' is no amount of memory"),
+        (("memory", "samed", "--size", 100), "multiple of 16"),
+        (("memory", "no_such"), "no_such"),
         (("methods", "--size", "500"), "multiple of 16"),
     ],
 )

@@ -131,6 +131,27 @@ def test_recomputing_blocks_gives_the_same_weights(dataset):
         torch.testing.assert_close(less[key], plain[key], atol=1e-5, rtol=1e-4)
 
 
+def test_recomputing_from_rounded_inputs_is_no_rougher_than_bf16_itself(dataset):
+    recipe = recipe_of("samed", steps=3)
+    exact = training.train(recipe, dataset, 4, **SMALL).log[-1]["loss"]
+    rough = training.train(recipe, dataset, 4, precision="bf16", **SMALL).log[-1]["loss"]
+    both = training.train(recipe, dataset, 4, precision="bf16", checkpointing=True, **SMALL)
+    assert both.log[-1]["loss"] == pytest.approx(exact, rel=max(0.01, 2 * abs(rough / exact - 1)))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_per_layer_updates_give_the_same_weights(name, dataset):
+    recipe = recipe_of(name, steps=3)
+    plain = training.train(recipe, dataset, 4, **SMALL).model.state_dict()
+    fused = training.train(recipe, dataset, 4, per_layer=True, **SMALL).model.state_dict()
+    assert equal(plain, fused)
+
+
+def test_per_layer_updates_cannot_wait_for_several_passes(dataset):
+    with pytest.raises(UserError, match="--accumulate 1"):
+        training.train(recipe_of("samed"), dataset, 4, per_layer=True, accumulate=3, **SMALL)
+
+
 def test_accumulated_passes_add_up(dataset):
     """With cross-entropy alone, which is a mean over images, passes give the batch's gradient."""
     recipe = recipe_of("samed", steps=2, batch=4, ce_weight=1.0, dice_weight=0.0)

@@ -1,7 +1,9 @@
 """SAM built from segment_anything's own modules, at any input size that is a multiple of 16."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +17,10 @@ from segment_anything.modeling import (
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from medsaga_lib.backbones.attention import fuse_attention
 from medsaga_lib.errors import UserError
 
+Attention = Literal["fused", "original"]
 PATCH = 16  # pixels along one side of a token, in every SAM
 MASK_TOKENS = 3  # SAM's masks for an ambiguous prompt, besides the single one
 
@@ -57,7 +61,12 @@ POCKET = Shape(
 SHAPES = {"pocket": POCKET, "vit_b": VIT_B, "medsam": VIT_B}
 
 
-def build_sam(name: str, size: int | None = None, mask_tokens: int = MASK_TOKENS) -> Sam:
+def build_sam(
+    name: str,
+    size: int | None = None,
+    mask_tokens: int = MASK_TOKENS,
+    attention: Attention = "fused",
+) -> Sam:
     """A SAM with random weights.
 
     Args:
@@ -65,6 +74,8 @@ def build_sam(name: str, size: int | None = None, mask_tokens: int = MASK_TOKENS
         size: pixels along one side of the square input, a multiple of 16; default: the
             checkpoint's own (256 for pocket, 1024 for the others).
         mask_tokens: masks besides token 0; K for a head with K foreground classes.
+        attention: of the image encoder; "original" is segment_anything's, which keeps every
+            attention map for the backward pass, "fused" computes the same without.
 
     Returns:
         segment_anything's `Sam`, in training mode, float32.
@@ -75,7 +86,7 @@ def build_sam(name: str, size: int | None = None, mask_tokens: int = MASK_TOKENS
     shape = shape_of(name)
     size = input_size(name, size)
     grid = size // PATCH
-    return Sam(
+    sam = Sam(
         image_encoder=ImageEncoderViT(
             img_size=size,
             patch_size=PATCH,
@@ -109,6 +120,9 @@ def build_sam(name: str, size: int | None = None, mask_tokens: int = MASK_TOKENS
             iou_head_hidden_dim=shape.iou_hidden,
         ),
     )
+    if attention == "fused":
+        fuse_attention(sam.image_encoder)
+    return sam
 
 
 def shape_of(name: str) -> Shape:
@@ -160,10 +174,21 @@ def resize_positions(state: dict, shape: Shape, size: int) -> dict:
     return resized
 
 
-def recompute_blocks(image_encoder: ImageEncoderViT) -> None:
-    """Each block keeps only its input for the backward pass and is computed again there."""
+def recompute_blocks(image_encoder: ImageEncoderViT, keep: torch.dtype = torch.float32) -> None:
+    """Each block keeps only its input for the backward pass and is computed again there.
+
+    keep: bfloat16 halves what is kept. The input is then rounded before the block sees it, so that
+    forward and backward pass agree; autocast rounds it anyway, inside the block.
+    """
     for block in image_encoder.blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = partial(_recomputed, block.forward, keep)
+
+
+def _recomputed(
+    forward: Callable[[torch.Tensor], torch.Tensor], keep: torch.dtype, x: torch.Tensor
+) -> torch.Tensor:
+    dtype = x.dtype
+    return checkpoint(lambda kept: forward(kept.to(dtype)), x.to(keep), use_reentrant=False)
 
 
 def _bilinear(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

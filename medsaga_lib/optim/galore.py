@@ -273,7 +273,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
         """torch's AdamW, with float32 states and arithmetic for a weight of lower precision."""
         state = self.state[W]
         if not state:
-            state.update(_new_moments(torch.zeros_like(W, dtype=torch.float32)))
+            state.update(new_moments(torch.zeros_like(W, dtype=torch.float32)))
         work = W.float()  # W itself where it is float32
         adamw(
             [work],
@@ -310,9 +310,23 @@ class GaLoreAdamW(torch.optim.Optimizer):
         N = (M / (1 - beta_1**t)).div_((V / (1 - beta_2**t)).sqrt_().add_(eps))
 
         work = _short_side_first(W).float()  # a view of W where W is contiguous and float32
-        work.addmm_(P, N, beta=1 - eta * decay, alpha=-eta * alpha)
+        self._move(work, G, P, R, N, state, keep=1 - eta * decay, rate=eta * alpha)
         if work.data_ptr() != W.data_ptr():
             W.copy_((work.T if _stands(W) else work).reshape(W.shape))
+
+    def _move(
+        self,
+        W: Tensor,
+        G: Tensor,
+        P: Tensor,
+        R: Tensor,
+        N: Tensor,
+        state: dict[str, Tensor],
+        keep: float,
+        rate: float,
+    ) -> None:
+        """W (m, n) becomes keep W - rate P N; what a successor of GaLore does otherwise."""
+        W.addmm_(P, N, beta=keep, alpha=-rate)
 
     def _project(
         self, index: int, group: dict[str, Any], W: Tensor, G: Tensor
@@ -333,7 +347,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
             seed = refresh_seed(group["seed"], t, index)
             P, R = randomized_basis(G, group["rank"], P_old, seed)
         if P_old is None:
-            state.update(_new_moments(torch.zeros_like(R)))
+            state.update(new_moments(torch.zeros_like(R)))
         elif group["moments"] == "rotate":
             M, V = state["exp_avg"], state["exp_avg_sq"]
             correction = 1 - group["betas"][1] ** t
@@ -342,7 +356,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
         return P, R
 
 
-def _new_moments(zeros: Tensor) -> dict[str, Tensor]:
+def new_moments(zeros: Tensor) -> dict[str, Tensor]:
     """Adam's state before the first step, named as in torch.optim.AdamW."""
     return {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
 

@@ -7,16 +7,17 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from medsaga_lib.adapt import lora
-from medsaga_lib.backbones.sam import recompute_blocks
+from medsaga_lib.backbones.sam import Attention
 from medsaga_lib.backbones.weights import load_state
 from medsaga_lib.heads import ClassTokens, class_tokens
-from medsaga_lib.losses import cross_entropy_dice
-from medsaga_lib.memory import Ledger, fake, ledger, state_bytes
+from medsaga_lib.memory import state_bytes
+from medsaga_lib.optim.fused_backward import FusedGaLoreAdamW
 from medsaga_lib.optim.galore import GaLoreAdamW, GaLoreConfig, param_groups
 from medsaga_lib.recipes.recipe import GaLore, Recipe
 
 Weights = Literal["pretrained", "random"]
 
+KEPT = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by checkpointing, for each precision
 WIDTH_PER_RANK = 12  # our choice: r = 64 on ViT-B, 16 on the pocket SAM
 
 
@@ -27,6 +28,7 @@ def build_model(
     classes: int,
     weights: Weights = "pretrained",
     seed: int = 0,
+    attention: Attention = "fused",
 ) -> ClassTokens:
     """The recipe's network: what trains has `requires_grad`, the rest has not.
 
@@ -37,18 +39,25 @@ def build_model(
         classes: foreground classes.
         weights: the backbone's checkpoint, or none.
         seed: of everything drawn here; torch's global generator is left as it was.
+        attention: as in `build_sam`; the weights do not depend on it.
     """
     state = load_state(backbone, size) if weights == "pretrained" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = class_tokens(backbone, state, size, classes, recipe.start)
+        model = class_tokens(backbone, state, size, classes, recipe.start, attention)
         if isinstance(recipe.image_encoder, lora.LoRA):
             lora.attach(model.sam.image_encoder, recipe.image_encoder)
     return model
 
 
-def build_optimizer(recipe: Recipe, model: ClassTokens, seed: int = 0) -> torch.optim.Optimizer:
-    """The recipe's optimizer over everything in the model that trains."""
+def build_optimizer(
+    recipe: Recipe, model: ClassTokens, seed: int = 0, per_layer: bool = False
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer over everything in the model that trains.
+
+    per_layer: updates inside the backward pass, for any recipe; the results are the same.
+    """
+    galore = FusedGaLoreAdamW if per_layer else GaLoreAdamW
     encoder, rest = _encoder_and_rest(model)
     dense = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     how = recipe.image_encoder
@@ -58,8 +67,10 @@ def build_optimizer(recipe: Recipe, model: ClassTokens, seed: int = 0) -> torch.
             model.sam.image_encoder, config, lr=how.lr, weight_decay=recipe.weight_decay
         )
         groups.append({"params": list(rest.values()), "names": list(rest), **dense})
-        return GaLoreAdamW(groups, betas=recipe.betas)
-    return torch.optim.AdamW([{"params": [*encoder, *rest.values()], **dense}], betas=recipe.betas)
+        return galore(groups, betas=recipe.betas)
+    everything = [{"params": [*encoder, *rest.values()], **dense}]
+    # Without a rank GaLoreAdamW is AdamW, bit for bit
+    return (galore if per_layer else torch.optim.AdamW)(everything, betas=recipe.betas)
 
 
 def galore_config(how: GaLore, image_encoder: ImageEncoderViT, seed: int = 0) -> GaLoreConfig:
@@ -110,45 +121,3 @@ def count(recipe: Recipe, backbone: str, size: int, classes: int) -> Count:
         sum(state_bytes(build_optimizer(recipe, model).param_groups)),
         recipe.source,
     )
-
-
-def predict_ledger(
-    recipe: Recipe,
-    backbone: str,
-    batch: int,
-    size: int,
-    classes: int,
-    checkpointing: bool = False,
-    per_layer: bool = False,
-) -> Ledger:
-    """Where the memory of a training step goes, without a GPU and without computing anything.
-
-    Args:
-        recipe, backbone, size, classes: as in `build_model`.
-        batch: images in one pass.
-        checkpointing: each block of the encoder is computed again in the backward pass.
-        per_layer: updates inside the backward pass.
-    """
-    with torch.device("meta"):  # peft cannot attach to tensors that are fake from the start
-        model = build_model(recipe, backbone, size, classes, "random")
-    with fake():
-        _replace_tensors(model)
-        if checkpointing:
-            recompute_blocks(model.sam.image_encoder)
-        images = torch.zeros(batch, 3, size, size)
-        labels = torch.zeros(batch, size // 4, size // 4, dtype=torch.int64)
-
-        def forward() -> torch.Tensor:
-            return cross_entropy_dice(model(images), labels).total
-
-        return ledger(model, build_optimizer(recipe, model).param_groups, forward, per_layer)
-
-
-def _replace_tensors(model: nn.Module) -> None:
-    """New tensors on the CPU in place of all: inside `fake()`, ones without memory."""
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            new = torch.empty(parameter.shape, dtype=parameter.dtype)
-            setattr(module, name, nn.Parameter(new, parameter.requires_grad))
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))

@@ -1,0 +1,99 @@
+"""Batches of procedural pictures with prompts, each a function of (settings, step)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from medsaga_lib.data.procedural import BACKGROUND, TRAINED, Scene, procedural_scene
+from medsaga_lib.pretraining.prompts import REDUCTION, first_prompt
+
+TRAIN_STREAM, PROMPT_STREAM, TEST_STREAM = range(3)  # keep random numbers apart
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What fixes a run. Values without a source are our choice."""
+
+    steps: int = 20_000
+    seed: int = 0
+    size: int = 256  # pixels along one side
+    pictures: int = 8  # in a step
+    objects: int = 4  # prompted in each picture
+    corrections: int = 2  # clicks after the first prompt
+    learning_rate: float = 6e-4
+    # The patch embedding sees 768 pixels that mostly agree, so Adam's equal steps on all of its
+    # weights add up. At the full rate its output grew until it drowned the blocks.
+    patch_rate: float = 0.1  # times the learning rate; MoCo v3 (2104.02057) freezes it altogether
+    warmup: int = 200  # steps
+    weight_decay: float = 0.05
+    clip: float = 1.0  # largest norm of the gradient
+    average: float = 0.999  # decay of the moving average of the weights, which is what is shipped
+
+
+class Pictures(Dataset):
+    """Batches for training: item `step` is a function of the settings' seed and of `step`."""
+
+    def __init__(self, settings: Settings, families: Sequence[str] = TRAINED):
+        self.settings, self.families = settings, families
+
+    def __len__(self) -> int:
+        return self.settings.steps
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        """A batch of B pictures with N = B x objects prompts.
+
+        `images` (B, 3, S, S) uint8; `foreground`, `borders` (B, S/4, S/4) float32, the cells of any
+        object, and those where two labels meet; `picture` (N,) int64, whose prompt it is;
+        `coordinates` (N, 2, 2) and `labels` (N, 2): a box or a point with padding; `targets`
+        (N, S/4, S/4) float32, the covered part of each cell; `noise` (corrections, 2, N, S/4, S/4)
+        in [0, 1), which decides the clicks and where masks are shown.
+        """
+        settings = self.settings
+        lists: dict[str, list] = {key: [] for key in _OF_BATCH}
+        for position in range(settings.pictures):
+            key = settings.seed, step, position
+            scene = procedural_scene((TRAIN_STREAM, *key), settings.size, self.families)
+            rng = np.random.default_rng((PROMPT_STREAM, *key))
+            lists["images"].append(scene.image.transpose(2, 0, 1))
+            lists["foreground"].append(coverage(scene.labels != BACKGROUND))
+            lists["borders"].append((coverage(borders(scene.labels)) > 0).astype(np.float32))
+            chosen = rng.permutation(max(len(scene), settings.objects))[: settings.objects]
+            for mask in scene.masks(chosen % len(scene)):
+                prompt, kinds = first_prompt(mask, rng)
+                lists["coordinates"].append(prompt.astype(np.float32))
+                lists["labels"].append(np.array(kinds))
+                lists["targets"].append(coverage(mask))
+                shape = settings.corrections, 2, *lists["targets"][-1].shape
+                lists["noise"].append(rng.random(shape, np.float32))
+        batch = {key: torch.from_numpy(np.stack(values)) for key, values in lists.items()}
+        batch["noise"] = batch["noise"].movedim(0, 2)
+        whose = torch.arange(settings.pictures).repeat_interleave(settings.objects)
+        return batch | {"picture": whose}
+
+
+_OF_BATCH = "images", "foreground", "borders", "coordinates", "labels", "targets", "noise"
+
+
+def borders(labels: np.ndarray) -> np.ndarray:
+    """(S, S) bool: pixels whose left or upper neighbour has another label."""
+    differs = np.zeros(labels.shape, bool)
+    differs[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    differs[1:] |= labels[1:] != labels[:-1]
+    return differs
+
+
+def coverage(mask: np.ndarray) -> np.ndarray:
+    """(S/4, S/4) float32: which part of each cell of 4 x 4 pixels the mask (S, S) covers."""
+    cells = len(mask) // REDUCTION
+    return mask.reshape(cells, REDUCTION, cells, REDUCTION).mean(axis=(1, 3), dtype=np.float32)
+
+
+def unseen_scenes(
+    count: int, families: Sequence[str], size: int = 256, seed: int = 0
+) -> Iterator[Scene]:
+    """Pictures that no training step sees."""
+    return (procedural_scene((TEST_STREAM, seed, i), size, families) for i in range(count))

@@ -1,0 +1,140 @@
+"""How well a promptable SAM answers: IoU for boxes, points and clicks, against baselines."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt
+from segment_anything.modeling import Sam
+from torch import Tensor
+from torch.nn import functional
+
+from medsaga_lib.data.procedural import TRAINED, Scene
+from medsaga_lib.heads import decode_masks
+from medsaga_lib.pretraining.pictures import coverage, unseen_scenes
+from medsaga_lib.pretraining.prompts import (
+    CORNER,
+    NEGATIVE,
+    OPPOSITE_CORNER,
+    PAD,
+    POSITIVE,
+    REDUCTION,
+    box_of,
+    embed_prompts,
+    middle_of,
+)
+
+
+def evaluate(sam: Sam, scenes: Iterable[Scene], clicks: int = 3, objects: int = 4) -> dict:
+    """Mean IoU at full resolution over the first `objects` objects of each scene.
+
+    Returns:
+        `box`: the exact box; `point`: one point in the middle of the object, best of three masks;
+        `clicks_k`: k clicks in all, each in the middle of the larger error, the first mask chosen
+        by the IoU head. Beside them `box_itself` and the `ellipse` inscribed in it, and `ceiling`,
+        the truth passed through logits of a quarter of the size. `iou_head`: correlation of
+        predicted with true IoU over the masks for boxes and points. `objects`: how many there were.
+    """
+    rows, heads = [], []
+    for scene in scenes:
+        pixels = torch.from_numpy(scene.image.transpose(2, 0, 1).copy()).float()
+        with torch.no_grad():
+            embedding = sam.image_encoder(sam.preprocess(pixels.to(sam.device))[None])
+        for truth in scene.masks(slice(0, objects)):
+            row, pairs = _answers(sam, embedding, truth, clicks)
+            rows.append(row | baselines(truth))
+            heads += pairs
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    correlation = float(np.corrcoef(np.array(heads).T)[0, 1])
+    return means | {"iou_head": correlation, "objects": len(rows)}
+
+
+@torch.no_grad()
+def spread(sam: Sam, count: int = 16) -> float:
+    """How much the embedding of a place differs from picture to picture: 0 not at all, 1 wholly.
+
+    The standard deviation over pictures, of each channel at each place, root mean square, divided
+    by the standard deviation of all values. 0 means an encoder that does not look.
+    """
+    size = sam.image_encoder.img_size
+    images = np.stack([scene.image for scene in unseen_scenes(count, TRAINED, size)])
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2)).float().to(sam.device)
+    embeddings = sam.image_encoder(sam.preprocess(pixels))
+    return (embeddings.var(dim=0).mean() / embeddings.var()).sqrt().item()
+
+
+def baselines(truth: np.ndarray) -> dict[str, float]:
+    """IoU of the box, of the ellipse inscribed in it and of the truth at a quarter of the size."""
+    left, top, right, bottom = box_of(truth)
+    y, x = np.mgrid[: truth.shape[0], : truth.shape[1]]
+    across = np.abs(x - (left + right) / 2) / ((right - left + 1) / 2)
+    down = np.abs(y - (top + bottom) / 2) / ((bottom - top + 1) / 2)
+    cells = torch.from_numpy(coverage(truth))[None] - 0.5
+    return {
+        "box_itself": _iou((across <= 1) & (down <= 1), truth),
+        "ellipse": _iou(across**2 + down**2 <= 1, truth),
+        "ceiling": _iou(_enlarged(cells)[0], truth),
+    }
+
+
+def _answers(
+    sam: Sam, embedding: Tensor, truth: np.ndarray, clicks: int
+) -> tuple[dict[str, float], list[tuple[float, float]]]:
+    """IoU after each prompt for one object, and pairs of predicted and true IoU."""
+    corners = box_of(truth).reshape(2, 2)
+    masks, scores, _ = ask(sam, embedding, corners, [CORNER, OPPOSITE_CORNER])
+    row = {"box": _iou(masks[0], truth)}
+    pairs = [(scores[0], row["box"])]
+
+    points, labels = [middle_of(truth)], [POSITIVE]
+    masks, scores, logits = ask(sam, embedding, np.array([*points, (0, 0)]), [*labels, PAD])
+    three = [_iou(mask, truth) for mask in masks[1:]]
+    row["point"] = max(three)
+    pairs += zip(scores[1:], three, strict=True)
+    which = 1 + int(np.argmax(scores[1:]))
+
+    for count in range(2, clicks + 1):
+        missed, extra = truth & ~masks[which], masks[which] & ~truth
+        if missed.any() or extra.any():
+            grows = _depth(missed) >= _depth(extra)
+            points.append(middle_of(missed if grows else extra))
+            labels.append(POSITIVE if grows else NEGATIVE)
+        asked = np.array([*points, (0, 0)]), [*labels, PAD]
+        masks, scores, logits = ask(sam, embedding, *asked, logits[which])
+        which = 0
+        row[f"clicks_{count}"] = _iou(masks[0], truth)
+    return row, pairs
+
+
+@torch.no_grad()
+def ask(
+    sam: Sam,
+    embedding: Tensor,
+    coordinates: np.ndarray,
+    labels: list[int],
+    mask: Tensor | None = None,
+) -> tuple[np.ndarray, list[float], Tensor]:
+    """Masks (T, S, S) bool, predicted IoU of each, logits (T, S/4, S/4) for one prompt."""
+    encoder = sam.prompt_encoder
+    where = torch.from_numpy(coordinates).float()[None].to(sam.device)
+    sparse = embed_prompts(encoder, where, torch.tensor([labels], device=sam.device))
+    dense = encoder.no_mask_embed.weight[:, :, None, None].expand_as(embedding)
+    if mask is not None:
+        dense = encoder.mask_downscaling(mask[None, None])
+    position = encoder.get_dense_pe()
+    logits, scores = decode_masks(sam.mask_decoder, embedding, position, sparse, dense)
+    return _enlarged(logits[0].cpu()), scores[0].tolist(), logits[0]
+
+
+def _enlarged(logits: Tensor) -> np.ndarray:
+    """Masks (T, S, S) bool of logits (T, S/4, S/4)."""
+    large = functional.interpolate(logits[None], scale_factor=REDUCTION, mode="bilinear")[0]
+    return (large > 0).numpy()
+
+
+def _depth(mask: np.ndarray) -> float:
+    return distance_transform_edt(np.pad(mask, 1)).max()
+
+
+def _iou(mask: np.ndarray, truth: np.ndarray) -> float:
+    return (mask & truth).sum() / max((mask | truth).sum(), 1)

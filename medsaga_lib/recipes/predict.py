@@ -1,0 +1,106 @@
+"""What training a recipe will hold in memory, without the machine, the weights or the data."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from medsaga_lib.backbones.sam import Attention, recompute_blocks
+from medsaga_lib.errors import UserError
+from medsaga_lib.heads import ClassTokens
+from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.memory import Ledger, fake, ledger, peak_bytes
+from medsaga_lib.recipes.build import KEPT, build_model, build_optimizer
+from medsaga_lib.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training step, as far as its memory is concerned."""
+
+    backbone: str
+    batch: int  # images in one pass
+    size: int  # pixels along one side
+    classes: int  # foreground classes
+    checkpointing: bool = False  # each block of the encoder is computed again in the backward pass
+    per_layer: bool = False  # updates inside the backward pass
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, weights and states stay float32
+    attention: Attention = "fused"  # as in `build_sam`
+
+
+def predict_ledger(recipe: Recipe, plan: Plan) -> Ledger:
+    """Where the memory of a training step goes; nothing is computed, and no GPU is needed."""
+    with _faked(recipe, plan) as (model, groups, forward):
+        return ledger(model, groups, forward, plan.per_layer)
+
+
+def predict_peak(recipe: Recipe, plan: Plan) -> int:
+    """Most bytes alive at once in a step, temporaries included; see `memory.peak_bytes`."""
+    with _faked(recipe, plan) as (model, groups, forward):
+        return peak_bytes(model, groups, forward, plan.per_layer)
+
+
+def largest_batch(recipe: Recipe, plan: Plan, limit: int) -> int:
+    """The largest batch whose predicted peak is within `limit` bytes; 0 if not even 1 is.
+
+    The peak is a straight line of the batch, or bends a few times: each guess follows the last
+    slope, and the search ends between a batch that fits and the next, which does not.
+    """
+
+    def peak(batch: int) -> int:
+        return predict_peak(recipe, replace(plan, batch=batch))
+
+    fits, needed = 1, peak(1)
+    if needed > limit:
+        return 0
+    slope, too_many = peak(2) - needed, None
+    while too_many is None or too_many - fits > 1:
+        guess = fits + max(1, (limit - needed) // max(1, slope))
+        guess = guess if too_many is None else min(guess, too_many - 1)
+        bytes_ = peak(guess)
+        slope = (bytes_ - needed) // (guess - fits)
+        if bytes_ <= limit:
+            fits, needed = guess, bytes_
+        else:
+            too_many = guess
+    return fits
+
+
+@contextmanager
+def _faked(
+    recipe: Recipe, plan: Plan
+) -> Iterator[tuple[ClassTokens, list[dict], Callable[[], Tensor]]]:
+    """The recipe's network, its parameter groups and the loss of a step, without memory."""
+    if plan.batch < 1:
+        raise UserError(f"A batch has at least one image, not {plan.batch}.")
+    with torch.device("meta"):  # peft cannot attach to tensors that are fake from the start
+        model = build_model(
+            recipe, plan.backbone, plan.size, plan.classes, "random", attention=plan.attention
+        )
+    with fake():
+        _replace_tensors(model)
+        if plan.checkpointing:
+            recompute_blocks(model.sam.image_encoder, KEPT[plan.precision])
+
+        def forward() -> Tensor:
+            images = torch.zeros(plan.batch, 3, plan.size, plan.size)
+            small = plan.size // 4
+            labels = torch.zeros(plan.batch, small, small, dtype=torch.int64)
+            with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bf16"):
+                logits = model(images)
+            return cross_entropy_dice(logits, labels).total
+
+        yield model, build_optimizer(recipe, model).param_groups, forward
+
+
+def _replace_tensors(model: nn.Module) -> None:
+    """New tensors on the CPU in place of all: inside `fake()`, ones without memory."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            new = torch.empty(parameter.shape, dtype=parameter.dtype)
+            setattr(module, name, nn.Parameter(new, parameter.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))

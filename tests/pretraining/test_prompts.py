@@ -1,0 +1,87 @@
+"""Prompts are what SAM's paper and segment_anything's prompt encoder say."""
+
+import numpy as np
+import pytest
+import torch
+
+from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.pretraining.pictures import borders, coverage
+from medsaga_lib.pretraining.prompts import (
+    CORNER,
+    NEGATIVE,
+    OPPOSITE_CORNER,
+    PAD,
+    POSITIVE,
+    box_of,
+    corrective_click,
+    embed_prompts,
+    jittered,
+    middle_of,
+)
+
+
+def test_prompt_tokens_equal_segment_anythings():
+    encoder = build_sam("pocket").prompt_encoder
+    points = torch.tensor([[[3.0, 200.0], [77.0, 5.0]], [[128.0, 9.0], [0.0, 255.0]]])
+    labels = torch.tensor([[POSITIVE, NEGATIVE], [NEGATIVE, POSITIVE]])
+    expected, _ = encoder(points=(points, labels), boxes=None, masks=None)
+    padded = torch.cat([points, torch.zeros(2, 1, 2)], dim=1)
+    padded_labels = torch.cat([labels, torch.full((2, 1), PAD)], dim=1)
+    torch.testing.assert_close(embed_prompts(encoder, padded, padded_labels), expected)
+
+    expected, _ = encoder(points=None, boxes=points.flatten(1), masks=None)
+    corners = torch.tensor([[CORNER, OPPOSITE_CORNER]]).expand(2, 2)
+    torch.testing.assert_close(embed_prompts(encoder, points, corners), expected)
+
+
+def test_box_and_middle_of_a_mask():
+    mask = np.zeros((20, 20), bool)
+    mask[4:9, 10:17] = True
+    assert box_of(mask).tolist() == [10, 4, 16, 8]
+    x, y = middle_of(mask)
+    assert y == 6  # the one middle row
+    assert 12 <= x <= 14
+
+
+def test_jitter_stays_within_its_limit_and_the_picture():
+    rng = np.random.default_rng(0)
+    box = np.array([2.0, 50, 250, 60])
+    moved = np.array([jittered(box, 256, rng) for _ in range(200)])
+    assert np.abs(moved - box).max() == pytest.approx(5)  # 20 of 1024 pixels
+    assert moved.min() >= 0
+    assert moved.max() <= 255
+    assert moved[:, 1].std() == pytest.approx(1.1, rel=0.2)  # a tenth of 11 rows
+
+
+def test_coverage_is_the_area_in_each_cell():
+    mask = np.zeros((8, 8), bool)
+    mask[:3, :6] = True
+    np.testing.assert_array_equal(coverage(mask), [[12 / 16, 6 / 16], [0, 0]])
+
+
+def test_clicks_fall_where_the_mask_is_wrong():
+    torch.manual_seed(0)
+    truth = torch.zeros(3, 8, 8)
+    truth[:, 2:6, 2:6] = 1
+    logits = 8 * truth - 4
+    logits[0, 2, 3] = -1  # missed
+    logits[1, 7, 0] = 1  # too much
+    where, label = corrective_click(logits, truth, torch.rand(3, 8, 8))
+    assert where[0].tolist() == [[4 * 3 + 1.5, 4 * 2 + 1.5]]
+    assert where[1].tolist() == [[1.5, 4 * 7 + 1.5]]
+    assert label.flatten().tolist() == [POSITIVE, NEGATIVE, POSITIVE]
+    column, row = (int(v // 4) for v in where[2, 0])
+    assert truth[2, row, column] == 1, "a mask without an error is clicked inside"
+
+
+def test_borders_lie_where_labels_meet():
+    labels = np.zeros((8, 8), np.uint8)
+    labels[2:5, 3:7] = 1
+    labels[3, 4] = 2
+    expected = np.zeros((8, 8), bool)
+    for row in range(8):  # brute force: another label to the left or above
+        for column in range(8):
+            left = column > 0 and labels[row, column - 1] != labels[row, column]
+            above = row > 0 and labels[row - 1, column] != labels[row, column]
+            expected[row, column] = left or above
+    np.testing.assert_array_equal(borders(labels), expected)

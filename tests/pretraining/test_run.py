@@ -1,0 +1,79 @@
+"""A run goes on where it stopped, and trains what it says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medsaga_lib.pretraining import run as module
+from medsaga_lib.pretraining.pictures import Pictures, Settings
+from medsaga_lib.pretraining.run import Run, export, train
+
+SMALL = Settings(steps=6, size=64, pictures=2, objects=3, warmup=2)
+
+
+def test_batches_follow_from_seed_and_step():
+    first, again = Pictures(SMALL)[3], Pictures(SMALL)[3]
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert first["images"].shape == (2, 3, 64, 64)
+    assert first["targets"].shape == (6, 16, 16)
+    assert not torch.equal(first["images"], Pictures(SMALL)[4]["images"])
+    assert not torch.equal(first["images"], Pictures(replace(SMALL, seed=1))[3]["images"])
+
+
+def test_a_step_changes_what_has_a_gradient_and_nothing_else():
+    run = Run(replace(SMALL, weight_decay=0.0))
+    run.train_step(Pictures(SMALL)[0])
+    before = {key: value.clone() for key, value in run.sam.state_dict().items()}
+    run.train_step(Pictures(SMALL)[1])
+    changed = {k for k, v in run.sam.state_dict().items() if not torch.equal(v, before[k])}
+    names = {name for name, _ in run.sam.named_parameters()}
+    assert changed <= names, "no buffer changes"
+    # Of the three masks for a point only the best is taught
+    assert all(".output_hypernetworks_mlps." in name for name in names - changed)
+
+
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TEST_PICTURES", 1)
+    whole = Run(SMALL)
+    train(whole, tmp_path / "whole")
+
+    halves = Run(SMALL)
+    train(halves, tmp_path / "halves", minutes=0)  # stops after its first step
+    assert halves.step == 1
+    resumed = Run.load(tmp_path / "halves" / "run.safetensors")
+    train(resumed, tmp_path / "halves")
+
+    assert resumed.step == whole.step == SMALL.steps
+    for ours, theirs in (
+        (resumed.sam.state_dict(), whole.sam.state_dict()),
+        (resumed.average, whole.average),
+        (
+            load_file(tmp_path / "halves/run.safetensors"),
+            load_file(tmp_path / "whole/run.safetensors"),
+        ),
+    ):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_learning_rate_rises_then_falls_to_nothing():
+    run = Run(replace(SMALL, steps=100, warmup=10, learning_rate=1.0))
+    rates = []
+    for run.step in range(101):
+        rates.append(run.rate())
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+
+
+def test_export_starts_a_run_of_another_size(tmp_path):
+    run = Run(SMALL)
+    export(run, tmp_path / "half.safetensors")
+    large = Run(replace(SMALL, size=96))
+    large.start_from(tmp_path / "half.safetensors")
+    key = "mask_decoder.mask_tokens.weight"
+    assert torch.equal(large.sam.state_dict()[key], run.average[key].half().float())
+    assert large.average["image_encoder.pos_embed"].shape == (1, 6, 6, 192)

@@ -1,0 +1,75 @@
+"""The shipped weights: where they come from, and that they answer prompts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from medsaga_lib.backbones import sam as architecture
+from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.data.procedural import TRAINED
+from medsaga_lib.pretraining.pictures import unseen_scenes
+from medsaga_lib.pretraining.prompts import CORNER, OPPOSITE_CORNER, box_of
+from medsaga_lib.pretraining.scores import ask, evaluate
+
+SHIPPED = Path(architecture.__file__).with_name("pocket.safetensors")
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    sam = build_sam("pocket")
+    sam.load_state_dict({key: value.float() for key, value in load_file(SHIPPED).items()})
+    return sam.eval()
+
+
+def test_shipped_weights_fit_strictly_and_say_where_they_come_from(pocket):
+    assert SHIPPED.stat().st_size <= 10e6
+    with safe_open(SHIPPED, "pt") as file:
+        assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
+        settings = json.loads(file.metadata()["settings"])
+    assert settings["size"] == 256
+
+
+def test_segment_anythings_predictor_runs_on_them(pocket):
+    """`SamPredictor` answers as our own evaluation does."""
+    from segment_anything import SamPredictor  # works once medsaga_lib is imported
+
+    (scene,) = unseen_scenes(1, ["blobs"])
+    truth = scene.masks([0])[0]
+    predictor = SamPredictor(pocket)
+    predictor.set_image(scene.image)
+    masks, scores, logits = predictor.predict(box=box_of(truth), multimask_output=False)
+    ours, our_scores, our_logits = ask(
+        pocket, predictor.features, box_of(truth).reshape(2, 2), [CORNER, OPPOSITE_CORNER]
+    )
+    np.testing.assert_allclose(logits[0], our_logits[0], atol=1e-3)
+    np.testing.assert_array_equal(masks[0], ours[0])
+    assert scores[0] == pytest.approx(our_scores[0], abs=1e-4)
+    assert masks.shape == (1, 256, 256)
+
+
+@pytest.fixture(scope="module")
+def scores(pocket):
+    return evaluate(pocket, unseen_scenes(16, TRAINED), clicks=1)
+
+
+def test_pretraining_taught_it_to_answer_prompts(scores):
+    """Measured for the first weights: box 0.54, point 0.45; untrained both give 0.05."""
+    torch.manual_seed(0)
+    untrained = build_sam("pocket").eval()
+    random = evaluate(untrained, unseen_scenes(16, TRAINED), clicks=1)
+    assert scores["box"] > random["box"] + 0.3
+    assert scores["point"] > random["point"] + 0.2
+    assert scores["iou_head"] > 0.2
+    assert scores["box"] < scores["ceiling"]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the first weights were trained for 42 minutes: see pocket.md"
+)
+def test_box_prompt_beats_the_ellipse_in_the_box(scores):
+    assert scores["box"] > scores["ellipse"]
