@@ -1,4 +1,4 @@
-"""The command line: `medsaga methods | memory | weights | data | train | evaluate | predict`.
+"""The command line, `medsaga ...`: methods, memory, bench, weights, data, train, evaluate, predict.
 
 Exit code 0: fine; 2: the user can mend it, one sentence says how; 1: a fault of ours, with its
 traceback; 130: interrupted. `--json` prints one JSON document for machines.
@@ -151,6 +151,61 @@ def memory(
     _print_table(tuple(key.replace("_", " ") for key in header), rows)
     if limit is not None:
         print(f"\nlargest batch: its predicted peak is within {fit}; leave room for the driver")
+
+
+@app.command()
+def bench(
+    backbone: Backbone = "vit_b",
+    rank: Annotated[int, typer.Option(min=1, help="Of GaLore.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Refreshes to time.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """GaLore here against galore-torch, AdamW and LoRA: time, states, checkpoints, energy."""
+    import platform
+
+    import torch
+
+    from medsaga_lib.bench import bench as run
+    from medsaga_lib.bench import captured_energy
+    from medsaga_lib.files import write_json
+
+    rows, energy = run(backbone, rank, rounds), captured_energy()
+    record = {
+        "backbone": backbone,
+        "rank": rank,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "processor": platform.machine(),
+        "optimizers": rows,
+        "energy": energy,
+    }
+    if out is not None:
+        write_json(out, record)
+    if as_json:
+        return _print_json(record)
+    adamw = next(r["plain_step"] for r in rows if r["name"] == "AdamW")
+    times = ("first_step", "plain_step", "refresh_step")
+    print(
+        f"{backbone}'s block matrices, rank {rank}; times in steps of AdamW, {adamw:.3f} s each\n"
+    )
+    table = [
+        (
+            r["name"],
+            f"{r['trainable']:,}",
+            *(f"{r[key] / adamw:.2f}" for key in times),
+            *(f"{r[key] / 2**20:,.1f}" for key in ("state_bytes", "checkpoint_bytes")),
+        )
+        for r in rows
+    ]
+    header = ("optimizer", "trainable", "first", "plain", "refresh", "states, MiB", "on disk, MiB")
+    _print_table(header, table)
+    ours, theirs = (next(r for r in rows if r["name"].startswith(n)) for n in ("GaLore", "galore"))
+    print("\ngalore-torch / here:", end="")
+    for key in times:
+        print(f"  {key.removesuffix('_step')} step {theirs[key] / ours[key]:.1f}", end="")
+    print("\nenergy of an exact basis that ours holds, on gradients of the pocket SAM: ", end="")
+    print(", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in energy.items()))
 
 
 @weights_app.command("list")
