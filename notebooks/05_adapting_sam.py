@@ -341,12 +341,12 @@ display.show(
 )  # fmt: skip
 
 # %% [markdown]
-# Read the table before the legend of any paper. Two things stand out.
+# Read the table before the legend of any paper. The intervals of one column of shots overlap all over: with one seed each and eleven patients, nobody has won, neither LoRA nor GaLore.
 #
-# More labels help less than one would think, and between the two recipes the intervals overlap: with one seed each, that is no difference.
+# And pretraining, the reason why one starts from SAM at all, buys little here: a network of random numbers, trained for a minute or two, ends nearly as high.
+# That is a statement about the pocket SAM, which saw 72,000 drawn pictures in an hour and a quarter; SAM saw eleven million photographs. (What "little" means, more seeds and other data have to say.)
 #
-# And pretraining, the reason why one starts from SAM at all, *hurts* here. The networks that begin with random numbers end better.
-# One can see why without training anything: ask how much the embedding changes from one X-ray to the next.
+# It could be worse. The pocket SAM's first weights made everything *worse* than random numbers did, and one could see why without training anything: ask how much the embedding changes from one X-ray to the next.
 
 # %%
 eight = torch.stack([held_out[i]["image"] for i in range(8)])
@@ -358,10 +358,8 @@ for start, weights in (("pretrained", state), ("random", build_sam(backbone, siz
     print(f"{start:10} spread between X-rays {found.std(0).mean():.2f} of {found.std():.2f}")
 
 # %% [markdown]
-# The pretrained pocket encoder gives nearly the same embedding whatever it is shown. That is the pocket SAM's fault, not SAM's: its first weights saw 18,000 drawn pictures in 42 minutes,
-# and with a box as prompt they are still worse than an ellipse drawn into the box (their model card, `medsaga_lib/backbones/pocket.md`, has the numbers).
-# It has learned to fill boxes, and hardly to look, and has to unlearn that first. Pretraining is not good in itself; it is as good as what was learned.
-# The table will be made again, by the same command, when better weights replace these.
+# These weights look. The first ones gave 0.18 of 0.98: nearly the same embedding whatever they were shown, because they had learned to fill boxes and hardly to look.
+# Pretraining is not good in itself; it is as good as what was learned. [Appendix A](90_pretraining.ipynb) shows how the weights of today came to be.
 #
 # ## Exercises
 #

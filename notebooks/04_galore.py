@@ -1,0 +1,377 @@
+# %% [markdown]
+# # 4. GaLore
+#
+# **You will be able to**
+# - measure whether a gradient is low-rank, and say what share a rank-16 subspace holds of it,
+# - write GaLore in fifteen lines, and say which line saves the memory,
+# - explain what goes wrong when the subspace is renewed, and mend it,
+# - say why GaLore at full rank is not AdamW.
+#
+# **Before this** [Chapter 3](03_memory_ledger.ipynb); the singular value decomposition, once seen.
+#
+# **Budget** 2 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
+
+# %% tags=["colab"]
+# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+import os, subprocess, sys
+
+if "google.colab" in sys.modules:
+    if not os.path.isdir("/content/book"):
+        clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
+        subprocess.run(clone, check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book"], check=True)
+    os.chdir("/content/book/notebooks")
+
+# %% tags=["parameters"]
+profile = "quick"  # "colab" runs the same cells: nothing here needs a GPU
+seed = 0
+
+# %% [markdown]
+# ## Is a gradient low-rank?
+#
+# Adam remembers two numbers for each weight. LoRA avoids them by training a few new weights instead of the old ones.
+# GaLore trains *all* weights and saves on the memory of Adam, if one thing is true: that the gradient of a weight matrix lives, mostly, in a few directions.
+# A claim about gradients can be tested on a gradient. Here are eight chest X-rays,
+
+# %% tags=["data"]
+from medsaga_lib.data.folder import open_or_phantoms
+
+dataset = open_or_phantoms("cxr_hannover_lungs")
+print(dataset.describe())
+
+# %% [markdown]
+# and the pocket SAM, all of which trains. It is not SAM, but its blocks are built of the same code.
+
+# %%
+from dataclasses import replace
+
+import torch
+
+from medsaga_lib.data.samples import Samples
+from medsaga_lib.recipes import get_recipe
+from medsaga_lib.recipes.build import build_model
+from medsaga_lib.recipes.recipe import Full
+
+torch.manual_seed(seed)
+full = replace(get_recipe("medsaga"), name="full", image_encoder=Full())
+model = build_model(full, "pocket", 128, classes=len(dataset.labels), seed=seed)
+samples = Samples(dataset, dataset.split("train"), size=128)
+
+# %%
+from medsaga_lib.losses import cross_entropy_dice
+
+
+def gradient(first, count=8):
+    """The gradient of one weight matrix on `count` X-rays, (192, 576), short side first."""
+    batch = [samples[i] for i in range(first, first + count)]
+    images = torch.stack([sample["image"] for sample in batch])
+    labels = torch.stack([sample["label"][2::4, 2::4] for sample in batch])  # as large as the masks
+    model.zero_grad()
+    cross_entropy_dice(model(images), labels).total.backward()
+    return model.sam.image_encoder.blocks[3].attn.qkv.weight.grad.T.clone()
+
+
+G = gradient(0)
+
+
+# %% [markdown]
+# The singular values say how long $G$ is in each direction. Their squares add up to its energy.
+#
+# > **Predict.** Of 192 directions take the 16 strongest. What share of the energy do they hold? And in a matrix of random numbers?
+
+# %%
+def energy(matrix):
+    """Share of the energy that the strongest 1, 2, 3, ... directions hold."""
+    squares = torch.linalg.svdvals(matrix).square()
+    return squares.cumsum(0) / squares.sum()
+
+
+noise = torch.randn_like(G)
+weight = model.sam.image_encoder.blocks[3].attn.qkv.weight.detach().T
+for name, matrix in {"gradient": G, "weight": weight, "noise": noise}.items():
+    print(f"{name:9} {energy(matrix)[15]:.1%}")
+
+# %%
+from medsaga_lib import display
+
+ranks = range(1, 193)
+curves = [
+    display.Curve(name, ranks, energy(matrix).tolist())
+    for name, matrix in {"gradient": G, "weight": weight, "noise": noise}.items()
+]
+alt = (
+    "Share of energy against rank. The gradient's curve stands near 1 after a few directions; the "
+    "weight's and the noise's climb slowly."
+)
+figure = display.curve_with_interval(curves, "rank (directions)", "share of energy", alt, log_x=True)
+display.show(figure, alt=alt)
+
+
+# %% [markdown]
+# The gradient is low-rank, and it is the gradient that is: the weight matrix it belongs to is not, and noise of the same shape is not.
+# One reason is simple. Eight pictures of 64 tokens make $G$ a sum of 512 products of a vector with a vector, and the tokens of X-rays are much alike.
+#
+# ## Adam in a subspace
+#
+# So let $P$ (192 x 16) hold the 16 strongest directions, and let Adam see only $R = P^\top G$, which has 16 rows instead of 192. Its moments have the shape of $R$. The step goes back through $P$:
+#
+# $$R_t = P_t^\top G_t, \qquad W_t = W_{t-1} - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t)$$
+#
+# This is all of GaLore, for a matrix whose short side comes first:
+
+# %%
+def galore_step(W, G, state, t, rank, lr=1e-3, T=200, alpha=0.25, beta_1=0.9, beta_2=0.999):
+    """The weights (m, n) after step t = 1, 2, ...; `state` remembers what Adam needs."""
+    if (t - 1) % T == 0:  # a refresh
+        state["P"] = torch.linalg.svd(G, full_matrices=False).U[:, :rank]
+    P = state["P"]
+    R = P.T @ G  # (r, n) instead of (m, n): here is the saving
+    state["M"] = beta_1 * state.get("M", 0) + (1 - beta_1) * R
+    state["V"] = beta_2 * state.get("V", 0) + (1 - beta_2) * R**2
+    M, V = state["M"] / (1 - beta_1**t), state["V"] / (1 - beta_2**t)
+    return W - lr * alpha * P @ (M / (V.sqrt() + 1e-8))
+
+
+# %% [markdown]
+# Does the library do the same? Ten steps with ten gradients, a refresh every four, and moments that are left alone, as in the paper:
+
+# %%
+from medsaga_lib.optim.galore import GaLoreAdamW
+
+options = {"rank": 16, "refresh": 4, "subspace": "exact", "moments": "keep", "weight_decay": 0.0}
+theirs = torch.nn.Parameter(weight.clone())
+optimizer = GaLoreAdamW([{"params": [theirs], **options}], lr=1e-3)
+ours, state = weight.clone(), {}
+
+# %%
+for t in range(1, 11):
+    theirs.grad = torch.randn_like(weight) + G / G.std()
+    ours = galore_step(ours, theirs.grad, state, t, rank=16, T=4)
+    optimizer.step()
+moved = (ours - weight).norm()
+print(f"difference {(ours - theirs).norm() / moved:.0e} of the way they went")
+
+# %% [markdown]
+# > **Predict.** By which factor are the states smaller than Adam's, for this matrix of 192 x 576 and rank 16? The basis counts.
+
+# %%
+from medsaga_lib.memory import held_bytes
+
+adam = 2 * weight.numel() * 4
+print(f"Adam {adam:,} bytes, GaLore {held_bytes(optimizer):,}: {adam / held_bytes(optimizer):.1f} x")
+
+# %% [markdown]
+# Two moments of 16 x 576 and a basis of 192 x 16. (And four bytes that count the steps.)
+#
+# ## Change one thing: the refresh
+#
+# The strongest directions change while the network trains, so $P$ is renewed every $T = 200$ steps. Adam's first moment $M$ is a memory of past gradients, in the coordinates of the *old* basis.
+# The paper leaves its numbers as they are. What do they mean in the new basis?
+#
+# Take the mildest refresh that there is. The subspace stays the same, and the new basis only points the other way, which an SVD may choose at will:
+
+# %%
+from torch.nn.functional import cosine_similarity
+
+
+def cosine(A, B):
+    return cosine_similarity(A.flatten(), B.flatten(), dim=0).item()
+
+
+P, M = state["P"], state["M"]
+flipped = -P
+print(f"momentum before and after: cosine {cosine(P @ M, flipped @ M):+.2f}")
+
+# %% [markdown]
+# The momentum now points backwards. Nothing about the gradient has changed: the sign of a singular vector means nothing.
+#
+# The mend is a change of coordinates. $C = P_\mathrm{new}^\top P_\mathrm{old}$ turns old coordinates into new ones, so the memory becomes $C M$:
+
+# %%
+C = flipped.T @ P
+print(f"rotated: cosine {cosine(P @ M, flipped @ (C @ M)):+.2f}")
+
+# %% [markdown]
+# Now a real refresh: one basis from the first eight X-rays, one from the next eight.
+#
+# > **Predict.** How much of the old subspace does the new one contain? And where does the momentum point afterwards, kept or rotated?
+
+# %%
+from medsaga_lib.optim.subspace import exact_basis
+
+P_old, M = exact_basis(gradient(0), rank=16)  # the basis, and G in its coordinates
+P_new, _ = exact_basis(gradient(8), rank=16)
+C = P_new.T @ P_old
+print(f"shared: {C.square().sum() / 16:.0%} of the subspace")
+print(f"kept:    cosine {cosine(P_old @ M, P_new @ M):+.2f}")
+print(f"rotated: cosine {cosine(P_old @ M, P_new @ (C @ M)):+.2f}")
+
+# %% [markdown]
+# Kept numbers are worth little even where most of the subspace has stayed. Rotated ones lose only what the new subspace cannot express.
+# The second moment needs its own rule, because squares do not rotate; `rotate_moments` says which, and why. This library rotates unless told otherwise, and `moments="keep"` is the paper.
+#
+# Does it matter for a network? Adam forgets: after ten steps little is left of a first moment, so at $T = 200$ a wrong memory disturbs one step in twenty. It is an error that costs nothing to avoid, not a disaster.
+#
+# ## Full rank is not AdamW
+#
+# If the subspace is the whole space, nothing is thrown away. Is GaLore then AdamW? Try it with the function from above.
+
+# %%
+start = torch.zeros_like(G)
+galore = galore_step(start, G, {}, t=1, rank=192, alpha=1.0)
+adam_step = -1e-3 * G.sign()  # Adam's first step: every weight moves by the learning rate
+print(f"cosine of the two steps {cosine(galore, adam_step):.2f}")
+
+# %% [markdown]
+# It is another optimizer. Adam divides each *coordinate* by its own size, so it depends on the coordinates one works in, and GaLore works in those of the singular vectors.
+# The library does not project where projecting saves nothing, and then it is AdamW to the last bit:
+
+# %%
+weights = [torch.nn.Parameter(weight.clone()) for _ in range(2)]
+for W in weights:
+    W.grad = G.clone()
+GaLoreAdamW([{"params": weights[:1], "rank": 192}]).step()
+torch.optim.AdamW(weights[1:], foreach=False).step()
+print("equal to AdamW, bit for bit:", torch.equal(*weights))
+
+# %% [markdown]
+# ## What a refresh costs
+#
+# An SVD of every matrix in one step is slow. But we do not need all singular vectors, and not exactly. A *randomized* method multiplies a few random vectors by $G$ and keeps what comes out; from the basis of last time it is faster still.
+#
+# > **Predict.** For a matrix of ViT-B's size, 768 x 3072, at rank 64: how many times faster, and how much of the energy is lost?
+
+# %%
+from time import perf_counter
+
+from medsaga_lib.optim.subspace import randomized_basis
+
+torch.manual_seed(seed)
+scale = torch.arange(1, 769)[:, None] ** -0.5  # a slow decay: a hard case
+large = scale * torch.randn(768, 3072)
+drifted = large + 0.1 * scale * torch.randn(768, 3072)  # the gradient, some steps later
+P_before, _ = exact_basis(large, 64)
+
+
+# %%
+def timed(basis):
+    start = perf_counter()
+    _, R = basis()
+    return perf_counter() - start, R.square().sum()
+
+
+timed(lambda: randomized_basis(drifted, 64, None, seed))  # the first call is slower
+exact_time, exact_energy = timed(lambda: exact_basis(drifted, 64))
+for name, previous in {"cold": None, "warm": P_before}.items():
+    seconds, held = timed(lambda p=previous: randomized_basis(drifted, 64, p, seed))
+    print(f"{name}: {exact_time / seconds:.0f} x faster, {held / exact_energy:.1%} of the energy")
+
+# %% [markdown]
+# ## What the published package keeps
+#
+# `galore-torch` 1.0 takes its basis as the first columns of the SVD's factor. In PyTorch such a slice is a *view*: it has few numbers and keeps all of the factor's memory alive.
+
+# %%
+U = torch.linalg.svd(torch.randn(768, 768), full_matrices=False).U
+P = U[:, :32]
+print(f"shows {P.nbytes:,} bytes, keeps {P.untyped_storage().nbytes():,}")
+
+# %% [markdown]
+# Twenty-four times more than it shows, for each of the 48 matrices of a ViT-B encoder; a `.clone()` mends it.
+# The package's arithmetic is in `optim/galore_published.py`, and this project's tests run the package itself beside it: the updates agree to rounding, and so does this leak.
+#
+# ## What is thrown away
+#
+# The rest of the gradient, $G - P P^\top G$, is never seen by the optimizer until a refresh finds it.
+
+# %%
+R = P_old.T @ gradient(0)
+rest = gradient(0) - P_old @ R
+print(f"rank 16 leaves out {rest.square().sum() / gradient(0).square().sum():.1%} of the energy")
+
+# %% [markdown]
+# Others have built on GaLore at each of these places:
+#
+# | what | by |
+# |---|---|
+# | rotates the moments | [LDAdam](https://arxiv.org/abs/2410.16103), which also feeds back what was left out |
+# | uses the rest of the gradient, scaled | [Fira](https://arxiv.org/abs/2410.01623) |
+# | replaces the SVD by random directions | [APOLLO](https://arxiv.org/abs/2412.05270) |
+# | randomized SVD | [GaLore 2](https://arxiv.org/abs/2504.20437) |
+# | refreshes layer by layer, and only when needed | [Q-GaLore](https://arxiv.org/abs/2407.08296) |
+#
+# Whether any of it makes a better *segmentation* is another question, and not one for a single matrix; [chapter 5](05_adapting_sam.ipynb) trains.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1 (easy, 5 minutes)
+# How many bytes do GaLore's states take for a matrix of 768 x 3072 at rank 64, moments and basis, in single precision?
+
+# %% tags=["exercise"]
+states = None
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+states = 4 * (2 * 3072 * 64 + 768 * 64)
+
+# %% tags=["exercise-check"]
+from medsaga_lib.optim.galore import projected_bytes
+
+expected = sum(projected_bytes((768, 3072), 64))
+assert states == expected, f"{states} is not it: two moments (r, n) and a basis (m, r)"
+
+
+# %% [markdown]
+# ### Exercise 2 (medium, 10 minutes)
+# Write `carry(M, P_old, P_new)`: the first moment in the coordinates of the new basis. Where the two bases hold the same subspace, the momentum must stay what it was.
+
+# %% tags=["exercise"]
+def carry(M, P_old, P_new):
+    return M
+
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+def carry(M, P_old, P_new):
+    return (P_new.T @ P_old) @ M
+
+
+# %% tags=["exercise-check"]
+turn = torch.linalg.qr(torch.randn(16, 16)).Q  # any other basis of the same subspace
+P_turned = P_old @ turn
+error = (P_turned @ carry(M, P_old, P_turned) - P_old @ M).norm() / M.norm()
+assert error < 1e-4, f"the momentum moved by {error:.0%} of its length, in the same subspace"
+
+# %% [markdown]
+# ### Exercise 3 (hard, 15 minutes)
+# Random directions instead of the strongest: how much energy of `G` does a random orthonormal basis of 16 directions hold? Put the mean over 20 draws into `random_share`. Compare with the share of the strongest 16. What would you expect from theory?
+#
+# <details><summary>Theory</summary>
+#
+# 16 of 192 directions, chosen without looking, hold 16/192 = 8.3 % of anything on average, be it low-rank or not.
+# </details>
+
+# %% tags=["exercise"]
+random_share = None
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+shares = []
+for _ in range(20):
+    Q = torch.linalg.qr(torch.randn(192, 16)).Q
+    shares.append(((Q.T @ G).square().sum() / G.square().sum()).item())
+random_share = sum(shares) / 20
+
+# %% tags=["exercise-check"]
+assert random_share, "there is no answer yet"
+assert abs(random_share - 16 / 192) < 0.06, f"{random_share:.3f}: is your basis orthonormal?"
+
+# %% [markdown]
+# ## Summary
+#
+# - Gradients are low-rank where weights are not; measure it, it takes one line.
+# - GaLore is Adam on $P^\top G$: moments of $r$ rows instead of $m$, and a basis.
+# - At a refresh the moments must be rotated, or they point anywhere.
+# - At full rank it is not AdamW, because Adam depends on its coordinates.
+# - It saves states, one row of [chapter 3](03_memory_ledger.ipynb)'s ledger. Nothing else.

@@ -1,0 +1,240 @@
+# %% [markdown]
+# # A. Pretraining the pocket SAM
+#
+# **You will be able to**
+# - say what the pocket SAM was trained on and for what, and what it therefore cannot know,
+# - ask it with a box and judge its answer against one that needs no network,
+# - train a small promptable network yourself, and tell from two curves whether it looks or guesses.
+#
+# **Before this** [Chapter 5](05_adapting_sam.ipynb); PyTorch.
+#
+# **Budget** 2 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
+
+# %% tags=["colab"]
+# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+import os, subprocess, sys
+
+if "google.colab" in sys.modules:
+    if not os.path.isdir("/content/book"):
+        clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
+        subprocess.run(clone, check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book"], check=True)
+    os.chdir("/content/book/notebooks")
+
+# %% tags=["parameters"]
+profile = "quick"  # "colab" runs the same cells
+seed = 0
+
+# %% [markdown]
+# ## Pictures that nobody has to label
+#
+# SAM learned from eleven million photographs and a billion masks. We have two CPU cores and no photographs that we may ship.
+# What we can have without end is *drawn* pictures: whoever draws a picture knows every object in it, to the pixel.
+#
+# A scene has a layout (cells, organs in a body, layers, branching vessels ...), is bent a little, and gets an appearance: brightness, texture, blur, noise, sometimes colour.
+
+# %% tags=["data"]
+from medsaga_lib.data.procedural import HELD_OUT, TRAINED, procedural_scene
+
+scenes = {name: procedural_scene((seed, 2), size=128, families=[name]) for name in TRAINED}
+print(f"phantom scenes: {len(TRAINED)} families, and {', '.join(HELD_OUT)} for the test only")
+
+# %%
+import numpy as np
+
+from medsaga_lib import display
+
+
+def largest(scene):
+    """The mask of the largest object, (S, S)."""
+    return max(scene.masks(), key=lambda mask: mask.sum())
+
+
+def panel(scene, title, prediction=None):
+    """A picture with its largest object, and an answer, drawn as outlines."""
+    return display.Panel(scene.image / 255.0, largest(scene).astype(int), prediction, title)
+
+
+panels = [panel(scene, name) for name, scene in scenes.items()]
+display.show(
+    display.grid(panels, {1: "object"}, alt="Drawn scenes.", columns=6),
+    alt="Twelve small drawn scenes, one of each family, in grey and in colour, each with its "
+    "largest object outlined; objects differ in size, contrast and texture.",
+)
+
+# %% [markdown]
+# None of them is a medical image, and none is meant to pass for one. The hope is that borders, textures, parts and wholes are common to all of them.
+#
+# ## What is asked
+#
+# SAM is asked with a *prompt*: a box around the object, or a point on it. Boxes are jittered, because people are not exact. A point may mean the cell or its nucleus,
+# so SAM gives three masks, and in training only the best of them is corrected. Then comes a *click* where the mask is wrong, and it has to mend it.
+#
+# > **Predict.** You are given only the box, not the picture. Which mask would you draw, and how good would it be?
+
+# %%
+from medsaga_lib.pretraining.pictures import unseen_scenes
+from medsaga_lib.pretraining.scores import baselines
+
+blind = [baselines(mask) for scene in unseen_scenes(40, TRAINED) for mask in scene.masks([0])]
+for name in ("box_itself", "ellipse", "ceiling"):
+    print(f"{name:11} mean IoU {np.mean([row[name] for row in blind]):.2f}")
+
+# %% [markdown]
+# Filling the box, or the ellipse in it, is a fair answer to most questions. The last row is the truth itself, squeezed through masks of a quarter of the size: no answer can be better.
+# A network that has learned to fill boxes scores well and has learned nothing about pictures. Our first one did just that.
+# So the pretraining also asks *without* a prompt: one mask for all objects, one for their borders. There is no box to fill then, one has to look.
+#
+# ## A short training
+#
+# Here are eighty steps on small pictures, with the command's own functions. Beside the loss we watch the *spread*: how much the embedding of a place changes from picture to picture, as a part of all its changes. At 0 the encoder says the same whatever it is shown.
+#
+# > **Predict.** The loss will fall. Will the spread rise?
+
+# %%
+import torch
+
+from medsaga_lib.pretraining.pictures import Pictures, Settings
+from medsaga_lib.pretraining.run import Run
+from medsaga_lib.pretraining.scores import spread
+
+settings = Settings(steps=80, seed=seed, size=64, pictures=8, objects=3, corrections=1, warmup=20)
+run, pictures = Run(settings), Pictures(settings)
+before = spread(run.sam)
+
+# %%
+log = [run.train_step(pictures[step]) for step in range(settings.steps)]
+first, last = (np.mean([row["loss"] for row in part]) for part in (log[:8], log[-8:]))
+print(f"loss {first:.1f} -> {last:.1f}, spread {before:.2f} -> {spread(run.sam):.2f}")
+
+# %% [markdown]
+# The loss falls and the encoder *stops looking*. Nearly empty masks are a better answer than random ones, and whoever answers the same every time need not look.
+# A loss alone would not have told us. What happens later is in the log of the real run:
+
+# %%
+import json
+from pathlib import Path
+
+recorded = json.loads(Path("recorded/pretraining.json").read_text())
+origin = recorded["provenance"]
+for stage in recorded["stages"]:
+    print(stage["command"], "|", f"{stage['rows'][-1]['minutes']:.0f} minutes")
+print(origin["date"], "|", origin["device"], "| commit", origin["commit"])
+
+# %%
+rows = [row for row in recorded["stages"][0]["rows"] if row["step"] > 100]
+tested = [row for row in rows if "spread" in row]
+seen = {name: [row["step"] * 16 for row in part] for name, part in (("all", rows), ("tested", tested))}
+curves = [
+    display.Curve("borders", seen["all"], [row["borders"] for row in rows]),
+    display.Curve("box", seen["all"], [row["box"] for row in rows]),
+    display.Curve("spread", seen["tested"], [row["spread"] for row in tested]),
+]
+alt = (
+    "Against the pictures seen in training: the spread is high again after 8,000 pictures and stays; "
+    "IoU for borders and boxes rises from zero, fast until 30,000 pictures and slowly after."
+)
+figure = display.curve_with_interval(curves, "pictures seen", "IoU in training; spread", alt)
+display.show(figure, alt=alt)
+
+# %% [markdown]
+# After some thousand pictures the encoder looks again, and only then do borders and boxes come. This is where the hour went.
+# Our first weights, trained with prompts alone and a patch embedding that learned too fast, never came back from it; their model card, `medsaga_lib/backbones/pocket.md`, tells the story.
+#
+# ## What the shipped weights know
+#
+# > **Predict.** Families that were never trained on: threads, onions (shells in shells), camouflage (told apart by texture alone). Where does a box help most?
+
+# %%
+from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.backbones.weights import load_state
+from medsaga_lib.pretraining.prompts import box_of
+
+sam = build_sam("pocket").eval()
+sam.load_state_dict(load_state("pocket", 256))
+
+# %%
+from segment_anything import SamPredictor
+
+predictor = SamPredictor(sam)  # segment_anything's own; the pocket SAM is one of its SAMs
+
+
+def answer(scene):
+    """The mask for the exact box around the largest object, (256, 256) of 0 and 1."""
+    predictor.set_image(scene.image)
+    masks, _, _ = predictor.predict(box=box_of(largest(scene)), multimask_output=False)
+    return masks[0].astype(int)
+
+
+# %%
+panels = []
+for name in ("organs", "cells", "shells", *HELD_OUT):
+    scene = procedural_scene((seed, 5), families=[name])
+    panels.append(panel(scene, name, answer(scene)))
+display.show(
+    display.grid(panels, {1: "object"}, alt="Answers to boxes."),
+    alt="Six scenes with the true outline dashed and the pocket SAM's answer to the exact box solid; "
+    "the upper three are of families it was trained on, the lower three are not.",
+)
+
+# %%
+from medsaga_lib.pretraining.scores import evaluate
+
+for name, families in {"trained on": TRAINED, "never seen": HELD_OUT}.items():
+    scores = evaluate(sam, unseen_scenes(24, families), clicks=1, objects=2)
+    print(f"{name}: box {scores['box']:.2f}, point {scores['point']:.2f}, "
+          f"ellipse {scores['ellipse']:.2f} ({scores['objects']} objects)")  # fmt: skip
+
+
+# %% [markdown]
+# Better than the ellipse on families that it knows, no better on those it does not. Twenty-four pictures are few; the model card has the table of 200, with the command that makes it.
+# What matters for this book is another number: how much these weights help to segment real images, which [chapter 5](05_adapting_sam.ipynb) measures.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1 (easy, 5 minutes)
+# Two masks, (H, W), true or false. Write their IoU, the number this whole page is about.
+
+# %% tags=["exercise"]
+def iou(a, b):
+    return None
+
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+def iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+# %% tags=["exercise-check"]
+a, b = (np.abs(np.arange(40) - c) < 10 for c in (15, 20))
+found = iou(a, b)
+assert found is not None, "there is no answer yet"
+assert abs(found - 14 / 24) < 1e-9, f"{found:.3f}: what both have, over what either has"
+
+# %% [markdown]
+# ### Exercise 2 (medium, 10 minutes)
+# How good is the ellipse for a *ring*? Give its IoU with a ring of radii 40 and 30 pixels, and think first: which shapes make filling boxes a bad strategy?
+
+# %% tags=["exercise"]
+ring_score = None
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+y, x = np.mgrid[:128, :128] - 64
+distance = np.hypot(x, y)
+ring = (distance <= 40) & (distance > 30)
+ring_score = baselines(ring)["ellipse"]
+
+# %% tags=["exercise-check"]
+assert ring_score, "there is no answer yet"
+expected = (40**2 - 30**2) / 40**2  # the ring's area over the disc's
+assert abs(ring_score - expected) < 0.03, f"{ring_score:.2f}: the ellipse in its box is a disc"
+
+# %% [markdown]
+# ## Summary
+#
+# - Drawn pictures come with exact masks; no real image is in these weights.
+# - Compare a promptable network with the ellipse in the box before you praise it.
+# - Watch the spread: a loss may fall while the encoder stops looking.
