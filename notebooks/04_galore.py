@@ -62,10 +62,10 @@ from medsaga_lib.losses import cross_entropy_dice
 
 
 def gradient(first, count=8):
-    """The gradient of one weight matrix on `count` X-rays, (192, 576), short side first."""
+    """Gradient of one weight matrix on `count` X-rays, (192, 576), short side first."""
     batch = [samples[i] for i in range(first, first + count)]
     images = torch.stack([sample["image"] for sample in batch])
-    labels = torch.stack([sample["label"][2::4, 2::4] for sample in batch])  # as large as the masks
+    labels = torch.stack([sample["label"][2::4, 2::4] for sample in batch])  # as the masks
     model.zero_grad()
     cross_entropy_dice(model(images), labels).total.backward()
     return model.sam.image_encoder.blocks[3].attn.qkv.weight.grad.T.clone()
@@ -94,16 +94,17 @@ for name, matrix in {"gradient": G, "weight": weight, "noise": noise}.items():
 # %%
 from medsaga_lib import display
 
-ranks = range(1, 193)
+ranks = [1, 2, 4, 8, 16, 32, 64, 128, 192]
 curves = [
-    display.Curve(name, ranks, energy(matrix).tolist())
+    display.Curve(name, ranks, [energy(matrix)[r - 1].item() for r in ranks])
     for name, matrix in {"gradient": G, "weight": weight, "noise": noise}.items()
 ]
 alt = (
     "Share of energy against rank. The gradient's curve stands near 1 after a few directions; the "
     "weight's and the noise's climb slowly."
 )
-figure = display.curve_with_interval(curves, "rank (directions)", "share of energy", alt, log_x=True)
+axes = "rank (directions)", "share of energy"
+figure = display.curve_with_interval(curves, *axes, alt, log_x=True)
 display.show(figure, alt=alt)
 
 
@@ -120,8 +121,9 @@ display.show(figure, alt=alt)
 # This is all of GaLore, for a matrix whose short side comes first:
 
 # %%
-def galore_step(W, G, state, t, rank, lr=1e-3, T=200, alpha=0.25, beta_1=0.9, beta_2=0.999):
+def galore_step(W, G, state, t, rank, lr=1e-3, T=200, alpha=0.25):
     """The weights (m, n) after step t = 1, 2, ...; `state` remembers what Adam needs."""
+    beta_1, beta_2 = 0.9, 0.999
     if (t - 1) % T == 0:  # a refresh
         state["P"] = torch.linalg.svd(G, full_matrices=False).U[:, :rank]
     P = state["P"]
@@ -138,9 +140,9 @@ def galore_step(W, G, state, t, rank, lr=1e-3, T=200, alpha=0.25, beta_1=0.9, be
 # %%
 from medsaga_lib.optim.galore import GaLoreAdamW
 
-options = {"rank": 16, "refresh": 4, "subspace": "exact", "moments": "keep", "weight_decay": 0.0}
+options = {"rank": 16, "refresh": 4, "subspace": "exact", "moments": "keep"}
 theirs = torch.nn.Parameter(weight.clone())
-optimizer = GaLoreAdamW([{"params": [theirs], **options}], lr=1e-3)
+optimizer = GaLoreAdamW([{"params": [theirs], **options}], lr=1e-3, weight_decay=0.0)
 ours, state = weight.clone(), {}
 
 # %%
@@ -157,8 +159,8 @@ print(f"difference {(ours - theirs).norm() / moved:.0e} of the way they went")
 # %%
 from medsaga_lib.memory import held_bytes
 
-adam = 2 * weight.numel() * 4
-print(f"Adam {adam:,} bytes, GaLore {held_bytes(optimizer):,}: {adam / held_bytes(optimizer):.1f} x")
+adam, galore = 2 * weight.numel() * 4, held_bytes(optimizer)
+print(f"Adam {adam:,} bytes, GaLore {galore:,}: {adam / galore:.1f} x")
 
 # %% [markdown]
 # Two moments of 16 x 576 and a basis of 192 x 16. (And four bytes that count the steps.)
@@ -219,7 +221,7 @@ print(f"rotated: cosine {cosine(P_old @ M, P_new @ (C @ M)):+.2f}")
 # %%
 start = torch.zeros_like(G)
 galore = galore_step(start, G, {}, t=1, rank=192, alpha=1.0)
-adam_step = -1e-3 * G.sign()  # Adam's first step: every weight moves by the learning rate
+adam_step = -1e-3 * G.sign()  # Adam's first step: the learning rate, everywhere
 print(f"cosine of the two steps {cosine(galore, adam_step):.2f}")
 
 # %% [markdown]
@@ -249,7 +251,7 @@ from medsaga_lib.optim.subspace import randomized_basis
 torch.manual_seed(seed)
 scale = torch.arange(1, 769)[:, None] ** -0.5  # a slow decay: a hard case
 large = scale * torch.randn(768, 3072)
-drifted = large + 0.1 * scale * torch.randn(768, 3072)  # the gradient, some steps later
+drifted = large + 0.1 * scale * torch.randn(768, 3072)  # some steps later
 P_before, _ = exact_basis(large, 64)
 
 

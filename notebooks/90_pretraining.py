@@ -151,7 +151,7 @@ from medsaga_lib.backbones.weights import load_state
 from medsaga_lib.pretraining.prompts import box_of
 
 sam = build_sam("pocket").eval()
-sam.load_state_dict(load_state("pocket", 256))
+_ = sam.load_state_dict(load_state("pocket", 256))
 
 # %%
 from segment_anything import SamPredictor
