@@ -212,7 +212,8 @@ print(f"rotated: cosine {cosine(P_old @ M, P_new @ (C @ M)):+.2f}")
 # Kept numbers are worth little even where most of the subspace has stayed. Rotated ones lose only what the new subspace cannot express.
 # The second moment needs its own rule, because squares do not rotate; `rotate_moments` says which, and why. This library rotates unless told otherwise, and `moments="keep"` is the paper.
 #
-# Does it matter for a network? Adam forgets: after ten steps little is left of a first moment, so at $T = 200$ a wrong memory disturbs one step in twenty. It is an error that costs nothing to avoid, not a disaster.
+# Does it matter for a network? Adam's first moment forgets: $0.9^{20}$ is an eighth, so at $T = 200$ a wrong direction disturbs the first tenth of each period.
+# The second moment remembers a thousand steps; wrong numbers there misjudge the lengths of steps until the next refresh. Neither is a disaster, and both cost nothing to avoid.
 #
 # ## Full rank is not AdamW
 #

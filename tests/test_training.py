@@ -162,6 +162,35 @@ def test_accumulated_passes_add_up(dataset):
     assert parts.log[0]["loss"] == pytest.approx(whole.log[0]["loss"], rel=1e-5)
 
 
+SEVERAL = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.recipes import get_recipe
+from medsaga_lib.training import train
+recipe = replace(get_recipe("samed"), steps=2, batch=4, ce_weight=1.0, dice_weight=0.0)
+options = {"weights": "random", "size": 64, "progress": False, "validations": 0}
+train(recipe, open_dataset(sys.argv[1]), 4, Path(sys.argv[2]), **options)
+"""
+
+
+def test_two_processes_train_what_one_does(phantoms, tmp_path):
+    """Again with cross-entropy alone; each process has half of every batch."""
+    (tmp_path / "several.py").write_text(SEVERAL)
+    launchers = {"one": [], "two": ["-m", "torch.distributed.run", "--nproc-per-node", "2"]}
+    for name, launcher in launchers.items():
+        words = [*launcher, tmp_path / "several.py", phantoms, tmp_path / name]
+        environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+        subprocess.run([sys.executable, *map(str, words)], check=True, env=environment)
+    one, two = (weights_of(tmp_path / name) for name in launchers)
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, atol=2e-4, rtol=1e-2, msg=key)
+    before = build_model(recipe_of("samed"), "pocket", 64, 3, "random").state_dict()
+    assert not equal(one, before)
+
+
 def test_a_batch_that_cannot_be_divided(dataset):
     with pytest.raises(UserError, match="A batch of 3 cannot be made of 2 equal passes"):
         training.train(recipe_of("samed"), dataset, 4, accumulate=2, **SMALL)
