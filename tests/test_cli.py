@@ -1,5 +1,6 @@
 """What a user types: results as JSON, and one sentence with exit code 2 for what they can mend."""
 
+import functools
 import json
 import resource
 import shutil
@@ -342,13 +343,18 @@ def test_a_full_disk_keeps_what_was_there(phantoms, tmp_path):
 
 def test_interrupted_by_the_keyboard(phantoms, tmp_path):
     out = tmp_path / "run"
-    process = start(phantoms, out, "--steps", "100000")
+    # A test run in the background ignores the signal, and its children would inherit that
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = start(phantoms, out, "--steps", "100000", preexec_fn=listening)
     deadline = time.monotonic() + 300
     while not (out / "run.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate()
+    try:
+        _, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Traceback" not in error
     assert not [p for p in out.iterdir() if p.name.endswith(".tmp")]

@@ -147,6 +147,20 @@ def test_per_layer_updates_give_the_same_weights(name, dataset):
     assert equal(plain, fused)
 
 
+@pytest.mark.parametrize("optimizer", ["fira", "apollo"])
+def test_successors_of_galore_train_and_go_on_exactly(optimizer, dataset, tmp_path):
+    recipe = recipe_of("medsaga")
+    recipe = replace(recipe, image_encoder=replace(recipe.image_encoder, optimizer=optimizer))
+    whole = training.train(recipe, dataset, 4, tmp_path / "whole", **SMALL)
+    training.train(recipe, dataset, 4, tmp_path / "parts", stop_after=3, **SMALL)
+    parts = training.train(recipe, dataset, 4, tmp_path / "parts", **SMALL)
+    assert equal(whole.model.state_dict(), parts.model.state_dict())
+    galore = training.train(recipe_of("medsaga"), dataset, 4, **SMALL).model.state_dict()
+    assert not equal(galore, whole.model.state_dict())
+    with pytest.raises(UserError, match=f"no per-layer updates for {optimizer}"):
+        training.train(recipe, dataset, 4, per_layer=True, **SMALL)
+
+
 def test_per_layer_updates_cannot_wait_for_several_passes(dataset):
     with pytest.raises(UserError, match="--accumulate 1"):
         training.train(recipe_of("samed"), dataset, 4, per_layer=True, accumulate=3, **SMALL)

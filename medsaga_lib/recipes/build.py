@@ -9,8 +9,11 @@ from torch import nn
 from medsaga_lib.adapt import lora
 from medsaga_lib.backbones.sam import Attention
 from medsaga_lib.backbones.weights import load_state
+from medsaga_lib.errors import UserError
 from medsaga_lib.heads import ClassTokens, class_tokens
 from medsaga_lib.memory import state_bytes
+from medsaga_lib.optim.apollo import ApolloAdamW
+from medsaga_lib.optim.fira import FiraAdamW
 from medsaga_lib.optim.fused_backward import FusedGaLoreAdamW
 from medsaga_lib.optim.galore import GaLoreAdamW, GaLoreConfig, param_groups
 from medsaga_lib.recipes.recipe import GaLore, Recipe
@@ -18,6 +21,7 @@ from medsaga_lib.recipes.recipe import GaLore, Recipe
 Weights = Literal["pretrained", "random"]
 
 KEPT = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by checkpointing, for each precision
+OPTIMIZERS = {"galore": GaLoreAdamW, "fira": FiraAdamW, "apollo": ApolloAdamW}
 WIDTH_PER_RANK = 12  # our choice: r = 64 on ViT-B, 16 on the pocket SAM
 
 
@@ -57,7 +61,6 @@ def build_optimizer(
 
     per_layer: updates inside the backward pass, for any recipe; the results are the same.
     """
-    galore = FusedGaLoreAdamW if per_layer else GaLoreAdamW
     encoder, rest = _encoder_and_rest(model)
     dense = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     how = recipe.image_encoder
@@ -67,10 +70,13 @@ def build_optimizer(
             model.sam.image_encoder, config, lr=how.lr, weight_decay=recipe.weight_decay
         )
         groups.append({"params": list(rest.values()), "names": list(rest), **dense})
-        return galore(groups, betas=recipe.betas)
+        if per_layer and how.optimizer != "galore":
+            raise UserError(f"There are no per-layer updates for {how.optimizer}; use galore.")
+        kind = FusedGaLoreAdamW if per_layer else OPTIMIZERS[how.optimizer]
+        return kind(groups, betas=recipe.betas)
     everything = [{"params": [*encoder, *rest.values()], **dense}]
-    # Without a rank GaLoreAdamW is AdamW, bit for bit
-    return (galore if per_layer else torch.optim.AdamW)(everything, betas=recipe.betas)
+    # Without a rank FusedGaLoreAdamW is AdamW, bit for bit
+    return (FusedGaLoreAdamW if per_layer else torch.optim.AdamW)(everything, betas=recipe.betas)
 
 
 def galore_config(how: GaLore, image_encoder: ImageEncoderViT, seed: int = 0) -> GaLoreConfig:

@@ -28,6 +28,7 @@ class GaLore:
     moments: Literal["rotate", "keep"] = "rotate"
     subspace: Literal["randomized", "exact"] = "randomized"
     stagger: bool = False  # spread the refreshes over the T steps
+    optimizer: Literal["galore", "fira", "apollo"] = "galore"  # or one of its successors
 
 
 Adaptation = Full | GaLore | LoRA

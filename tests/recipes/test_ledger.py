@@ -73,7 +73,7 @@ def test_best_plan_of_medsaga_needs_less_than_a_tenth_of_the_papers():
 
 def test_largest_batch_fits_and_one_more_does_not():
     recipe, plan = get_recipe("samed"), Plan("pocket", 1, 64, 2)
-    limit = 100 * 2**20
+    limit = 60 * 2**20
     batch = largest_batch(recipe, plan, limit)
     assert batch > 1
     assert predict_peak(recipe, replace(plan, batch=batch)) <= limit
