@@ -12,6 +12,7 @@ import time
 import nibabel
 import numpy as np
 import pytest
+from marks import needs_peak
 from PIL import Image
 
 from medsaga_lib import cli
@@ -61,6 +62,7 @@ def test_train_reports_what_it_did(trained):
     assert {p.name for p in out.iterdir()} == {"run.json", "log.csv", CHECKPOINT_FILE}
 
 
+@needs_peak
 def test_memory_prints_what_the_library_predicts(medsaga):
     from medsaga_lib.recipes import RECIPES
     from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak

@@ -3,13 +3,12 @@ from functools import partial
 
 import pytest
 import torch
+from marks import needs_peak
 from torch import nn
 from torch.nn import functional
-from torch.torch_version import TorchVersion
 from torch.utils.checkpoint import checkpoint
 
 from medsaga_lib.memory import (
-    PEAK_SINCE,
     Ledger,
     _Timeline,
     fake,
@@ -22,10 +21,6 @@ from medsaga_lib.memory import (
 )
 from medsaga_lib.optim.fused_backward import FusedGaLoreAdamW
 from medsaga_lib.optim.galore import GaLoreAdamW, GaLoreConfig, param_groups
-
-needs_peak = pytest.mark.skipif(
-    torch.__version__ < TorchVersion(PEAK_SINCE), reason=f"the peak needs torch {PEAK_SINCE}"
-)
 
 BLOCK_MATRICES = ("blocks.*.attn.qkv.weight", "blocks.*.attn.proj.weight", "blocks.*.mlp.*.weight")
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from marks import needs_peak
 
 from medsaga_lib.backbones.sam import recompute_blocks
 from medsaga_lib.losses import cross_entropy_dice
@@ -62,6 +63,7 @@ def test_the_order_of_the_methods_on_vit_b():
     assert 0.03 < saved < 0.05  # "3.4 % of the real peak" of the encoder; far from 66 %
 
 
+@needs_peak
 def test_best_plan_of_medsaga_needs_less_than_a_tenth_of_the_papers():
     """vit_b, 512 px, batch 12 in one pass: the whole model, the peak, not the sum."""
     medsaga = get_recipe("medsaga")
@@ -71,6 +73,7 @@ def test_best_plan_of_medsaga_needs_less_than_a_tenth_of_the_papers():
     assert predict_peak(medsaga, best) < 1.5 * 2**30
 
 
+@needs_peak
 def test_largest_batch_fits_and_one_more_does_not():
     recipe, plan = get_recipe("samed"), Plan("pocket", 1, 64, 2)
     limit = 60 * 2**20
