@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -118,7 +118,7 @@ def captured_energy(
         cross_entropy_dice(logits, reduce_labels(labels, logits)).total.backward()
         optimizer.step()
     ratios = {"cold": optimizer.cold, "warm": optimizer.warm}
-    return {f"{k}_{f.__name__}": f(v) for k, v in ratios.items() for f in (_mean, min)}
+    return {f"{k}_{f.__name__}": f(v) for k, v in ratios.items() for f in (mean, min)}
 
 
 class _Watched(GaLoreAdamW):
@@ -140,13 +140,6 @@ class _Watched(GaLoreAdamW):
                 kept = self.cold if before is None else self.warm
                 kept.append((R.square().sum() / exact).item())
         return P, R
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-_mean.__name__ = "mean"
 
 
 def _contestants(backbone: str, rank: int, period: int, seed: int) -> list[Contestant]:

@@ -358,7 +358,7 @@ for start, weights in (("pretrained", state), ("random", build_sam(backbone, siz
     print(f"{start:10} spread between X-rays {found.std(0).mean():.2f} of {found.std():.2f}")
 
 # %% [markdown]
-# These weights look. The first ones gave 0.18 of 0.98: nearly the same embedding whatever they were shown, because they had learned to fill boxes and hardly to look.
+# These weights look. The first ones gave nearly the same embedding whatever they were shown, because they had learned to fill boxes and hardly to look (the model card, `medsaga_lib/backbones/pocket.md`, has their numbers).
 # Pretraining is not good in itself; it is as good as what was learned. [Appendix A](90_pretraining.ipynb) shows how the weights of today came to be.
 #
 # ## Exercises

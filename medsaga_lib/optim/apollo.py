@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medsaga_lib.optim.fira import column_scale
-from medsaga_lib.optim.galore import GaLoreAdamW, new_moments
+from medsaga_lib.optim.galore import GaLoreAdamW, Step, new_moments
 from medsaga_lib.optim.limiter import limited
 from medsaga_lib.optim.subspace import refresh_seed
 
@@ -39,15 +39,6 @@ class ApolloAdamW(GaLoreAdamW):
             state.update(new_moments(torch.zeros_like(R)))
         return P, R
 
-    def _move(
-        self,
-        W: Tensor,
-        G: Tensor,
-        P: Tensor,
-        R: Tensor,
-        N: Tensor,
-        state: dict[str, Tensor],
-        keep: float,
-        rate: float,
-    ) -> None:
-        W.mul_(keep).sub_(limited(G * column_scale(N, R), state), alpha=rate)
+    def _move(self, W: Tensor, step: Step) -> None:
+        scaled = step.G * column_scale(step.N, step.R)
+        W.mul_(step.keep).sub_(limited(scaled, step.state), alpha=step.rate)

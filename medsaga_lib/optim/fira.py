@@ -9,7 +9,7 @@ the subspace (section 4.2), and a limiter keeps it from growing suddenly (sectio
 import torch
 from torch import Tensor
 
-from medsaga_lib.optim.galore import GaLoreAdamW
+from medsaga_lib.optim.galore import GaLoreAdamW, Step
 from medsaga_lib.optim.limiter import limited
 
 TINY = 1e-8  # beside a norm in a denominator; Fira's code
@@ -18,20 +18,10 @@ TINY = 1e-8  # beside a norm in a denominator; Fira's code
 class FiraAdamW(GaLoreAdamW):
     """GaLoreAdamW's arguments and states, and one number more for each projected tensor."""
 
-    def _move(
-        self,
-        W: Tensor,
-        G: Tensor,
-        P: Tensor,
-        R: Tensor,
-        N: Tensor,
-        state: dict[str, Tensor],
-        keep: float,
-        rate: float,
-    ) -> None:
-        rest = (G - P @ R) * column_scale(N, R)
-        super()._move(W, G, P, R, N, state, keep, rate)
-        W.add_(limited(rest, state), alpha=-rate)
+    def _move(self, W: Tensor, step: Step) -> None:
+        rest = (step.G - step.P @ step.R) * column_scale(step.N, step.R)
+        super()._move(W, step)
+        W.add_(limited(rest, step.state), alpha=-step.rate)
 
 
 def column_scale(N: Tensor, R: Tensor) -> Tensor:

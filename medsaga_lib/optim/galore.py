@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -161,6 +161,18 @@ def param_groups(
 
 
 _Indexed = tuple[int, dict[str, Any], Tensor]
+
+
+class Step(NamedTuple):
+    """What is known of one tensor's step when it is about to move; letters as in algorithm 2."""
+
+    G: Tensor  # (m, n)
+    P: Tensor  # (m, r)
+    R: Tensor  # (r, n)
+    N: Tensor  # (r, n)
+    state: dict[str, Tensor]
+    keep: float  # factor of the weights, 1 - eta lambda
+    rate: float  # eta alpha
 
 
 class GaLoreAdamW(torch.optim.Optimizer):
@@ -310,23 +322,13 @@ class GaLoreAdamW(torch.optim.Optimizer):
         N = (M / (1 - beta_1**t)).div_((V / (1 - beta_2**t)).sqrt_().add_(eps))
 
         work = _short_side_first(W).float()  # a view of W where W is contiguous and float32
-        self._move(work, G, P, R, N, state, keep=1 - eta * decay, rate=eta * alpha)
+        self._move(work, Step(G, P, R, N, state, keep=1 - eta * decay, rate=eta * alpha))
         if work.data_ptr() != W.data_ptr():
             W.copy_((work.T if _stands(W) else work).reshape(W.shape))
 
-    def _move(
-        self,
-        W: Tensor,
-        G: Tensor,
-        P: Tensor,
-        R: Tensor,
-        N: Tensor,
-        state: dict[str, Tensor],
-        keep: float,
-        rate: float,
-    ) -> None:
-        """W (m, n) becomes keep W - rate P N; what a successor of GaLore does otherwise."""
-        W.addmm_(P, N, beta=keep, alpha=-rate)
+    def _move(self, W: Tensor, step: Step) -> None:
+        """W (m, n) becomes keep W - rate P N; this is what a successor of GaLore does otherwise."""
+        W.addmm_(step.P, step.N, beta=step.keep, alpha=-step.rate)
 
     def _project(
         self, index: int, group: dict[str, Any], W: Tensor, G: Tensor

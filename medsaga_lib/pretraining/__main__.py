@@ -46,6 +46,10 @@ def _run(options: argparse.Namespace) -> None:
     asked = {name: value for name, value in vars(options).items() if hasattr(Settings, name)}
     settings = Settings(**asked)
     saved = options.out / "run.safetensors"
+    if options.start and not options.start.is_file():
+        raise UserError(f"There are no weights at {options.start}; give a run.safetensors.")
+    if options.report and not saved.exists():
+        raise UserError(f"There is no run at {options.out} to report on; train it first.")
     if saved.exists():
         run = Run.load(saved, options.device)
     else:
