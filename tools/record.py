@@ -2,24 +2,32 @@
 
     python -m tools.record adapting_sam --data cxr_hannover_lungs --shots 8 32
 
-Runs that are finished are not run again, so an interrupted grid goes on where it stopped.
+Dask spreads the runs over the workers of a cluster: by default one on this machine with all of its
+cores, otherwise --workers that share them, or those of any --scheduler, which must have this
+repository, the data and one thread each. The file is written after every run, and a run that stands
+in it is not run again; one that was interrupted goes on from its last checkpoint.
 """
 
 import argparse
 import datetime
 import itertools
 import json
+import os
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from medsaga_lib.backbones.weights import fetch
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.files import write_json
+from medsaga_lib.training import file_hash
 from tools.execute import commit, device
 
 ROOT = Path(__file__).parents[1]
@@ -27,9 +35,34 @@ RECORDED = ROOT / "notebooks" / "recorded"
 METRICS = ("dice", "hd95", "nsd")
 
 
-def main() -> None:
+class RunError(Exception):
+    """A command of a run failed; the arguments are its exit code and what it said."""
+
+
+def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
     """Reads the command line, trains what is missing, writes notebooks/recorded/NAME.json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = parser().parse_args(words)
+    axes = options.recipes, options.weights, options.shots, options.seeds
+    runs = [a_run(options, *cell) for cell in itertools.product(*axes)]
+    target = folder / f"{options.name}.json"
+    rows = recorded(target, runs)
+    missing = [run for run in runs if run["command"] not in rows]
+    if missing:
+        try:
+            for row in trained(options, missing):
+                rows[row["command"]] = row
+                done = [rows[run["command"]] for run in runs if run["command"] in rows]
+                write_json(target, {"provenance": provenance(options), "runs": done})
+        except RunError as error:
+            code, said = error.args
+            print(said, file=sys.stderr)
+            sys.exit(code)
+    print(f"{target}: {len(missing)} runs new, {len(runs) - len(missing)} kept")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name")
     parser.add_argument("--data", required=True)
     parser.add_argument("--recipes", nargs="+", default=["samed", "medsaga"])
@@ -39,59 +72,114 @@ def main() -> None:
     parser.add_argument("--backbone", default="pocket")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--size", type=int)
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs")
-    options = parser.parse_args()
-    grid = itertools.product(options.recipes, options.weights, options.shots, options.seeds)
-    rows = [record(options, *cell) for cell in grid]
-    target = RECORDED / f"{options.name}.json"
-    write_json(target, {"provenance": provenance(options.data), "runs": rows})
-    print(target)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder of the runs")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, default=1, help="runs at a time on this machine")
+    where.add_argument("--scheduler", help="address of a Dask scheduler")
+    return parser
 
 
-def record(options: argparse.Namespace, recipe: str, weights: str, shots: int, seed: int) -> dict:
-    """Trains and evaluates one run by the command line that a reader would type."""
-    start = "" if weights == "pretrained" else "-random"
-    out = options.runs / f"{recipe}-{options.backbone}{start}-{options.data}-{shots}-s{seed}"
-    train = f"train {recipe} --data {options.data} --shots {shots} --seed {seed}"
+def a_run(
+    options: argparse.Namespace, recipe: str, weights: str, shots: int, seed: int
+) -> dict[str, Any]:
+    """What is to be run: the facts of its row, among them the command a reader would type."""
+    train = (
+        f"medsaga train {recipe} --data {shlex.quote(options.data)} --shots {shots} --seed {seed}"
+    )
     train += f" --backbone {options.backbone} --weights {weights}"
     if options.steps:
         train += f" --steps {options.steps}"
     if options.size:
         train += f" --size {options.size}"
-    done = medsaga(f"{train} --out {shlex.quote(str(out))}")
-    scores = medsaga(f"evaluate {shlex.quote(str(out))} --data {options.data}")
+    facts = {"recipe": recipe, "weights": weights, "shots": shots, "seed": seed, "command": train}
+    if weights == "pretrained":
+        facts["backbone_sha256"] = file_hash(fetch(options.backbone))
+    return facts
+
+
+def recorded(target: Path, runs: list[dict[str, Any]]) -> dict[str, dict]:
+    """Rows of the file, by command, that these very runs gave."""
+    if not target.exists():
+        return {}
+    rows = {row["command"]: row for row in json.loads(target.read_text())["runs"]}
     return {
-        "recipe": recipe,
-        "weights": weights,
-        "shots": shots,
-        "seed": seed,
+        run["command"]: rows[run["command"]]
+        for run in runs
+        if run.items() <= rows.get(run["command"], {}).items()
+    }
+
+
+def trained(options: argparse.Namespace, runs: list[dict[str, Any]]) -> Iterator[dict]:
+    """Rows in the order in which the cluster finishes them.
+
+    Raises:
+        RunError: a run failed; those that have not begun are given up.
+    """
+    from dask.distributed import Client, LocalCluster, as_completed
+
+    # A run is a process of its own, so a local worker is a thread that waits for it.
+    cluster: AbstractContextManager
+    if options.scheduler:
+        cluster, threads = nullcontext(options.scheduler), None
+    else:
+        cluster = LocalCluster(
+            n_workers=options.workers, threads_per_worker=1, processes=False, dashboard_address=None
+        )
+        threads = max(1, (os.cpu_count() or 1) // options.workers)
+    with cluster as address, Client(address) as client:
+        calls = [
+            client.submit(row_of, run, options.data, options.runs, threads, pure=False)
+            for run in runs
+        ]
+        try:
+            for call in as_completed(calls):
+                yield call.result()
+        finally:
+            client.cancel(calls)
+
+
+def row_of(run: dict[str, Any], data: str, folder: Path, threads: int | None) -> dict[str, Any]:
+    """Trains and evaluates one run by the commands a reader would type; its row."""
+    _, *words = shlex.split(run["command"])
+    values = [words[1], *words[3::2]]  # train RECIPE --option value ...
+    out = folder / "-".join(Path(value).name for value in values)
+    done = medsaga([*words, "--out", str(out)], threads)
+    scores = medsaga(["evaluate", str(out), "--data", data], threads)
+    return {
+        **run,
         "steps": done["steps"],
         "seconds": round(done["seconds"]),
-        "command": f"medsaga {train}",
         **{metric: scores[metric] for metric in METRICS},
         "dice_interval": scores["dice_interval"],
     }
 
 
-def medsaga(words: str) -> Any:
-    """What the command prints as JSON; its own message and exit code if it fails."""
-    line = [sys.executable, "-m", "medsaga_lib.cli", *shlex.split(words), "--json"]
-    print("medsaga", words, flush=True)
-    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=False)
+def medsaga(words: list[str], threads: int | None) -> Any:
+    """What the command prints as JSON; RunError if it fails."""
+    print("medsaga", shlex.join(words), flush=True)
+    limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        [sys.executable, "-m", "medsaga_lib.cli", *words, "--json"],
+        cwd=ROOT,
+        env=os.environ | limit,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
-        sys.exit(done.returncode)
+        raise RunError(done.returncode, done.stderr.strip())
     return json.loads(done.stdout)
 
 
-def provenance(data: str) -> dict[str, Any]:
-    """Where and on what the runs were made."""
-    dataset = open_dataset(data)
+def provenance(options: argparse.Namespace) -> dict[str, Any]:
+    """Where and on what the newest of the runs were made."""
+    dataset = open_dataset(options.data)
     test = dataset.split("test")
     return {
         "command": shlex.join(["python", "-m", "tools.record", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit(ROOT),
-        "device": device(torch.get_num_threads()),
+        "device": options.scheduler or device(torch.get_num_threads()),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "data": dataset.describe(),
         "test_cases": len(test),

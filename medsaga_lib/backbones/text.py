@@ -1,0 +1,100 @@
+"""Label names as vectors, for prompts in words: CLIP's text encoder, or a spelling alone.
+
+S-SAM prompts the decoder with the name of what it is to find (arXiv 2408.06447, section 3); its
+code feeds the raw name to CLIP ViT-B/32, which stays frozen.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medsaga_lib.errors import UserError
+
+CLIP = "openai/clip-vit-base-patch32"  # S-SAM's code
+WIDTH = 512  # of CLIP ViT-B/32's text embedding
+_PIECE = 3  # letters; our choice
+_FILES = ["*.json", "merges.txt", "*.safetensors"]  # of a checkpoint; others hold the same twice
+
+
+class TextEncoder(Protocol):
+    """Embeds label names."""
+
+    def __call__(self, labels: Sequence[str]) -> Tensor:
+        """Embeddings (n, WIDTH) float32 of n label names, without gradient."""
+
+
+class Spelling:
+    """Deterministic vectors of unit length that know how a name is spelled, and nothing else.
+
+    Every piece of three letters, word ends included, is a direction fixed by its hash; a name is
+    the sum of its pieces. So "left lung" lies near "right lung", but "kidney" is as far from
+    "renal" as from any other word: what names mean, only training can add. Nothing is downloaded.
+    """
+
+    def __call__(self, labels: Sequence[str]) -> Tensor:
+        _require_names(labels)
+        vectors = np.stack([sum(_direction(p) for p in _pieces(name)) for name in labels])
+        return torch.from_numpy(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).float()
+
+
+class ClipText:
+    """The text half of CLIP (Radford et al., arXiv 2103.00020), frozen, through transformers.
+
+    Args:
+        checkpoint: a name on the Hugging Face hub, fetched once and then kept there, or a folder.
+
+    Raises:
+        UserError: transformers is not installed, or the checkpoint cannot be had.
+    """
+
+    def __init__(self, checkpoint: str = CLIP):
+        try:
+            from huggingface_hub import snapshot_download
+            from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+        except ImportError as error:
+            raise UserError(
+                'CLIP needs transformers; install it with pip install "medsaga-lib[text]".'
+            ) from error
+        try:
+            folder = checkpoint
+            if not Path(checkpoint).is_dir():
+                folder = snapshot_download(checkpoint, allow_patterns=_FILES)
+            self.tokenizer = CLIPTokenizer.from_pretrained(folder)
+            self.model = CLIPTextModelWithProjection.from_pretrained(folder).eval()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"CLIP's {checkpoint} could not be had ({type(error).__name__}); connect to the "
+                "network once, name a folder that holds it, or use the spelling instead."
+            ) from error
+        self.model.requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, labels: Sequence[str]) -> Tensor:
+        _require_names(labels)
+        tokens = self.tokenizer(list(labels), padding=True, truncation=True, return_tensors="pt")
+        return self.model(**tokens.to(self.model.device)).text_embeds.float()
+
+
+def _require_names(labels: Sequence[str]) -> None:
+    empty = [i for i, name in enumerate(labels) if not name.strip()]
+    if not labels or empty:
+        where = f"label {empty[0]} is empty" if empty else "there is none"
+        raise UserError(f"Label names are needed as prompts, but {where}; name every label.")
+
+
+def _pieces(name: str) -> list[str]:
+    words = f" {' '.join(name.lower().split())} "
+    return [words[i : i + _PIECE] for i in range(len(words) - _PIECE + 1)]
+
+
+@cache
+def _direction(piece: str) -> np.ndarray:
+    """A random direction (WIDTH,) that the piece alone decides, on every machine."""
+    seed = int.from_bytes(hashlib.sha256(piece.encode()).digest()[:8], "little")
+    return np.random.default_rng(seed).standard_normal(WIDTH)

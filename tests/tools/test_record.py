@@ -1,0 +1,50 @@
+"""Grids of runs through Dask: recorded, not run twice, taken up after a failure."""
+
+import json
+
+import pytest
+from distributed import LocalCluster
+
+from tools import record
+
+
+def grid(folder, data, *more):
+    """Records two runs of a few tiny steps; the file's content."""
+    words = f"small --data {data} --recipes samed --weights random --seeds 0 1 --shots 2 --steps 2"
+    words = [*words.split(), "--size", "32", "--runs", str(folder / "runs"), *more]
+    record.main(words, folder)
+    return json.loads((folder / "small.json").read_text())
+
+
+@pytest.mark.slow
+def test_grid_is_recorded_once_resumes_and_fails_in_words(tmp_path, phantoms, capfd):
+    whole = grid(tmp_path, phantoms, "--workers", "2")
+    assert [(run["seed"], run["steps"]) for run in whole["runs"]] == [(0, 2), (1, 2)]
+    assert all(0 <= run["dice"] <= 1 for run in whole["runs"])
+    assert whole["provenance"]["test_cases"] > 0
+
+    # One row lost: only that one is run again, to the same numbers
+    half = {**whole, "runs": whole["runs"][1:]}
+    (tmp_path / "small.json").write_text(json.dumps(half))
+    capfd.readouterr()
+    with LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        again = grid(tmp_path, phantoms, "--scheduler", cluster.scheduler_address)
+    assert capfd.readouterr().out.count("medsaga train") == 1
+    assert again["runs"][1] == whole["runs"][1]
+    assert {**again["runs"][0], "seconds": 0} == {**whole["runs"][0], "seconds": 0}
+
+    # A run that cannot be ends the grid in its own words; what stands in the file stays
+    with pytest.raises(SystemExit) as caught:
+        grid(tmp_path, phantoms, "--recipes", "nonsense")
+    assert caught.value.code == 2
+    assert "no recipe 'nonsense'" in capfd.readouterr().err
+    assert json.loads((tmp_path / "small.json").read_text()) == again
+
+
+def test_rows_of_other_weights_are_not_kept(tmp_path):
+    target = tmp_path / "name.json"
+    row = {"command": "medsaga train samed", "backbone_sha256": "old", "dice": 0.9}
+    target.write_text(json.dumps({"runs": [row]}))
+    run = {"command": "medsaga train samed", "backbone_sha256": "new"}
+    assert record.recorded(target, [run]) == {}
+    assert record.recorded(target, [run | {"backbone_sha256": "old"}]) == {row["command"]: row}
