@@ -119,6 +119,7 @@ def memory(
     from medsaga_lib.backbones.sam import input_size
     from medsaga_lib.recipes import RECIPES, get_recipe
     from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak
+    from medsaga_lib.recipes.recipe import Scratch
 
     plan = Plan(
         backbone=backbone,
@@ -132,7 +133,10 @@ def memory(
     )
     limit = None if fit is None else parse_bytes(fit)
     records: list[dict[str, Any]] = []
-    for recipe in [get_recipe(name) for name in recipes] if recipes else RECIPES.values():
+    chosen = [get_recipe(name) for name in recipes or RECIPES]
+    if not recipes and checkpointing:  # of all methods, those that have blocks to recompute
+        chosen = [r for r in chosen if not isinstance(r.image_encoder, Scratch)]
+    for recipe in chosen:
         entry = predict_ledger(recipe, plan)
         record: dict[str, Any] = {"recipe": recipe.name, **asdict(entry), "sum": entry.sum}
         if peak:
@@ -307,6 +311,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Another value of the recipe, as lr=0.001.")
+    ] = None,
     precision: Precision = Precision.fp32,
     accumulate: Annotated[int, typer.Option(min=1, help="Passes that make up a batch.")] = 1,
     checkpointing: Checkpointing = False,
@@ -323,7 +330,8 @@ def train(
     dataset = open_dataset(data)
     if out is None:
         start = "" if weights is Weights.pretrained else "-random"
-        out = Path("runs", f"{recipe}-{backbone}{start}-{dataset.name}-{shots}-s{seed}")
+        what = "-".join([recipe, *(changes or ())])
+        out = Path("runs", f"{what}-{backbone}{start}-{dataset.name}-{shots}-s{seed}")
     result = run(
         chosen,
         dataset,
@@ -333,6 +341,7 @@ def train(
         weights=weights.value,
         size=size,
         seed=seed,
+        changes=changes or (),
         precision=precision.value,
         accumulate=accumulate,
         checkpointing=checkpointing,
@@ -342,7 +351,7 @@ def train(
     last = result.log[-1]
     record = {
         "run": str(out),
-        "steps": chosen.steps,
+        "steps": len(result.log),
         "loss": last["loss"],
         "val_dice": None if last["val_dice"] != last["val_dice"] else last["val_dice"],
         "seconds": sum(row["seconds"] for row in result.log),
@@ -350,7 +359,7 @@ def train(
     if as_json:
         return _print_json(record)
     dice = "" if record["val_dice"] is None else f", validation Dice {record['val_dice']:.3f}"
-    print(f"{out}: {chosen.steps} steps in {record['seconds']:.0f} s{dice}")
+    print(f"{out}: {len(result.log)} steps in {record['seconds']:.0f} s{dice}")
     print(f"next: medsaga evaluate {out} --data {data}")
 
 

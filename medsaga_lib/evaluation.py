@@ -79,7 +79,7 @@ class Evaluation:
         scores = rows.dropna(subset=[metric]).groupby(["patient", "class"])[metric]
         sums = scores.sum().unstack(fill_value=0).to_numpy()  # (patients, classes)
         counts = scores.count().unstack(fill_value=0).to_numpy()
-        return _bootstrap(sums, counts)
+        return bootstrap(sums, counts)
 
     def save(self, folder: Path) -> None:
         """Write `cases.csv` and `summary.json`, where a NaN is empty and null.
@@ -149,7 +149,7 @@ def _case_summary(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _bootstrap(sums: NDArray, counts: NDArray) -> tuple[float, float]:
+def bootstrap(sums: NDArray, counts: NDArray) -> tuple[float, float]:
     """Interval of the mean over classes of sums / counts, both (patients, classes)."""
     patients = len(sums)
     if patients < 2:

@@ -18,9 +18,9 @@ from medsaga_lib.data.samples import squeeze
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation import Evaluation, evaluate_cases
 from medsaga_lib.files import replacing
-from medsaga_lib.heads import ClassTokens
 from medsaga_lib.recipes import get_recipe
-from medsaga_lib.recipes.build import build_model
+from medsaga_lib.recipes.build import Model, build_model
+from medsaga_lib.recipes.recipe import changed
 from medsaga_lib.runs import RUN_FILE, read_checkpoint, read_run
 from medsaga_lib.training import file_hash, load_weights
 
@@ -33,7 +33,7 @@ VOLUME_ENDINGS = (".nii", ".nii.gz")
 class Predictor:
     """A trained network together with what is needed to feed and to read it."""
 
-    model: ClassTokens
+    model: Model
     labels: dict[int, str]  # foreground label values and names; class k is the k-th value
     modality: str
     window: tuple[float, float] | None
@@ -84,7 +84,7 @@ def load_run(folder: Path) -> Predictor:
         )
     labels = {int(value): name for value, name in run["labels"].items()}
     model = build_model(
-        get_recipe(settings["recipe"]),
+        changed(get_recipe(settings["recipe"]), settings.get("changes", [])),
         backbone,
         settings["size"],
         len(labels),

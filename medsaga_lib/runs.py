@@ -6,7 +6,7 @@ moment there is a whole one. While training goes on it also holds the optimizer'
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Settings:
     accumulate: int  # passes that make up a batch
     checkpointing: bool  # recompute the blocks' activations instead of keeping them
     per_layer: bool = False  # updates inside the backward pass
+    changes: list[str] = field(default_factory=list)  # of the recipe, as `recipe.changed` reads
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def write_run(folder: Path, settings: Settings, facts: dict[str, Any]) -> None:
     """
     path = folder / RUN_FILE
     if path.exists():
-        before = read_run(folder)["settings"]
+        before = asdict(Settings(**read_run(folder)["settings"]))
         different = [k for k, v in asdict(settings).items() if before.get(k) != v]
         if different:
             key = different[0]

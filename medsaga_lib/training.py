@@ -9,6 +9,7 @@ to nothing else; its precision is fixed for the life of a process, so that is to
 import csv
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from medsaga_lib.backbones.sam import input_size, recompute_blocks
 from medsaga_lib.backbones.weights import fetch
 from medsaga_lib.data.batches import Batches, choose_shots, passes, sample_names
 from medsaga_lib.data.folder import DataSet
@@ -26,11 +26,18 @@ from medsaga_lib.data.samples import Samples
 from medsaga_lib.data.transforms import Augment
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import replacing
-from medsaga_lib.heads import ClassTokens
 from medsaga_lib.losses import cross_entropy_dice
 from medsaga_lib.optim.schedule import scaled_warmup, warmup_polynomial
-from medsaga_lib.recipes.build import KEPT, Weights, build_model, build_optimizer, trainable
-from medsaga_lib.recipes.recipe import Recipe
+from medsaga_lib.recipes.build import (
+    Model,
+    Weights,
+    build_model,
+    build_optimizer,
+    checkpoint_blocks,
+    model_size,
+    trainable,
+)
+from medsaga_lib.recipes.recipe import Recipe, Scratch, changed
 from medsaga_lib.runs import (
     LOG_FILE,
     Checkpoint,
@@ -50,7 +57,7 @@ LOG_COLUMNS = ("step", "lr", "loss", "cross_entropy", "dice_loss", "val_dice", "
 class Result:
     """What a training run gives back."""
 
-    model: ClassTokens
+    model: Model
     log: list[dict[str, float]]  # one row for each step, with LOG_COLUMNS
 
 
@@ -64,6 +71,7 @@ def train(
     weights: Weights = "pretrained",
     size: int | None = None,
     seed: int = 0,
+    changes: Sequence[str] = (),
     precision: str = "fp32",
     accumulate: int = 1,
     checkpointing: bool = False,
@@ -79,10 +87,11 @@ def train(
         dataset: trains on its split "train", validates on "val" if there is one.
         shots: labelled images, or labelled slices of volumes; subsets are nested.
         out: the run's folder; goes on with the run that is there. None: nothing is written.
-        backbone: pocket, vit_b or medsam.
+        backbone: pocket, vit_b or medsam; a recipe from scratch has none.
         weights: pretrained or random.
         size: pixels along one side of the input; default: the backbone's own.
         seed: of everything random.
+        changes: other values of the recipe, as `recipe.changed` reads them; the run keeps them.
         precision: fp32 or bf16 (autocast; weights and states stay fp32).
         accumulate: passes that make up a batch; Dice is then summed over each pass's images only.
         checkpointing: recompute each block in the backward pass: less memory, a third more time.
@@ -96,6 +105,9 @@ def train(
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
+    recipe = changed(recipe, changes)
+    if isinstance(recipe.image_encoder, Scratch):
+        backbone, weights = "none", "random"
     if recipe.batch % accumulate:
         raise UserError(
             f"A batch of {recipe.batch} cannot be made of {accumulate} equal passes; "
@@ -108,7 +120,7 @@ def train(
         recipe=recipe.name,
         backbone=backbone,
         weights=weights,
-        size=input_size(backbone, size),
+        size=model_size(recipe, backbone, size),
         data=dataset.name,
         shots=shots,
         seed=seed,
@@ -118,12 +130,13 @@ def train(
         accumulate=accumulate,
         checkpointing=checkpointing,
         per_layer=per_layer,
+        changes=list(changes),
     )
     train_set = choose_shots(dataset, shots, settings.size, seed)
     model = build_model(recipe, backbone, settings.size, len(labels), weights, seed)
     optimizer = build_optimizer(recipe, model, seed, per_layer)
     if checkpointing:
-        recompute_blocks(model.sam.image_encoder, KEPT[precision])
+        checkpoint_blocks(model, precision)
 
     start, rows = 0, []
     if out is not None:
@@ -203,7 +216,7 @@ def reduce_labels(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def validation_dice(model: ClassTokens, samples: Dataset, batch: int = 8) -> float:
+def validation_dice(model: Model, samples: Dataset, batch: int = 8) -> float:
     """Mean Dice over foreground classes, of all pixels together, at the size of the logits."""
     model.eval()
     device = next(model.parameters()).device
@@ -219,12 +232,12 @@ def validation_dice(model: ClassTokens, samples: Dataset, batch: int = 8) -> flo
     return (2 * overlap / sizes)[1:].nanmean().item()
 
 
-def kept_weights(model: ClassTokens, weights: str) -> dict[str, Tensor]:
+def kept_weights(model: Model, weights: str) -> dict[str, Tensor]:
     """What a checkpoint must hold: what trains; everything if the backbone has no file."""
     return dict(model.state_dict() if weights == "random" else trainable(model))
 
 
-def load_weights(model: ClassTokens, weights: dict[str, Tensor]) -> None:
+def load_weights(model: Model, weights: dict[str, Tensor]) -> None:
     """Puts a checkpoint's weights into the model that the same recipe built.
 
     Raises:

@@ -178,10 +178,10 @@ display.show(
 )
 
 # %%
-from medsaga_lib.pretraining.scores import evaluate
+from medsaga_lib.pretraining.scores import evaluate, prompted
 
 for name, families in {"trained on": TRAINED, "never seen": HELD_OUT}.items():
-    scores = evaluate(sam, unseen_scenes(24, families), clicks=1, objects=2)
+    scores = evaluate(sam, prompted(unseen_scenes(24, families), objects=2), clicks=1)
     print(f"{name}: box {scores['box']:.2f}, point {scores['point']:.2f}, "
           f"ellipse {scores['ellipse']:.2f} ({scores['objects']} objects)")  # fmt: skip
 

@@ -147,7 +147,7 @@ def test_per_layer_updates_give_the_same_weights(name, dataset):
     assert equal(plain, fused)
 
 
-@pytest.mark.parametrize("optimizer", ["fira", "apollo"])
+@pytest.mark.parametrize("optimizer", ["fira", "apollo", "published"])
 def test_successors_of_galore_train_and_go_on_exactly(optimizer, dataset, tmp_path):
     recipe = recipe_of("medsaga")
     recipe = replace(recipe, image_encoder=replace(recipe.image_encoder, optimizer=optimizer))

@@ -4,8 +4,9 @@
 
 Dask spreads the runs over the workers of a cluster: by default one on this machine with all of its
 cores, otherwise --workers that share them, or those of any --scheduler, which must have this
-repository, the data and one thread each. The file is written after every run, and a run that stands
-in it is not run again; one that was interrupted goes on from its last checkpoint.
+repository, the data and one thread each. The file holds the grid of the last command. It is written
+after every run; a run that stands in it is not run again, and one that was interrupted goes on from
+its last checkpoint.
 """
 
 import argparse
@@ -26,7 +27,10 @@ import torch
 
 from medsaga_lib.backbones.weights import fetch
 from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.errors import UserError
 from medsaga_lib.files import write_json
+from medsaga_lib.recipes import get_recipe
+from medsaga_lib.recipes.recipe import Scratch
 from medsaga_lib.training import file_hash
 from tools.execute import commit, device
 
@@ -42,21 +46,22 @@ class RunError(Exception):
 def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
     """Reads the command line, trains what is missing, writes notebooks/recorded/NAME.json."""
     options = parser().parse_args(words)
-    axes = options.recipes, options.weights, options.shots, options.seeds
-    runs = [a_run(options, *cell) for cell in itertools.product(*axes)]
     target = folder / f"{options.name}.json"
-    rows = recorded(target, runs)
-    missing = [run for run in runs if run["command"] not in rows]
-    if missing:
-        try:
-            for row in trained(options, missing):
-                rows[row["command"]] = row
-                done = [rows[run["command"]] for run in runs if run["command"] in rows]
-                write_json(target, {"provenance": provenance(options), "runs": done})
-        except RunError as error:
-            code, said = error.args
-            print(said, file=sys.stderr)
-            sys.exit(code)
+    try:
+        runs = grid(options)
+        rows = recorded(target, runs)
+        missing = [run for run in runs if run["command"] not in rows]
+        for row in trained(options, missing) if missing else ():
+            rows[row["command"]] = row
+            done = [rows[run["command"]] for run in runs if run["command"] in rows]
+            write_json(target, {"provenance": provenance(options), "runs": done})
+    except RunError as error:
+        code, said = error.args
+        print(said, file=sys.stderr)
+        sys.exit(code)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     print(f"{target}: {len(missing)} runs new, {len(runs) - len(missing)} kept")
 
 
@@ -65,7 +70,12 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name")
     parser.add_argument("--data", required=True)
-    parser.add_argument("--recipes", nargs="+", default=["samed", "medsaga"])
+    parser.add_argument(
+        "--recipes",
+        nargs="+",
+        default=["samed", "medsaga"],
+        help="names, with other values behind a colon each: samed:lr=0.001:warmup=0",
+    )
     parser.add_argument("--weights", nargs="+", default=["pretrained", "random"])
     parser.add_argument("--shots", nargs="+", type=int, required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -79,18 +89,30 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def grid(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every run that is asked for; a network from scratch has random weights only."""
+    axes = options.seeds, options.shots, options.recipes, options.weights
+    runs = {}
+    for seed, shots, recipe, weights in itertools.product(*axes):
+        if isinstance(get_recipe(recipe.split(":")[0]).image_encoder, Scratch):
+            weights = "random"
+        run = a_run(options, recipe, weights, shots, seed)
+        runs[run["command"]] = run
+    return list(runs.values())
+
+
 def a_run(
     options: argparse.Namespace, recipe: str, weights: str, shots: int, seed: int
 ) -> dict[str, Any]:
     """What is to be run: the facts of its row, among them the command a reader would type."""
-    train = (
-        f"medsaga train {recipe} --data {shlex.quote(options.data)} --shots {shots} --seed {seed}"
-    )
+    name, *changes = recipe.split(":")
+    train = f"medsaga train {name} --data {shlex.quote(options.data)} --shots {shots} --seed {seed}"
     train += f" --backbone {options.backbone} --weights {weights}"
     if options.steps:
         train += f" --steps {options.steps}"
     if options.size:
         train += f" --size {options.size}"
+    train += "".join(f" --set {shlex.quote(change)}" for change in changes)
     facts = {"recipe": recipe, "weights": weights, "shots": shots, "seed": seed, "command": train}
     if weights == "pretrained":
         facts["backbone_sha256"] = file_hash(fetch(options.backbone))
@@ -142,7 +164,7 @@ def row_of(run: dict[str, Any], data: str, folder: Path, threads: int | None) ->
     """Trains and evaluates one run by the commands a reader would type; its row."""
     _, *words = shlex.split(run["command"])
     values = [words[1], *words[3::2]]  # train RECIPE --option value ...
-    out = folder / "-".join(Path(value).name for value in values)
+    out = folder / "_".join(Path(value).name for value in values)
     done = medsaga([*words, "--out", str(out)], threads)
     scores = medsaga(["evaluate", str(out), "--data", data], threads)
     return {

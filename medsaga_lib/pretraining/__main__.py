@@ -10,7 +10,7 @@ from medsaga_lib.data.procedural import HELD_OUT, TRAINED
 from medsaga_lib.errors import UserError
 from medsaga_lib.pretraining.pictures import Settings, unseen_scenes
 from medsaga_lib.pretraining.run import Run, export, train
-from medsaga_lib.pretraining.scores import evaluate, spread
+from medsaga_lib.pretraining.scores import evaluate, prompted, spread
 
 REPORT_PICTURES = 200  # of each set
 
@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> None:
         sam = run.averaged()
         for name, families in (("trained", TRAINED), ("held_out", HELD_OUT)):
             scenes = unseen_scenes(REPORT_PICTURES, families, settings.size)
-            print(json.dumps({"families": name} | evaluate(sam, scenes)))
+            print(json.dumps({"families": name} | evaluate(sam, prompted(scenes))))
         print(json.dumps({"spread": spread(sam)}))
 
 

@@ -21,7 +21,7 @@ from medsaga_lib.data.procedural import HELD_OUT, TRAINED
 from medsaga_lib.files import replacing
 from medsaga_lib.pretraining.losses import pretraining_loss
 from medsaga_lib.pretraining.pictures import Pictures, Settings, unseen_scenes
-from medsaga_lib.pretraining.scores import evaluate, spread
+from medsaga_lib.pretraining.scores import evaluate, prompted, spread
 
 BETAS = (0.9, 0.95)  # of AdamW; the second as in MAE (2111.06377), for fresh second moments
 LOG_EVERY = 50  # steps
@@ -218,7 +218,7 @@ def _tested(run: Run) -> dict[str, float]:
     sam = run.averaged()
     row = {"spread": round(spread(sam), 4)}
     for name, families in (("test", TRAINED), ("held_out", HELD_OUT)):
-        scores = evaluate(sam, unseen_scenes(TEST_PICTURES, families, run.settings.size))
+        scores = evaluate(sam, prompted(unseen_scenes(TEST_PICTURES, families, run.settings.size)))
         row |= {f"{name}_{k}": round(scores[k], 4) for k in ("box", "point", "clicks_3")}
     return row
 

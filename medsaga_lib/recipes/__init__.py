@@ -1,11 +1,14 @@
 """One small file per method, and the registry."""
 
 from medsaga_lib.errors import UserError
+from medsaga_lib.recipes.frozen import FROZEN
+from medsaga_lib.recipes.full import FULL
 from medsaga_lib.recipes.medsaga import MEDSAGA
 from medsaga_lib.recipes.recipe import Recipe
 from medsaga_lib.recipes.samed import SAMED
+from medsaga_lib.recipes.unet import UNET
 
-RECIPES = {recipe.name: recipe for recipe in (MEDSAGA, SAMED)}
+RECIPES = {recipe.name: recipe for recipe in (MEDSAGA, SAMED, FULL, FROZEN, UNET)}
 
 
 def get_recipe(name: str) -> Recipe:

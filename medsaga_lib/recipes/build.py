@@ -7,21 +7,24 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from medsaga_lib.adapt import lora
-from medsaga_lib.backbones.sam import Attention
+from medsaga_lib.backbones.sam import Attention, input_size, recompute_blocks
 from medsaga_lib.backbones.weights import load_state
 from medsaga_lib.errors import UserError
 from medsaga_lib.heads import ClassTokens, class_tokens
 from medsaga_lib.memory import state_bytes
+from medsaga_lib.networks import FromScratch, network_size
 from medsaga_lib.optim.apollo import ApolloAdamW
 from medsaga_lib.optim.fira import FiraAdamW
 from medsaga_lib.optim.fused_backward import FusedGaLoreAdamW
 from medsaga_lib.optim.galore import GaLoreAdamW, GaLoreConfig, param_groups
-from medsaga_lib.recipes.recipe import GaLore, Recipe
+from medsaga_lib.optim.galore_published import PublishedGaLoreAdamW
+from medsaga_lib.recipes.recipe import Frozen, Full, GaLore, Recipe, Scratch
 
 Weights = Literal["pretrained", "random"]
 
 KEPT = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by checkpointing, for each precision
 OPTIMIZERS = {"galore": GaLoreAdamW, "fira": FiraAdamW, "apollo": ApolloAdamW}
+Model = ClassTokens | FromScratch
 WIDTH_PER_RANK = 12  # our choice: r = 64 on ViT-B, 16 on the pocket SAM
 
 
@@ -33,29 +36,50 @@ def build_model(
     weights: Weights = "pretrained",
     seed: int = 0,
     attention: Attention = "fused",
-) -> ClassTokens:
+) -> Model:
     """The recipe's network: what trains has `requires_grad`, the rest has not.
 
     Args:
         recipe: says what the image encoder becomes and how the class tokens start.
-        backbone: pocket, vit_b or medsam.
+        backbone: pocket, vit_b or medsam; a recipe from scratch has none.
         size: pixels along one side of the input.
         classes: foreground classes.
         weights: the backbone's checkpoint, or none.
         seed: of everything drawn here; torch's global generator is left as it was.
         attention: as in `build_sam`; the weights do not depend on it.
     """
+    how = recipe.image_encoder
+    if isinstance(how, Scratch):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return FromScratch(how.network, size, classes)
     state = load_state(backbone, size) if weights == "pretrained" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = class_tokens(backbone, state, size, classes, recipe.start, attention)
-        if isinstance(recipe.image_encoder, lora.LoRA):
-            lora.attach(model.sam.image_encoder, recipe.image_encoder)
+        if isinstance(how, lora.LoRA):
+            lora.attach(model.sam.image_encoder, how)
+        elif isinstance(how, Frozen):
+            model.sam.image_encoder.requires_grad_(False)
     return model
 
 
+def model_size(recipe: Recipe, backbone: str, size: int | None) -> int:
+    """Pixels along one side of the input: those asked for, or the default; UserError as it says."""
+    if isinstance(recipe.image_encoder, Scratch):
+        return network_size(size)
+    return input_size(backbone, size)
+
+
+def checkpoint_blocks(model: Model, precision: str) -> None:
+    """Each block of the image encoder is computed again in the backward pass."""
+    if not isinstance(model, ClassTokens):
+        raise UserError("There are no blocks to recompute in this network; leave --checkpointing.")
+    recompute_blocks(model.sam.image_encoder, KEPT[precision])
+
+
 def build_optimizer(
-    recipe: Recipe, model: ClassTokens, seed: int = 0, per_layer: bool = False
+    recipe: Recipe, model: Model, seed: int = 0, per_layer: bool = False
 ) -> torch.optim.Optimizer:
     """The recipe's optimizer over everything in the model that trains.
 
@@ -65,18 +89,34 @@ def build_optimizer(
     dense = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     how = recipe.image_encoder
     if isinstance(how, GaLore):
-        config = galore_config(how, model.sam.image_encoder, seed)
-        groups = param_groups(
-            model.sam.image_encoder, config, lr=how.lr, weight_decay=recipe.weight_decay
-        )
+        image_encoder = model.get_submodule("sam.image_encoder")
+        config = galore_config(how, image_encoder, seed)
+        groups = param_groups(image_encoder, config, lr=how.lr, weight_decay=recipe.weight_decay)
         groups.append({"params": list(rest.values()), "names": list(rest), **dense})
         if per_layer and how.optimizer != "galore":
             raise UserError(f"There are no per-layer updates for {how.optimizer}; use galore.")
+        if how.optimizer == "published":
+            return PublishedGaLoreAdamW(_matrices_projected(groups), betas=recipe.betas)
         kind = FusedGaLoreAdamW if per_layer else OPTIMIZERS[how.optimizer]
         return kind(groups, betas=recipe.betas)
     everything = [{"params": [*encoder, *rest.values()], **dense}]
+    if isinstance(how, Full) and how.lr is not None:
+        of_encoder = {"lr": how.lr, "weight_decay": recipe.weight_decay}
+        everything = [{"params": encoder, **of_encoder}, {"params": [*rest.values()], **dense}]
     # Without a rank FusedGaLoreAdamW is AdamW, bit for bit
     return (FusedGaLoreAdamW if per_layer else torch.optim.AdamW)(everything, betas=recipe.betas)
+
+
+def _matrices_projected(groups: list[dict]) -> list[dict]:
+    """The groups with what is no matrix (kernels, positions) dense: galore-torch 1.0 takes none."""
+    split = []
+    for group in groups:
+        plain = {key: group[key] for key in ("lr", "weight_decay")}
+        rank = {key: group[key] for key in ("rank", "refresh", "scale") if key in group}
+        matrices = [p for p in group["params"] if p.ndim == 2]
+        others = [p for p in group["params"] if p.ndim != 2]
+        split += [{"params": matrices, **plain, **rank}, {"params": others, **plain}]
+    return split
 
 
 def galore_config(how: GaLore, image_encoder: ImageEncoderViT, seed: int = 0) -> GaLoreConfig:

@@ -8,12 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from medsaga_lib.backbones.sam import Attention, recompute_blocks
+from medsaga_lib.backbones.sam import Attention
 from medsaga_lib.errors import UserError
-from medsaga_lib.heads import ClassTokens
 from medsaga_lib.losses import cross_entropy_dice
 from medsaga_lib.memory import Ledger, fake, ledger, peak_bytes
-from medsaga_lib.recipes.build import KEPT, build_model, build_optimizer
+from medsaga_lib.recipes.build import Model, build_model, build_optimizer, checkpoint_blocks
 from medsaga_lib.recipes.recipe import Recipe
 
 
@@ -70,9 +69,7 @@ def largest_batch(recipe: Recipe, plan: Plan, limit: int) -> int:
 
 
 @contextmanager
-def _faked(
-    recipe: Recipe, plan: Plan
-) -> Iterator[tuple[ClassTokens, list[dict], Callable[[], Tensor]]]:
+def _faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Callable[[], Tensor]]]:
     """The recipe's network, its parameter groups and the loss of a step, without memory."""
     if plan.batch < 1:
         raise UserError(f"A batch has at least one image, not {plan.batch}.")
@@ -83,14 +80,13 @@ def _faked(
     with fake():
         _replace_tensors(model)
         if plan.checkpointing:
-            recompute_blocks(model.sam.image_encoder, KEPT[plan.precision])
+            checkpoint_blocks(model, plan.precision)
 
         def forward() -> Tensor:
             images = torch.zeros(plan.batch, 3, plan.size, plan.size)
-            small = plan.size // 4
-            labels = torch.zeros(plan.batch, small, small, dtype=torch.int64)
             with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bf16"):
                 logits = model(images)
+            labels = torch.zeros(plan.batch, *logits.shape[2:], dtype=torch.int64)
             return cross_entropy_dice(logits, labels).total
 
         yield model, build_optimizer(recipe, model).param_groups, forward

@@ -1,20 +1,36 @@
 """A method is a recipe: the answers to the five questions that every method answers.
 
 Backbone and data come with the run; head, what trains and how, objective and schedule stand here.
-An ablation is `dataclasses.replace(recipe, ...)`.
+An ablation is `dataclasses.replace(recipe, ...)`, or `changed(recipe, ["lr=0.001"])` in words.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from medsaga_lib.adapt.lora import LoRA
 from medsaga_lib.data.transforms import Kind as Augmentation
+from medsaga_lib.errors import UserError
 from medsaga_lib.heads import Start
 
 
 @dataclass(frozen=True)
 class Full:
     """Every tensor of the image encoder trains, dense."""
+
+    lr: float | None = None  # of the image encoder; None: the recipe's
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Nothing in the image encoder trains."""
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """No SAM at all: a network of `networks`, from random weights."""
+
+    network: str
 
 
 @dataclass(frozen=True)
@@ -28,10 +44,11 @@ class GaLore:
     moments: Literal["rotate", "keep"] = "rotate"
     subspace: Literal["randomized", "exact"] = "randomized"
     stagger: bool = False  # spread the refreshes over the T steps
-    optimizer: Literal["galore", "fira", "apollo"] = "galore"  # or one of its successors
+    # or one of its successors, or what galore-torch 1.0 computes
+    optimizer: Literal["galore", "fira", "apollo", "published"] = "galore"
 
 
-Adaptation = Full | GaLore | LoRA
+Adaptation = Full | Frozen | GaLore | LoRA | Scratch
 
 
 @dataclass(frozen=True)
@@ -55,3 +72,52 @@ class Recipe:
     batch: int
     steps: int
     augmentation: Augmentation
+
+
+def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """The recipe with other values: "lr=0.001", "image_encoder.moments=keep".
+
+    Raises:
+        UserError: a change is not KEY=VALUE, or the recipe has no such key or value.
+    """
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise UserError(f"{change!r} changes nothing; write KEY=VALUE, as lr=0.001.")
+        recipe = _replaced(recipe, key.split("."), text, change)
+    return recipe
+
+
+def _replaced(record: Any, path: list[str], text: str, change: str) -> Any:
+    kinds = get_type_hints(type(record))
+    names = [field.name for field in fields(record)]
+    name, *rest = path
+    if name not in names:
+        raise UserError(f"{change!r}: there is no {name}; choose one of {', '.join(names)}.")
+    value = getattr(record, name)
+    if is_dataclass(value) != bool(rest):
+        hint = f"; name one of its parts, as {name}.{fields(value)[0].name}" if not rest else ""
+        raise UserError(f"{change!r}: {name} is {value!r}{hint}.")
+    new = _replaced(value, rest, text, change) if rest else _parsed(kinds[name], text, change)
+    return replace(record, **{name: new})
+
+
+def _parsed(kind: Any, text: str, change: str) -> Any:
+    """The value that a text stands for where a field of that type is wanted."""
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise UserError(f"{change!r}: choose one of {', '.join(get_args(kind))}.")
+        return text
+    if kind is bool:
+        return _parsed(Literal["true", "false"], text, change) == "true"
+    if kind is str:
+        return text
+    if get_origin(kind) is tuple:
+        return tuple(_parsed(get_args(kind)[0], part, change) for part in text.split(","))
+    for number in (int, float):  # also where None is another choice
+        if kind is number or number in get_args(kind):
+            try:
+                return number(text)
+            except ValueError as error:
+                raise UserError(f"{change!r}: {text!r} is not a number.") from error
+    raise UserError(f"{change!r}: this key cannot be changed in words; use dataclasses.replace.")

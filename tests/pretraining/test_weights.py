@@ -14,7 +14,7 @@ from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.data.procedural import TRAINED
 from medsaga_lib.pretraining.pictures import unseen_scenes
 from medsaga_lib.pretraining.prompts import CORNER, OPPOSITE_CORNER, box_of
-from medsaga_lib.pretraining.scores import ask, evaluate, spread
+from medsaga_lib.pretraining.scores import ask, evaluate, prompted, spread
 
 SHIPPED = Path(architecture.__file__).with_name("pocket.safetensors")
 
@@ -54,14 +54,14 @@ def test_segment_anythings_predictor_runs_on_them(pocket):
 
 @pytest.fixture(scope="module")
 def scores(pocket):
-    return evaluate(pocket, unseen_scenes(16, TRAINED), clicks=1)
+    return evaluate(pocket, prompted(unseen_scenes(16, TRAINED)), clicks=1)
 
 
 def test_pretraining_taught_it_to_answer_prompts(scores):
     """pocket.md has the figures; an untrained network's box and point are below 0.1."""
     torch.manual_seed(0)
     untrained = build_sam("pocket").eval()
-    random = evaluate(untrained, unseen_scenes(16, TRAINED), clicks=1)
+    random = evaluate(untrained, prompted(unseen_scenes(16, TRAINED)), clicks=1)
     assert scores["box"] > random["box"] + 0.5
     assert scores["point"] > random["point"] + 0.4
     assert scores["iou_head"] > 0.4

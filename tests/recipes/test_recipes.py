@@ -1,4 +1,4 @@
-"""What the two recipes train, keep and start from, in numbers."""
+"""What the recipes train, keep and start from, in numbers."""
 
 from dataclasses import replace
 
@@ -106,5 +106,5 @@ def test_building_depends_on_the_seed_and_touches_no_global_state():
 
 
 def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(UserError, match=r"'samed_xl'.*medsaga, samed"):
+    with pytest.raises(UserError, match=r"'samed_xl'.*medsaga, samed, full"):
         get_recipe("samed_xl")

@@ -41,6 +41,15 @@ def test_grid_is_recorded_once_resumes_and_fails_in_words(tmp_path, phantoms, ca
     assert json.loads((tmp_path / "small.json").read_text()) == again
 
 
+def test_network_from_scratch_is_run_once_and_changes_go_into_the_command():
+    words = "name --data chest --shots 4 8 --recipes unet samed:lr=0.001 --steps 5"
+    runs = record.grid(record.parser().parse_args(words.split()))
+    kinds = [(run["recipe"], run["weights"], run["shots"]) for run in runs]
+    assert len(kinds) == 6
+    assert [kind for kind in kinds if kind[0] == "unet"] == [("unet", "random", n) for n in (4, 8)]
+    assert {run["command"].split(" --steps ")[1] for run in runs} == {"5", "5 --set lr=0.001"}
+
+
 def test_rows_of_other_weights_are_not_kept(tmp_path):
     target = tmp_path / "name.json"
     row = {"command": "medsaga train samed", "backbone_sha256": "old", "dice": 0.9}
