@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medsaga_lib.data.procedural import BACKGROUND, TRAINED, Scene, procedural_scene
+from medsaga_lib.pretraining.clutter import cluttered
 from medsaga_lib.pretraining.prompts import REDUCTION, first_prompt
 
-TRAIN_STREAM, PROMPT_STREAM, TEST_STREAM = range(3)  # keep random numbers apart
+TRAIN_STREAM, PROMPT_STREAM, TEST_STREAM, CLUTTER_STREAM = range(4)  # keep random numbers apart
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Settings:
     pictures: int = 8  # in a step
     objects: int = 4  # prompted in each picture
     corrections: int = 2  # clicks after the first prompt
+    clutter: float = 0.0  # share of the pictures that are `cluttered`
     learning_rate: float = 6e-4
     # The patch embedding sees 768 pixels that mostly agree, so Adam's equal steps on all of its
     # weights add up. At the full rate its output grew until it drowned the blocks.
@@ -58,7 +60,10 @@ class Pictures(Dataset):
             key = settings.seed, step, position
             scene = procedural_scene((TRAIN_STREAM, *key), settings.size, self.families)
             rng = np.random.default_rng((PROMPT_STREAM, *key))
-            lists["images"].append(scene.image.transpose(2, 0, 1))
+            image, mess = scene.image, np.random.default_rng((CLUTTER_STREAM, *key))
+            if mess.random() < settings.clutter:
+                image = cluttered(image, scene.labels, mess)
+            lists["images"].append(image.transpose(2, 0, 1))
             lists["foreground"].append(coverage(scene.labels != BACKGROUND))
             lists["borders"].append((coverage(borders(scene.labels)) > 0).astype(np.float32))
             chosen = rng.permutation(max(len(scene), settings.objects))[: settings.objects]

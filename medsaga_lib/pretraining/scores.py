@@ -46,11 +46,11 @@ def evaluate(sam: Sam, pictures: Iterable[Prompted], clicks: int = 3) -> dict:
 
     Returns:
         `box`: the exact box; `point`: one point in the middle of the object, best of three masks;
-        `clicks_k`: k clicks in all, each in the middle of the larger error, the first mask chosen
-        by the IoU head. Beside them `box_itself` and the `ellipse` inscribed in it, and `ceiling`,
-        the truth passed through logits of a quarter of the size. `gain`: the 95 % interval of
-        `box` - `ellipse`, by drawing pictures. `iou_head`: correlation of predicted with true IoU
-        over the masks for boxes and points. `pictures`, `objects`: how many there were.
+        `clicks_k`: k clicks in all, each in the middle of the larger error, the first one's mask
+        chosen by the IoU head. Beside them `box_itself` and the `ellipse` inscribed in it, and
+        `ceiling`, the truth passed through logits of a quarter of the size. `gain`: the 95 %
+        interval of `box` - `ellipse`, by drawing pictures. `iou_head`: correlation of predicted
+        with true IoU over the masks for boxes and points. `pictures`, `objects`: how many.
     """
     rows, heads = [], []
     for number, (image, masks) in enumerate(pictures):
@@ -114,6 +114,7 @@ def _answers(
     row["point"] = max(three)
     pairs += zip(scores[1:], three, strict=True)
     which = 1 + int(np.argmax(scores[1:]))
+    row["clicks_1"] = three[which - 1]
 
     for count in range(2, clicks + 1):
         missed, extra = truth & ~masks[which], masks[which] & ~truth

@@ -12,6 +12,7 @@ from medsaga_lib.pretraining.__main__ import main
     [
         (["--start", "no.safetensors"], "There are no weights at no.safetensors"),
         (["--report"], "to report on; train it first"),
+        (["--data", "phantom_cxr"], "--data is for --report"),
     ],
 )
 def test_one_sentence(words, expected, tmp_path, monkeypatch, capsys):

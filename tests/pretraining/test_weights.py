@@ -52,6 +52,25 @@ def test_segment_anythings_predictor_runs_on_them(pocket):
     assert masks.shape == (1, 256, 256)
 
 
+def test_segment_anythings_automatic_masks_run_on_them(pocket):
+    """A grid of points, the IoU head's filter and non-maximum suppression, all in its own code."""
+    from segment_anything import SamAutomaticMaskGenerator
+
+    (scene,) = unseen_scenes(1, ["ellipses"])
+    generator = SamAutomaticMaskGenerator(
+        pocket, points_per_side=6, pred_iou_thresh=0.5, stability_score_thresh=0.5
+    )
+    found = generator.generate(scene.image)
+    assert found
+    assert all(record["segmentation"].shape == (256, 256) for record in found)
+    truth = scene.masks()
+    best = [
+        max((f["segmentation"] & mask).sum() / (f["segmentation"] | mask).sum() for f in found)
+        for mask in truth
+    ]
+    assert max(best) > 0.7
+
+
 @pytest.fixture(scope="module")
 def scores(pocket):
     return evaluate(pocket, prompted(unseen_scenes(16, TRAINED)), clicks=1)

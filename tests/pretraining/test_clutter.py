@@ -1,0 +1,39 @@
+"""Clutter: the same for the same numbers, never in the test pictures, and never in a mask."""
+
+import numpy as np
+import pytest
+import torch
+
+from medsaga_lib.data.procedural import procedural_scene
+from medsaga_lib.pretraining.clutter import cluttered
+from medsaga_lib.pretraining.pictures import Pictures, Settings
+
+
+def test_same_numbers_give_the_same_pixels_and_others_do_not():
+    scene = procedural_scene(3, 64)
+    before = scene.image.copy()
+    first, again, other = (
+        cluttered(scene.image, scene.labels, np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    assert first.shape == before.shape
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).mean() > 0.3
+    np.testing.assert_array_equal(scene.image, before)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_kind_fits_every_scene(seed):
+    """Bands, spots, lines and haze are each drawn at least once in twenty."""
+    scene = procedural_scene(seed, 48)
+    assert cluttered(scene.image, scene.labels, np.random.default_rng(seed)).std() > 0
+
+
+def test_clutter_changes_a_share_of_the_pictures_and_no_target():
+    settings = Settings(steps=1, size=32, pictures=40)
+    tidy = Pictures(settings)[0]
+    mixed = Pictures(Settings(steps=1, size=32, pictures=40, clutter=0.5))[0]
+    same = (tidy["images"] == mixed["images"]).flatten(1).all(dim=1)
+    assert 8 < int(same.sum()) < 32
+    for key in tidy.keys() - {"images"}:
+        assert torch.equal(tidy[key], mixed[key]), key
