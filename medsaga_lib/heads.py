@@ -1,4 +1,4 @@
-"""Heads: what turns image embeddings into masks (class tokens; box and point prompts).
+"""Heads: what turns image embeddings into masks (class tokens; names as prompts).
 
 `decode_masks` is segment_anything's `MaskDecoder.predict_masks` for batches. There, the image
 embeddings are repeated once per prompt, so that B images with one prompt each become B x B.
@@ -11,6 +11,7 @@ from segment_anything.modeling import MaskDecoder, Sam
 from torch import nn
 
 from medsaga_lib.backbones.sam import Attention, build_sam
+from medsaga_lib.errors import UserError
 
 Start = Literal["copied", "random"]
 
@@ -74,15 +75,59 @@ class ClassTokens(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K + 1, S/4, S/4) of images (B, 3, S, S) in [0, 1]."""
-        sam = self.sam
-        # SAM's own normalisation, which its weights know; SAMed's code feeds [0, 1] as it is.
-        pixels = (images * 255 - sam.pixel_mean) / sam.pixel_std
-        embeddings = sam.image_encoder(pixels)
+        sam, embeddings = self.sam, _embed(self.sam, images)
         sparse, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
         masks, _ = decode_masks(
             sam.mask_decoder, embeddings, sam.prompt_encoder.get_dense_pe(), sparse, dense
         )
         return masks
+
+
+class LabelPrompts(nn.Module):
+    """A SAM that is asked by the names of K labels, for one mask each (S-SAM, section 3.1).
+
+    texts: (K, W), the names as vectors (`backbones.text`). An affine layer makes one prompt token
+    of each; its batch normalisation sees every pair of an image and a label as a sample.
+    """
+
+    texts: torch.Tensor
+
+    def __init__(self, sam: Sam, texts: torch.Tensor):
+        super().__init__()
+        self.sam = sam
+        self.register_buffer("texts", texts, persistent=False)
+        channels = sam.prompt_encoder.embed_dim
+        self.affine = nn.Sequential(
+            nn.Linear(texts.shape[1], channels), nn.ReLU(), nn.BatchNorm1d(channels)
+        )
+
+    @property
+    def size(self) -> int:
+        """Pixels along one side of the input."""
+        return self.sam.image_encoder.img_size
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K + 1, S/4, S/4) of images (B, 3, S, S) in [0, 1], one sigmoid each.
+
+        Channel 0 is 0 everywhere, so that the largest channel is the background where no label is
+        more likely than not.
+        """
+        sam, batch, count = self.sam, len(images), len(self.texts)
+        if self.training and batch * count == 1:
+            raise UserError("One label needs two images in a pass: raise --batch.")
+        embeddings = _embed(sam, images).repeat_interleave(count, dim=0)
+        tokens = self.affine(self.texts.repeat(batch, 1))[:, None]  # (B x K, 1, C)
+        _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
+        position = sam.prompt_encoder.get_dense_pe()
+        masks, _ = decode_masks(sam.mask_decoder, embeddings, position, tokens, dense)
+        logits = masks[:, 0].unflatten(0, (batch, count))
+        return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
+
+
+def _embed(sam: Sam, images: torch.Tensor) -> torch.Tensor:
+    """Image embeddings (B, C, h, w) of images (B, 3, S, S) in [0, 1]."""
+    # SAM's own normalisation, which its weights know; SAMed's code feeds [0, 1] as it is.
+    return sam.image_encoder((images * 255 - sam.pixel_mean) / sam.pixel_std)
 
 
 def class_tokens(

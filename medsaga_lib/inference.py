@@ -90,6 +90,7 @@ def load_run(folder: Path) -> Predictor:
         len(labels),
         settings["weights"],
         settings["seed"],
+        names=[labels[value] for value in sorted(labels)],
     )
     load_weights(model, saved.weights)
     window = tuple(run["window"]) if run["window"] else None

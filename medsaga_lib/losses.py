@@ -1,4 +1,4 @@
-"""The objective of SAMed (arXiv 2304.13785) and MedSAGa (eq. 4): 0.2 cross-entropy + 0.8 Dice."""
+"""Objectives: 0.2 cross-entropy + 0.8 Dice over classes (SAMed, MedSAGa); focal + Dice (S-SAM)."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,14 @@ from torch import Tensor
 from torch.nn import functional
 
 SMOOTH = 1e-5  # SAMed's code; in numerator and denominator
+FOCAL_ALPHA, FOCAL_GAMMA = 0.75, 3.0  # S-SAM's code
 
 
 class Loss(NamedTuple):
     """What a step minimises and, for the log, its two parts without gradient; all scalars."""
 
     total: Tensor
-    cross_entropy: Tensor
+    cross_entropy: Tensor  # or its focal kind
     dice: Tensor
 
 
@@ -68,3 +69,31 @@ def cross_entropy_dice(
     dice = dice_loss(logits, labels)
     total = ce_weight * cross_entropy + dice_weight * dice
     return Loss(total, cross_entropy.detach(), dice.detach())
+
+
+def focal_dice(
+    logits: Tensor, labels: Tensor, focal_weight: float = 1.0, dice_weight: float = 1.0
+) -> Loss:
+    """Focal + Dice of every label by itself, each with a sigmoid (S-SAM, section 3.3).
+
+    Focal loss is Lin et al.'s (arXiv 1708.02002), on logits; S-SAM's code feeds it probabilities
+    as if they were logits. Dice is of each image and label: absent ones cost up to 1.
+
+    Args:
+        logits: (B, K + 1, h, w), floating point; channel 0 is not looked at.
+        labels: (B, h, w), int64 in 0..K, already reduced to the size of the logits.
+    """
+    logits = logits[:, 1:].float()
+    truth = functional.one_hot(labels, logits.shape[1] + 1).movedim(-1, 1)[:, 1:].float()
+    probability = logits.sigmoid()
+    entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    missed = (truth - probability).abs() ** FOCAL_GAMMA
+    share = truth * FOCAL_ALPHA + (1 - truth) * (1 - FOCAL_ALPHA)
+    focal = (share * missed * entropy).mean()
+    over = (2, 3)
+    sizes = probability.sum(over) + truth.sum(over)
+    dice = 1 - ((2 * (probability * truth).sum(over) + 1) / (sizes + 1)).mean()
+    return Loss(focal_weight * focal + dice_weight * dice, focal.detach(), dice.detach())
+
+
+OBJECTIVES = {"cross_entropy_dice": cross_entropy_dice, "focal_dice": focal_dice}

@@ -26,7 +26,7 @@ from medsaga_lib.data.samples import Samples
 from medsaga_lib.data.transforms import Augment
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import replacing
-from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.optim.schedule import scaled_warmup, warmup_polynomial
 from medsaga_lib.recipes.build import (
     Model,
@@ -34,8 +34,8 @@ from medsaga_lib.recipes.build import (
     build_model,
     build_optimizer,
     checkpoint_blocks,
+    learned,
     model_size,
-    trainable,
 )
 from medsaga_lib.recipes.recipe import Recipe, Scratch, changed
 from medsaga_lib.runs import (
@@ -133,7 +133,15 @@ def train(
         changes=list(changes),
     )
     train_set = choose_shots(dataset, shots, settings.size, seed)
-    model = build_model(recipe, backbone, settings.size, len(labels), weights, seed)
+    model = build_model(
+        recipe,
+        backbone,
+        settings.size,
+        len(labels),
+        weights,
+        seed,
+        names=[labels[value] for value in sorted(labels)],
+    )
     optimizer = build_optimizer(recipe, model, seed, per_layer)
     if checkpointing:
         checkpoint_blocks(model, precision)
@@ -154,6 +162,7 @@ def train(
     )
     validation = _validation_set(dataset, settings.size)
     network, optimizer = accelerator.prepare(model, optimizer)
+    objective = OBJECTIVES[recipe.objective]
     base_rates = [group["lr"] for group in optimizer.param_groups]
     every = max(1, recipe.steps // validations) if validations else recipe.steps + 1
     end = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
@@ -174,7 +183,7 @@ def train(
                 images, target = next(feed)
                 with torch.autocast(accelerator.device.type, torch.bfloat16, precision == "bf16"):
                     logits = network(images)
-                loss = cross_entropy_dice(
+                loss = objective(
                     logits, reduce_labels(target, logits), recipe.ce_weight, recipe.dice_weight
                 )
                 accelerator.backward(loss.total)
@@ -233,8 +242,8 @@ def validation_dice(model: Model, samples: Dataset, batch: int = 8) -> float:
 
 
 def kept_weights(model: Model, weights: str) -> dict[str, Tensor]:
-    """What a checkpoint must hold: what trains; everything if the backbone has no file."""
-    return dict(model.state_dict() if weights == "random" else trainable(model))
+    """What a checkpoint must hold: what is learned; everything if the backbone has no file."""
+    return dict(model.state_dict()) if weights == "random" else learned(model)
 
 
 def load_weights(model: Model, weights: dict[str, Tensor]) -> None:
@@ -245,7 +254,7 @@ def load_weights(model: Model, weights: dict[str, Tensor]) -> None:
     """
     own = model.state_dict()
     wrong = [k for k, v in weights.items() if k not in own or own[k].shape != v.shape]
-    wrong += [k for k in trainable(model) if k not in weights]
+    wrong += [k for k in learned(model) if k not in weights]
     if wrong:
         raise UserError(f"The checkpoint does not fit this recipe ({wrong[0]}); train again.")
     model.load_state_dict(weights, strict=False)

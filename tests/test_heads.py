@@ -116,3 +116,36 @@ def test_random_start_draws_the_class_tensors_and_keeps_the_rest():
     per_class = ("mask_tokens", "output_hypernetworks_mlps", "iou_prediction_head")
     assert fresh
     assert all(any(part in k for part in per_class) for k in fresh)
+
+
+def test_names_as_prompts_equal_one_prompt_at_a_time():
+    """Two images and three names in one pass, against segment_anything's decoder one by one."""
+    from medsaga_lib.backbones.text import Spelling
+    from medsaga_lib.heads import LabelPrompts
+
+    torch.manual_seed(0)
+    model = LabelPrompts(build_sam("pocket", 64), Spelling()(["lung", "heart", "spleen"])).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        logits = model(images)
+        assert logits.shape == (2, 4, 16, 16)
+        assert not logits[:, 0].any()
+        sam, tokens = model.sam, model.affine(model.texts)
+        embeddings = sam.image_encoder((images * 255 - sam.pixel_mean) / sam.pixel_std)
+        for i in range(2):
+            for k in range(3):
+                _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
+                masks, _ = sam.mask_decoder.predict_masks(
+                    embeddings[[i]], sam.prompt_encoder.get_dense_pe(), tokens[[k], None], dense
+                )
+                torch.testing.assert_close(logits[i, 1 + k], masks[0, 0], atol=1e-5, rtol=1e-4)
+
+
+def test_one_name_and_one_image_cannot_be_normalised():
+    from medsaga_lib.backbones.text import Spelling
+    from medsaga_lib.errors import UserError
+    from medsaga_lib.heads import LabelPrompts
+
+    model = LabelPrompts(build_sam("pocket", 32), Spelling()(["lung"])).train()
+    with pytest.raises(UserError, match="raise --batch"):
+        model(torch.rand(1, 3, 32, 32))

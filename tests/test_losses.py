@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from monai.losses import DiceLoss
 from torch.nn import functional
 
-from medsaga_lib.losses import SMOOTH, cross_entropy_dice, dice_loss
+from medsaga_lib.losses import (
+    FOCAL_ALPHA,
+    FOCAL_GAMMA,
+    SMOOTH,
+    cross_entropy_dice,
+    dice_loss,
+    focal_dice,
+)
 
 ORACLES = Path(__file__).parent / "oracles"
 CASES = json.loads((ORACLES / "dice_ce_loss.json").read_text())["cases"]
@@ -114,3 +121,23 @@ def test_the_logged_parts_hold_no_graph():
 def test_labels_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"\(1, 2, 4, 4\) and \(1, 8, 8\)"):
         cross_entropy_dice(torch.zeros(1, 2, 4, 4), torch.zeros(1, 8, 8, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("labels_there", [True, False])
+def test_focal_dice_equals_torchvisions_focal_and_monais_dice(labels_there):
+    """On every label's own mask; with labels that no pixel has, too."""
+    from torchvision.ops import sigmoid_focal_loss
+
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(2, 4, 9, 7, generator=generator)
+    labels = torch.randint(0, 4 if labels_there else 2, (2, 9, 7), generator=generator)
+    got = focal_dice(logits, labels, 0.3, 0.7)
+    truth = functional.one_hot(labels, 4).movedim(-1, 1)[:, 1:].float()
+    focal = sigmoid_focal_loss(logits[:, 1:], truth, FOCAL_ALPHA, FOCAL_GAMMA, "mean")
+    dice = DiceLoss(sigmoid=True, smooth_nr=1, smooth_dr=1)(logits[:, 1:], truth)
+    assert got.cross_entropy.item() == pytest.approx(focal.item(), rel=1e-5)
+    assert got.dice.item() == pytest.approx(dice.item(), rel=1e-5)
+    assert got.total.item() == pytest.approx(0.3 * focal.item() + 0.7 * dice.item(), rel=1e-5)
+    # the background's channel is not looked at
+    logits[:, 0] = 100
+    assert focal_dice(logits, labels, 0.3, 0.7).total == got.total

@@ -6,9 +6,10 @@ from medsaga_lib.recipes.full import FULL
 from medsaga_lib.recipes.medsaga import MEDSAGA
 from medsaga_lib.recipes.recipe import Recipe
 from medsaga_lib.recipes.samed import SAMED
+from medsaga_lib.recipes.ssam import SSAM, SVF
 from medsaga_lib.recipes.unet import UNET
 
-RECIPES = {recipe.name: recipe for recipe in (MEDSAGA, SAMED, FULL, FROZEN, UNET)}
+RECIPES = {recipe.name: recipe for recipe in (MEDSAGA, SAMED, SSAM, SVF, FULL, FROZEN, UNET)}
 
 
 def get_recipe(name: str) -> Recipe:

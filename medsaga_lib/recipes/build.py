@@ -1,16 +1,18 @@
 """From a recipe to the network and the optimizer that it describes."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
-from medsaga_lib.adapt import lora
-from medsaga_lib.backbones.sam import Attention, input_size, recompute_blocks
+from medsaga_lib.adapt import lora, svd
+from medsaga_lib.backbones.sam import Attention, build_sam, input_size, recompute_blocks
+from medsaga_lib.backbones.text import WIDTH, ClipText, Spelling
 from medsaga_lib.backbones.weights import load_state
 from medsaga_lib.errors import UserError
-from medsaga_lib.heads import ClassTokens, class_tokens
+from medsaga_lib.heads import ClassTokens, LabelPrompts, class_tokens
 from medsaga_lib.memory import state_bytes
 from medsaga_lib.networks import FromScratch, network_size
 from medsaga_lib.optim.apollo import ApolloAdamW
@@ -24,7 +26,8 @@ Weights = Literal["pretrained", "random"]
 
 KEPT = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by checkpointing, for each precision
 OPTIMIZERS = {"galore": GaLoreAdamW, "fira": FiraAdamW, "apollo": ApolloAdamW}
-Model = ClassTokens | FromScratch
+TEXT_ENCODERS = {"spelling": Spelling, "clip": ClipText}
+Model = ClassTokens | LabelPrompts | FromScratch
 WIDTH_PER_RANK = 12  # our choice: r = 64 on ViT-B, 16 on the pocket SAM
 
 
@@ -36,6 +39,7 @@ def build_model(
     weights: Weights = "pretrained",
     seed: int = 0,
     attention: Attention = "fused",
+    names: Sequence[str] | None = None,
 ) -> Model:
     """The recipe's network: what trains has `requires_grad`, the rest has not.
 
@@ -47,6 +51,7 @@ def build_model(
         weights: the backbone's checkpoint, or none.
         seed: of everything drawn here; torch's global generator is left as it was.
         attention: as in `build_sam`; the weights do not depend on it.
+        names: of the classes, for recipes that ask by name; default: "label 1", "label 2", ...
     """
     how = recipe.image_encoder
     if isinstance(how, Scratch):
@@ -56,12 +61,36 @@ def build_model(
     state = load_state(backbone, size) if weights == "pretrained" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = class_tokens(backbone, state, size, classes, recipe.start, attention)
+        model: ClassTokens | LabelPrompts
+        if recipe.head == "names":
+            sam = build_sam(backbone, size, attention=attention)
+            if state is not None:
+                sam.load_state_dict(state)
+            called = names or [f"label {number}" for number in range(1, classes + 1)]
+            model = LabelPrompts(sam, _vectors(recipe, called))
+        else:
+            model = class_tokens(backbone, state, size, classes, recipe.start, attention)
         if isinstance(how, lora.LoRA):
             lora.attach(model.sam.image_encoder, how)
+        elif isinstance(how, svd.SVDAffine):
+            svd.attach(model.sam.image_encoder, how)
         elif isinstance(how, Frozen):
             model.sam.image_encoder.requires_grad_(False)
+    if recipe.decoder != "whole":
+        model.sam.prompt_encoder.requires_grad_(False)
+        model.sam.mask_decoder.requires_grad_(False)
+    if recipe.decoder == "norms":
+        for module in model.sam.mask_decoder.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.requires_grad_(True)
     return model
+
+
+def _vectors(recipe: Recipe, names: Sequence[str]) -> torch.Tensor:
+    """Names as vectors (K, W), on the device that is the default: none, where shapes are enough."""
+    if torch.get_default_device().type == "meta":
+        return torch.empty(len(names), WIDTH)
+    return TEXT_ENCODERS[recipe.text]()(names)
 
 
 def model_size(recipe: Recipe, backbone: str, size: int | None) -> int:
@@ -73,7 +102,7 @@ def model_size(recipe: Recipe, backbone: str, size: int | None) -> int:
 
 def checkpoint_blocks(model: Model, precision: str) -> None:
     """Each block of the image encoder is computed again in the backward pass."""
-    if not isinstance(model, ClassTokens):
+    if isinstance(model, FromScratch):
         raise UserError("There are no blocks to recompute in this network; leave --checkpointing.")
     recompute_blocks(model.sam.image_encoder, KEPT[precision])
 
@@ -136,6 +165,15 @@ def galore_config(how: GaLore, image_encoder: ImageEncoderViT, seed: int = 0) ->
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """What trains, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def learned(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes, by name: what trains, and the statistics of batch normalisation."""
+    found: dict[str, torch.Tensor] = dict(trainable(model))
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            found |= {f"{path}.{name}": buffer for name, buffer in module.named_buffers()}
+    return found
 
 
 def _encoder_and_rest(model: nn.Module) -> tuple[list[nn.Parameter], dict[str, nn.Parameter]]:

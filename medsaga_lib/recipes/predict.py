@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medsaga_lib.backbones.sam import Attention
 from medsaga_lib.errors import UserError
-from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.memory import Ledger, fake, ledger, peak_bytes
 from medsaga_lib.recipes.build import Model, build_model, build_optimizer, checkpoint_blocks
 from medsaga_lib.recipes.recipe import Recipe
@@ -87,7 +87,7 @@ def _faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Call
             with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bf16"):
                 logits = model(images)
             labels = torch.zeros(plan.batch, *logits.shape[2:], dtype=torch.int64)
-            return cross_entropy_dice(logits, labels).total
+            return OBJECTIVES[recipe.objective](logits, labels).total
 
         yield model, build_optimizer(recipe, model).param_groups, forward
 

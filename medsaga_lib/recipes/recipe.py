@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from medsaga_lib.adapt.lora import LoRA
+from medsaga_lib.adapt.svd import SVDAffine
 from medsaga_lib.data.transforms import Kind as Augmentation
 from medsaga_lib.errors import UserError
 from medsaga_lib.heads import Start
@@ -48,7 +49,7 @@ class GaLore:
     optimizer: Literal["galore", "fira", "apollo", "published"] = "galore"
 
 
-Adaptation = Full | Frozen | GaLore | LoRA | Scratch
+Adaptation = Full | Frozen | GaLore | LoRA | SVDAffine | Scratch
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class Recipe:
     batch: int
     steps: int
     augmentation: Augmentation
+    # A mask for each class token, or for each label's name as a prompt
+    head: Literal["classes", "names"] = "classes"
+    text: Literal["spelling", "clip"] = "spelling"  # what makes vectors of names
+    # What trains in mask decoder and prompt encoder: all, the decoder's LayerNorms, or nothing
+    decoder: Literal["whole", "norms", "frozen"] = "whole"
+    objective: Literal["cross_entropy_dice", "focal_dice"] = "cross_entropy_dice"
 
 
 def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:

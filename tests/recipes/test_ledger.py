@@ -7,7 +7,7 @@ import pytest
 import torch
 from marks import needs_peak
 
-from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.memory import held_bytes, saved_bytes
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import (
@@ -22,6 +22,8 @@ KINDS = [
     *itertools.product(
         ["medsaga", "samed"], [False, True], ["fp32", "bf16"], ["fused", "original"]
     ),
+    ("ssam", False, "fp32", "fused"),
+    ("ssam", True, "fp32", "fused"),
     ("full", False, "fp32", "fused"),
     ("frozen", False, "fp32", "fused"),
     ("unet", False, "fp32", "fused"),
@@ -42,7 +44,7 @@ def test_prediction_equals_a_real_step(name, checkpointing, precision, attention
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             logits = model(images)
         labels = torch.randint(0, 4, (2, *logits.shape[2:]))
-        loss = cross_entropy_dice(logits, labels).total
+        loss = OBJECTIVES[recipe.objective](logits, labels).total
         activations = saved.total()
     loss.backward()
     for parameter in trainable(model).values():  # the prompts that are not used get none

@@ -106,5 +106,50 @@ def test_building_depends_on_the_seed_and_touches_no_global_state():
 
 
 def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(UserError, match=r"'samed_xl'.*medsaga, samed, full"):
+    with pytest.raises(UserError, match=r"'samed_xl'.*medsaga, samed, ssam"):
         get_recipe("samed_xl")
+
+
+def test_ssam_trains_what_its_code_trains():
+    ssam = get_recipe("ssam")
+    counted = count(ssam, "vit_b", 256, 8)
+    assert counted.trainable == 444_672  # METHODS: 74,752 + 196,608 + 36,864 + 4,608 + 131,840
+    frozen = replace(ssam, decoder="frozen")
+    assert count(frozen, "vit_b", 256, 8).trainable == 440_064  # the paper: the decoder is frozen
+    with torch.device("meta"):
+        model = build_model(ssam, "vit_b", 256, 8, "random")
+    groups = {"scale_shift": 0, "pos_embed": 0, "norm": 0, "affine": 0}
+    for name, parameter in trainable(model).items():
+        key = "scale_shift" if name.endswith((".scale", ".shift")) else name
+        (group,) = [g for g in groups if g in key]
+        groups[group] += parameter.numel()
+    assert groups == {
+        "scale_shift": 74_752,
+        "pos_embed": 196_608,
+        "norm": 36_864 + 4_608,
+        "affine": 131_840,
+    }
+
+
+@pytest.mark.parametrize(("size", "percent"), [(256, 0.474), (512, 1.10), (1024, 3.6)])
+def test_ssams_share_grows_with_the_position_table(size, percent):
+    """The paper's "0.4 %" holds at 256 px only; of SAM's 93.74 million parameters."""
+    counted = count(get_recipe("ssam"), "vit_b", size, 8)
+    assert 100 * counted.trainable / 93_735_472 == pytest.approx(percent, rel=0.02)
+
+
+def test_svd_holds_a_quarter_of_what_the_reference_holds_besides_the_weights():
+    with torch.device("meta"):
+        plain = build_model(get_recipe("frozen"), "vit_b", 256, 8, "random").sam.image_encoder
+        model = build_model(get_recipe("ssam"), "vit_b", 256, 8, "random").sam.image_encoder
+
+    def held(module):
+        tensors = [*module.parameters(), *module.buffers()]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    assert (held(model) - held(plain)) / 2**20 == pytest.approx(109, abs=1)  # reference: 432
+
+
+def test_svf_trains_singular_values_and_the_text_layer():
+    model = build_model(get_recipe("svf"), "pocket", 64, 2, "random")
+    assert all(n.endswith(".scale") or n.startswith("affine.") for n in trainable(model))

@@ -1,0 +1,175 @@
+// The two small machines of the page "Will it fit my GPU?". Their numbers are in fit_table.js,
+// which `python -m tools.fit` writes; here are only sums and straight lines between them.
+"use strict";
+
+const GIB = 2 ** 30;
+const PARTS = ["weights", "gradients", "states", "activations"];
+const CARDS = {4: "laptop", 8: "RTX 4060", 12: "RTX 3060", 16: "T4 (free Colab)", 24: "RTX 4090", 40: "A100", 80: "A100, H100"};
+const MOMENT_BYTES = 4;
+
+const gib = bytes => (bytes / GIB).toFixed(bytes < 9.95 * GIB ? 2 : 1);
+
+// The plan that comes nearest: SAM's own attention is tabled plain only.
+function rowOf(plan, recipe) {
+  return FIT.rows.find(row => row.recipe === recipe && row.size === plan.size &&
+    row.attention === (plan.fused ? "fused" : "original") &&
+    row.precision === (plan.bf16 ? "bf16" : "fp32") && row.checkpointing === plan.checkpointing);
+}
+
+function activations(row, batch) {
+  const [one, two] = row.activations;
+  return one + (batch - 1) * (two - one);
+}
+
+// Straight lines through the peaks at FIT.batches, the last one continued.
+function peak(row, batch, perLayer) {
+  const peaks = perLayer ? row.peaks_per_layer : row.peaks;
+  let i = 1;
+  while (i < peaks.length - 1 && batch > FIT.batches[i]) i++;
+  const slope = (peaks[i] - peaks[i - 1]) / (FIT.batches[i] - FIT.batches[i - 1]);
+  return peaks[i] + slope * (batch - FIT.batches[i]);
+}
+
+function largestBatch(row, bytes, perLayer) {
+  let batch = 0;
+  while (batch < 4096 && peak(row, batch + 1, perLayer) <= bytes) batch++;
+  return batch;
+}
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+const total = parts => Object.values(parts).reduce((a, b) => a + b, 0);
+
+// Bars of {name, parts, peak}: parts by PARTS, in bytes; a peak is a dot, and `card` a line.
+function bars(list, card) {
+  const longest = 1.02 * Math.max(card || 0, ...list.map(bar => Math.max(total(bar.parts), bar.peak || 0)));
+  const chart = element("div", {class: "fit-bars", role: "img",
+    "aria-label": list.map(bar => `${bar.name}: ${PARTS.filter(p => bar.parts[p]).map(p => `${p} ${gib(bar.parts[p])} GiB`).join(", ")}`).join("; ")});
+  for (const bar of list) {
+    const line = element("div", {class: "fit-bar"});
+    for (const part of PARTS) {
+      const width = `${100 * (bar.parts[part] || 0) / longest}%`;
+      line.append(element("span", {class: `fit-${part}`, style: `width:${width}`, title: `${part}: ${gib(bar.parts[part] || 0)} GiB`}));
+    }
+    if (card) line.append(element("i", {style: `left:${100 * card / longest}%`, title: "the GPU"}));
+    if (bar.peak) line.append(element("b", {style: `left:${100 * bar.peak / longest}%`, title: `peak: ${gib(bar.peak)} GiB`}));
+    chart.append(element("span", {class: "fit-name"}, bar.name), line);
+  }
+  const legend = element("p", {class: "fit-legend"});
+  const shown = PARTS.filter(part => list.some(bar => bar.parts[part] > 0));
+  for (const part of shown) legend.append(element("span", {class: `fit-${part}`}), ` ${part}  `);
+  if (card) legend.append("● peak  | the GPU");
+  return [chart, legend];
+}
+
+function table(header, rows) {
+  const cells = (kind, row) => element("tr", {}, ...row.map(cell => element(kind, {}, String(cell))));
+  return element("table", {}, element("thead", {}, cells("th", header)), element("tbody", {}, ...rows.map(row => cells("td", row))));
+}
+
+function fit() {
+  const form = document.getElementById("fit"), field = form.elements;
+  const names = [...new Set(FIT.rows.map(row => row.recipe))];
+  for (const name of names) field.recipe.append(element("option", {}, name));
+  for (const size of [...new Set(FIT.rows.map(row => row.size))]) field.size.append(element("option", {}, String(size)));
+  for (const [size, name] of Object.entries(CARDS)) field.card.append(element("option", {value: size}, `${size} GiB, as ${name}`));
+  field.size.value = "512";
+  field.card.value = "16";
+  field.fused.checked = true;
+
+  const answer = () => {
+    for (const name of ["checkpointing", "bf16"]) {
+      field[name].disabled = !field.fused.checked;
+      if (!field.fused.checked) field[name].checked = false;
+    }
+    const plan = {size: +field.size.value, batch: +field.batch.value, fused: field.fused.checked,
+      bf16: field.bf16.checked, checkpointing: field.checkpointing.checked, perLayer: field.perLayer.checked};
+    const card = +field.card.value * GIB;
+    field["batch-shown"].value = plan.batch;
+    const results = names.map(name => {
+      const row = rowOf(plan, name);
+      const parts = {weights: row.weights, states: row.states, activations: activations(row, plan.batch),
+        gradients: plan.perLayer ? row.gradients_per_layer : row.gradients};
+      return {name, parts, peak: peak(row, plan.batch, plan.perLayer), largest: largestBatch(row, card, plan.perLayer)};
+    });
+    const chosen = results.find(result => result.name === field.recipe.value);
+    const fits = chosen.peak <= card;
+    const sentence = element("p", {class: fits ? "fit-yes" : "fit-no"},
+      `${chosen.name} needs ${gib(chosen.peak)} GiB at its peak: it ${fits ? "fits" : "does not fit"} into ${field.card.value} GiB. ` +
+      (chosen.largest ? `The largest batch that does is ${chosen.largest}.` : "Not even one image does."));
+    const rows = results.map(({name, parts, peak, largest}) => [name, ...PARTS.map(part => gib(parts[part])), gib(peak), largest || "none"]);
+    document.getElementById("fit-answer").replaceChildren(sentence, ...bars(results, card),
+      table(["method", ...PARTS, "peak, GiB", "largest batch"], rows));
+  };
+  form.addEventListener("input", answer);
+  form.hidden = false;
+  answer();
+}
+
+// Bytes of GaLore's states: projected where that is smaller than Adam's, as in the library.
+function states(shapes, rank) {
+  return shapes.reduce((sum, [m, n, count]) => {
+    const dense = 2 * m * n * MOMENT_BYTES;
+    const projected = (2 * Math.max(m, n) + Math.min(m, n)) * rank * MOMENT_BYTES;
+    return sum + count * (m > 1 && projected < dense ? projected : dense);
+  }, 0);
+}
+
+const READINGS = {
+  states: {part: "encoder", activations: "none"},
+  abstract: {part: "whole", activations: "none", weights: true, gradients: true, lean: true},
+  fair: {part: "whole", activations: "none", weights: true, gradients: true, lean: true, denseLean: true},
+  card: {part: "whole", activations: "original", weights: true, gradients: true},
+  lean: {part: "whole", activations: "checkpointed", weights: true, gradients: true, lean: true, denseLean: true},
+};
+
+function claim() {
+  const form = document.getElementById("claim"), field = form.elements;
+  const parts = {encoder: FIT.shapes.encoder, whole: [...FIT.shapes.encoder, ...FIT.shapes.rest]};
+  const answer = () => {
+    const encoder = field.part.value === "encoder", shapes = parts[field.part.value];
+    field.activations.disabled = encoder; // tabled for the whole model
+    if (encoder) field.activations.value = "none";
+    const rank = +field.rank.value, batch = +field.batch.value;
+    field["rank-shown"].value = rank;
+    field["batch-shown"].value = batch;
+    const bytes = 4 * shapes.reduce((sum, [m, n, count]) => sum + m * n * count, 0);
+    const largest = Math.max(...shapes.map(([m, n]) => m * n * 4));
+    const way = field.activations.value, row = way === "none" ? null :
+      rowOf({size: 512, fused: way !== "original", bf16: false, checkpointing: way === "checkpointed"}, "full");
+    const side = (name, states, perLayer) => ({name, parts: {
+      weights: field.weights.checked ? bytes : 0,
+      gradients: field.gradients.checked ? (perLayer ? largest : bytes) : 0,
+      states,
+      activations: row ? activations(row, batch) : 0}});
+    const rest = encoder ? 0 : states(FIT.shapes.rest, Infinity);
+    const sides = [side("AdamW", 2 * bytes, field.denseLean.checked),
+      side("GaLore", states(FIT.shapes.encoder, rank) + rest, field.lean.checked)];
+    const [dense, ours] = sides.map(one => total(one.parts));
+    const sentence = element("p", {}, element("strong", {id: "claim-number"}, `${(100 * (1 - ours / dense)).toFixed(0)} %`),
+      ` less: ${gib(ours)} instead of ${gib(dense)} GiB. SAM's ViT-B, 512 px, every tensor trains.`);
+    document.getElementById("claim-answer").replaceChildren(sentence, ...bars(sides));
+  };
+  for (const button of form.querySelectorAll("button")) {
+    button.addEventListener("click", () => {
+      const reading = READINGS[button.dataset.reading];
+      field.rank.value = 64;
+      field.batch.value = 12;
+      field.part.value = reading.part;
+      field.activations.value = reading.activations;
+      for (const name of ["weights", "gradients", "lean", "denseLean"]) field[name].checked = Boolean(reading[name]);
+      answer();
+    });
+  }
+  form.addEventListener("input", answer);
+  form.hidden = false;
+  form.querySelector("[data-reading=abstract]").click();
+}
+
+fit();
+claim();

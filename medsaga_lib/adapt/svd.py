@@ -1,0 +1,112 @@
+"""SVD affine tuning: a layer keeps its singular vectors, and its singular values learn.
+
+S-SAM (arXiv 2408.06447, section 3.2): W' = U diag(relu(a s + b)) V^T, where W = U diag(s) V^T; a
+starts at 1 and b at 0, so that the network computes what it did before. SVF (Sun et al. 2022,
+arXiv 2206.06122) is the same without b.
+
+The reference code keeps U, s and V^T beside W and builds W' anew in every pass. Here the factors
+replace W and are applied one after the other: nothing of the size of W is built, and the backward
+pass needs the k numbers of each token between the factors instead of W's gradient. On ViT-B's
+encoder that is 109 MiB more than W alone; the reference holds 432 MiB more.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class SVDAffine:
+    """Which numbers of the image encoder learn, besides the scales a."""
+
+    shift: bool = True  # b; without it the method is SVF
+    norms: bool = True  # the blocks' LayerNorms (S-SAM's code; the neck's stay frozen)
+    positions: bool = True  # pos_embed
+
+
+class SVDLayer(nn.Module):
+    """A linear layer or a convolution as V^T, singular values, U; vectors and bias are frozen."""
+
+    left: Tensor
+    right: Tensor
+    singular: Tensor
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d, shift: bool = True):
+        super().__init__()
+        weight = layer.weight.detach()
+        U, s, Vh = torch.linalg.svd(weight.flatten(1).float(), full_matrices=False)
+        self.register_buffer("left", U.contiguous(), persistent=False)  # (out, k)
+        self.register_buffer("right", Vh.contiguous(), persistent=False)  # (k, in x h x w)
+        self.register_buffer("singular", s, persistent=False)  # (k,)
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), False)
+        self.scale = nn.Parameter(torch.ones_like(s))
+        self.shift = nn.Parameter(torch.zeros_like(s)) if shift else None
+        self.kernel = tuple(weight.shape[1:])
+        self.how: dict = {}
+        if isinstance(layer, nn.Conv2d):
+            self.how = {k: getattr(layer, k) for k in ("stride", "padding", "dilation")}
+
+    def values(self) -> Tensor:
+        """The singular values (k,) as they are now."""
+        moved = self.scale * self.singular
+        return functional.relu(moved if self.shift is None else moved + self.shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.how:
+            between = functional.linear(x, self.right) * self.values()
+            return functional.linear(between, self.left, self.bias)
+        right, left = self.right.unflatten(1, self.kernel), self.left[..., None, None]
+        between = functional.conv2d(x, right, **self.how) * self.values()[:, None, None]
+        return functional.conv2d(between, left, self.bias)
+
+    def merged(self) -> nn.Linear | nn.Conv2d:
+        """The plain layer that computes the same."""
+        weight = ((self.left * self.values()) @ self.right).detach().unflatten(1, self.kernel)
+        layer: nn.Linear | nn.Conv2d
+        if not self.how:
+            layer = nn.Linear(weight.shape[1], weight.shape[0], self.bias is not None, "meta")
+        else:
+            out, inputs, *kernel = weight.shape
+            layer = nn.Conv2d(
+                inputs, out, kernel, bias=self.bias is not None, device="meta", **self.how
+            )
+        layer.weight = nn.Parameter(weight)
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias.detach().clone())
+        return layer
+
+
+def attach(image_encoder: ImageEncoderViT, config: SVDAffine) -> None:
+    """Freezes the encoder, factors its layers and lets what `config` names learn.
+
+    Factored are qkv, proj, lin1 and lin2 of every block and both convolutions of the neck, as in
+    S-SAM's code; patch_embed and relative positions are not.
+    The factors come from the weights each time. Another machine may turn vectors of nearly equal
+    singular values into one another; what learned for the one is then applied to the other.
+    """
+    image_encoder.requires_grad_(False)
+    for module, name in _places(image_encoder):
+        setattr(module, name, SVDLayer(getattr(module, name), config.shift))
+    for block in image_encoder.blocks:
+        block.norm1.requires_grad_(config.norms)
+        block.norm2.requires_grad_(config.norms)
+    image_encoder.pos_embed.requires_grad_(config.positions)
+
+
+def merge(image_encoder: ImageEncoderViT) -> None:
+    """Multiplies the factors: the encoder is a plain one again."""
+    for module, name in _places(image_encoder):
+        if isinstance(layer := getattr(module, name), SVDLayer):
+            setattr(module, name, layer.merged())
+
+
+def _places(image_encoder: ImageEncoderViT) -> list[tuple[nn.Module, str]]:
+    """Where the layers are: the module that holds each, and its name there."""
+    places: list[tuple[nn.Module, str]] = []
+    for block in image_encoder.blocks:
+        places += [(block.attn, "qkv"), (block.attn, "proj"), (block.mlp, "lin1")]
+        places += [(block.mlp, "lin2")]
+    return [*places, (image_encoder.neck, "0"), (image_encoder.neck, "2")]

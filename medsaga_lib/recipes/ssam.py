@@ -1,0 +1,36 @@
+"""S-SAM: the singular values of the image encoder learn, and labels are asked for by name."""
+
+from dataclasses import replace
+
+from medsaga_lib.adapt.svd import SVDAffine
+from medsaga_lib.recipes.recipe import Recipe
+
+SSAM = Recipe(
+    name="ssam",
+    title="S-SAM: SVD affine tuning, asked by name",
+    source="Paranjape et al. 2024, arXiv 2408.06447, section 3 and its code",
+    image_encoder=SVDAffine(),
+    start="copied",  # not used: names have no class tokens
+    lr=0.005,  # our choice: the code's 1e-4 is for 1000 epochs
+    betas=(0.9, 0.999),  # AdamW's own
+    weight_decay=1e-2,  # the code
+    warmup=250,  # our choice, SAMed's; the code starts at the full rate
+    decay_power=0.9,  # our choice, SAMed's; the code multiplies by 0.2 every 200 epochs
+    ce_weight=1.0,  # the code: focal + Dice
+    dice_weight=1.0,
+    batch=12,  # our choice, as the others here; the code: 32 pairs of image and label
+    steps=400,  # our choice: what two cores do in ten minutes
+    augmentation="small",  # our choice
+    head="names",
+    decoder="norms",  # the code; the paper calls the decoder frozen
+    objective="focal_dice",
+)
+
+SVF = replace(
+    SSAM,
+    name="svf",
+    title="SVF: singular values alone",
+    source="Sun et al. 2022, arXiv 2206.06122; the rest as in S-SAM",
+    image_encoder=SVDAffine(shift=False, norms=False, positions=False),
+    decoder="frozen",
+)

@@ -1,0 +1,140 @@
+"""Measures what the memory ledger predicts: peak and time of a training step, on a GPU.
+
+    python -m tools.measure                      # the whole grid; on the CPU, times alone
+
+Writes notebooks/recorded/measured.json after each row; rows that it holds are not measured again,
+so ten minutes at a time are enough. A plan that does not fit is a row too.
+"""
+
+import argparse
+import datetime
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from medsaga_lib.files import write_json
+from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.recipes import RECIPES, get_recipe
+from medsaga_lib.recipes.build import build_model, build_optimizer, checkpoint_blocks
+from medsaga_lib.recipes.predict import Plan, predict_peak
+from medsaga_lib.recipes.recipe import Recipe, Scratch
+from tools.execute import commit, device
+
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "notebooks" / "recorded" / "measured.json"
+CLASSES = 8  # foreground classes, as in SAMed's and MedSAGa's tables
+# As published, then each way to save on top of those before it.
+WAYS = (
+    ("attention", "original"),
+    ("attention", "fused"),
+    ("checkpointing", True),
+    ("precision", "bf16"),
+    ("per_layer", True),
+)
+STEPS = 4  # the first finds the memory that it needs; the median is of the others
+
+
+def main(words: list[str] | None = None) -> None:
+    """Reads the command line and measures what is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--out", type=Path, default=TARGET)
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--backbone", default="vit_b")
+    add("--recipes", nargs="+", default=[n for n, r in RECIPES.items() if has_blocks(r)])
+    add("--batches", nargs="+", type=int, default=[1, 4, 12])
+    add("--sizes", nargs="+", type=int, default=[256, 512, 1024])
+    options = parser.parse_args(words)
+    rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
+    known = [{**row["plan"], "recipe": row["recipe"], "device": row["device"]} for row in rows]
+    name = device(torch.get_num_threads())
+    for recipe, plan in plans(options):
+        if {**asdict(plan), "recipe": recipe.name, "device": name} in known:
+            continue
+        rows.append(
+            {"recipe": recipe.name, "device": name, **measured(recipe, plan, options.device)}
+        )
+        print(json.dumps(rows[-1]), flush=True)
+        provenance = {
+            "command": "python -m tools.measure",
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "commit": commit(ROOT),
+            "torch": torch.__version__,
+        }
+        write_json(options.out, {"provenance": provenance, "rows": rows})
+    print(f"{options.out}: {len(rows)} rows")
+
+
+def has_blocks(recipe: Recipe) -> bool:
+    """Whether it trains a SAM, whose blocks can be recomputed."""
+    return not isinstance(recipe.image_encoder, Scratch)
+
+
+def plans(options: argparse.Namespace) -> Iterator[tuple[Recipe, Plan]]:
+    """Every recipe, size and batch, in each of `WAYS`."""
+    for name, size, batch in itertools.product(options.recipes, options.sizes, options.batches):
+        ways: dict[str, Any] = {}
+        for key, value in WAYS:
+            ways[key] = value
+            yield get_recipe(name), Plan(options.backbone, batch, size, CLASSES, **ways)
+
+
+def measured(recipe: Recipe, plan: Plan, where: str) -> dict[str, Any]:
+    """Bytes and seconds of a step of this plan; the peak is None on a CPU, both where it is full.
+
+    `predicted` is the ledger's peak. Weights and data are random: neither changes a number here.
+    """
+    row: dict[str, Any] = {"plan": asdict(plan), "predicted": predict_peak(recipe, plan)}
+    row |= {"peak": None, "seconds": None, "fits": True}
+    on_gpu = torch.device(where).type == "cuda"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        row["seconds"] = median(steps(recipe, plan, where)[1:])
+    except torch.OutOfMemoryError:
+        row["fits"] = False
+    else:
+        row["peak"] = torch.cuda.max_memory_allocated() if on_gpu else None
+    return row
+
+
+def steps(recipe: Recipe, plan: Plan, where: str) -> list[float]:
+    """Seconds of each of some training steps."""
+    model = build_model(
+        recipe, plan.backbone, plan.size, plan.classes, "random", attention=plan.attention
+    )
+    if plan.checkpointing:
+        checkpoint_blocks(model, plan.precision)
+    model = model.to(where)
+    optimizer = build_optimizer(recipe, model, per_layer=plan.per_layer)
+    images = torch.rand(plan.batch, 3, plan.size, plan.size, device=where)
+    kind = torch.device(where).type
+    seconds = []
+    for _ in range(STEPS):
+        began = _now(kind)
+        with torch.autocast(kind, torch.bfloat16, enabled=plan.precision == "bf16"):
+            logits = model(images)
+        labels = torch.randint(plan.classes + 1, (plan.batch, *logits.shape[2:]), device=where)
+        cross_entropy_dice(logits, labels).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(_now(kind) - began)
+    return seconds
+
+
+def _now(kind: str) -> float:
+    if kind == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()
