@@ -44,15 +44,17 @@ def randomized_basis(
         fresh = torch.randn(m, columns, generator=generator).to(G) / m**0.5  # columns of length 1
         Q = torch.cat([previous, fresh], dim=1)
         steps = WARM_STEPS
-    Q = torch.linalg.qr(Q).Q
+    if steps > 1:
+        Q = torch.linalg.qr(Q).Q
+    # One QR a step, not two: G G^T squares the singular values, so in float32 directions with less
+    # than 1e-7 of the largest energy blur. They hold nothing worth a QR of the long side.
     for _ in range(steps):
-        Q = torch.linalg.qr(G.T @ Q).Q  # (n, columns)
-        Q = torch.linalg.qr(G @ Q).Q  # (m, columns)
+        Q = torch.linalg.qr(G @ (G.T @ Q)).Q  # (m, columns)
 
-    # Rayleigh-Ritz: the strongest `rank` directions inside Q, left singular vectors of B = Q^T G
+    # Rayleigh-Ritz: the strongest `rank` directions inside Q, left singular vectors of B = Q^T G,
+    # from the eigenvectors of B B^T for the same reason
     B_T = G.T @ Q
-    S_T = torch.linalg.qr(B_T, mode="r").R  # B is S times orthonormal rows
-    U = torch.linalg.svd(S_T.T).U[:, :rank]
+    U = torch.linalg.eigh(B_T.T @ B_T).eigenvectors.flip(1)[:, :rank]  # strongest first
     return Q @ U, (B_T @ U).T
 
 
