@@ -21,13 +21,11 @@ function activations(row, batch) {
   return one + (batch - 1) * (two - one);
 }
 
-// Straight lines through the peaks at FIT.batches, the last one continued.
+// The straight line through the peaks at the two FIT.batches.
 function peak(row, batch, perLayer) {
-  const peaks = perLayer ? row.peaks_per_layer : row.peaks;
-  let i = 1;
-  while (i < peaks.length - 1 && batch > FIT.batches[i]) i++;
-  const slope = (peaks[i] - peaks[i - 1]) / (FIT.batches[i] - FIT.batches[i - 1]);
-  return peaks[i] + slope * (batch - FIT.batches[i]);
+  const [few, many] = perLayer ? row.peaks_per_layer : row.peaks;
+  const [first, last] = FIT.batches;
+  return few + (batch - first) * (many - few) / (last - first);
 }
 
 function largestBatch(row, bytes, perLayer) {
