@@ -19,7 +19,7 @@ from medsaga_lib.data.transforms import Augment
 from medsaga_lib.errors import UserError
 from medsaga_lib.optim.schedule import warmup_polynomial
 from medsaga_lib.recipes import RECIPES, get_recipe
-from medsaga_lib.recipes.build import build_model, trainable
+from medsaga_lib.recipes.build import build_model, learned
 from medsaga_lib.runs import CHECKPOINT_FILE, read_checkpoint
 
 SMALL = {"weights": "random", "size": 64, "progress": False, "validations": 0}
@@ -229,10 +229,10 @@ def test_only_what_the_recipe_names_is_trained(name, dataset):
     before = build_model(recipe, "pocket", 64, 3, "random").state_dict()
     model = training.train(recipe, dataset, 4, **SMALL).model
     changed = {k for k, v in model.state_dict().items() if not v.equal(before[k])}
-    assert changed <= set(trainable(model))
+    assert changed <= set(learned(model))
     # without a prompt, these see no gradient (METHODS: "in practice without gradient")
     silent = ("iou_prediction_head", "mask_downscaling", "point_embeddings", "not_a_point", "iou_")
-    for key in set(trainable(model)) - changed:
+    for key in set(learned(model)) - changed:
         assert any(part in key for part in silent), key
 
 

@@ -51,10 +51,11 @@ def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
         runs = grid(options)
         rows = recorded(target, runs)
         missing = [run for run in runs if run["command"] not in rows]
+        origin = provenance(options)
         for row in trained(options, missing) if missing else ():
             rows[row["command"]] = row
             done = [rows[run["command"]] for run in runs if run["command"] in rows]
-            write_json(target, {"provenance": provenance(options), "runs": done})
+            write_json(target, {"provenance": origin, "runs": done})
     except RunError as error:
         code, said = error.args
         print(said, file=sys.stderr)

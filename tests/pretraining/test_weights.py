@@ -83,12 +83,12 @@ def test_pretraining_taught_it_to_answer_prompts(scores):
     random = evaluate(untrained, prompted(unseen_scenes(16, TRAINED)), clicks=1)
     assert scores["box"] > random["box"] + 0.5
     assert scores["point"] > random["point"] + 0.4
-    assert scores["iou_head"] > 0.4
+    assert scores["iou_head"] > 0.3
     assert scores["box"] < scores["ceiling"]
 
 
 def test_box_prompt_beats_the_ellipse_in_the_box(scores):
-    assert scores["box"] > scores["ellipse"] + 0.05
+    assert scores["box"] > scores["ellipse"] + 0.1
 
 
 def test_encoder_looks(pocket):

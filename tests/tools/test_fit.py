@@ -81,7 +81,7 @@ def test_answer_is_the_tables_peak_and_the_largest_batch_below_the_card(page, ta
     one, peak = row["peaks"]  # at batch 1 and 12
     largest = 12 + int((24 * GIB - peak) // ((peak - one) / 11))
     said = page.locator("#fit-answer p").first.inner_text()
-    assert f"needs {peak / GIB:.1f} GiB at its peak: it fits into 24 GiB" in said
+    assert f"needs {peak / GIB:.2f} GiB at its peak: it fits into 24 GiB" in said
     assert f"The largest batch that does is {largest}." in said
 
 
