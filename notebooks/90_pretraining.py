@@ -194,7 +194,7 @@ for name, families in {"trained on": TRAINED, "never seen": HELD_OUT}.items():
 # ## Untidy pictures
 #
 # On real images the weights before these failed, and a look said why: in a box around a lung or a polyp they kept what had one brightness, and left out ribs, glare and shadows.
-# In a drawn scene an object has one brightness, so that is what an object was. The mend is in the data: six of ten training pictures get light and shade inside objects, half transparent ribs, glare, tubes, or so much haze that only the prompt is left. No mask changes.
+# In a drawn scene an object has one brightness, so that is what an object was. The mend is in the data: six or seven of ten training pictures get light and shade inside objects, half transparent ribs, glare, tubes, veils, or so much haze that only the prompt is left. No mask changes.
 
 # %%
 from medsaga_lib.pretraining.clutter import cluttered
@@ -217,7 +217,9 @@ display.show(
 )
 
 # %% [markdown]
-# > **Predict.** Boxes around the lungs of real X-rays, which no step has seen. The ellipse in the box has an IoU of about 0.7.
+# Now boxes on chest X-rays, which no step has seen (real ones where the data set is at hand, drawn ones otherwise).
+#
+# > **Predict.** The ellipse in the box around a real lung has an IoU of about 0.7. Is the network better?
 
 # %%
 from itertools import islice
@@ -245,7 +247,7 @@ for row in recorded["real"]:
 
 
 # %% [markdown]
-# A box around a polyp is answered better than before, and so are all drawn families (the model card has both tables). A lung is not. The figure says why: the answer follows the border that one can *see*, and the annotator drew the lung on behind the heart, too.
+# A box around a polyp is answered better than before, and so are all drawn families (the model card has both tables). A lung is not. Its answer follows the border that one can *see*, and on real X-rays the annotator drew the lung on behind the heart, too.
 # The box knew. Its sides touch the truth, and a mask that keeps away from a side must be wrong; the ellipse, which knows nothing else, wins by that alone. On none of the real objects is the network ahead of it.
 #
 # What matters most for this book is another number: how much these weights help when a few real images are labelled, which [chapter 5](05_adapting_sam.ipynb) measures.
