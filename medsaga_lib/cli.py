@@ -323,6 +323,7 @@ def train(
     """Train a recipe on a few labelled images; the same command goes on after a stop."""
     from medsaga_lib.data.folder import open_dataset
     from medsaga_lib.recipes import get_recipe
+    from medsaga_lib.recipes.recipe import Scratch
     from medsaga_lib.training import train as run
 
     chosen = get_recipe(recipe)
@@ -330,8 +331,9 @@ def train(
     dataset = open_dataset(data)
     if out is None:
         start = "" if weights is Weights.pretrained else "-random"
+        sam = "" if isinstance(chosen.image_encoder, Scratch) else f"-{backbone}{start}"
         what = "-".join([recipe, *(changes or ())])
-        out = Path("runs", f"{what}-{backbone}{start}-{dataset.name}-{shots}-s{seed}")
+        out = Path("runs", f"{what}{sam}-{dataset.name}-{shots}-s{seed}")
     result = run(
         chosen,
         dataset,

@@ -84,7 +84,7 @@ class ClassTokens(nn.Module):
 
 
 class LabelPrompts(nn.Module):
-    """A SAM that is asked by the names of K labels, for one mask each (S-SAM, section 3.1).
+    """A SAM that is asked by the names of K labels, for one mask each (S-SAM, as its code does).
 
     texts: (K, W), the names as vectors (`backbones.text`). An affine layer makes one prompt token
     of each; its batch normalisation sees every pair of an image and a label as a sample.

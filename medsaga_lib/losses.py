@@ -74,7 +74,7 @@ def cross_entropy_dice(
 def focal_dice(
     logits: Tensor, labels: Tensor, focal_weight: float = 1.0, dice_weight: float = 1.0
 ) -> Loss:
-    """Focal + Dice of every label by itself, each with a sigmoid (S-SAM, section 3.3).
+    """Focal + Dice of every label by itself, each with a sigmoid (S-SAM's code).
 
     Focal loss is Lin et al.'s (arXiv 1708.02002), on logits; S-SAM's code feeds it probabilities
     as if they were logits. Dice is of each image and label: absent ones cost up to 1.

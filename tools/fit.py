@@ -23,7 +23,7 @@ from tools.execute import commit
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "book" / "_static" / "fit_table.js"
-RECIPES = ("medsaga", "samed", "ssam", "full")
+RECIPES = ("medsaga", "samed", "s_sam", "full")
 SIZES = (256, 512, 1024)  # pixels along one side
 BATCHES = (1, 12)  # where the peak is taken; it is all but a straight line through them
 CLASSES = 8  # foreground classes, as in SAMed's and MedSAGa's tables

@@ -10,6 +10,8 @@ import argparse
 import datetime
 import itertools
 import json
+import shlex
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,7 +22,7 @@ from typing import Any
 import torch
 
 from medsaga_lib.files import write_json
-from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.recipes import RECIPES, get_recipe
 from medsaga_lib.recipes.build import build_model, build_optimizer, checkpoint_blocks
 from medsaga_lib.recipes.predict import Plan, predict_peak
@@ -63,7 +65,7 @@ def main(words: list[str] | None = None) -> None:
         )
         print(json.dumps(rows[-1]), flush=True)
         provenance = {
-            "command": "python -m tools.measure",
+            "command": shlex.join(["python", "-m", "tools.measure", *(words or sys.argv[1:])]),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "commit": commit(ROOT),
             "torch": torch.__version__,
@@ -123,7 +125,7 @@ def steps(recipe: Recipe, plan: Plan, where: str) -> list[float]:
         with torch.autocast(kind, torch.bfloat16, enabled=plan.precision == "bf16"):
             logits = model(images)
         labels = torch.randint(plan.classes + 1, (plan.batch, *logits.shape[2:]), device=where)
-        cross_entropy_dice(logits, labels).total.backward()
+        OBJECTIVES[recipe.objective](logits, labels).total.backward()
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(_now(kind) - began)

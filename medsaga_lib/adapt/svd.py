@@ -1,6 +1,6 @@
 """SVD affine tuning: a layer keeps its singular vectors, and its singular values learn.
 
-S-SAM (arXiv 2408.06447, section 3.2): W' = U diag(relu(a s + b)) V^T, where W = U diag(s) V^T; a
+S-SAM (arXiv 2408.06447): W' = U diag(relu(a s + b)) V^T, where W = U diag(s) V^T; a
 starts at 1 and b at 0, so that the network computes what it did before. SVF (Sun et al. 2022,
 arXiv 2206.06122) is the same without b.
 

@@ -1,7 +1,7 @@
 """Label names as vectors, for prompts in words: CLIP's text encoder, or a spelling alone.
 
-S-SAM prompts the decoder with the name of what it is to find (arXiv 2408.06447, section 3); its
-code feeds the raw name to CLIP ViT-B/32, which stays frozen.
+S-SAM prompts the decoder with the name of what it is to find (arXiv 2408.06447); its code feeds
+the raw name to CLIP ViT-B/32, which stays frozen.
 """
 
 import hashlib

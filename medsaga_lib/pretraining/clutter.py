@@ -78,12 +78,15 @@ def _veil(rng: Generator, size: int) -> np.ndarray:
     outline = blob_outline(
         rng, rng.uniform(0, size, 2), radius, 0.3, np.exp(rng.uniform(-0.8, 0.8))
     )
-    canvas = np.zeros(size * size, np.float32)
-    canvas[fill_polygon(outline, size)] = 1
-    return gaussian_filter(canvas.reshape(size, size), radius * rng.uniform(0.02, 0.2), truncate=2)
+    canvas = _filled(fill_polygon(outline, size), size)
+    return gaussian_filter(canvas, radius * rng.uniform(0.02, 0.2), truncate=2)
 
 
 def _painted(pixels: np.ndarray, rng: Generator, size: int) -> np.ndarray:
+    return gaussian_filter(_filled(pixels, size), size / 256 * rng.uniform(0.3, 1.5))
+
+
+def _filled(pixels: np.ndarray, size: int) -> np.ndarray:
     canvas = np.zeros(size * size, np.float32)
     canvas[pixels] = 1
-    return gaussian_filter(canvas.reshape(size, size), size / 256 * rng.uniform(0.3, 1.5))
+    return canvas.reshape(size, size)

@@ -1,15 +1,15 @@
 """One small file per method, and the registry."""
 
 from medsaga_lib.errors import UserError
-from medsaga_lib.recipes.frozen import FROZEN
+from medsaga_lib.recipes.decoder_only import DECODER_ONLY
 from medsaga_lib.recipes.full import FULL
 from medsaga_lib.recipes.medsaga import MEDSAGA
 from medsaga_lib.recipes.recipe import Recipe
+from medsaga_lib.recipes.s_sam import S_SAM, SVF
 from medsaga_lib.recipes.samed import SAMED
-from medsaga_lib.recipes.ssam import SSAM, SVF
 from medsaga_lib.recipes.unet import UNET
 
-RECIPES = {recipe.name: recipe for recipe in (MEDSAGA, SAMED, SSAM, SVF, FULL, FROZEN, UNET)}
+RECIPES = {recipe.name: recipe for recipe in (MEDSAGA, SAMED, S_SAM, SVF, FULL, DECODER_ONLY, UNET)}
 
 
 def get_recipe(name: str) -> Recipe:

@@ -1,6 +1,6 @@
 """From a recipe to the network and the optimizer that it describes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 
 from medsaga_lib.adapt import lora, svd
 from medsaga_lib.backbones.sam import Attention, build_sam, input_size, recompute_blocks
-from medsaga_lib.backbones.text import WIDTH, ClipText, Spelling
+from medsaga_lib.backbones.text import WIDTH, ClipText, Spelling, TextEncoder
 from medsaga_lib.backbones.weights import load_state
 from medsaga_lib.errors import UserError
 from medsaga_lib.heads import ClassTokens, LabelPrompts, class_tokens
@@ -26,7 +26,7 @@ Weights = Literal["pretrained", "random"]
 
 KEPT = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by checkpointing, for each precision
 OPTIMIZERS = {"galore": GaLoreAdamW, "fira": FiraAdamW, "apollo": ApolloAdamW}
-TEXT_ENCODERS = {"spelling": Spelling, "clip": ClipText}
+TEXT_ENCODERS: dict[str, Callable[[], TextEncoder]] = {"spelling": Spelling, "clip": ClipText}
 Model = ClassTokens | LabelPrompts | FromScratch
 WIDTH_PER_RANK = 12  # our choice: r = 64 on ViT-B, 16 on the pocket SAM
 

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every tensor trains under AdamW, which nothing else here can afford."""
+"""Full fine-tuning: every tensor trains under AdamW, with states for all of them."""
 
 from dataclasses import replace
 
@@ -9,6 +9,6 @@ FULL = replace(
     MEDSAGA,
     name="full",
     title="Full fine-tuning",
-    source="the baseline of every paper here; the rest as in MedSAGa",
+    source="our choice, a baseline: MedSAGa without GaLore",
     image_encoder=Full(lr=1e-3),  # MedSAGa's, so that the two differ in the optimizer alone
 )

@@ -1,10 +1,12 @@
 """Clutter: the same for the same numbers, never in the test pictures, and never in a mask."""
 
+from unittest.mock import Mock
+
 import numpy as np
-import pytest
 import torch
 
 from medsaga_lib.data.procedural import procedural_scene
+from medsaga_lib.pretraining import clutter
 from medsaga_lib.pretraining.clutter import cluttered
 from medsaga_lib.pretraining.pictures import Pictures, Settings
 
@@ -22,11 +24,18 @@ def test_same_numbers_give_the_same_pixels_and_others_do_not():
     np.testing.assert_array_equal(scene.image, before)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_every_kind_fits_every_scene(seed):
-    """Bands, spots, lines and haze are each drawn at least once in twenty."""
-    scene = procedural_scene(seed, 48)
-    assert cluttered(scene.image, scene.labels, np.random.default_rng(seed)).std() > 0
+def test_every_kind_is_drawn_and_fits_every_scene(monkeypatch):
+    kinds = {"_bands": 0.3, "_spots": 0.3, "_lines": 0.2, "_veil": 0.4}
+    spies = {name: Mock(wraps=getattr(clutter, name)) for name in kinds}
+    for name, spy in spies.items():
+        monkeypatch.setattr(clutter, name, spy)
+    for seed in range(60):
+        scene = procedural_scene(seed, 48)
+        image = cluttered(scene.image, scene.labels, np.random.default_rng(seed))
+        assert (image != scene.image).any()
+    for name, share in kinds.items():
+        spread = (share * (1 - share) / 60) ** 0.5
+        assert abs(spies[name].call_count / 60 - share) < 3 * spread, name
 
 
 def test_clutter_changes_a_share_of_the_pictures_and_no_target():

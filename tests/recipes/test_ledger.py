@@ -22,10 +22,10 @@ KINDS = [
     *itertools.product(
         ["medsaga", "samed"], [False, True], ["fp32", "bf16"], ["fused", "original"]
     ),
-    ("ssam", False, "fp32", "fused"),
-    ("ssam", True, "fp32", "fused"),
+    ("s_sam", False, "fp32", "fused"),
+    ("s_sam", True, "fp32", "fused"),
     ("full", False, "fp32", "fused"),
-    ("frozen", False, "fp32", "fused"),
+    ("decoder_only", False, "fp32", "fused"),
     ("unet", False, "fp32", "fused"),
 ]
 

@@ -106,15 +106,15 @@ def test_building_depends_on_the_seed_and_touches_no_global_state():
 
 
 def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(UserError, match=r"'samed_xl'.*medsaga, samed, ssam"):
+    with pytest.raises(UserError, match=r"'samed_xl'.*medsaga, samed, s_sam"):
         get_recipe("samed_xl")
 
 
-def test_ssam_trains_what_its_code_trains():
-    ssam = get_recipe("ssam")
+def test_s_sam_trains_what_its_code_trains():
+    ssam = get_recipe("s_sam")
     counted = count(ssam, "vit_b", 256, 8)
     assert counted.trainable == 444_672  # METHODS: 74,752 + 196,608 + 36,864 + 4,608 + 131,840
-    frozen = replace(ssam, decoder="frozen")
+    frozen = replace(ssam, decoder="decoder_only")
     assert count(frozen, "vit_b", 256, 8).trainable == 440_064  # the paper: the decoder is frozen
     with torch.device("meta"):
         model = build_model(ssam, "vit_b", 256, 8, "random")
@@ -132,16 +132,16 @@ def test_ssam_trains_what_its_code_trains():
 
 
 @pytest.mark.parametrize(("size", "percent"), [(256, 0.474), (512, 1.10), (1024, 3.6)])
-def test_ssams_share_grows_with_the_position_table(size, percent):
+def test_s_sams_share_grows_with_the_position_table(size, percent):
     """The paper's "0.4 %" holds at 256 px only; of SAM's 93.74 million parameters."""
-    counted = count(get_recipe("ssam"), "vit_b", size, 8)
+    counted = count(get_recipe("s_sam"), "vit_b", size, 8)
     assert 100 * counted.trainable / 93_735_472 == pytest.approx(percent, rel=0.02)
 
 
 def test_svd_holds_a_quarter_of_what_the_reference_holds_besides_the_weights():
     with torch.device("meta"):
-        plain = build_model(get_recipe("frozen"), "vit_b", 256, 8, "random").sam.image_encoder
-        model = build_model(get_recipe("ssam"), "vit_b", 256, 8, "random").sam.image_encoder
+        plain = build_model(get_recipe("decoder_only"), "vit_b", 256, 8, "random").sam.image_encoder
+        model = build_model(get_recipe("s_sam"), "vit_b", 256, 8, "random").sam.image_encoder
 
     def held(module):
         tensors = [*module.parameters(), *module.buffers()]

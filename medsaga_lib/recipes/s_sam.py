@@ -5,14 +5,14 @@ from dataclasses import replace
 from medsaga_lib.adapt.svd import SVDAffine
 from medsaga_lib.recipes.recipe import Recipe
 
-SSAM = Recipe(
-    name="ssam",
+S_SAM = Recipe(
+    name="s_sam",
     title="S-SAM: SVD affine tuning, asked by name",
-    source="Paranjape et al. 2024, arXiv 2408.06447, section 3 and its code",
+    source="Paranjape et al. 2024, S-SAM, arXiv 2408.06447: its reviews and its code",
     image_encoder=SVDAffine(),
     start="copied",  # not used: names have no class tokens
     lr=0.005,  # our choice: the code's 1e-4 is for 1000 epochs
-    betas=(0.9, 0.999),  # AdamW's own
+    betas=(0.9, 0.999),  # our choice, AdamW's own
     weight_decay=1e-2,  # the code
     warmup=250,  # our choice, SAMed's; the code starts at the full rate
     decay_power=0.9,  # our choice, SAMed's; the code multiplies by 0.2 every 200 epochs
@@ -27,7 +27,7 @@ SSAM = Recipe(
 )
 
 SVF = replace(
-    SSAM,
+    S_SAM,
     name="svf",
     title="SVF: singular values alone",
     source="Sun et al. 2022, arXiv 2206.06122; the rest as in S-SAM",
