@@ -172,6 +172,7 @@ def row_of(run: dict[str, Any], data: str, folder: Path, threads: int | None) ->
         **run,
         "steps": done["steps"],
         "seconds": round(done["seconds"]),
+        "val_dice": done["val_dice"],  # to choose between values by
         **{metric: scores[metric] for metric in METRICS},
         "dice_interval": scores["dice_interval"],
     }

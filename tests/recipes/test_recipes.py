@@ -114,7 +114,7 @@ def test_s_sam_trains_what_its_code_trains():
     ssam = get_recipe("s_sam")
     counted = count(ssam, "vit_b", 256, 8)
     assert counted.trainable == 444_672  # METHODS: 74,752 + 196,608 + 36,864 + 4,608 + 131,840
-    frozen = replace(ssam, decoder="decoder_only")
+    frozen = replace(ssam, decoder="frozen")
     assert count(frozen, "vit_b", 256, 8).trainable == 440_064  # the paper: the decoder is frozen
     with torch.device("meta"):
         model = build_model(ssam, "vit_b", 256, 8, "random")

@@ -20,7 +20,7 @@ def grid(folder, data, *more):
 def test_grid_is_recorded_once_resumes_and_fails_in_words(tmp_path, phantoms, capfd):
     whole = grid(tmp_path, phantoms, "--workers", "2")
     assert [(run["seed"], run["steps"]) for run in whole["runs"]] == [(0, 2), (1, 2)]
-    assert all(0 <= run["dice"] <= 1 for run in whole["runs"])
+    assert all(0 <= run[key] <= 1 for run in whole["runs"] for key in ("dice", "val_dice"))
     assert whole["provenance"]["test_cases"] > 0
 
     # One row lost: only that one is run again, to the same numbers
