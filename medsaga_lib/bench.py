@@ -21,6 +21,7 @@ from medsaga_lib.optim.galore import GaLoreAdamW
 
 MATRICES = ("attn.qkv.weight", "attn.proj.weight", "mlp.lin1.weight", "mlp.lin2.weight")
 LORA_RANK = 4  # SAMed
+PUBLISHED = "galore-torch 1.0"
 SPECTRUM = 0.5  # singular values fall as i^-1/2 before noise: slow, so hard for a subspace
 
 
@@ -83,6 +84,27 @@ def bench(
             "checkpoint_bytes": _checkpoint_bytes(one.optimizer),
         }
         for one in contestants
+    ]
+
+
+def comparisons(rows: list[dict[str, Any]], energy: dict[str, float]) -> list[dict[str, Any]]:
+    """What `bench` and `captured_energy` found, as `name, ours, peer, ratio`.
+
+    ratio: peer / ours, so above 1 where ours takes less time or memory; the peer of an energy is 1,
+    that of the exact basis. AdamW and LoRA have no basis to find or to renew.
+    """
+    ours = next(row for row in rows if row["name"] == "GaLore, here")
+    pairs = [
+        (f"{key.replace('_', ' ')}: {peer['name']}", ours[key], peer[key])
+        for peer in rows
+        if peer is not ours
+        for key in ("first_step", "plain_step", "refresh_step", "state_bytes", "checkpoint_bytes")
+        if peer["name"] == PUBLISHED or key not in ("first_step", "refresh_step")
+    ]
+    pairs += [(f"energy: {key.replace('_', ' ')}", held, 1.0) for key, held in energy.items()]
+    return [
+        {"name": name, "ours": mine, "peer": peer, "ratio": peer / mine}
+        for name, mine, peer in pairs
     ]
 
 
@@ -168,7 +190,7 @@ def _contestants(backbone: str, rank: int, period: int, seed: int) -> list[Conte
             lambda weights: GaLoreAdamW([{"params": weights, "refresh": period, **options}]),
         ),
         contestant(
-            "galore-torch 1.0",
+            PUBLISHED,
             gradients,
             lambda weights: published(
                 [{"params": weights, "update_proj_gap": period, "proj_type": "std", **options}],

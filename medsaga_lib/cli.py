@@ -36,13 +36,6 @@ class Weights(StrEnum):
     random = "random"
 
 
-class Precision(StrEnum):
-    """Arithmetic of the forward and backward pass."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
 class Split(StrEnum):
     """Part of a data set."""
 
@@ -51,17 +44,14 @@ class Split(StrEnum):
     test = "test"
 
 
-class AttentionKind(StrEnum):
-    """How the image encoder attends."""
-
-    fused = "fused"
-    original = "original"
-
-
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Backbone = Annotated[str, typer.Option(help="pocket, vit_b or medsam.")]
 Checkpointing = Annotated[bool, typer.Option(help="Less memory, more time.")]
-PerLayer = Annotated[bool, typer.Option(help="Update inside the backward pass: fewer gradients.")]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Autocast; weights and states stay fp32.")]
+PerLayer = Annotated[
+    bool,
+    typer.Option("--per-layer", "--fused", help="Update inside the backward pass: no gradients."),
+]
 Data = Annotated[str, typer.Option(help="Folder, a name below $MEDSAGA_DATA, or phantom_cxr.")]
 
 
@@ -100,54 +90,62 @@ def methods(
 
 @app.command()
 def memory(
-    recipes: Annotated[list[str] | None, typer.Argument(help="Default: every method.")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="Again for more; default: all.")] = None,
     backbone: Backbone = "vit_b",
     batch: Annotated[int, typer.Option(min=1, help="Images in one pass.")] = 12,
     size: Annotated[int | None, typer.Option(help="Pixels along one side.")] = None,
     classes: Annotated[int, typer.Option(min=1, help="Foreground classes.")] = 8,
-    precision: Precision = Precision.fp32,
+    rank: Annotated[int | None, typer.Option(min=1, help="Of GaLore or LoRA.")] = None,
     checkpointing: Checkpointing = False,
+    bf16: Bf16 = False,
     per_layer: PerLayer = False,
-    attention: Annotated[AttentionKind, typer.Option(help="original: keeps every map.")] = (
-        AttentionKind.fused
-    ),
+    original_attention: Annotated[
+        bool, typer.Option("--original-attention", help="segment_anything's: keeps every map.")
+    ] = False,
     peak: Annotated[bool, typer.Option(help="Also the peak; a few seconds a method.")] = False,
     fit: Annotated[str | None, typer.Option(help="Largest batch in this memory, as 16GiB.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Where the memory of a training step goes, predicted without a GPU."""
-    from medsaga_lib.backbones.sam import input_size
-    from medsaga_lib.recipes import RECIPES, get_recipe
-    from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak
-    from medsaga_lib.recipes.recipe import Scratch
+    """Where the memory of a training step goes, predicted without a GPU.
 
+    With --json: bytes; one object for one --recipe, a list otherwise, always with the peak.
+    """
+    from medsaga_lib.recipes import RECIPES, get_recipe
+    from medsaga_lib.recipes.build import model_size
+    from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak
+    from medsaga_lib.recipes.recipe import GaLore, LoRA, Scratch, with_rank
+
+    limit = None if fit is None else parse_bytes(fit)
+    chosen = [get_recipe(name) for name in recipe or RECIPES]
+    if not recipe:  # of all methods, those that the question is about
+        chosen = [r for r in chosen if not (checkpointing and isinstance(r.image_encoder, Scratch))]
+        chosen = [r for r in chosen if rank is None or isinstance(r.image_encoder, GaLore | LoRA)]
+    if rank is not None:
+        chosen = [with_rank(r, rank) for r in chosen]
     plan = Plan(
         backbone=backbone,
         batch=batch,
-        size=input_size(backbone, size),
+        size=model_size(chosen[0], backbone, size),
         classes=classes,
         checkpointing=checkpointing,
         per_layer=per_layer,
-        precision=precision.value,
-        attention=attention.value,
+        precision="bf16" if bf16 else "fp32",
+        attention="original" if original_attention else "fused",
     )
-    limit = None if fit is None else parse_bytes(fit)
     records: list[dict[str, Any]] = []
-    chosen = [get_recipe(name) for name in recipes or RECIPES]
-    if not recipes and checkpointing:  # of all methods, those that have blocks to recompute
-        chosen = [r for r in chosen if not isinstance(r.image_encoder, Scratch)]
-    for recipe in chosen:
-        entry = predict_ledger(recipe, plan)
-        record: dict[str, Any] = {"recipe": recipe.name, **asdict(entry), "sum": entry.sum}
-        if peak:
-            record["peak"] = predict_peak(recipe, plan)
+    for one in chosen:
+        entry = predict_ledger(one, plan)
+        record: dict[str, Any] = {"recipe": one.name, **asdict(entry), "sum": entry.sum}
+        if peak or as_json:
+            record["peak"] = predict_peak(one, plan)
         if limit is not None:
-            record["largest_batch"] = largest_batch(recipe, plan, limit)
+            record["largest_batch"] = largest_batch(one, plan, limit)
         records.append(record)
     if as_json:
-        return _print_json({"plan": asdict(plan), "bytes": records})
+        records = [{**record, "plan": asdict(plan)} for record in records]
+        return _print_json(records[0] if recipe and len(recipe) == 1 else records)
     how = ["checkpointing"] * checkpointing + ["per-layer updates"] * per_layer
-    how = [precision.value, f"{attention.value} attention", *how]
+    how = [plan.precision, f"{plan.attention} attention", *how]
     print(f"{backbone}, {plan.size} px, batch {batch}, {classes} classes, {', '.join(how)}; MiB\n")
     counts = ("recipe", "largest_batch")
     header = list(records[0])
@@ -165,31 +163,22 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """GaLore here against galore-torch, AdamW and LoRA: time, states, checkpoints, energy."""
-    import platform
+    """GaLore here against galore-torch, AdamW and LoRA: time, states, checkpoints, energy.
 
-    import torch
-
+    With --json: a list of `name, ours, peer, ratio`; a ratio is the peer's for one of ours.
+    """
     from medsaga_lib.bench import bench as run
-    from medsaga_lib.bench import captured_energy
+    from medsaga_lib.bench import captured_energy, comparisons
     from medsaga_lib.files import write_json
 
-    rows, energy = run(backbone, rank, rounds), captured_energy()
-    record = {
-        "backbone": backbone,
-        "rank": rank,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "processor": platform.machine(),
-        "optimizers": rows,
-        "energy": energy,
-    }
+    rows = run(backbone, rank, rounds)
+    compared = comparisons(rows, captured_energy())
     if out is not None:
-        write_json(out, record)
+        write_json(out, compared)
     if as_json:
-        return _print_json(record)
+        return _print_json(compared)
+    header = ("optimizer", "trainable", "first", "plain", "refresh", "states, MiB", "on disk, MiB")
     adamw = next(r["plain_step"] for r in rows if r["name"] == "AdamW")
-    times = ("first_step", "plain_step", "refresh_step")
     print(
         f"{backbone}'s block matrices, rank {rank}; times in steps of AdamW, {adamw:.3f} s each\n"
     )
@@ -197,19 +186,14 @@ def bench(
         (
             r["name"],
             f"{r['trainable']:,}",
-            *(f"{r[key] / adamw:.2f}" for key in times),
+            *(f"{r[key] / adamw:.2f}" for key in ("first_step", "plain_step", "refresh_step")),
             *(f"{r[key] / 2**20:,.1f}" for key in ("state_bytes", "checkpoint_bytes")),
         )
         for r in rows
     ]
-    header = ("optimizer", "trainable", "first", "plain", "refresh", "states, MiB", "on disk, MiB")
     _print_table(header, table)
-    ours, theirs = (next(r for r in rows if r["name"].startswith(n)) for n in ("GaLore", "galore"))
-    print("\ngalore-torch / here:", end="")
-    for key in times:
-        print(f"  {key.removesuffix('_step')} step {theirs[key] / ours[key]:.1f}", end="")
-    print("\nenergy of an exact basis that ours holds, on gradients of the pocket SAM: ", end="")
-    print(", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in energy.items()))
+    print("\nof the peer for one of ours\n")
+    _print_table(("", "ratio"), [(c["name"], f"{c['ratio']:.4g}") for c in compared])
 
 
 @weights_app.command("list")
@@ -314,7 +298,7 @@ def train(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Another value of the recipe, as lr=0.001.")
     ] = None,
-    precision: Precision = Precision.fp32,
+    bf16: Bf16 = False,
     accumulate: Annotated[int, typer.Option(min=1, help="Passes that make up a batch.")] = 1,
     checkpointing: Checkpointing = False,
     per_layer: PerLayer = False,
@@ -344,7 +328,7 @@ def train(
         size=size,
         seed=seed,
         changes=changes or (),
-        precision=precision.value,
+        precision="bf16" if bf16 else "fp32",
         accumulate=accumulate,
         checkpointing=checkpointing,
         per_layer=per_layer,

@@ -57,8 +57,20 @@ def test_command_line(rows, monkeypatch, tmp_path, capsys):
     from medsaga_lib import cli
 
     monkeypatch.setattr(bench, "bench", lambda *_: list(rows.values()))
-    monkeypatch.setattr(bench, "captured_energy", lambda: {"cold_mean": 0.99})
+    monkeypatch.setattr(bench, "captured_energy", lambda: {"cold_mean": 0.5})
     cli.bench("pocket", 16, 1, out=tmp_path / "bench.json")
-    text = capsys.readouterr().out
-    assert "galore-torch / here:" in text
-    assert json.loads((tmp_path / "bench.json").read_text())["optimizers"] == list(rows.values())
+    assert "of the peer for one of ours" in capsys.readouterr().out
+    cli.bench("pocket", 16, 1, as_json=True)
+    compared = json.loads(capsys.readouterr().out)
+    assert compared == json.loads((tmp_path / "bench.json").read_text())
+    found = {one["name"]: one for one in compared}
+    state = found["state bytes: AdamW"]
+    assert state["ratio"] == rows["AdamW"]["state_bytes"] / rows["GaLore, here"]["state_bytes"]
+    assert found["energy: cold mean"] == {
+        "name": "energy: cold mean",
+        "ours": 0.5,
+        "peer": 1,
+        "ratio": 2,
+    }
+    assert "refresh step: LoRA, r = 4" not in found
+    assert found["refresh step: galore-torch 1.0"]["ratio"] > 0

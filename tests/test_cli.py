@@ -66,11 +66,14 @@ def test_train_reports_what_it_did(trained):
 def test_memory_prints_what_the_library_predicts(medsaga):
     from medsaga_lib.recipes import RECIPES
     from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak
+    from medsaga_lib.recipes.recipe import with_rank
 
-    words = ("memory", "samed", "--backbone", "pocket", "--size", 64, "--batch", 2, "--classes", 2)
-    code, text, _ = medsaga(*words, "--checkpointing", "--peak", "--fit", "100MiB", "--json")
+    words = ("memory", "--backbone", "pocket", "--size", 64, "--batch", 2, "--classes", 2)
+    words = (*words, "--recipe", "samed")
+    code, text, _ = medsaga(*words, "--checkpointing", "--fit", "100MiB", "--json")
     assert code == 0
-    (record,) = json.loads(text)["bytes"]
+    record = json.loads(text)
+    assert {"weights", "gradients", "states", "activations", "peak"} <= set(record)
     plan = Plan("pocket", 2, 64, 2, checkpointing=True)
     assert record["sum"] == predict_ledger(RECIPES["samed"], plan).sum
     assert record["peak"] == predict_peak(RECIPES["samed"], plan)
@@ -80,6 +83,20 @@ def test_memory_prints_what_the_library_predicts(medsaga):
     assert "pocket, 64 px, batch 2, 2 classes, fp32, fused attention; MiB" in text
     sum_ = predict_ledger(RECIPES["samed"], Plan("pocket", 2, 64, 2)).sum
     assert f"{sum_ / 2**20:,.0f}" in text.split("\n")[3]
+
+    code, text, _ = medsaga(
+        *words, "--recipe", "medsaga", "--rank", 2, "--bf16", "--fused", "--original-attention",
+        "--json",
+    )  # fmt: skip
+    assert code == 0
+    plan = Plan("pocket", 2, 64, 2, precision="bf16", per_layer=True, attention="original")
+    for record in json.loads(text):
+        recipe = with_rank(RECIPES[record["recipe"]], 2)
+        assert record["states"] == predict_ledger(recipe, plan).states
+        assert record["activations"] == predict_ledger(recipe, plan).activations
+    code, _, said = medsaga(*words, "--recipe", "unet", "--rank", 2)
+    assert code == 2
+    assert "unet has no rank" in said
 
 
 @pytest.mark.parametrize(
@@ -242,9 +259,9 @@ def assert_one_sentence(error, says):
         (("weights", "fetch", "vit_z"), "pocket, vit_b, medsam"),
         (("evaluate", "no/run", "--data", "phantom_cxr"), "no/run is no run"),
         (("predict", "no/run", "a.png", "--out", "x"), "no/run is no run"),
-        (("memory", "samed", "--fit", "much"), "'much' is no amount of memory"),
-        (("memory", "samed", "--size", 100), "multiple of 16"),
-        (("memory", "no_such"), "no_such"),
+        (("memory", "--recipe", "samed", "--fit", "much"), "'much' is no amount of memory"),
+        (("memory", "--recipe", "samed", "--size", 100), "multiple of 16"),
+        (("memory", "--recipe", "no_such"), "no_such"),
         (("methods", "--size", "500"), "multiple of 16"),
     ],
 )

@@ -95,6 +95,14 @@ def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     return recipe
 
 
+def with_rank(recipe: Recipe, rank: int) -> Recipe:
+    """The recipe at another rank of GaLore or LoRA; UserError if it has neither."""
+    how = recipe.image_encoder
+    if not isinstance(how, GaLore | LoRA):
+        raise UserError(f"{recipe.name} has no rank; leave --rank away.")
+    return replace(recipe, image_encoder=replace(how, rank=rank))
+
+
 def _replaced(record: Any, path: list[str], text: str, change: str) -> Any:
     kinds = get_type_hints(type(record))
     names = [field.name for field in fields(record)]
