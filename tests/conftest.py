@@ -1,6 +1,8 @@
 """What all tests share: a small data set, and skips that a build server does not accept."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,16 @@ def pytest_runtest_makereport():
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report():
     return fail_unexcused((yield))
+
+
+@pytest.fixture
+def target(record_property) -> Callable[[int, str, str, float], None]:
+    """Keeps what a test measured of one of GaLore's targets, for `tools.targets` to show."""
+
+    def keep(number: int, what: str, goal: str, measured: float) -> None:
+        record_property("target", json.dumps([number, what, goal, float(measured)]))
+
+    return keep
 
 
 @pytest.fixture(scope="session")

@@ -204,7 +204,7 @@ def checkpointed(net, x):
     ],
 )
 @pytest.mark.parametrize("batch", [1, 3])
-def test_predicted_equals_the_real_run(build, forward, batch):
+def test_predicted_equals_the_real_run(build, forward, batch, target):
     net = build()
     x = torch.randn(batch, 3, 256, 256)
     real = count(net, lambda: forward(net, x))
@@ -213,6 +213,7 @@ def test_predicted_equals_the_real_run(build, forward, batch):
         x = torch.randn(batch, 3, 256, 256)
         predicted = count(net, lambda: forward(net, x))
     assert real > 0
+    target(11, "saved bytes, predicted / real", "1 +- .005", predicted / real)
     assert predicted == pytest.approx(real, rel=0.005)
 
 
@@ -286,7 +287,7 @@ def whole_sam(net, x):
         (small_encoder, lambda net, x: checkpointed(net, x).square().mean()),
     ],
 )
-def test_peak_agrees_with_mem_tracker(build, forward):
+def test_peak_agrees_with_mem_tracker(build, forward, target):
     from torch.distributed._tools.mem_tracker import MemTracker
 
     with fake():
@@ -306,6 +307,7 @@ def test_peak_agrees_with_mem_tracker(build, forward):
             optimizer.step()
         reference = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
         ours = peak_bytes(net, optimizer.param_groups, loss)
+    target(11, "peak, predicted / MemTracker's", "1 +- .03", ours / reference)
     assert ours == pytest.approx(reference, rel=0.03)
 
 

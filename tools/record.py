@@ -201,13 +201,21 @@ def provenance(options: argparse.Namespace) -> dict[str, Any]:
     test = dataset.split("test")
     return {
         "command": shlex.join(["python", "-m", "tools.record", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit(ROOT),
-        "device": options.scheduler or device(torch.get_num_threads()),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **machine(),
+        **({"device": options.scheduler} if options.scheduler else {}),
         "data": dataset.describe(),
         "test_cases": len(test),
         "test_patients": len({case.patient for case in test}),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """When, from which commit and on what something was measured."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": commit(ROOT),
+        "device": device(torch.get_num_threads()),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
 
 

@@ -107,7 +107,7 @@ def held(optimizer):
 
 @pytest.mark.parametrize("weight_decay", [0, 0.1])
 @pytest.mark.parametrize("rank", [None, 12, 1000])
-def test_full_rank_is_torch_adamw_bit_for_bit(weight_decay, rank):
+def test_full_rank_is_torch_adamw_bit_for_bit(weight_decay, rank, target):
     net = Zoo()
     net.square.requires_grad_(rank != 12)  # 16 x 16 would still be projected at rank 12
     twin = copy.deepcopy(net)
@@ -124,6 +124,8 @@ def test_full_rank_is_torch_adamw_bit_for_bit(weight_decay, rank):
         ours = optimizer_for(net, rank=rank, weight_decay=weight_decay)
     train(net, ours, 20)
     train(twin, theirs, 20)
+    apart = (weights(net) - weights(twin)).abs().max()
+    target(1, "full rank: largest difference from torch's AdamW after 20 steps", "0", apart)
     assert torch.equal(weights(net), weights(twin))
 
 
@@ -167,7 +169,7 @@ def test_follows_algorithm_2_in_float64(shape):
 
 @pytest.mark.parametrize("subspace", ["exact", "randomized"])
 @pytest.mark.parametrize("moments", ["rotate", "keep"])
-def test_signs_of_the_basis_change_nothing(monkeypatch, subspace, moments):
+def test_signs_of_the_basis_change_nothing(monkeypatch, subspace, moments, target):
     """Exactly nothing where the moments are rotated; where they are kept, a lot."""
     plain, flipped = Zoo(), Zoo()
     train(plain, optimizer_for(plain, subspace=subspace, moments=moments), 23)
@@ -183,12 +185,14 @@ def test_signs_of_the_basis_change_nothing(monkeypatch, subspace, moments):
     monkeypatch.setattr(galore, f"{subspace}_basis", with_random_signs)
     train(flipped, optimizer_for(flipped, subspace=subspace, moments=moments), 23)
     if moments == "rotate":
+        apart = difference(flipped, plain, Zoo())
+        target(3, "signs of the basis flipped: share of the way that differs", "0", apart)
         assert torch.equal(weights(plain), weights(flipped))
     else:
         assert difference(flipped, plain, Zoo()) > 0.05
 
 
-def test_the_backend_of_the_svd_changes_nothing(monkeypatch):
+def test_the_backend_of_the_svd_changes_nothing(monkeypatch, target):
     def by_eigenvectors(G, rank):
         P = torch.linalg.eigh(G @ G.T)[1][:, -rank:].flip(1)
         return P, P.T @ G
@@ -197,7 +201,9 @@ def test_the_backend_of_the_svd_changes_nothing(monkeypatch):
     train(by_svd, optimizer_for(by_svd, subspace="exact"), 40)
     monkeypatch.setattr(galore, "exact_basis", by_eigenvectors)
     train(by_eigh, optimizer_for(by_eigh, subspace="exact"), 40)
-    assert difference(by_eigh, by_svd, Zoo()) <= 2e-5
+    apart = difference(by_eigh, by_svd, Zoo())
+    target(3, "SVD or eigh: share of the way that differs after 40 steps", "<= 2e-5", apart)
+    assert apart <= 2e-5
 
 
 def test_randomized_follows_exact():
@@ -288,7 +294,7 @@ def test_memory_format_changes_nothing():
     assert difference(other, plain, Zoo()) < 1e-6
 
 
-def test_bfloat16_weights_have_float32_states():
+def test_bfloat16_weights_have_float32_states(target):
     net, twin = Zoo().to(torch.bfloat16), Zoo().to(torch.bfloat16)
     optimizer = optimizer_for(net)
     train(net, optimizer, 7)
@@ -296,7 +302,10 @@ def test_bfloat16_weights_have_float32_states():
         assert {value.dtype for value in state.values()} == {torch.float32}
         if "basis" in state:
             P = state["basis"]
-            assert (P.T @ P - torch.eye(P.shape[1])).abs().max() < 1e-5
+            error = (P.T @ P - torch.eye(P.shape[1])).abs().max()
+            what = "bf16 weights: largest entry of P^T P - 1, a float32 basis"
+            target(10, what, "<= 1e-5", error)
+            assert error < 1e-5
     assert {W.dtype for W in net.parameters()} == {torch.bfloat16}
 
     # one step is the float32 step, rounded
@@ -324,7 +333,7 @@ def round_trip(state_dict):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stop", [3, 5, 10])  # T = 5: inside, and at both refresh boundaries
 @pytest.mark.parametrize("stagger", [False, True])
-def test_resume_is_exact(dtype, stop, stagger):
+def test_resume_is_exact(dtype, stop, stagger, target):
     whole = Zoo().to(dtype)
     train(whole, optimizer_for(whole, stagger=stagger), 14)
 
@@ -338,6 +347,8 @@ def test_resume_is_exact(dtype, stop, stagger):
     resumed = optimizer_for(second, stagger=stagger)
     resumed.load_state_dict(saved["optimizer"])
     train(second, resumed, 14 - stop, start=stop)
+    apart = (weights(second) - weights(whole)).abs().max()
+    target(4, "resumed, also at a refresh: largest difference after 14 steps", "0", apart)
     assert torch.equal(weights(second), weights(whole))
 
 
@@ -415,7 +426,7 @@ def test_state_mebibytes_of_vit_b_by_rank(rank, mib):
 @pytest.mark.parametrize(
     ("projected", "expected"), [(BLOCK_MATRICES, 70_920_192), (("*",), 36_843_520)]
 )
-def test_held_storage_of_vit_b_is_the_formula_to_the_byte(projected, expected):
+def test_held_storage_of_vit_b_is_the_formula_to_the_byte(projected, expected, target):
     encoder = vit_b(1024).to_empty(device="cpu")
     for W in encoder.parameters():  # zeros need no memory traffic until they are written
         W.data = torch.zeros(1).expand(W.shape).clone()
@@ -423,6 +434,9 @@ def test_held_storage_of_vit_b_is_the_formula_to_the_byte(projected, expected):
     config = GaLoreConfig(32, projected=projected)
     optimizer = GaLoreAdamW(param_groups(encoder, config, 1e-3, 0.1))
     optimizer.step()
+    which = "48 matrices" if projected == BLOCK_MATRICES else "all of two or more dimensions"
+    what = f"bytes held, vit_b at 1024 px, r = 32, {which}"
+    target(5, what, f"{expected:,}", held(optimizer))
     assert held(optimizer) == expected
     assert held(optimizer) == sum(item.state_bytes for item in treatment(encoder, config))
 
@@ -439,8 +453,11 @@ def test_held_storage_after_refreshes_and_reload(subspace):
     assert held(other) == expected
 
 
-def test_treatment_of_vit_b():
+def test_treatment_of_vit_b(target):
     plan = {item.name: item for item in treatment(vit_b(1024), GaLoreConfig(32))}
+    target(9, "tensors of vit_b's encoder that are handled", "177", len(plan))
+    projected = sum(item.how == "projected" for item in plan.values())
+    target(9, "of them projected", "where it saves memory", projected)
     assert plan["pos_embed"].matrix == (4096, 768)
     assert plan["pos_embed"].how == "projected"
     assert plan["patch_embed.proj.weight"].matrix == (768, 768)

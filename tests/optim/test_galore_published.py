@@ -34,7 +34,7 @@ def set_gradients(weights, step, feedback=1.0):
 # At full rank the last singular vectors are so ill-conditioned that feedback would amplify rounding
 @pytest.mark.parametrize(("rank", "feedback"), [(6, 1.0), (24, 0.0)])
 @pytest.mark.parametrize("weight_decay", [0, 0.1])
-def test_follows_the_package_across_refreshes(rank, feedback, weight_decay):
+def test_follows_the_package_across_refreshes(rank, feedback, weight_decay, target):
     Published = package()
     ours, theirs = tensors(), tensors()
     start = torch.cat([W.detach().flatten() for W in ours.values()])
@@ -54,7 +54,9 @@ def test_follows_the_package_across_refreshes(rank, feedback, weight_decay):
             optimizer.step()
     x = torch.cat([W.detach().flatten() for W in ours.values()])
     y = torch.cat([W.detach().flatten() for W in theirs.values()])
-    assert (x - y).norm() <= 1e-5 * (y - start).norm()
+    apart = (x - y).norm() / (y - start).norm()
+    target(2, "share of the way that differs from galore-torch, 40 steps", "<= 1e-5", apart)
+    assert apart <= 1e-5
 
 
 def test_states_hold_what_they_show():
