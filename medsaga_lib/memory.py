@@ -100,7 +100,8 @@ def state_bytes(groups: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
             shape = tuple(W.shape)
             if rank is not None and is_projected(shape, rank):
                 of_moments, of_basis = projected_bytes(as_matrix(shape), rank)
-                moments, projectors = moments + of_moments, projectors + of_basis
+                moments += of_moments
+                projectors += of_basis if group.get("keeps_basis", True) else 0
             else:
                 moments += 2 * math.prod(shape) * STATE_BYTES
     return moments, projectors

@@ -19,7 +19,7 @@ if "google.colab" in sys.modules:
     if not os.path.isdir("/content/book"):
         clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
         subprocess.run(clone, check=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book"], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book[galore]"], check=True)
     os.chdir("/content/book/notebooks")
 
 # %% tags=["parameters"]
@@ -280,8 +280,43 @@ P = U[:, :32]
 print(f"shows {P.nbytes:,} bytes, keeps {P.untyped_storage().nbytes():,}")
 
 # %% [markdown]
-# Twenty-four times more than it shows, for each of the 48 matrices of a ViT-B encoder; a `.clone()` mends it.
-# The package's arithmetic is in `optim/galore_published.py`, and this project's tests run the package itself beside it: the updates agree to rounding, and so does this leak.
+# Twenty-four times more than it shows, for each of the 48 matrices of a ViT-B encoder; a `.clone()` mends it. Here is the package at work on the matrix from above:
+
+# %%
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from galore_torch import GaLoreAdamW as Published
+
+group = {"rank": 16, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}
+W = torch.nn.Parameter(weight.clone())
+package = Published([{"params": [W], **group}], no_deprecation_warning=True)
+W.grad = G.clone()
+package.step()
+for name, value in package.state[W].items():
+    print(f"{name:11} {type(value).__name__}")
+print(f"holds {held_bytes(package):,} bytes, {held_bytes(package) / held_bytes(optimizer):.1f} x ours")
+
+# %% [markdown]
+# One of its states is no tensor but a Python object.
+#
+# > **Predict.** What does that mean for someone who saves a run today and resumes it tomorrow, with PyTorch's safe loading?
+
+# %%
+import io
+import pickle
+
+file = io.BytesIO()
+torch.save(package.state_dict(), file)
+file.seek(0)
+try:
+    torch.load(file, weights_only=True)
+except pickle.UnpicklingError as error:
+    print("refused:", str(error).split("\n")[2].strip()[:100])
+
+# %% [markdown]
+# The package's arithmetic, without its storage, is in `optim/galore_published.py`, and this project's tests run the package beside it: the updates agree to rounding, across refreshes.
 #
 # ## What is thrown away
 #
@@ -303,7 +338,60 @@ print(f"rank 16 leaves out {rest.square().sum() / gradient(0).square().sum():.1%
 # | randomized SVD | [GaLore 2](https://arxiv.org/abs/2504.20437) |
 # | refreshes layer by layer, and only when needed | [Q-GaLore](https://arxiv.org/abs/2407.08296) |
 #
-# Whether any of it makes a better *segmentation* is another question, and not one for a single matrix; [chapter 5](05_adapting_sam.ipynb) trains.
+# ## Does any of it make a better segmentation?
+#
+# That is no question for a single matrix. So: 32 labelled X-rays, 200 steps, a new basis every 20, five seeds, and for each method the learning rate of three that gave the best validation Dice (one seed).
+# The bracket is in `recorded/optimizers_bracket.json`, the runs with the chosen rates are these:
+#
+# > **Predict.** Rank them: AdamW on every weight, LoRA, the package's GaLore, ours with moments kept and rotated, Fira, APOLLO.
+
+# %%
+import json
+from pathlib import Path
+
+import pandas as pd
+
+recorded = json.loads(Path("recorded/optimizers.json").read_text())
+origin = recorded["provenance"]
+print(origin["date"], "|", origin["device"], "|", origin["data"])
+table = pd.DataFrame(recorded["runs"]).pivot(index="seed", columns="recipe", values="dice")
+
+# %%
+from scipy import stats
+
+
+def over_seeds(dice):
+    """Mean and half of a 95 % interval (Student's t)."""
+    return dice.mean(), stats.t.ppf(0.975, len(dice) - 1) * dice.sem()
+
+
+# %%
+baseline = next(recipe for recipe in table if recipe.startswith("full"))
+print(f"{'':54} Dice            behind AdamW, same seeds")
+for recipe in table.mean().sort_values(ascending=False).index:
+    mean, half = over_seeds(table[recipe])
+    behind, spread = over_seeds(table[baseline] - table[recipe])
+    name = recipe.replace("image_encoder.", "").replace(":refresh=20", "")
+    print(f"{name:54} {mean:.3f} +- {half:.3f}  {behind:+.3f} +- {spread:.3f}")
+
+# %% [markdown]
+# PLACEHOLDER
+#
+# ## What this implementation promises
+#
+# A library that teaches an optimizer should say what it holds itself to. Each line below is a number that a test holds, or a time from one run beside the package; `python -m tools.targets` measures all of them anew.
+
+# %%
+targets = json.loads(Path("recorded/targets.json").read_text())
+print(targets["provenance"]["date"], "|", targets["provenance"]["device"], "\n")
+for line in targets["lines"]:
+    low, high = min(line["values"]), max(line["values"])
+    found = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+    print(f"{line['target']:2}  {line['what']}: {found} (goal {line['goal']})")
+
+# %% [markdown]
+# Zeros are exact: full rank *is* AdamW, signs of the basis change *nothing*, a resumed run *is* the run.
+# None of these lines says that GaLore is the right choice. That is the ledger's question ([will it fit?](../book/fit.md)) and the table's above.
 
 # %% [markdown]
 # ## Exercises

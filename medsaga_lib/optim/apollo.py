@@ -26,6 +26,8 @@ class ApolloAdamW(GaLoreAdamW):
     drawn anew after `refresh` steps, as in the paper's code.
     """
 
+    keeps_basis = False
+
     def _project(
         self, index: int, group: dict[str, Any], W: Tensor, G: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -185,6 +185,8 @@ class GaLoreAdamW(torch.optim.Optimizer):
     anything changes, or "skip" the step and count it in `skipped`.
     """
 
+    keeps_basis = True  # or draws it again in every step
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -214,6 +216,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
             known = GaLoreConfig.__dataclass_fields__
             options = asdict(GaLoreConfig(**{k: v for k, v in group.items() if k in known}))
             group.update({key: value for key, value in options.items() if key != "projected"})
+            group["keeps_basis"] = self.keeps_basis
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]

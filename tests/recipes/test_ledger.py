@@ -17,6 +17,7 @@ from medsaga_lib.recipes.build import (
     trainable,
 )
 from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak
+from medsaga_lib.recipes.recipe import changed
 
 KINDS = [
     *itertools.product(
@@ -55,6 +56,20 @@ def test_prediction_equals_a_real_step(name, checkpointing, precision, attention
     assert predicted.gradients == sum(p.grad.nbytes for p in trainable(model).values())
     steps = 4 * len(trainable(model))  # the step counters, which a ledger leaves out
     assert predicted.states == held_bytes(optimizer) - steps
+
+
+@pytest.mark.parametrize("optimizer", ["fira", "apollo", "published"])
+def test_states_of_galores_successors_are_what_they_hold(optimizer):
+    recipe = changed(get_recipe("medsaga"), [f"image_encoder.optimizer={optimizer}"])
+    model = build_model(recipe, "pocket", 64, 2, "random")
+    held = build_optimizer(recipe, model)
+    for parameter in trainable(model).values():
+        parameter.grad = torch.randn_like(parameter)
+    held.step()
+    sizes = [v.numel() for state in held.state.values() for v in state.values()]
+    scalars = 4 * sizes.count(1)  # counters and lengths, which a ledger leaves out
+    predicted = predict_ledger(recipe, Plan("pocket", 2, 64, 2)).states
+    assert predicted == held_bytes(held) - scalars
 
 
 def test_the_order_of_the_methods_on_vit_b():
