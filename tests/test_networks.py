@@ -1,12 +1,17 @@
 """Networks without SAM: their sizes, and their place in the loop."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from medsaga_lib.data.batches import choose_shots
+from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.errors import UserError
 from medsaga_lib.networks import NETWORKS, FromScratch, network_size
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import build_model, checkpoint_blocks
+from medsaga_lib.training import train, validation_dice
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -54,3 +59,12 @@ def test_there_is_nothing_to_recompute():
     model = build_model(get_recipe("unet"), "none", 32, 1, "random")
     with pytest.raises(UserError, match="no blocks to recompute"):
         checkpoint_blocks(model, "fp32")
+
+
+@pytest.mark.slow
+def test_dae_former_learns_four_pictures_by_heart(phantoms):
+    """Its authors' optimizer, rate and loss; a mirrored or dead map on the way would stop it."""
+    dataset = open_dataset(phantoms)
+    recipe = replace(get_recipe("dae_former"), steps=120, batch=4, augmentation="none")
+    result = train(recipe, dataset, 4, size=32, progress=False, validations=0)
+    assert validation_dice(result.model, choose_shots(dataset, 4, 32, seed=0)) > 0.95
