@@ -121,10 +121,11 @@ print(origin["date"], "|", origin["device"], "|", origin["test_cases"], "X-rays 
 # %%
 runs = pd.DataFrame(recorded["runs"])
 dice = runs.pivot(index="seed", columns=["recipe", "weights"], values="dice")
-ahead = dice["unet", "random"] - dice["medsaga", "pretrained"]
-for name, values in {**dice, "U-Net ahead of MedSAGa": ahead}.items():
+dice.columns = [" ".join(pair) for pair in dice.columns]
+dice["U-Net ahead of MedSAGa"] = dice["unet random"] - dice["medsaga pretrained"]
+for name, values in dice.items():
     half = stats.t.ppf(0.975, len(values) - 1) * values.sem()
-    print(f"{name!s:30} {values.mean():+.3f} +- {half:.3f} over {len(values)} seeds")
+    print(f"{name:22} {values.mean():+.3f} +- {half:.3f} over {len(values)} seeds")
 
 # %% [markdown]
 # The last line compares seed by seed, which takes out how good the four pictures were. Its interval leaves out zero: at four shots, on this task, the network that knows nothing is ahead.

@@ -16,7 +16,6 @@ PATCHES = ((7, 4), (3, 2), (3, 2))  # kernel and stride, pixels
 BLOCKS = 2  # in a stage
 RATIO = 4  # hidden to outer width of a feed-forward part
 HEADS = 8  # of channel attention; efficient attention has one
-MULTIPLE = 16  # pixels: the product of the strides
 
 
 def efficient_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -207,7 +206,7 @@ class DecoderStage(nn.Module):
 
 
 class DAEFormer(nn.Module):
-    """Pictures to logits.
+    """Pictures to logits. Its weights start as PyTorch's layers draw them, our choice.
 
     Args:
         outputs: classes, background included.
@@ -230,7 +229,7 @@ class DAEFormer(nn.Module):
         self.classify = nn.Linear(fine, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, outputs, H, W) of images (B, 3, H, W); H and W multiples of `MULTIPLE`."""
+        """Logits (B, outputs, H, W) of images (B, 3, H, W), H and W multiples of 16."""
         x, skips = images.movedim(1, -1), []
         for stage in self.encoder:
             x = stage(x)
