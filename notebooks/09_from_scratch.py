@@ -94,12 +94,13 @@ for case in test[:3]:
 display.show(
     display.grid(panels, dataset.labels, alt="Three held-out patients."),
     alt="Three held-out chest X-rays with the U-Net's solid outlines and the annotator's dashed ones: "
-    "the lungs are found and told apart; borders are ragged, with specks outside the lungs.",
+    "the lungs are found and told apart; where the two lines part, the border is wrong.",
 )
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# Four labels are enough to find two lungs, because lungs on a chest X-ray are large, dark and always in the same place. The borders are another matter.
+# Four labels are enough to find two lungs, because lungs on a chest X-ray are large, dark and always in the same place. The borders are another matter:
+# on the real X-rays they wander, and specks appear where no lung is; drawn ones are kinder.
 #
 # ## Is that better than SAM?
 #
