@@ -63,10 +63,10 @@ def ledger(
     """The ledger of training `module`, on any device, `meta` and `fake()` included.
 
     groups: what the optimizer is given: `params`, and `rank` where GaLore projects (as from
-    `param_groups`); a group without `rank` is AdamW's. States are float32; step counters (4 bytes a
-    tensor) are left out. forward: computes the loss, or whatever is backpropagated; without it
-    activations are 0. per_layer: updates inside the backward pass, so that only the largest
-    gradient exists.
+    `param_groups`); a group without `rank` is AdamW's, or SGD's where it has `momentum`. States
+    are float32; step counters (4 bytes a tensor) are left out. forward: computes the loss, or
+    whatever is backpropagated; without it activations are 0. per_layer: updates inside the
+    backward pass, so that only the largest gradient exists.
     """
     groups = list(groups)
     sizes = [_bytes(W) for group in groups for W in group["params"]]
@@ -92,7 +92,7 @@ def weight_bytes(module: nn.Module) -> int:
 
 
 def state_bytes(groups: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
-    """(moments, projectors) of GaLoreAdamW in bytes, from shapes alone."""
+    """(moments, projectors) of GaLoreAdamW, AdamW or SGD in bytes, from shapes alone."""
     moments = projectors = 0
     for group in groups:
         rank = group.get("rank")
@@ -103,8 +103,13 @@ def state_bytes(groups: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
                 moments += of_moments
                 projectors += of_basis if group.get("keeps_basis", True) else 0
             else:
-                moments += 2 * math.prod(shape) * STATE_BYTES
+                moments += _dense_moments(group) * math.prod(shape) * STATE_BYTES
     return moments, projectors
+
+
+def _dense_moments(group: Mapping[str, Any]) -> int:
+    """Numbers that a dense optimizer keeps for each weight: AdamW two, SGD its momentum."""
+    return int(group["momentum"] > 0) if "momentum" in group else 2
 
 
 def held_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -142,35 +147,38 @@ def peak_bytes(
             "update torch, or use the ledger, which does not."
         )
     groups = list(groups)
-    ranks = {W: group.get("rank") for group in groups for W in group["params"]}
+    group_of = {W: group for group in groups for W in group["params"]}
 
     def update(W: Tensor) -> None:
         if W.grad is not None:
-            torch.empty(_update_bytes(W, ranks[W]), dtype=torch.uint8)
+            torch.empty(_update_bytes(W, group_of[W]), dtype=torch.uint8)
         if per_layer:
             W.grad = None
 
-    for W in ranks:
+    for W in group_of:
         W.grad = None
-    hooks = [W.register_post_accumulate_grad_hook(update) for W in ranks] if per_layer else []
+    hooks = [W.register_post_accumulate_grad_hook(update) for W in group_of] if per_layer else []
     with _Timeline([*module.parameters(), *module.buffers()]) as timeline:
         forward().backward()
-        for W in ranks:
+        for W in group_of:
             update(W)
     for hook in hooks:
         hook.remove()
-    for W in ranks:
+    for W in group_of:
         W.grad = None
     return weight_bytes(module) + sum(state_bytes(groups)) + timeline.peak
 
 
-def _update_bytes(W: Tensor, rank: int | None) -> int:
-    """Temporaries of GaLoreAdamW's update of one tensor, between two refreshes."""
+def _update_bytes(W: Tensor, group: Mapping[str, Any]) -> int:
+    """Temporaries of an update of one tensor, GaLoreAdamW's between two refreshes."""
+    rank = group.get("rank")
     shape = tuple(W.shape)
     copies = 0 if W.dtype == torch.float32 else 2 * W.numel()  # of weight and gradient
     if rank is not None and is_projected(shape, rank):
         return (3 * max(as_matrix(shape)) * rank + copies) * STATE_BYTES  # R_t and two for N_t
-    return (2 * W.numel() + copies) * STATE_BYTES  # the root of V_t and the denominator
+    # AdamW: the root of V_t and the denominator; SGD: the gradient with the decay in it
+    temporaries = 1 if "momentum" in group else 2
+    return (temporaries * W.numel() + copies) * STATE_BYTES
 
 
 class _Timeline(TorchDispatchMode):

@@ -1,8 +1,12 @@
 """Networks without SAM, trained from random weights: what an adapted SAM is measured against."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
+from medsaga_lib.backbones.dae_former import DAEFormer
 from medsaga_lib.errors import UserError
 
 SIZE = 256  # pixels along one side; our choice, the pocket SAM's
@@ -16,8 +20,25 @@ def _unet(classes: int) -> nn.Module:
     return UNet(2, 3, classes + 1, (16, 32, 64, 128, 256), (2, 2, 2, 2), num_res_units=2)
 
 
-NETWORKS = {"unet": _unet}
-MULTIPLE = 16  # pixels: what every network's downsampling divides
+def _segresnet(classes: int) -> nn.Module:
+    from monai.networks.nets import SegResNet
+
+    # Our choice: MONAI's own depth, at a width that makes it as large as the U-Net.
+    return SegResNet(2, init_filters=16, in_channels=3, out_channels=classes + 1)
+
+
+class Network(NamedTuple):
+    """How to build a network for a number of foreground classes, and how often it halves a side."""
+
+    build: Callable[[int], nn.Module]
+    halvings: int
+
+
+NETWORKS = {
+    "unet": Network(_unet, 4),
+    "segresnet": Network(_segresnet, 3),
+    "dae_former": Network(lambda classes: DAEFormer(classes + 1), 4),
+}
 
 
 class FromScratch(nn.Module):
@@ -25,17 +46,22 @@ class FromScratch(nn.Module):
 
     def __init__(self, name: str, size: int, classes: int):
         super().__init__()
-        self.network, self.size = NETWORKS[name](classes), size
+        self.network, self.size = NETWORKS[name].build(classes), size
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K + 1, S, S) of images (B, 3, S, S) in [0, 1]."""
         return self.network(2 * images - 1)
 
 
-def network_size(size: int | None) -> int:
-    """The size asked for, or `SIZE`; UserError if a network cannot halve it often enough."""
+def network_size(name: str, size: int | None) -> int:
+    """The size asked for, or `SIZE`; UserError if that network cannot halve it often enough."""
     size = SIZE if size is None else size
-    if size <= 0 or size % MULTIPLE:
-        nearest = max(MULTIPLE, round(size / MULTIPLE) * MULTIPLE)
-        raise UserError(f"Input size {size} cannot be halved four times; choose {nearest}.")
+    halvings = NETWORKS[name].halvings
+    multiple = 2**halvings
+    if size <= 0 or size % multiple:
+        nearest = max(multiple, round(size / multiple) * multiple)
+        raise UserError(
+            f"Input size {size} cannot be halved {halvings} times, as {name} does; "
+            f"choose {nearest}."
+        )
     return size

@@ -344,6 +344,27 @@ def test_peak_is_that_of_a_real_step(rank, kind, dtype, batch):
 
 
 @needs_peak
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_states_and_peak_of_sgd_are_those_of_a_real_step(momentum):
+    net = nn.Sequential(*[nn.Linear(256, 256) for _ in range(3)])
+
+    def loss():
+        return net(torch.ones(1, 256)).square().mean()
+
+    optimizer = torch.optim.SGD(net.parameters(), momentum=momentum, weight_decay=0.1)
+    loss().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    with _Timeline([*net.parameters(), *states]) as timeline:
+        loss().backward()
+        optimizer.step()
+    real = weight_bytes(net) + held_bytes(optimizer) + timeline.peak
+    assert sum(state_bytes(optimizer.param_groups)) == held_bytes(optimizer)
+    assert peak_bytes(net, optimizer.param_groups, loss) == pytest.approx(real, rel=0.03)
+
+
+@needs_peak
 def test_per_layer_updates_lower_the_peak_where_gradients_dominate():
     with fake():
         net = nn.Sequential(*[nn.Linear(512, 512) for _ in range(6)])

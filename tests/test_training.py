@@ -27,6 +27,8 @@ SMALL = {"weights": "random", "size": 64, "progress": False, "validations": 0}
 
 def recipe_of(name, **changes):
     changes = {"steps": 6, "batch": 3} | changes
+    if name == "unet_sgd":
+        name, changes = "unet", changes | {"optimizer": "sgd"}
     how = get_recipe(name).image_encoder
     if name == "medsaga":
         how = replace(how, refresh=2)  # so that a run of six steps crosses refreshes
@@ -51,8 +53,8 @@ def equal(first, second):
     return first.keys() == second.keys() and all(first[k].equal(second[k]) for k in first)
 
 
-# One of each kind: GaLore's states, LoRA's names, statistics of batch normalisation, no SAM
-@pytest.mark.parametrize("name", ["medsaga", "samed", "s_sam", "unet"])
+# One of each kind: GaLore's states, LoRA's names, statistics of batch normalisation, no SAM, SGD
+@pytest.mark.parametrize("name", ["medsaga", "samed", "s_sam", "unet", "unet_sgd"])
 def test_a_stopped_run_ends_with_the_very_same_weights(name, dataset, tmp_path):
     recipe = recipe_of(name)
     whole = training.train(recipe, dataset, 4, tmp_path / "whole", **SMALL)

@@ -1,15 +1,30 @@
 """One small file per method, and the registry."""
 
 from medsaga_lib.errors import UserError
+from medsaga_lib.recipes.dae_former import DAE_FORMER
 from medsaga_lib.recipes.decoder_only import DECODER_ONLY
 from medsaga_lib.recipes.full import FULL
 from medsaga_lib.recipes.medsaga import MEDSAGA
 from medsaga_lib.recipes.recipe import Recipe
 from medsaga_lib.recipes.s_sam import S_SAM, SVF
 from medsaga_lib.recipes.samed import SAMED
+from medsaga_lib.recipes.segresnet import SEGRESNET
 from medsaga_lib.recipes.unet import UNET
 
-RECIPES = {recipe.name: recipe for recipe in (MEDSAGA, SAMED, S_SAM, SVF, FULL, DECODER_ONLY, UNET)}
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        MEDSAGA,
+        SAMED,
+        S_SAM,
+        SVF,
+        FULL,
+        DECODER_ONLY,
+        UNET,
+        SEGRESNET,
+        DAE_FORMER,
+    )
+}
 
 
 def get_recipe(name: str) -> Recipe:

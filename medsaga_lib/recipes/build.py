@@ -96,7 +96,7 @@ def _vectors(recipe: Recipe, names: Sequence[str]) -> torch.Tensor:
 def model_size(recipe: Recipe, backbone: str, size: int | None) -> int:
     """Pixels along one side of the input: those asked for, or the default; UserError as it says."""
     if isinstance(recipe.image_encoder, Scratch):
-        return network_size(size)
+        return network_size(recipe.image_encoder.network, size)
     return input_size(backbone, size)
 
 
@@ -117,6 +117,8 @@ def build_optimizer(
     encoder, rest = _encoder_and_rest(model)
     dense = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     how = recipe.image_encoder
+    if recipe.optimizer == "sgd" and (per_layer or isinstance(how, GaLore)):
+        raise UserError("GaLore and per-layer updates are there for adamw only, not for sgd.")
     if isinstance(how, GaLore):
         image_encoder = model.get_submodule("sam.image_encoder")
         config = galore_config(how, image_encoder, seed)
@@ -132,6 +134,8 @@ def build_optimizer(
     if isinstance(how, Full) and how.lr is not None:
         of_encoder = {"lr": how.lr, "weight_decay": recipe.weight_decay}
         everything = [{"params": encoder, **of_encoder}, {"params": [*rest.values()], **dense}]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(everything, momentum=recipe.betas[0])
     # Without a rank FusedGaLoreAdamW is AdamW, bit for bit
     return (FusedGaLoreAdamW if per_layer else torch.optim.AdamW)(everything, betas=recipe.betas)
 

@@ -79,6 +79,8 @@ class Recipe:
     # What trains in mask decoder and prompt encoder: all, the decoder's LayerNorms, or nothing
     decoder: Literal["whole", "norms", "frozen"] = "whole"
     objective: Literal["cross_entropy_dice", "focal_dice"] = "cross_entropy_dice"
+    # betas[0] is sgd's momentum; it has no other
+    optimizer: Literal["adamw", "sgd"] = "adamw"
 
 
 def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:

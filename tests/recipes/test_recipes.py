@@ -153,3 +153,21 @@ def test_svd_holds_a_quarter_of_what_the_reference_holds_besides_the_weights():
 def test_svf_trains_singular_values_and_the_text_layer():
     model = build_model(get_recipe("svf"), "pocket", 64, 2, "random")
     assert all(n.endswith(".scale") or n.startswith("affine.") for n in trainable(model))
+
+
+def test_dae_former_trains_what_its_paper_trains_but_the_dead_weights():
+    counted = count(get_recipe("dae_former"), "none", 224, 8)
+    assert counted.trainable == counted.total == 48_073_065 - 18_382_864
+    assert counted.state_bytes == 4 * counted.total  # SGD's momentum
+    model = build_model(get_recipe("dae_former"), "none", 32, 1, "random")
+    (group,) = build_optimizer(get_recipe("dae_former"), model).param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.05, 0.9, 1e-4)
+
+
+def test_sgd_is_for_dense_updates_after_the_backward_pass():
+    unet = replace(get_recipe("unet"), optimizer="sgd")
+    with pytest.raises(UserError, match="adamw only"):
+        build_optimizer(unet, build_model(unet, "none", 32, 1, "random"), per_layer=True)
+    medsaga = replace(get_recipe("medsaga"), optimizer="sgd")
+    with pytest.raises(UserError, match="adamw only"):
+        build_optimizer(medsaga, build_model(medsaga, "pocket", 32, 1, "random"))

@@ -1,0 +1,441 @@
+# %% [markdown]
+# # 9. Networks from scratch
+#
+# **You will be able to**
+# - say what a network that knows nothing makes of four labelled X-rays, and whether an adapted SAM does better,
+# - write attention that costs as much as there are pixels, not pixels squared, and say what it gives up,
+# - write attention between channels, and find out what neither kind of attention can see,
+# - count the weights of a published network that never run.
+#
+# **Before this** [Chapter 5](05_adapting_sam.ipynb); queries, keys and values, once seen.
+#
+# **Budget** 2 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
+
+# %% tags=["colab"]
+# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+import os, subprocess, sys
+
+if "google.colab" in sys.modules:
+    if not os.path.isdir("/content/book"):
+        clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
+        subprocess.run(clone, check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book"], check=True)
+    os.chdir("/content/book/notebooks")
+
+# %% tags=["parameters"]
+profile = "quick"  # "colab": larger pictures and a longer training, on a GPU
+seed = 0
+
+# %% [markdown]
+# ## What can a network learn from four pictures?
+#
+# Every chapter so far began with a network that had seen pictures before. Here is the other way: random numbers, four labelled
+# X-rays, and nothing else. Whoever adapts a foundation model should know how far this gets, because it is what the foundation has to beat.
+
+# %% tags=["data"]
+from medsaga_lib.data.folder import open_or_phantoms
+
+dataset = open_or_phantoms("cxr_hannover_lungs")
+print(dataset.describe())
+
+# %% [markdown]
+# The network is a U-Net ([Ronneberger et al. 2015](https://arxiv.org/abs/1505.04597)), MONAI's. Going down, convolutions halve the map and widen it;
+# going up, they double it again, and at each level the map from the way down is laid beside the one from below.
+# So the deep layers see much of the picture coarsely, and the *skips* bring the edges back.
+
+# %%
+from medsaga_lib.recipes import get_recipe
+from medsaga_lib.recipes.build import build_model
+
+size = 256 if profile == "colab" else 128
+unet = build_model(get_recipe("unet"), "none", size, classes=len(dataset.labels), seed=seed)
+print(f"{sum(p.numel() for p in unet.parameters()):,} parameters")
+
+# %%
+for level, width in enumerate((16, 32, 64, 128, 256)):
+    side = size >> min(level + 1, 4)  # four halvings; the last level stays
+    print(f"level {level}: {width:3} channels, {side} x {side} places")
+
+# %% [markdown]
+# Four pictures, a hundred steps, the loss of chapter 5. No pretraining, no prompts, no adapters.
+#
+# > **Predict.** Which Dice does it reach on patients that it has never seen: 0.2, 0.5 or 0.8?
+
+# %%
+from dataclasses import replace
+
+from medsaga_lib.training import train
+
+steps, batch = (400, 12) if profile == "colab" else (100, 6)
+recipe = replace(get_recipe("unet"), steps=steps, batch=batch)
+result = train(recipe, dataset, shots=4, size=size, seed=seed, progress=False)
+
+# %%
+from functools import partial
+
+from medsaga_lib.evaluation import evaluate_cases
+from medsaga_lib.inference import Predictor
+
+predict = Predictor(result.model, dataset.labels, dataset.modality, dataset.window)
+test = dataset.split("test")
+scores = evaluate_cases(partial(predict.case, dataset), dataset, test)
+low, high = scores.interval("dice")
+print(f"Dice {scores.summary()['dice']:.3f}, 95 % interval over patients {low:.3f} to {high:.3f}")
+print(f"{len(test)} pictures of {len({case.patient for case in test})} patients")
+
+# %%
+from medsaga_lib import display
+from medsaga_lib.data.images import read_pair
+
+panels = []
+for case in test[:3]:
+    picture, truth = read_pair(dataset, case)
+    panels.append(display.Panel(picture.pixels, truth, predict(picture), case.name))
+display.show(
+    display.grid(panels, dataset.labels, alt="Three held-out patients."),
+    alt="Three held-out chest X-rays with the U-Net's solid outlines and the annotator's dashed ones: "
+    "the lungs are found and told apart; where the two lines part, the border is wrong.",
+)
+print(dataset.citation, "|", dataset.licence)
+
+# %% [markdown]
+# Four labels are enough to find two lungs, because lungs on a chest X-ray are large, dark and always in the same place. The borders are another matter:
+# on the real X-rays they wander, and specks appear where no lung is; drawn ones are kinder.
+#
+# ## Is that better than SAM?
+#
+# One training is an anecdote. The recorded runs of [chapter 5](05_adapting_sam.ipynb) have five seeds, each with its own four pictures, and MedSAGa on the pocket SAM beside the U-Net:
+# same pictures, same number of steps.
+
+# %%
+import json
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+recorded = json.loads(Path("recorded/pretraining_value.json").read_text())
+origin = recorded["provenance"]
+print(origin["command"])
+print(origin["date"], "|", origin["device"], "|", origin["test_cases"], "X-rays to test on")
+
+# %%
+runs = pd.DataFrame(recorded["runs"])
+dice = runs.pivot(index="seed", columns=["recipe", "weights"], values="dice")
+dice.columns = [" ".join(pair) for pair in dice.columns]
+dice["U-Net ahead of MedSAGa"] = dice["unet random"] - dice["medsaga pretrained"]
+for name, values in dice.items():
+    half = stats.t.ppf(0.975, len(values) - 1) * values.sem()
+    print(f"{name:22} {values.mean():+.3f} +- {half:.3f} over {len(values)} seeds")
+
+# %% [markdown]
+# The last line compares seed by seed, which takes out how good the four pictures were. Its interval leaves out zero: at four shots, on this task, the network that knows nothing is ahead.
+#
+# What that does not say: that SAM is useless. The pocket SAM is no SAM, lungs are easy, and eleven patients are few. It does say where the burden of proof lies.
+# What the authors of MedSAGa found, with the real SAM and DAE-Former as the network from scratch (Table 1, chest X-rays, Dice):
+
+# %%
+images = [50, 100, 200, 350, 500, 1800]
+published = {
+    "MedSAGa": [0.899, 0.913, 0.921, 0.930, 0.934, 0.938],
+    "DAE-Former": [0.842, 0.859, 0.882, 0.896, 0.924, 0.949],
+}
+curves = [display.Curve(name, images, values) for name, values in published.items()]
+alt = (
+    "Published Dice against the number of labelled chest X-rays. MedSAGa starts higher and rises "
+    "slowly; DAE-Former, from random weights, starts lower and crosses it between 500 and 1800."
+)
+axes = "labelled images", "published mean Dice"
+display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
+
+# %% [markdown]
+# There the foundation wins while labels are few, and the network from scratch overtakes it where they are many. There is no U-Net in that table.
+# But who is this DAE-Former ([Azad et al. 2022](https://arxiv.org/abs/2212.13504))? A U-Net in shape, with attention in place of most convolutions. The paper says of it that its attention
+# "still retains the intrinsic quadratic computational complexity with respect to the number of tokens". Let us build it and look.
+#
+# ## Attention, and its price
+#
+# A convolution sees its neighbours. In attention every token, here a place in the map, asks a question $q$ of every other token's key $k$ and takes the answers $v$ in proportion:
+
+# %%
+import torch
+
+torch.manual_seed(seed)
+
+
+def attention(q, k, v):
+    """(N, d) each; the map in the middle is N x N."""
+    return (q @ k.T / q.shape[1] ** 0.5).softmax(1) @ v
+
+
+# %% [markdown]
+# > **Predict.** DAE-Former's first stage has a token for every 4 x 4 pixels. How much memory does one such map take for a picture of 224 pixels, and for 1024?
+
+# %%
+for pixels in (224, 512, 1024):
+    N = (pixels // 4) ** 2
+    print(f"{pixels:4} px: {N:6,} tokens, a map of {4 * N * N / 2**20:9,.0f} MiB")
+
+
+# %% [markdown]
+# Twice the side, sixteen times the memory. (A fused kernel, as in chapter 3, need not keep the map; it still has to do the $N^2 d$ multiplications.)
+#
+# Efficient attention ([Shen et al. 2018](https://arxiv.org/abs/1812.01243)) rests on one remark: without the softmax between them, $(q\,k^\top)\,v = q\,(k^\top v)$, and the right-hand side never makes an $N \times N$ matrix.
+# So give $q$ and $k$ a softmax each, *before* they meet:
+
+# %%
+def linear_attention(q, k, v):
+    """(N, d) each; the summary in the middle is d x d."""
+    summary = k.softmax(0).T @ v  # each channel of k pools the whole picture into one vector
+    return q.softmax(1) @ summary  # each token mixes these d vectors
+
+
+# %% [markdown]
+# Is it still attention? Multiply in the other order and look at the map that it never makes.
+
+# %%
+q, k, v = torch.randn(3, 144, 16)  # a 12 x 12 map with 16 channels
+implied = q.softmax(1) @ k.softmax(0).T  # (144, 144)
+print("same result:", torch.allclose(linear_attention(q, k, v), implied @ v, atol=1e-6))
+print(f"rows add up to {implied.sum(1).min():.3f} ... {implied.sum(1).max():.3f}, all positive")
+
+# %% [markdown]
+# Yes: each row is a set of weights over all tokens. Now the claim. What does autograd keep for the backward pass, counted by chapter 3's ledger?
+
+# %%
+from medsaga_lib.memory import saved_bytes
+
+
+def kept(function, N, d=128):
+    """MiB that one call keeps for its backward pass."""
+    qkv = [torch.randn(N, d, requires_grad=True) for _ in range(3)]
+    with saved_bytes(torch.nn.ParameterList(qkv)) as saved:
+        out = function(*qkv)
+        return saved.total() / 2**20 if out is not None else 0
+
+
+# %%
+sides = [14, 28, 56]  # DAE-Former's maps at 224 pixels, the coarsest first
+table = {f.__name__: [kept(f, side**2) for side in sides] for f in (attention, linear_attention)}
+for name, sizes in table.items():
+    growth = ", ".join(f"x {b / a:.1f}" for a, b in zip(sizes, sizes[1:], strict=False))
+    print(f"{name:16} {sizes[0]:6.2f} {sizes[1]:6.2f} {sizes[2]:6.2f} MiB: {growth}")
+
+# %% [markdown]
+# Four times the tokens: the ordinary kind needs sixteen times the memory, the efficient kind close to four (a part of what it keeps, the summary, does not grow at all).
+# And the network as a whole, with everything around its attention?
+
+# %%
+from medsaga_lib.recipes.predict import Plan, predict_ledger
+
+for pixels in (224, 448):
+    entry = predict_ledger(get_recipe("dae_former"), Plan("none", 1, pixels, classes=8))
+    print(f"{pixels} px: {entry.activations / 2**20:6,.0f} MiB for one picture")
+
+# %% [markdown]
+# Four times. DAE-Former is linear in the number of tokens, and the sentence above is wrong about it.
+#
+# Linear is not always less. $N^2 d$ against $N d^2$ multiplications: the efficient kind wins where there are more tokens than channels.
+
+# %%
+for side, d in ((56, 128), (28, 320), (14, 512)):  # places along a side and channels, at 224 px
+    print(f"{side:2} x {side:2} tokens, {d} channels: {side**2 / d:5.1f} times cheaper")
+
+# %% [markdown]
+# In the coarsest stage it costs more than what it replaces, at the size that its authors use.
+#
+# ## What it gives up
+#
+# > **Predict.** Let each token ask exactly for itself: keys all different, and the query of a token is its own key, made large. Which of the two finds it?
+
+# %%
+k = torch.randn(144, 16)
+q = 8 * k
+maps = {
+    "attention": (q @ k.T / 4).softmax(1),
+    "linear attention": q.softmax(1) @ k.softmax(0).T,
+}
+for name, weights in maps.items():
+    rank = torch.linalg.matrix_rank(weights)
+    print(f"{name:17} own weight {weights.diag().mean():.2f}, rank {rank} of 144")
+
+# %%
+panels = [
+    display.Panel((weights / weights.max()).numpy(), title=name) for name, weights in maps.items()
+]
+display.show(
+    display.grid(panels, {}, alt="Two attention maps.", columns=2),
+    alt="Two maps of 144 x 144 weights, bright is large. Ordinary attention: a bright diagonal, each "
+    "token finds itself. Linear attention: a faint diagonal in noise, with columns brighter than it, "
+    "places that many tokens look at.",
+)
+
+# %% [markdown]
+# Sixteen summaries are all there is to read, so tokens cannot all point at places of their own: the map's rank is at most the number of channels $d$,
+# and the weights on the diagonal add up to at most $d$ whatever $q$ and $k$ are, here 16/144 = 0.11 for a token.
+# For lungs that may be enough. It is a trade, not a free lunch.
+#
+# ## Attention between channels
+#
+# DAE-Former's blocks are *dual*: after the places, the channels look at each other, and their map is $d \times d$ whatever the size of the picture
+# ([El-Nouby et al. 2021](https://arxiv.org/abs/2106.09681)). Rows of length 1 make the products cosines; a learned temperature says how sharp.
+
+# %%
+from torch.nn.functional import normalize
+
+
+def channel_attention(q, k, v, temperature=1.0):
+    """(N, d) each; the map is d x d: which channels go together, over the whole picture?"""
+    weights = (normalize(q, dim=0).T @ normalize(k, dim=0) * temperature).softmax(1)
+    return v @ weights.T
+
+
+# %%
+from medsaga_lib.backbones import dae_former
+
+q, k, v = torch.randn(3, 144, 16)
+pairs = {
+    "efficient": (linear_attention(q, k, v), dae_former.efficient_attention(q, k, v)),
+    "channel": (channel_attention(q, k, v), dae_former.channel_attention(q, k, v, torch.ones(1))),
+}
+for name, (ours, library) in pairs.items():
+    print(f"{name:9} differs from the library's by {(ours - library).abs().max():.0e}")
+
+# %% [markdown]
+# The library's have learned projections around them and form a block: efficient attention, a feed-forward part, channel attention, a feed-forward part, each added to what came in.
+#
+# > **Predict.** Shuffle the places of a map, pass it through a part, and put the places back. Which of the three parts notices?
+
+# %%
+block = dae_former.DualBlock(width=16)
+x, order = torch.randn(1, 12, 12, 16), torch.randperm(144)  # maps are (B, H, W, C)
+shuffled = x.flatten(1, 2)[:, order].view_as(x)
+for part in block.parts[:3]:
+    with torch.no_grad():
+        back = part(shuffled).flatten(1, 2)[:, order.argsort()].view_as(x)
+        print(f"{type(part).__name__:19} {(back - part(x)).abs().max():.0e}")
+
+# %% [markdown]
+# Neither attention knows where anything is. DAE-Former has no table of positions like SAM's: all that tells a right lung from a left one are the
+# convolutions, those in the feed-forward parts (3 x 3, each channel by itself) and those that embed the patches, and the zeros beyond the border that they see.
+#
+# ## The whole network, and 18 million weights that never run
+#
+# Three stages down, two up, each of two dual blocks; a decoder stage lets the encoder's map say *where to look* and its own map *what is there*.
+# It is one short file, `medsaga_lib/backbones/dae_former.py`. The published code has more parameters:
+
+# %%
+with torch.device("meta"):  # shapes without memory
+    whole = dae_former.DAEFormer(outputs=9)
+ours, published = sum(p.numel() for p in whole.parameters()), 48_073_065
+print(f"published {published:,}, here {ours:,}: {1 - ours / published:.0%} missing")
+
+# %% [markdown]
+# Both compute the same function, within rounding, which this project's tests hold against the published code's output. The difference is dead. Its lowest decoder stage has no skip to meet,
+# so its forward pass stops after the patch expanding, but the whole stage has been built. And each feed-forward part has three norms and uses one.
+
+# %%
+from torch import nn
+
+with torch.device("meta"):
+    stage = nn.ModuleList(
+        [nn.Linear(512, 512), dae_former.SkipCrossAttention(512), nn.Linear(1024, 512)]
+        + [dae_former.DualBlock(512) for _ in range(2)]
+    )
+parts = [m for m in (*whole.modules(), *stage.modules()) if isinstance(m, dae_former.MixFFN)]
+unused_norms = sum(2 * sum(p.numel() for p in part.norm.parameters()) for part in parts)
+unused_stage = sum(p.numel() for p in stage.parameters())
+print(f"stage {unused_stage:,} + norms {unused_norms:,} = {unused_stage + unused_norms:,}")
+print(f"accounts for everything: {unused_stage + unused_norms == published - ours}")
+
+# %% [markdown]
+# Dead weights do not change a result. They are in the file, on the GPU, and in every table that compares sizes: who reports 48 million parameters for DAE-Former reports a network that nobody has run.
+# A gradient finds them in one line: after a backward pass, their `.grad` is still `None`.
+#
+# To train the living ones: `medsaga train dae_former --data FOLDER --shots 32`, with its authors' SGD, batch of 24 and loss. On two cores that takes hours, which is why this chapter's live training was the U-Net.
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1 (easy, 5 minutes)
+# DAE-Former's first stage has $d = 128$ channels and one token for every 4 x 4 pixels. From which side of the picture on (in pixels, a multiple of 16) does efficient attention need *fewer* multiplications than ordinary attention there?
+
+# %% tags=["exercise"]
+smallest_side = None
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+smallest_side = next(side for side in range(16, 1024, 16) if (side // 4) ** 2 > 128)
+
+# %% tags=["exercise-check"]
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def multiplications(function, side):
+    with FlopCounterMode(display=False) as counter:
+        function(*torch.zeros(3, (side // 4) ** 2, dae_former.WIDTHS[0]))
+    return counter.get_total_flops()
+
+
+assert smallest_side, "there is no answer yet"
+for side, cheaper in ((smallest_side - 16, False), (smallest_side, True)):
+    less = multiplications(dae_former.efficient_attention, side) < multiplications(attention, side)
+    assert less == cheaper, f"at {side} px efficient attention needs {'less' if less else 'more'}"
+
+
+# %% [markdown]
+# ### Exercise 2 (medium, 10 minutes)
+# With several *heads*, the channels are cut into equal groups and each group attends by itself; then the groups are laid side by side again.
+# Write `with_heads(q, k, v, heads)` for linear attention on (N, d).
+
+# %% tags=["exercise"]
+def with_heads(q, k, v, heads):
+    return linear_attention(q, k, v)
+
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+def with_heads(q, k, v, heads):
+    groups = zip(*(x.chunk(heads, dim=1) for x in (q, k, v)), strict=True)
+    return torch.cat([linear_attention(*group) for group in groups], dim=1)
+
+
+# %% tags=["exercise-check"]
+q, k, v = torch.randn(3, 30, 16)
+split = (x.unflatten(1, (4, 4)).transpose(0, 1) for x in (q, k, v))  # (4 heads, 30, 4)
+expected = dae_former.efficient_attention(*split).transpose(0, 1).flatten(1)
+error = (with_heads(q, k, v, 4) - expected).abs().max()
+assert error < 1e-5, f"with four heads the result is off by {error:.2f}: is the softmax of q per head?"
+
+# %% [markdown]
+# ### Exercise 3 (medium, 10 minutes)
+# One of the three biases in `EfficientAttention`, of `queries`, `keys` or `values`, cannot change its output, however long one trains. Which? Find it by thinking, and check by trying.
+
+# %% tags=["exercise"]
+inert = None
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+# A bias shifts one channel of k at all tokens alike, and a softmax over the tokens does not see that.
+inert = "keys"
+
+# %% tags=["exercise-check"]
+layer = dae_former.EfficientAttention(16)
+moved = {}
+for name in ("queries", "keys", "values"):
+    changed = dae_former.EfficientAttention(16)
+    changed.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        getattr(changed, name).bias += torch.randn(16)
+        moved[name] = (changed(x) - layer(x)).abs().max().item()
+assert inert in moved, "name one of queries, keys, values"
+assert inert == min(moved, key=moved.get), f"{inert} moves the output by {moved[inert]:.2f}"
+
+# %% [markdown]
+# ## Summary
+#
+# - Four labels and a small U-Net find both lungs; on this task it is ahead of the pocket SAM at the same steps. Always train it, too.
+# - Softmax before the product instead of after it makes attention linear in the pixels. The price is a map of low rank.
+# - Linear costs less only where tokens outnumber channels.
+# - Attention does not know where things are; in DAE-Former convolutions do.
+# - 38 % of DAE-Former's published parameters never run. Count what gets a gradient, not what is in the file.
