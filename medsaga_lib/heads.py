@@ -10,10 +10,10 @@ import torch
 from segment_anything.modeling import MaskDecoder, Sam
 from torch import nn
 
-from medsaga_lib.backbones.sam import Attention, build_sam
+from medsaga_lib.backbones.sam import MASK_TOKENS, Attention, build_sam
 from medsaga_lib.errors import UserError
 
-Start = Literal["copied", "random"]
+Start = Literal["copied", "in_turn", "random"]
 
 
 def decode_masks(
@@ -75,7 +75,15 @@ class ClassTokens(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K + 1, S/4, S/4) of images (B, 3, S, S) in [0, 1]."""
-        sam, embeddings = self.sam, _embed(self.sam, images)
+        return self.decode(self.embed(images))
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, C, S/16, S/16) of images (B, 3, S, S) in [0, 1]."""
+        return _embed(self.sam, images)
+
+    def decode(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K + 1, 4h, 4w) of embeddings (B, C, h, w)."""
+        sam = self.sam
         sparse, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
         masks, _ = decode_masks(
             sam.mask_decoder, embeddings, sam.prompt_encoder.get_dense_pe(), sparse, dense
@@ -112,16 +120,42 @@ class LabelPrompts(nn.Module):
         Channel 0 is 0 everywhere, so that the largest channel is the background where no label is
         more likely than not.
         """
-        sam, batch, count = self.sam, len(images), len(self.texts)
+        return self.decode(self.embed(images))
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, C, S/16, S/16) of images (B, 3, S, S) in [0, 1]."""
+        return _embed(self.sam, images)
+
+    def decode(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K + 1, 4h, 4w) of embeddings (B, C, h, w)."""
+        sam, batch, count = self.sam, len(embeddings), len(self.texts)
         if self.training and batch * count == 1:
             raise UserError("One label needs two images in a pass: raise --batch.")
-        embeddings = _embed(sam, images).repeat_interleave(count, dim=0)
+        embeddings = embeddings.repeat_interleave(count, dim=0)  # (B x K, C, h, w)
         tokens = self.affine(self.texts.repeat(batch, 1))[:, None]  # (B x K, 1, C)
         _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
         position = sam.prompt_encoder.get_dense_pe()
         masks, _ = decode_masks(sam.mask_decoder, embeddings, position, tokens, dense)
         logits = masks[:, 0].unflatten(0, (batch, count))
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
+
+
+class FromEmbeddings(nn.Module):
+    """A model that is fed embeddings instead of images; the weights are the model's own."""
+
+    def __init__(self, model: ClassTokens | LabelPrompts):
+        super().__init__()
+        self.model = model
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an embedding: (C, h, w)."""
+        prompts = self.model.sam.prompt_encoder
+        return prompts.embed_dim, *prompts.image_embedding_size
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K + 1, 4h, 4w) of embeddings (B, C, h, w)."""
+        return self.model.decode(embeddings)
 
 
 def _embed(sam: Sam, images: torch.Tensor) -> torch.Tensor:
@@ -146,6 +180,7 @@ def class_tokens(
         size: pixels along one side of the input.
         classes: foreground classes K.
         start: "copied" gives every class a copy of SAM's single-mask token and hypernetwork;
+            "in_turn" gives class k those of SAM's token k mod 4, so that up to four classes differ;
             "random" leaves tokens, hypernetworks and IoU head as they were drawn (SAMed's code).
         attention: as in `build_sam`.
 
@@ -155,8 +190,8 @@ def class_tokens(
     if state is not None:
         own = sam.state_dict()
         pretrained = {k: v for k, v in state.items() if not k.startswith(_PER_CLASS)}
-        if start == "copied":
-            pretrained |= _copies(state, own)
+        if start != "random":
+            pretrained |= _copies(state, own, 1 if start == "copied" else MASK_TOKENS + 1)
         sam.load_state_dict(own | pretrained)
     return ClassTokens(sam)
 
@@ -166,13 +201,16 @@ _HYPERNETWORKS = "mask_decoder.output_hypernetworks_mlps."
 _PER_CLASS = (_TOKENS, _HYPERNETWORKS, "mask_decoder.iou_prediction_head.")
 
 
-def _copies(state: dict, own: dict) -> dict:
-    """Token 0, SAM's single mask, and its hypernetwork, once for each class."""
+def _copies(state: dict, own: dict, of: int) -> dict:
+    """SAM's first `of` tokens and their hypernetworks, in turn, one for each class.
+
+    Token 0 is the single mask, tokens 1 to 3 are those for an ambiguous prompt.
+    """
     copies = {}
     for key, tensor in own.items():
         if key.startswith(_TOKENS):
-            copies[key] = state[key][:1].expand_as(tensor)
+            copies[key] = state[key][torch.arange(len(tensor)) % of]
         elif key.startswith(_HYPERNETWORKS):
-            layer = key.removeprefix(_HYPERNETWORKS).split(".", 1)[1]
-            copies[key] = state[f"{_HYPERNETWORKS}0.{layer}"]
+            number, layer = key.removeprefix(_HYPERNETWORKS).split(".", 1)
+            copies[key] = state[f"{_HYPERNETWORKS}{int(number) % of}.{layer}"]
     return copies

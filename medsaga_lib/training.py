@@ -11,21 +11,24 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from medsaga_lib.backbones.weights import fetch
 from medsaga_lib.data.batches import Batches, choose_shots, passes, sample_names
+from medsaga_lib.data.embedded import Embedded
 from medsaga_lib.data.folder import DataSet
 from medsaga_lib.data.samples import Samples
 from medsaga_lib.data.transforms import Augment
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import replacing
+from medsaga_lib.heads import FromEmbeddings
 from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.optim.schedule import scaled_warmup, warmup_polynomial
 from medsaga_lib.recipes.build import (
@@ -34,8 +37,10 @@ from medsaga_lib.recipes.build import (
     build_model,
     build_optimizer,
     checkpoint_blocks,
+    kept_copies,
     learned,
     model_size,
+    trained_part,
 )
 from medsaga_lib.recipes.recipe import Recipe, Scratch, changed
 from medsaga_lib.runs import (
@@ -160,20 +165,28 @@ def train(
         gradient_accumulation_steps=accumulate,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    validation = _validation_set(dataset, settings.size)
-    network, optimizer = accelerator.prepare(model, optimizer)
+    validation: Dataset | None = _validation_set(dataset, settings.size)
+    trained, augment = trained_part(recipe, model), Augment(recipe.augmentation)
+    samples: Dataset = train_set
+    network, optimizer = accelerator.prepare(trained, optimizer)
+    started = time.perf_counter()  # computing embeddings counts as part of the first step
+    if isinstance(trained, FromEmbeddings):
+        embed = partial(_embedding, trained, precision)
+        samples = Embedded(train_set, embed, augment, kept_copies(recipe), seed)
+        augment = Augment("none")  # the copies have it already
+        validation = Embedded(validation, embed, augment) if validation is not None else None
     objective = OBJECTIVES[recipe.objective]
     base_rates = [group["lr"] for group in optimizer.param_groups]
     every = max(1, recipe.steps // validations) if validations else recipe.steps + 1
     end = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
-    batches = Batches(train_set, recipe.batch, Augment(recipe.augmentation), seed)
+    batches = Batches(samples, recipe.batch, augment, seed)
     feed = passes(batches, range(start, end), accelerator, accumulate)
 
     network.train()
     for step in _bar(
         range(start, end), start, end, recipe, progress and accelerator.is_main_process
     ):
-        began = time.perf_counter()
+        began = started if step == start else time.perf_counter()
         factor = learning_rate_factor(recipe, step)
         for group, base in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = base * factor
@@ -198,7 +211,7 @@ def train(
         done = step + 1
         val_dice = float("nan")
         if validation is not None and (done % every == 0 or done == recipe.steps):
-            val_dice = validation_dice(model, validation)
+            val_dice = validation_dice(trained, validation)
             network.train()
         seconds = time.perf_counter() - began
         row = (step, recipe.lr * factor, total, cross_entropy, dice, val_dice, seconds)
@@ -225,7 +238,7 @@ def reduce_labels(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def validation_dice(model: Model, samples: Dataset, batch: int = 8) -> float:
+def validation_dice(model: nn.Module, samples: Dataset, batch: int = 8) -> float:
     """Mean Dice over foreground classes, of all pixels together, at the size of the logits."""
     model.eval()
     device = next(model.parameters()).device
@@ -239,6 +252,15 @@ def validation_dice(model: Model, samples: Dataset, batch: int = 8) -> float:
         overlap = overlap + (prediction * truth).sum(0)
         sizes = sizes + prediction.sum(0) + truth.sum(0)
     return (2 * overlap / sizes)[1:].nanmean().item()
+
+
+@torch.no_grad()
+def _embedding(trained: FromEmbeddings, precision: str, image: Tensor) -> Tensor:
+    """What the frozen image encoder says of an image (3, S, S): (C, h, w) on the CPU."""
+    model = trained.model.eval()
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
+        return model.embed(image[None].to(device))[0].float().cpu()
 
 
 def kept_weights(model: Model, weights: str) -> dict[str, Tensor]:

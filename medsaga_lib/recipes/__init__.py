@@ -1,28 +1,26 @@
 """One small file per method, and the registry."""
 
 from medsaga_lib.errors import UserError
+from medsaga_lib.recipes.adaptive_sam import ADAPTIVE_SAM
 from medsaga_lib.recipes.dae_former import DAE_FORMER
 from medsaga_lib.recipes.decoder_only import DECODER_ONLY
+from medsaga_lib.recipes.frozen_encoder import FROZEN_ENCODER
 from medsaga_lib.recipes.full import FULL
-from medsaga_lib.recipes.medsaga import MEDSAGA
+from medsaga_lib.recipes.medsaga import MEDSAGA, MEDSAGA_V1, MEDSAGA_V2
 from medsaga_lib.recipes.recipe import Recipe
 from medsaga_lib.recipes.s_sam import S_SAM, SVF
-from medsaga_lib.recipes.samed import SAMED
+from medsaga_lib.recipes.sam_adapter import SAM_ADAPTER
+from medsaga_lib.recipes.samed import SAMED, SAMED_S
 from medsaga_lib.recipes.segresnet import SEGRESNET
 from medsaga_lib.recipes.unet import UNET
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        MEDSAGA,
-        SAMED,
-        S_SAM,
-        SVF,
-        FULL,
-        DECODER_ONLY,
-        UNET,
-        SEGRESNET,
-        DAE_FORMER,
+        *(MEDSAGA, MEDSAGA_V1, MEDSAGA_V2, SAMED, SAMED_S),
+        *(S_SAM, SVF, ADAPTIVE_SAM, SAM_ADAPTER),
+        *(FULL, DECODER_ONLY, FROZEN_ENCODER),
+        *(UNET, SEGRESNET, DAE_FORMER),
     )
 }
 

@@ -1,18 +1,19 @@
 """From a recipe to the network and the optimizer that it describes."""
 
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
-from medsaga_lib.adapt import lora, svd
+from medsaga_lib.adapt import adapter, biases, lora, svd
 from medsaga_lib.backbones.sam import Attention, build_sam, input_size, recompute_blocks
 from medsaga_lib.backbones.text import WIDTH, ClipText, Spelling, TextEncoder
 from medsaga_lib.backbones.weights import load_state
 from medsaga_lib.errors import UserError
-from medsaga_lib.heads import ClassTokens, LabelPrompts, class_tokens
+from medsaga_lib.heads import ClassTokens, FromEmbeddings, LabelPrompts, class_tokens
 from medsaga_lib.memory import state_bytes
 from medsaga_lib.networks import FromScratch, network_size
 from medsaga_lib.optim.apollo import ApolloAdamW
@@ -28,6 +29,7 @@ KEPT = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by checkpointing, for 
 OPTIMIZERS = {"galore": GaLoreAdamW, "fira": FiraAdamW, "apollo": ApolloAdamW}
 TEXT_ENCODERS: dict[str, Callable[[], TextEncoder]] = {"spelling": Spelling, "clip": ClipText}
 Model = ClassTokens | LabelPrompts | FromScratch
+ATTENTION = "blocks.*.attn.*"  # names of the attentions' tensors in the image encoder
 WIDTH_PER_RANK = 12  # our choice: r = 64 on ViT-B, 16 on the pocket SAM
 
 
@@ -74,11 +76,21 @@ def build_model(
             lora.attach(model.sam.image_encoder, how)
         elif isinstance(how, svd.SVDAffine):
             svd.attach(model.sam.image_encoder, how)
+        elif isinstance(how, biases.Biases):
+            biases.attach(model.sam.image_encoder, how)
+        elif isinstance(how, adapter.Bottleneck):
+            adapter.attach(model.sam.image_encoder, how)
+        elif isinstance(how, GaLore) and how.others == "frozen":
+            for name, parameter in model.sam.image_encoder.named_parameters():
+                parameter.requires_grad_(fnmatchcase(name, ATTENTION))
         elif isinstance(how, Frozen):
             model.sam.image_encoder.requires_grad_(False)
-    if recipe.decoder != "whole":
-        model.sam.prompt_encoder.requires_grad_(False)
+        if recipe.decoder == "lora" and isinstance(how, lora.LoRA):
+            lora.attach_decoder(model.sam.mask_decoder, how)
+    if recipe.decoder in ("norms", "frozen"):
         model.sam.mask_decoder.requires_grad_(False)
+    if recipe.decoder in ("norms", "frozen") or recipe.head == "names":
+        model.sam.prompt_encoder.requires_grad_(False)  # names take the place of its prompts
     if recipe.decoder == "norms":
         for module in model.sam.mask_decoder.modules():
             if isinstance(module, nn.LayerNorm):
@@ -91,6 +103,19 @@ def _vectors(recipe: Recipe, names: Sequence[str]) -> torch.Tensor:
     if torch.get_default_device().type == "meta":
         return torch.empty(len(names), WIDTH)
     return TEXT_ENCODERS[recipe.text]()(names)
+
+
+def trained_part(recipe: Recipe, model: Model) -> Model | FromEmbeddings:
+    """What training runs: the model, or what follows the image encoder if embeddings are kept."""
+    if isinstance(model, FromScratch) or not kept_copies(recipe):
+        return model
+    return FromEmbeddings(model)
+
+
+def kept_copies(recipe: Recipe) -> int:
+    """Copies of each picture whose embeddings are computed before training; 0 if none are."""
+    how = recipe.image_encoder
+    return how.copies if isinstance(how, Frozen) else 0
 
 
 def model_size(recipe: Recipe, backbone: str, size: int | None) -> int:
@@ -123,7 +148,8 @@ def build_optimizer(
         image_encoder = model.get_submodule("sam.image_encoder")
         config = galore_config(how, image_encoder, seed)
         groups = param_groups(image_encoder, config, lr=how.lr, weight_decay=recipe.weight_decay)
-        groups.append({"params": list(rest.values()), "names": list(rest), **dense})
+        if rest:
+            groups.append({"params": list(rest.values()), "names": list(rest), **dense})
         if per_layer and how.optimizer != "galore":
             raise UserError(f"There are no per-layer updates for {how.optimizer}; use galore.")
         if how.optimizer == "published":
@@ -163,6 +189,7 @@ def galore_config(how: GaLore, image_encoder: ImageEncoderViT, seed: int = 0) ->
         subspace=how.subspace,
         stagger=how.stagger,
         seed=seed,
+        projected=("*",) if how.others == "projected" else (ATTENTION,),
     )
 
 

@@ -1,4 +1,9 @@
-"""MedSAGa: GaLore on the whole image encoder; decoder and prompt embedding dense."""
+"""MedSAGa: GaLore on the whole image encoder; decoder and prompt embedding dense.
+
+Its two variants of section 5: v1 has GaLore on the attention alone, v2 trains no decoder.
+"""
+
+from dataclasses import replace
 
 from medsaga_lib.recipes.recipe import GaLore, Recipe
 
@@ -23,4 +28,25 @@ MEDSAGA = Recipe(
     batch=12,  # section 4.2
     steps=400,  # our choice: what two cores do in ten minutes; the paper names no number
     augmentation="small",  # our choice: the paper says nothing
+)
+
+MEDSAGA_V1 = replace(
+    MEDSAGA,
+    name="medsaga_v1",
+    title="MedSAGa_v1: GaLore on the attention alone",
+    source="Mahla et al. 2024, MedSAGa, section 5",
+    # The paper is silent on the rest of the encoder: frozen is our reading, dense the other
+    image_encoder=GaLore(lr=1e-3, others="frozen"),
+)
+
+# Nothing outside the encoder trains, so a class token stays what it was at the start. Where all
+# start as copies of one, all logits are equal and the gradient is zero; drawn at random they teach
+# the encoder little; as SAM's own four, `--set start=in_turn`, much more.
+MEDSAGA_V2 = replace(
+    MEDSAGA,
+    name="medsaga_v2",
+    title="MedSAGa_v2: GaLore on the image encoder, the decoder frozen",
+    source="Mahla et al. 2024, MedSAGa, section 5",
+    start="random",  # our reading: SAMed's code
+    decoder="frozen",
 )

@@ -10,9 +10,16 @@ from torch import Tensor, nn
 
 from medsaga_lib.backbones.sam import Attention
 from medsaga_lib.errors import UserError
+from medsaga_lib.heads import FromEmbeddings
 from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.memory import Ledger, fake, ledger, peak_bytes
-from medsaga_lib.recipes.build import Model, build_model, build_optimizer, checkpoint_blocks
+from medsaga_lib.recipes.build import (
+    Model,
+    build_model,
+    build_optimizer,
+    checkpoint_blocks,
+    trained_part,
+)
 from medsaga_lib.recipes.recipe import Recipe
 
 
@@ -82,10 +89,15 @@ def _faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Call
         if plan.checkpointing:
             checkpoint_blocks(model, plan.precision)
 
+        network = trained_part(recipe, model)
+        shape = (3, plan.size, plan.size)
+        if isinstance(network, FromEmbeddings):
+            shape = network.shape
+
         def forward() -> Tensor:
-            images = torch.zeros(plan.batch, 3, plan.size, plan.size)
+            inputs = torch.zeros(plan.batch, *shape)
             with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bf16"):
-                logits = model(images)
+                logits = network(inputs)
             labels = torch.zeros(plan.batch, *logits.shape[2:], dtype=torch.int64)
             return OBJECTIVES[recipe.objective](logits, labels).total
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from medsaga_lib.adapt.adapter import Bottleneck
+from medsaga_lib.adapt.biases import Biases
 from medsaga_lib.adapt.lora import LoRA
 from medsaga_lib.adapt.svd import SVDAffine
 from medsaga_lib.data.transforms import Kind as Augmentation
@@ -24,7 +26,13 @@ class Full:
 
 @dataclass(frozen=True)
 class Frozen:
-    """Nothing in the image encoder trains."""
+    """Nothing in the image encoder trains.
+
+    copies: of each picture, whose embeddings are computed once, before training: the picture as it
+    is and copies - 1 augmented ones. 0: no embedding is kept, every step computes its own.
+    """
+
+    copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Scratch:
 
 @dataclass(frozen=True)
 class GaLore:
-    """Every tensor of the image encoder trains; where it saves memory, in a low-rank subspace."""
+    """The image encoder trains; where it saves memory, in a low-rank subspace."""
 
     lr: float
     rank: int | None = None  # None: width of the encoder / 12
@@ -47,9 +55,11 @@ class GaLore:
     stagger: bool = False  # spread the refreshes over the T steps
     # or one of its successors, or what galore-torch 1.0 computes
     optimizer: Literal["galore", "fira", "apollo", "published"] = "galore"
+    # What becomes of those tensors that are not the attentions'
+    others: Literal["projected", "dense", "frozen"] = "projected"
 
 
-Adaptation = Full | Frozen | GaLore | LoRA | SVDAffine | Scratch
+Adaptation = Full | Frozen | GaLore | LoRA | SVDAffine | Biases | Bottleneck | Scratch
 
 
 @dataclass(frozen=True)
@@ -76,11 +86,30 @@ class Recipe:
     # A mask for each class token, or for each label's name as a prompt
     head: Literal["classes", "names"] = "classes"
     text: Literal["spelling", "clip"] = "spelling"  # what makes vectors of names
-    # What trains in mask decoder and prompt encoder: all, the decoder's LayerNorms, or nothing
-    decoder: Literal["whole", "norms", "frozen"] = "whole"
+    # What trains in mask decoder and prompt encoder: all; all but the transformer, which gets the
+    # image encoder's LoRA; the decoder's LayerNorms; or nothing
+    decoder: Literal["whole", "lora", "norms", "frozen"] = "whole"
     objective: Literal["cross_entropy_dice", "focal_dice"] = "cross_entropy_dice"
     # betas[0] is sgd's momentum; it has no other
     optimizer: Literal["adamw", "sgd"] = "adamw"
+
+    def __post_init__(self) -> None:
+        for record in (self, self.image_encoder):
+            _check_choices(record)
+        if self.decoder == "lora" and not isinstance(self.image_encoder, LoRA):
+            raise UserError(
+                "decoder='lora' takes rank and targets from the image encoder's LoRA, and there is "
+                f"none in {self.name}; choose whole, norms or frozen."
+            )
+
+
+def _check_choices(record: Any) -> None:
+    """UserError where a field that is one of a few words holds another."""
+    for name, kind in get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            choices = ", ".join(get_args(kind))
+            raise UserError(f"{name} is {value!r}; choose one of {choices}.")
 
 
 def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from marks import needs_peak
 
+from medsaga_lib.heads import FromEmbeddings
 from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.memory import held_bytes, saved_bytes
 from medsaga_lib.recipes import get_recipe
@@ -15,6 +16,7 @@ from medsaga_lib.recipes.build import (
     build_optimizer,
     checkpoint_blocks,
     trainable,
+    trained_part,
 )
 from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak
 from medsaga_lib.recipes.recipe import changed
@@ -27,6 +29,12 @@ KINDS = [
     ("s_sam", True, "fp32", "fused"),
     ("full", False, "fp32", "fused"),
     ("decoder_only", False, "fp32", "fused"),
+    ("frozen_encoder", False, "fp32", "fused"),
+    ("medsaga_v1", False, "fp32", "fused"),
+    ("medsaga_v2", True, "fp32", "fused"),
+    ("samed_s", False, "bf16", "fused"),
+    ("adaptive_sam", False, "fp32", "fused"),
+    ("sam_adapter", True, "fp32", "fused"),
     ("unet", False, "fp32", "fused"),
     ("segresnet", False, "fp32", "fused"),
     ("dae_former", False, "fp32", "fused"),
@@ -42,10 +50,12 @@ def test_prediction_equals_a_real_step(name, checkpointing, precision, attention
     if checkpointing:
         checkpoint_blocks(model, precision)
     optimizer = build_optimizer(recipe, model)
-    images = torch.rand(2, 3, 64, 64)
+    network, inputs = trained_part(recipe, model), torch.rand(2, 3, 64, 64)
+    if isinstance(network, FromEmbeddings):
+        inputs = torch.rand(2, *network.shape)
     with saved_bytes(model) as saved:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(images)
+            logits = network(inputs)
         labels = torch.randint(0, 4, (2, *logits.shape[2:]))
         loss = OBJECTIVES[recipe.objective](logits, labels).total
         activations = saved.total()
@@ -96,6 +106,26 @@ def test_best_plan_of_medsaga_needs_less_than_a_tenth_of_the_papers():
     best = Plan("vit_b", 12, 512, 8, checkpointing=True, per_layer=True, precision="bf16")
     assert predict_peak(medsaga, paper) == pytest.approx(14.15 * 2**30, rel=0.01)
     assert predict_peak(medsaga, best) < 1.5 * 2**30
+
+
+def test_nothing_of_a_frozen_encoder_is_kept_for_the_backward_pass():
+    plan = Plan("vit_b", 12, 512, 8)
+    kept, anew, samed = (
+        predict_ledger(get_recipe(name), plan)
+        for name in ("frozen_encoder", "decoder_only", "samed")
+    )
+    assert kept == anew
+    assert kept.activations < samed.activations / 4
+
+
+@needs_peak
+def test_kept_embeddings_spare_what_the_encoder_needs_in_passing():
+    plan = Plan("vit_b", 12, 512, 8)
+    kept, anew = (
+        predict_peak(get_recipe(name), plan) for name in ("frozen_encoder", "decoder_only")
+    )
+    print(kept, anew)
+    assert kept < anew
 
 
 @needs_peak

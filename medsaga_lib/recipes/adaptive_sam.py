@@ -1,0 +1,15 @@
+"""AdaptiveSAM: biases, norms, positions and the decoder learn, labels are asked for by name."""
+
+from dataclasses import replace
+
+from medsaga_lib.adapt.biases import Biases
+from medsaga_lib.recipes.s_sam import S_SAM
+
+ADAPTIVE_SAM = replace(
+    S_SAM,
+    name="adaptive_sam",
+    title="AdaptiveSAM: biases, norms and the decoder, asked by name",
+    source="Paranjape et al. 2023, AdaptiveSAM, arXiv 2308.03726: as S-SAM's baseline",
+    image_encoder=Biases(),
+    decoder="whole",  # S-SAM's reviews: "AdaptiveSAM, which trains the decoder"
+)
