@@ -12,7 +12,7 @@ from medsaga_lib.adapt.lora import LoRA
 from medsaga_lib.adapt.svd import SVDAffine
 from medsaga_lib.data.transforms import Kind as Augmentation
 from medsaga_lib.errors import UserError
-from medsaga_lib.heads import Start
+from medsaga_lib.heads import Answer, Start
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,9 @@ class Recipe:
     batch: int
     steps: int
     augmentation: Augmentation
-    # A mask for each class token, or for each label's name as a prompt
-    head: Literal["classes", "names"] = "classes"
+    # A mask for each class token, or for each label's name, point or box as a prompt
+    head: Literal["classes", "names", "points", "boxes"] = "classes"
+    answer: Answer = "single"  # to a point or a box: token 0's mask, or the best of the others
     text: Literal["spelling", "clip"] = "spelling"  # what makes vectors of names
     # What trains in mask decoder and prompt encoder: all, the decoder's LayerNorms, or nothing
     decoder: Literal["whole", "norms", "frozen"] = "whole"
