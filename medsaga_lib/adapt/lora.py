@@ -1,16 +1,16 @@
-"""LoRA on the image encoder's attention, through peft (Hu et al. 2021; SAMed, section 3.2).
+"""LoRA on the attention of SAM, through peft (Hu et al. 2021; SAMed, section 3.2).
 
 segment_anything holds q, k and v in one fused linear layer, which peft can only adapt as a whole.
 `attach` takes it apart into three, so that q and v can be named; `merge` adds the adapters to the
-weights and fuses the three again, so that what is exported is a plain SAM.
+weights and fuses the three again, so that what is exported is a plain SAM. The mask decoder's q, k
+and v are layers of their own: `attach_decoder` and `merge_decoder` (SAMed_s).
 """
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder
 from torch import nn
 
 Target = Literal["q", "k", "v"]
@@ -60,31 +60,51 @@ def attach(image_encoder: ImageEncoderViT, config: LoRA) -> None:
     A is drawn from torch's global generator (kaiming uniform, a = sqrt 5), B is zero, so that the
     network computes what it did before.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
     image_encoder.requires_grad_(False)
     for block in image_encoder.blocks:
         block.attn.qkv = SplitQKV(block.attn.qkv)
-    pattern = rf".*attn\.qkv\.({'|'.join(map(re.escape, config.targets))})"
-    inject_adapter_in_model(
-        LoraConfig(
-            r=config.rank,
-            lora_alpha=config.rank if config.alpha is None else config.alpha,
-            target_modules=pattern,
-        ),
-        image_encoder,
-    )
+    _inject(image_encoder, config, r".*attn\.qkv\.({})")
 
 
 def merge(image_encoder: ImageEncoderViT) -> None:
     """Adds the adapters to the weights and fuses q, k, v: the encoder is a plain one again."""
+    _fold(image_encoder)
+    for block in image_encoder.blocks:
+        block.attn.qkv = block.attn.qkv.fuse()
+
+
+def attach_decoder(mask_decoder: MaskDecoder, config: LoRA) -> None:
+    """Freezes the decoder's transformer and puts adapters on `config.targets` of its 7 attentions.
+
+    Three in each of its two layers (self, token to image, image to token), and one that reads the
+    image once more. The heads behind it stay as they are. A and B start as in `attach`.
+    """
+    mask_decoder.transformer.requires_grad_(False)
+    _inject(mask_decoder.transformer, config, r".*attn.*\.({})_proj")
+
+
+def merge_decoder(mask_decoder: MaskDecoder) -> None:
+    """Adds the adapters to the weights: the decoder is a plain one again."""
+    _fold(mask_decoder.transformer)
+
+
+def _inject(module: nn.Module, config: LoRA, pattern: str) -> None:
+    """Adapters on the layers whose names the pattern fits, with the targets in its braces."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    alpha = config.rank if config.alpha is None else config.alpha
+    layers = pattern.format("|".join(config.targets))
+    inject_adapter_in_model(
+        LoraConfig(r=config.rank, lora_alpha=alpha, target_modules=layers), module
+    )
+
+
+def _fold(module: nn.Module) -> None:
+    """Every adapted layer becomes its base layer with the adapter added."""
     from peft.tuners.lora import LoraLayer
 
-    for block in image_encoder.blocks:
-        split = block.attn.qkv
-        for name in "qkv":
-            layer = getattr(split, name)
+    for parent in list(module.modules()):
+        for name, layer in list(parent.named_children()):
             if isinstance(layer, LoraLayer):
                 layer.merge()
-                setattr(split, name, layer.get_base_layer())
-        block.attn.qkv = split.fuse()
+                setattr(parent, name, layer.get_base_layer())

@@ -79,7 +79,9 @@ def build_model(
             svd.attach(model.sam.image_encoder, how)
         elif isinstance(how, Frozen):
             model.sam.image_encoder.requires_grad_(False)
-    if recipe.decoder != "whole":
+        if recipe.decoder == "lora" and isinstance(how, lora.LoRA):
+            lora.attach_decoder(model.sam.mask_decoder, how)
+    if recipe.decoder in ("norms", "frozen"):
         model.sam.prompt_encoder.requires_grad_(False)
         model.sam.mask_decoder.requires_grad_(False)
     if recipe.decoder == "norms":
