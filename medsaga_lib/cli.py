@@ -333,7 +333,8 @@ def train(
         start = "" if weights is Weights.pretrained else "-random"
         sam = "" if isinstance(chosen.image_encoder, Scratch) else f"-{backbone}{start}"
         what = "-".join([recipe, *(changes or ())])
-        out = Path("runs", f"{what}{sam}-{dataset.name}-{shots}-s{seed}")
+        few = shots if chosen.steps else 0
+        out = Path("runs", f"{what}{sam}-{dataset.name}-{few}-s{seed}")
     result = run(
         chosen,
         dataset,
@@ -350,7 +351,7 @@ def train(
         per_layer=per_layer,
         progress=not as_json,
     )
-    last = result.log[-1]
+    last = result.log[-1] if result.log else {"loss": None, "val_dice": None}
     record = {
         "run": str(out),
         "steps": len(result.log),

@@ -153,7 +153,10 @@ def peak_bytes(
         W.grad = None
     hooks = [W.register_post_accumulate_grad_hook(update) for W in ranks] if per_layer else []
     with _Timeline([*module.parameters(), *module.buffers()]) as timeline:
-        forward().backward()
+        loss = forward()
+        if loss.requires_grad:  # else nothing trains
+            loss.backward()
+        del loss
         for W in ranks:
             update(W)
     for hook in hooks:

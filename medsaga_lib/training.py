@@ -25,6 +25,7 @@ from medsaga_lib.data.batches import Batches, choose_shots, passes, sample_names
 from medsaga_lib.data.folder import DataSet
 from medsaga_lib.data.prompts import draw_prompts
 from medsaga_lib.data.samples import Samples
+from medsaga_lib.data.synthesis import Pasting, backgrounds
 from medsaga_lib.data.transforms import Augment
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import replacing
@@ -39,6 +40,7 @@ from medsaga_lib.recipes.build import (
     checkpoint_blocks,
     learned,
     model_size,
+    trainable,
 )
 from medsaga_lib.recipes.recipe import Recipe, Scratch, changed
 from medsaga_lib.runs import (
@@ -88,7 +90,8 @@ def train(
     Args:
         recipe: the method; its batch and steps may have been replaced.
         dataset: trains on its split "train", validates on "val" if there is one.
-        shots: labelled images, or labelled slices of volumes; subsets are nested.
+        shots: labelled images, or labelled slices of volumes; subsets are nested. Not used where
+            the recipe has no steps.
         out: the run's folder; goes on with the run that is there. None: nothing is written.
         backbone: pocket, vit_b or medsam; a recipe from scratch has none.
         weights: pretrained or random.
@@ -119,6 +122,7 @@ def train(
     if per_layer and accumulate > 1:
         raise UserError("Per-layer updates cannot wait for several passes; use --accumulate 1.")
     labels = dataset.require_labels()
+    shots = shots if recipe.steps else 0
     settings = Settings(
         recipe=recipe.name,
         backbone=backbone,
@@ -135,7 +139,6 @@ def train(
         per_layer=per_layer,
         changes=list(changes),
     )
-    train_set = choose_shots(dataset, shots, settings.size, seed)
     model = build_model(
         recipe,
         backbone,
@@ -145,13 +148,22 @@ def train(
         seed,
         names=[labels[value] for value in sorted(labels)],
     )
+    if not recipe.steps:
+        if out is not None:
+            write_run(out, settings, _facts(recipe, dataset, backbone, weights, []))
+            _save(out, Checkpoint(0, kept_weights(model, weights), {}), [])
+        return Result(model.eval(), [])
+    if not trainable(model):
+        raise UserError(f"Nothing trains in {recipe.name}; leave --steps, so that it takes none.")
+    train_set = choose_shots(dataset, shots, settings.size, seed)
     optimizer = build_optimizer(recipe, model, seed, per_layer)
     if checkpointing:
         checkpoint_blocks(model, precision)
 
     start, rows = 0, []
     if out is not None:
-        write_run(out, settings, _facts(recipe, dataset, backbone, weights, train_set))
+        names = sample_names(train_set)
+        write_run(out, settings, _facts(recipe, dataset, backbone, weights, names))
         if (saved := read_checkpoint(out)) is not None:
             start = saved.step
             load_weights(model, saved.weights)
@@ -172,7 +184,11 @@ def train(
     ask = None
     if isinstance(model, Promptable):
         ask = partial(draw_prompts, model.kind, range(1, model.classes + 1), jitter=True)
-    batches = Batches(train_set, recipe.batch, Augment(recipe.augmentation), seed, ask)
+    change: Augment | Pasting = Augment(recipe.augmentation)
+    if recipe.synthesis is not None and recipe.synthesis.share:
+        grounds = backgrounds(train_set, dataset)
+        change = Pasting(recipe.synthesis, grounds, len(labels), Augment(recipe.augmentation))
+    batches = Batches(train_set, recipe.batch, change, seed, ask)
     feed = passes(batches, range(start, end), accelerator, accumulate)
 
     network.train()
@@ -284,7 +300,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _facts(recipe: Recipe, dataset: DataSet, backbone, weights, train_set) -> dict:
+def _facts(recipe: Recipe, dataset: DataSet, backbone, weights, train_samples) -> dict:
     """What `run.json` says beside the settings."""
     import medsaga_lib
 
@@ -294,7 +310,7 @@ def _facts(recipe: Recipe, dataset: DataSet, backbone, weights, train_set) -> di
         "window": dataset.window,
         "recipe": asdict(recipe),
         "backbone_sha256": file_hash(fetch(backbone)) if weights == "pretrained" else None,
-        "train_samples": sample_names(train_set),
+        "train_samples": train_samples,
         "versions": {"medsaga_lib": medsaga_lib.__version__, "torch": torch.__version__},
     }
 

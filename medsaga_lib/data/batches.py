@@ -12,7 +12,7 @@ from medsaga_lib.data.folder import DataSet
 from medsaga_lib.data.prompts import Prompts
 from medsaga_lib.data.samples import Samples
 from medsaga_lib.data.splits import few_shot
-from medsaga_lib.data.transforms import Augment
+from medsaga_lib.data.transforms import Sample
 
 GPU_WORKERS = 4  # our choice; on a CPU the cores are busy with the network
 
@@ -48,7 +48,7 @@ class Batches(Dataset[tuple[Tensor, ...]]):
         self,
         samples: Dataset,
         batch: int,
-        augment: Augment,
+        augment: Callable[[Sample, int], Sample],
         seed: int,
         ask: Callable[[np.ndarray, int], Prompts] | None = None,
     ):

@@ -1,17 +1,30 @@
 """One small file per method, and the registry."""
 
 from medsaga_lib.errors import UserError
+from medsaga_lib.recipes.cheap_lunch import CHEAP_LUNCH
 from medsaga_lib.recipes.decoder_only import DECODER_ONLY
 from medsaga_lib.recipes.full import FULL
 from medsaga_lib.recipes.medsaga import MEDSAGA
 from medsaga_lib.recipes.recipe import Recipe
 from medsaga_lib.recipes.s_sam import S_SAM, SVF
+from medsaga_lib.recipes.sam_zero_shot import SAM_ZERO_SHOT
 from medsaga_lib.recipes.samed import SAMED, SAMED_S
 from medsaga_lib.recipes.unet import UNET
 
 RECIPES = {
     recipe.name: recipe
-    for recipe in (MEDSAGA, SAMED, SAMED_S, S_SAM, SVF, FULL, DECODER_ONLY, UNET)
+    for recipe in (
+        MEDSAGA,
+        SAMED,
+        SAMED_S,
+        S_SAM,
+        SVF,
+        CHEAP_LUNCH,
+        FULL,
+        DECODER_ONLY,
+        SAM_ZERO_SHOT,
+        UNET,
+    )
 }
 
 

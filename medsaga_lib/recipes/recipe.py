@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from medsaga_lib.adapt.lora import LoRA
 from medsaga_lib.adapt.svd import SVDAffine
+from medsaga_lib.data.synthesis import Synthesis
 from medsaga_lib.data.transforms import Kind as Augmentation
 from medsaga_lib.errors import UserError
 from medsaga_lib.heads import Answer, Start
@@ -81,6 +82,7 @@ class Recipe:
     # image encoder's LoRA; the decoder's LayerNorms; or nothing
     decoder: Literal["whole", "lora", "norms", "frozen"] = "whole"
     objective: Literal["cross_entropy_dice", "focal_dice"] = "cross_entropy_dice"
+    synthesis: Synthesis | None = None  # samples made of the labelled ones, beside them
 
     def __post_init__(self) -> None:
         for record in (self, self.image_encoder):
