@@ -52,7 +52,7 @@ class Pasting:
 
     All organs of an exemplar move as one, so that neighbours stay neighbours. They land at the
     exemplar's own place, give or take `Synthesis.shift`. Flips are for data with a single label: of
-    several, some may be called left and right.
+    several, some may be called left and right. An organ that the picture's edge cuts keeps its cut.
 
     Args:
         config: the ranges.
@@ -69,7 +69,7 @@ class Pasting:
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
         """A sample {"image": (3, S, S), "label": (S, S)}, or a synthesised one in its place."""
-        random = np.random.default_rng([seed, 1])  # not the augmentation's numbers
+        random = np.random.default_rng([seed, 0, 1])  # neither the augmentation's nor the prompts'
         if random.random() < self.config.share and sample["label"].any():
             sample = self.paste(sample, random)
         return self.augment(sample, seed)
@@ -80,25 +80,26 @@ class Pasting:
         image, soft = self._organs(sample, random)
         alpha = soft.sum(0)  # (S, S)
         edge = alpha * (1 - alpha)
-        if edge.any():  # the organ's surroundings get the brightness of those they come into
+        if edge.any():  # what surrounded the organ gets the brightness of what it comes into
             image = image + ((ground - image) * edge).sum((1, 2), keepdim=True) / edge.sum()
-        picture = (alpha * image + (1 - alpha) * ground).clamp(0, 1)
+        image = self._toned(image, random)
+        picture = (alpha * image + (1 - alpha) * ground).clamp(0, 1).expand(3, -1, -1)
         label = torch.where(alpha > 0.5, 1 + soft.argmax(0), 0)
         return {**sample, "image": picture, "label": label.to(sample["label"].dtype)}
 
     def _ground(self, random: np.random.Generator) -> Tensor:
-        """A changed background (3, S, S)."""
+        """A changed background (1 or 3, S, S)."""
         image = self.backgrounds[random.integers(len(self.backgrounds))]
         flips = self.classes == 1 and random.random() < 0.5
         image = image.flip(2) if flips else image
         turn, factor, shift = self._drawn(random)
         still = torch.zeros(image.shape[1:])
         moved = move({"image": image, "label": still}, turn, factor, shift, "reflection")["image"]
-        return self._toned(moved, random).expand(3, -1, -1)
+        return self._toned(moved, random)
 
     def _organs(self, sample: Sample, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """The changed picture (3, S, S) and how much each label covers (K, S, S), in [0, 1]."""
-        image, label = sample["image"], sample["label"]
+        """The moved picture (1 or 3, S, S) and how much of it each label covers (K, S, S)."""
+        image, label = distinct(sample["image"])[0], sample["label"]
         if self.classes == 1 and random.random() < 0.5:
             image, label = image.flip(2), label.flip(1)
         turn, factor, shift = self._drawn(random)
@@ -106,7 +107,8 @@ class Pasting:
         layers = one_hot(label, self.classes + 1).movedim(2, 0)[1:].float()  # (K, S, S)
         layers = move({"image": layers, "label": label}, turn, factor, shift)["image"]
         image = move({"image": image, "label": label}, turn, factor, shift, "reflection")["image"]
-        return self._toned(image, random), blurred(layers, SOFT * label.shape[1])
+        soft = blurred(layers, SOFT * label.shape[1])
+        return image, soft * (soft.amax((1, 2), keepdim=True) > 0.5)  # or no label would show it
 
     def _drawn(self, random: np.random.Generator) -> tuple[float, float, tuple[float, float]]:
         """Radians, factor and shift (down, right)."""
@@ -143,9 +145,7 @@ def about(
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
     """Each channel of (C, S, S) blurred by a Gaussian; its standard deviation is in pixels."""
-    one, channels = distinct(images)
-    result = gaussian_filter(one.numpy(), (0, sigma, sigma), mode="nearest")
-    return torch.from_numpy(result).expand(channels, -1, -1)
+    return torch.from_numpy(gaussian_filter(images.numpy(), (0, sigma, sigma), mode="nearest"))
 
 
 def backgrounds(samples: Samples | Subset, dataset: DataSet) -> list[Tensor]:
