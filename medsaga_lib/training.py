@@ -181,14 +181,7 @@ def train(
     base_rates = [group["lr"] for group in optimizer.param_groups]
     every = max(1, recipe.steps // validations) if validations else recipe.steps + 1
     end = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
-    ask = None
-    if isinstance(model, Promptable):
-        ask = partial(draw_prompts, model.kind, range(1, model.classes + 1), jitter=True)
-    change: Augment | Pasting = Augment(recipe.augmentation)
-    if recipe.synthesis is not None and recipe.synthesis.share:
-        grounds = backgrounds(train_set, dataset)
-        change = Pasting(recipe.synthesis, grounds, len(labels), Augment(recipe.augmentation))
-    batches = Batches(train_set, recipe.batch, change, seed, ask)
+    batches = _batches(recipe, dataset, train_set, model, seed)
     feed = passes(batches, range(start, end), accelerator, accumulate)
 
     network.train()
@@ -267,6 +260,19 @@ def validation_dice(model: Model, samples: Dataset, batch: int = 8) -> float:
         overlap = overlap + (prediction * truth).sum(0)
         sizes = sizes + prediction.sum(0) + truth.sum(0)
     return (2 * overlap / sizes)[1:].nanmean().item()
+
+
+def _batches(recipe: Recipe, dataset: DataSet, train_set, model: Model, seed: int) -> Batches:
+    """The samples of every step, with what the recipe makes of them and asks for in them."""
+    augment = Augment(recipe.augmentation)
+    change: Augment | Pasting = augment
+    if recipe.synthesis is not None and recipe.synthesis.share:
+        grounds = backgrounds(train_set, dataset)
+        change = Pasting(recipe.synthesis, grounds, len(dataset.labels), augment)
+    ask = None
+    if isinstance(model, Promptable):
+        ask = partial(draw_prompts, model.kind, range(1, model.classes + 1), jitter=True)
+    return Batches(train_set, recipe.batch, change, seed, ask)
 
 
 def _prompts_of(labels: Tensor, model: Promptable, first: int) -> tuple[Tensor, ...]:

@@ -1,6 +1,7 @@
 """Cheap Lunch: LoRA in encoder and decoder, a point for each label, exemplars pasted about.
 
-Read from a summary alone, which says no more than what is marked so; the rest is SAMed's.
+Read from a summary alone, which says no more than what is marked so; the rest is SAMed_s's. The
+exemplars, 0.5, 1 or 3 % of the labelled pictures in the paper, are the `shots` of a run.
 """
 
 from dataclasses import replace

@@ -26,6 +26,7 @@ KINDS = [
     ("s_sam", True, "fp32", "fused"),
     ("full", False, "fp32", "fused"),
     ("decoder_only", False, "fp32", "fused"),
+    ("cheap_lunch", False, "fp32", "fused"),
     ("unet", False, "fp32", "fused"),
 ]
 
@@ -39,10 +40,12 @@ def test_prediction_equals_a_real_step(name, checkpointing, precision, attention
     if checkpointing:
         checkpoint_blocks(model, precision)
     optimizer = build_optimizer(recipe, model)
-    images = torch.rand(2, 3, 64, 64)
+    inputs = [torch.rand(2, 3, 64, 64)]
+    if recipe.head == "points":  # a point and its padding for each of three labels
+        inputs += [torch.full((2, 3, 2, 2), 9.0), torch.tensor([1, -1]).expand(2, 3, 2)]
     with saved_bytes(model) as saved:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(images)
+            logits = model(*inputs)
         labels = torch.randint(0, 4, (2, *logits.shape[2:]))
         loss = OBJECTIVES[recipe.objective](logits, labels).total
         activations = saved.total()
