@@ -317,7 +317,8 @@ def train(
         start = "" if weights is Weights.pretrained else "-random"
         sam = "" if isinstance(chosen.image_encoder, Scratch) else f"-{backbone}{start}"
         what = "-".join([recipe, *(changes or ())])
-        out = Path("runs", f"{what}{sam}-{dataset.name}-{shots}-s{seed}")
+        few = shots if chosen.steps else 0
+        out = Path("runs", f"{what}{sam}-{dataset.name}-{few}-s{seed}")
     result = run(
         chosen,
         dataset,
@@ -334,7 +335,7 @@ def train(
         per_layer=per_layer,
         progress=not as_json,
     )
-    last = result.log[-1]
+    last = result.log[-1] if result.log else {"loss": None, "val_dice": None}
     record = {
         "run": str(out),
         "steps": len(result.log),
@@ -373,7 +374,8 @@ def evaluate(
     ]
     low, high = evaluation.interval("dice")
     cases, patients = (evaluation.table[c].nunique() for c in ("case", "patient"))
-    print(f"{cases} cases of {patients} patients; in brackets 95 % intervals over patients\n")
+    print(f"{cases} cases of {patients} patients; in brackets 95 % intervals over patients")
+    print(f"prompts: {evaluation.prompts}\n" if evaluation.prompts else "")
     _print_table(("class", "Dice", "HD95", "NSD"), rows)
     print(f"\nmean Dice {summary['dice']:.3f} [{low:.3f}, {high:.3f}]")
     print(f"each case: {out / 'cases.csv'}; worst, middle and best: {out / 'figure.png'}")

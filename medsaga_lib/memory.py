@@ -159,7 +159,10 @@ def peak_bytes(
         W.grad = None
     hooks = [W.register_post_accumulate_grad_hook(update) for W in group_of] if per_layer else []
     with _Timeline([*module.parameters(), *module.buffers()]) as timeline:
-        forward().backward()
+        loss = forward()
+        if loss.requires_grad:  # else nothing trains
+            loss.backward()
+        del loss
         for W in group_of:
             update(W)
     for hook in hooks:

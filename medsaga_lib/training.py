@@ -18,17 +18,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from medsaga_lib.backbones.weights import fetch
 from medsaga_lib.data.batches import Batches, choose_shots, passes, sample_names
 from medsaga_lib.data.embedded import Embedded
 from medsaga_lib.data.folder import DataSet
+from medsaga_lib.data.prompts import draw_prompts
 from medsaga_lib.data.samples import Samples
+from medsaga_lib.data.synthesis import Pasting, backgrounds
 from medsaga_lib.data.transforms import Augment
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import replacing
-from medsaga_lib.heads import FromEmbeddings
+from medsaga_lib.heads import FromEmbeddings, Promptable
 from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.optim.schedule import scaled_warmup, warmup_polynomial
 from medsaga_lib.recipes.build import (
@@ -40,6 +42,7 @@ from medsaga_lib.recipes.build import (
     kept_copies,
     learned,
     model_size,
+    trainable,
     trained_part,
 )
 from medsaga_lib.recipes.recipe import Recipe, Scratch, changed
@@ -90,7 +93,8 @@ def train(
     Args:
         recipe: the method; its batch and steps may have been replaced.
         dataset: trains on its split "train", validates on "val" if there is one.
-        shots: labelled images, or labelled slices of volumes; subsets are nested.
+        shots: labelled images, or labelled slices of volumes; subsets are nested. Not used where
+            the recipe has no steps.
         out: the run's folder; goes on with the run that is there. None: nothing is written.
         backbone: pocket, vit_b or medsam; a recipe from scratch has none.
         weights: pretrained or random.
@@ -121,6 +125,7 @@ def train(
     if per_layer and accumulate > 1:
         raise UserError("Per-layer updates cannot wait for several passes; use --accumulate 1.")
     labels = dataset.require_labels()
+    shots = shots if recipe.steps else 0
     settings = Settings(
         recipe=recipe.name,
         backbone=backbone,
@@ -137,7 +142,6 @@ def train(
         per_layer=per_layer,
         changes=list(changes),
     )
-    train_set = choose_shots(dataset, shots, settings.size, seed)
     model = build_model(
         recipe,
         backbone,
@@ -147,13 +151,22 @@ def train(
         seed,
         names=[labels[value] for value in sorted(labels)],
     )
+    if not recipe.steps:
+        if out is not None:
+            write_run(out, settings, _facts(recipe, dataset, backbone, weights, []))
+            _save(out, Checkpoint(0, kept_weights(model, weights), {}), [])
+        return Result(model.eval(), [])
+    if not trainable(model):
+        raise UserError(f"Nothing trains in {recipe.name}; leave --steps, so that it takes none.")
+    train_set = choose_shots(dataset, shots, settings.size, seed)
     optimizer = build_optimizer(recipe, model, seed, per_layer)
     if checkpointing:
         checkpoint_blocks(model, precision)
 
     start, rows = 0, []
     if out is not None:
-        write_run(out, settings, _facts(recipe, dataset, backbone, weights, train_set))
+        names = sample_names(train_set)
+        write_run(out, settings, _facts(recipe, dataset, backbone, weights, names))
         if (saved := read_checkpoint(out)) is not None:
             start = saved.step
             load_weights(model, saved.weights)
@@ -166,20 +179,16 @@ def train(
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     validation: Dataset | None = _validation_set(dataset, settings.size)
-    trained, augment = trained_part(recipe, model), Augment(recipe.augmentation)
-    samples: Dataset = train_set
+    trained = trained_part(recipe, model)
     network, optimizer = accelerator.prepare(trained, optimizer)
     started = time.perf_counter()  # computing embeddings counts as part of the first step
-    if isinstance(trained, FromEmbeddings):
-        embed = partial(_embedding, trained, precision)
-        samples = Embedded(train_set, embed, augment, kept_copies(recipe), seed)
-        augment = Augment("none")  # the copies have it already
-        validation = Embedded(validation, embed, augment) if validation is not None else None
+    batches = _batches(recipe, dataset, train_set, trained, precision, seed)
+    if isinstance(trained, FromEmbeddings) and validation is not None:
+        validation = Embedded(validation, partial(_embedding, trained, precision), Augment("none"))
     objective = OBJECTIVES[recipe.objective]
     base_rates = [group["lr"] for group in optimizer.param_groups]
     every = max(1, recipe.steps // validations) if validations else recipe.steps + 1
     end = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
-    batches = Batches(samples, recipe.batch, augment, seed)
     feed = passes(batches, range(start, end), accelerator, accumulate)
 
     network.train()
@@ -193,9 +202,9 @@ def train(
         parts = []
         for _ in range(accumulate):
             with accelerator.accumulate(network):
-                images, target = next(feed)
+                images, target, *prompts = next(feed)
                 with torch.autocast(accelerator.device.type, torch.bfloat16, precision == "bf16"):
-                    logits = network(images)
+                    logits = network(images, *prompts)
                 loss = objective(
                     logits, reduce_labels(target, logits), recipe.ce_weight, recipe.dice_weight
                 )
@@ -239,12 +248,18 @@ def reduce_labels(labels: Tensor, logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def validation_dice(model: nn.Module, samples: Dataset, batch: int = 8) -> float:
-    """Mean Dice over foreground classes, of all pixels together, at the size of the logits."""
+    """Mean Dice over foreground classes, of all pixels together, at the size of the logits.
+
+    A model that answers to points or boxes is asked with those of the truth.
+    """
     model.eval()
     device = next(model.parameters()).device
     overlap = sizes = torch.zeros(())
-    for sample in DataLoader(samples, batch_size=batch):
-        logits = model(sample["image"].to(device))
+    for number, sample in enumerate(DataLoader(samples, batch_size=batch)):
+        prompts: tuple[Tensor, ...] = ()
+        if isinstance(model, Promptable):
+            prompts = _prompts_of(sample["label"], model, number * batch)
+        logits = model(sample["image"].to(device), *(part.to(device) for part in prompts))
         classes = logits.shape[1]
         prediction = F.one_hot(logits.argmax(1), classes).flatten(0, 2).cpu()
         truth = reduce_labels(sample["label"], logits)
@@ -261,6 +276,36 @@ def _embedding(trained: FromEmbeddings, precision: str, image: Tensor) -> Tensor
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
         return model.embed(image[None].to(device))[0].float().cpu()
+
+
+def _batches(
+    recipe: Recipe,
+    dataset: DataSet,
+    train_set: Samples | Subset,
+    trained: Model | FromEmbeddings,
+    precision: str,
+    seed: int,
+) -> Batches:
+    """The samples of every step, with what the recipe makes of them and asks for in them."""
+    augment = Augment(recipe.augmentation)
+    if isinstance(trained, FromEmbeddings):
+        embed = partial(_embedding, trained, precision)
+        kept = Embedded(train_set, embed, augment, kept_copies(recipe), seed)
+        return Batches(kept, recipe.batch, Augment("none"), seed)  # the copies are changed already
+    change: Augment | Pasting = augment
+    if recipe.synthesis is not None and recipe.synthesis.share:
+        grounds = backgrounds(train_set, dataset)
+        change = Pasting(recipe.synthesis, grounds, len(dataset.labels), augment)
+    ask = None
+    if isinstance(trained, Promptable):
+        ask = partial(draw_prompts, trained.kind, range(1, trained.classes + 1), jitter=True)
+    return Batches(train_set, recipe.batch, change, seed, ask)
+
+
+def _prompts_of(labels: Tensor, model: Promptable, first: int) -> tuple[Tensor, ...]:
+    """Coordinates (B, K, 2, 2) and roles (B, K, 2) of label maps (B, S, S), seeded from `first`."""
+    draw = partial(draw_prompts, model.kind, range(1, model.classes + 1))
+    return default_collate([draw(one, first + i) for i, one in enumerate(labels.numpy())])
 
 
 def kept_weights(model: Model, weights: str) -> dict[str, Tensor]:
@@ -288,7 +333,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _facts(recipe: Recipe, dataset: DataSet, backbone, weights, train_set) -> dict:
+def _facts(recipe: Recipe, dataset: DataSet, backbone, weights, train_samples) -> dict:
     """What `run.json` says beside the settings."""
     import medsaga_lib
 
@@ -298,7 +343,7 @@ def _facts(recipe: Recipe, dataset: DataSet, backbone, weights, train_set) -> di
         "window": dataset.window,
         "recipe": asdict(recipe),
         "backbone_sha256": file_hash(fetch(backbone)) if weights == "pretrained" else None,
-        "train_samples": sample_names(train_set),
+        "train_samples": train_samples,
         "versions": {"medsaga_lib": medsaga_lib.__version__, "torch": torch.__version__},
     }
 

@@ -130,6 +130,21 @@ def test_evaluate_and_predict_follow(trained, phantoms, tmp_path, medsaga):
     assert text.strip().endswith("_labels.png")
 
 
+def test_sam_as_it_is_needs_no_training(phantoms, medsaga, tmp_path):
+    run, where = tmp_path / "sam", ("--data", phantoms)
+    words = ("train", "sam_zero_shot", *where, "--out", run, "--weights", "random", "--size", "64")
+    code, text, _ = medsaga(*words, "--json")
+    assert code == 0
+    record = json.loads(text)
+    assert (record["steps"], record["loss"], record["val_dice"]) == (0, None, None)
+    code, text, _ = medsaga("evaluate", run, *where)
+    assert code == 0
+    assert "prompts: a random pixel of each label in each slice of the truth, seed 0" in text
+    code, _, error = medsaga(*words[:-6], "--out", tmp_path / "other", "--steps", "3")
+    assert code == 2
+    assert "Nothing trains in sam_zero_shot; leave --steps" in error
+
+
 def test_methods_as_others_may_rely_on(medsaga):
     code, text, _ = medsaga(
         "methods", "--backbone", "vit_b", "--classes", 8, "--size", 512, "--json"

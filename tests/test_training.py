@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from medsaga_lib import training
 from medsaga_lib.data.batches import Batches, choose_shots, sample_names
 from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.data.prompts import POSITIVE, draw_prompts
 from medsaga_lib.data.samples import Samples
 from medsaga_lib.data.transforms import Augment
 from medsaga_lib.errors import UserError
@@ -53,8 +55,9 @@ def equal(first, second):
     return first.keys() == second.keys() and all(first[k].equal(second[k]) for k in first)
 
 
-# One of each kind: GaLore's states, LoRA's names, statistics of batch normalisation, no SAM, SGD
-@pytest.mark.parametrize("name", ["medsaga", "samed", "s_sam", "unet", "unet_sgd"])
+# One of each kind: GaLore's states, LoRA's names, statistics of batch normalisation, points and
+# pasted exemplars, no SAM, SGD
+@pytest.mark.parametrize("name", ["medsaga", "samed", "s_sam", "cheap_lunch", "unet", "unet_sgd"])
 def test_a_stopped_run_ends_with_the_very_same_weights(name, dataset, tmp_path):
     recipe = recipe_of(name)
     whole = training.train(recipe, dataset, 4, tmp_path / "whole", **SMALL)
@@ -225,7 +228,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(dataset, tmp_path):
         training.train(recipe, dataset, 4, tmp_path / "run", **SMALL)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].steps])
 def test_only_what_the_recipe_names_is_trained(name, dataset):
     recipe = recipe_of(name, steps=2)
     before = build_model(recipe, "pocket", 64, 3, "random").state_dict()
@@ -233,7 +236,9 @@ def test_only_what_the_recipe_names_is_trained(name, dataset):
     changed = {k for k, v in model.state_dict().items() if not v.equal(before[k])}
     assert changed <= set(learned(model))
     # without a prompt, these see no gradient (METHODS: "in practice without gradient")
-    silent = ("iou_prediction_head", "mask_downscaling", "point_embeddings", "not_a_point", "iou_")
+    silent = ["iou_prediction_head", "mask_downscaling", "point_embeddings", "not_a_point", "iou_"]
+    if recipe.head in ("points", "boxes"):  # token 0 alone answers
+        silent += [f"hypernetworks_mlps.{other}" for other in (1, 2, 3)]
     for key in set(learned(model)) - changed:
         assert any(part in key for part in silent), key
 
@@ -244,6 +249,34 @@ def test_four_images_can_be_learned_by_heart(dataset):
     result = training.train(recipe, dataset, 4, **SMALL)
     samples = choose_shots(dataset, 4, 64, 0)
     assert training.validation_dice(result.model, samples) > 0.95
+
+
+@pytest.mark.parametrize("kind", ["points", "boxes"])
+def test_prompted_runs_resume_exactly_and_are_validated_with_the_truths_prompts(
+    kind, dataset, tmp_path
+):
+    recipe = recipe_of("samed", head=kind, weight_decay=0.0)
+    whole = training.train(recipe, dataset, 4, tmp_path / "whole", **(SMALL | {"validations": 1}))
+    training.train(recipe, dataset, 4, tmp_path / "parts", stop_after=3, **SMALL)
+    training.train(recipe, dataset, 4, tmp_path / "parts", **SMALL)
+    assert equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
+    assert np.isfinite(whole.log[-1]["val_dice"])
+    before = build_model(recipe, "pocket", 64, 3, "random").state_dict()
+    after, asked = whole.model.state_dict(), {"points": (1,), "boxes": (2, 3)}[kind]
+    for number in range(4):  # negative, positive, and a box's two corners
+        key = f"sam.prompt_encoder.point_embeddings.{number}.weight"
+        assert (number in asked) != before[key].equal(after[key])
+
+
+def test_prompts_are_drawn_from_the_changed_label(dataset):
+    ask = partial(draw_prompts, "points", (1, 2, 3))
+    samples = Samples(dataset, dataset.split("train")[:3], 64)
+    for place in range(3):
+        batches = Batches(samples, 3, Augment("samed"), seed=2, ask=ask)
+        _, label, coordinates, roles = batches[4, place]
+        assert (roles[:, 0] == POSITIVE).all()
+        for value, (x, y) in enumerate(coordinates[:, 0].int().tolist(), start=1):
+            assert label[y, x] == value
 
 
 def test_shots_are_nested_and_come_from_the_training_split(dataset):

@@ -75,21 +75,25 @@ def _small(sample: Sample, random: np.random.Generator) -> Sample:
     gain = 1 + random.uniform(-SMALL_GAIN, SMALL_GAIN)
     bias = random.uniform(-SMALL_BIAS, SMALL_BIAS)
     gamma = math.exp(random.uniform(-SMALL_GAMMA, SMALL_GAMMA))
-    grey, channels = _distinct(moved["image"])
+    grey, channels = distinct(moved["image"])
     changed = grey.sub_(0.5).mul_(gain).add_(0.5 + bias).clamp_(0, 1).pow_(gamma)  # `grey` is new
     return {**moved, "image": changed.expand(channels, -1, -1)}
 
 
 def move(
-    sample: Sample, angle: float, factor: float = 1, shift: tuple[float, float] = (0, 0)
+    sample: Sample,
+    angle: float,
+    factor: float = 1,
+    shift: tuple[float, float] = (0, 0),
+    outside: Literal["zeros", "reflection"] = "zeros",
 ) -> Sample:
     """Turn anticlockwise by `angle` radians, enlarge by `factor`, shift by fractions (down, right).
 
-    The image is sampled bilinearly, the label by nearest neighbour, zeros outside.
+    The image is sampled bilinearly, the label by nearest neighbour; `outside` is what lies there.
     """
     from monai.transforms import Affine
 
-    grey, channels = _distinct(sample["image"])
+    grey, channels = distinct(sample["image"])
     height, width = grey.shape[-2:]
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
     # the inverse map: a place of the result to its place in the sample, both (row, column) from
@@ -98,7 +102,7 @@ def move(
     origin = -turn @ torch.tensor([shift[0] * height, shift[1] * width], dtype=turn.dtype)
     inverse = torch.eye(3)
     inverse[:2, :2], inverse[:2, 2] = turn, origin
-    affine = Affine(affine=inverse, padding_mode="zeros", image_only=True)
+    affine = Affine(affine=inverse, padding_mode=outside, image_only=True)
     label = sample["label"]
     with _plain_tensors():
         image = torch.as_tensor(affine(grey, mode="bilinear")).expand(channels, -1, -1)
@@ -123,7 +127,7 @@ def _both(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
     return {**sample, "image": change(sample["image"]), "label": change(sample["label"])}
 
 
-def _distinct(image: Tensor) -> tuple[Tensor, int]:
+def distinct(image: Tensor) -> tuple[Tensor, int]:
     """One channel where all three are the same memory (a grey picture), and the channel count."""
     grey = image[:1] if image.stride(0) == 0 else image
     return grey, image.shape[0]

@@ -2,6 +2,7 @@
 
 from medsaga_lib.errors import UserError
 from medsaga_lib.recipes.adaptive_sam import ADAPTIVE_SAM
+from medsaga_lib.recipes.cheap_lunch import CHEAP_LUNCH
 from medsaga_lib.recipes.dae_former import DAE_FORMER
 from medsaga_lib.recipes.decoder_only import DECODER_ONLY
 from medsaga_lib.recipes.frozen_encoder import FROZEN_ENCODER
@@ -10,6 +11,7 @@ from medsaga_lib.recipes.medsaga import MEDSAGA, MEDSAGA_V1, MEDSAGA_V2
 from medsaga_lib.recipes.recipe import Recipe
 from medsaga_lib.recipes.s_sam import S_SAM, SVF
 from medsaga_lib.recipes.sam_adapter import SAM_ADAPTER
+from medsaga_lib.recipes.sam_zero_shot import SAM_ZERO_SHOT
 from medsaga_lib.recipes.samed import SAMED, SAMED_S
 from medsaga_lib.recipes.segresnet import SEGRESNET
 from medsaga_lib.recipes.unet import UNET
@@ -18,8 +20,8 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         *(MEDSAGA, MEDSAGA_V1, MEDSAGA_V2, SAMED, SAMED_S),
-        *(S_SAM, SVF, ADAPTIVE_SAM, SAM_ADAPTER),
-        *(FULL, DECODER_ONLY, FROZEN_ENCODER),
+        *(S_SAM, SVF, ADAPTIVE_SAM, SAM_ADAPTER, CHEAP_LUNCH),
+        *(FULL, DECODER_ONLY, FROZEN_ENCODER, SAM_ZERO_SHOT),
         *(UNET, SEGRESNET, DAE_FORMER),
     )
 }

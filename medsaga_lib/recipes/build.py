@@ -13,7 +13,13 @@ from medsaga_lib.backbones.sam import Attention, build_sam, input_size, recomput
 from medsaga_lib.backbones.text import WIDTH, ClipText, Spelling, TextEncoder
 from medsaga_lib.backbones.weights import load_state
 from medsaga_lib.errors import UserError
-from medsaga_lib.heads import ClassTokens, FromEmbeddings, LabelPrompts, class_tokens
+from medsaga_lib.heads import (
+    ClassTokens,
+    FromEmbeddings,
+    LabelPrompts,
+    Promptable,
+    class_tokens,
+)
 from medsaga_lib.memory import state_bytes
 from medsaga_lib.networks import FromScratch, network_size
 from medsaga_lib.optim.apollo import ApolloAdamW
@@ -28,7 +34,7 @@ Weights = Literal["pretrained", "random"]
 KEPT = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by checkpointing, for each precision
 OPTIMIZERS = {"galore": GaLoreAdamW, "fira": FiraAdamW, "apollo": ApolloAdamW}
 TEXT_ENCODERS: dict[str, Callable[[], TextEncoder]] = {"spelling": Spelling, "clip": ClipText}
-Model = ClassTokens | LabelPrompts | FromScratch
+Model = ClassTokens | LabelPrompts | Promptable | FromScratch
 ATTENTION = "blocks.*.attn.*"  # names of the attentions' tensors in the image encoder
 WIDTH_PER_RANK = 12  # our choice: r = 64 on ViT-B, 16 on the pocket SAM
 
@@ -63,15 +69,18 @@ def build_model(
     state = load_state(backbone, size) if weights == "pretrained" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: ClassTokens | LabelPrompts
-        if recipe.head == "names":
+        model: ClassTokens | LabelPrompts | Promptable
+        if recipe.head == "classes":
+            model = class_tokens(backbone, state, size, classes, recipe.start, attention)
+        else:
             sam = build_sam(backbone, size, attention=attention)
             if state is not None:
                 sam.load_state_dict(state)
-            called = names or [f"label {number}" for number in range(1, classes + 1)]
-            model = LabelPrompts(sam, _vectors(recipe, called))
-        else:
-            model = class_tokens(backbone, state, size, classes, recipe.start, attention)
+            if recipe.head == "names":
+                called = names or [f"label {number}" for number in range(1, classes + 1)]
+                model = LabelPrompts(sam, _vectors(recipe, called))
+            else:
+                model = Promptable(sam, recipe.head, classes, recipe.answer)
         if isinstance(how, lora.LoRA):
             lora.attach(model.sam.image_encoder, how)
         elif isinstance(how, svd.SVDAffine):
@@ -107,9 +116,9 @@ def _vectors(recipe: Recipe, names: Sequence[str]) -> torch.Tensor:
 
 def trained_part(recipe: Recipe, model: Model) -> Model | FromEmbeddings:
     """What training runs: the model, or what follows the image encoder if embeddings are kept."""
-    if isinstance(model, FromScratch) or not kept_copies(recipe):
-        return model
-    return FromEmbeddings(model)
+    if isinstance(model, ClassTokens | LabelPrompts) and kept_copies(recipe):
+        return FromEmbeddings(model)
+    return model
 
 
 def kept_copies(recipe: Recipe) -> int:

@@ -12,9 +12,10 @@ from medsaga_lib.adapt.adapter import Bottleneck
 from medsaga_lib.adapt.biases import Biases
 from medsaga_lib.adapt.lora import LoRA
 from medsaga_lib.adapt.svd import SVDAffine
+from medsaga_lib.data.synthesis import Synthesis
 from medsaga_lib.data.transforms import Kind as Augmentation
 from medsaga_lib.errors import UserError
-from medsaga_lib.heads import Start
+from medsaga_lib.heads import Answer, Start
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ class Recipe:
     batch: int
     steps: int
     augmentation: Augmentation
-    # A mask for each class token, or for each label's name as a prompt
-    head: Literal["classes", "names"] = "classes"
+    # A mask for each class token, or for each label's name, point or box as a prompt
+    head: Literal["classes", "names", "points", "boxes"] = "classes"
+    answer: Answer = "single"  # to a point or a box: token 0's mask, or the best of the others
     text: Literal["spelling", "clip"] = "spelling"  # what makes vectors of names
     # What trains in mask decoder and prompt encoder: all; all but the transformer, which gets the
     # image encoder's LoRA; the decoder's LayerNorms; or nothing
@@ -92,6 +94,7 @@ class Recipe:
     objective: Literal["cross_entropy_dice", "focal_dice"] = "cross_entropy_dice"
     # betas[0] is sgd's momentum; it has no other
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    synthesis: Synthesis | None = None  # samples made of the labelled ones, beside them
 
     def __post_init__(self) -> None:
         for record in (self, self.image_encoder):
@@ -100,6 +103,12 @@ class Recipe:
             raise UserError(
                 "decoder='lora' takes rank and targets from the image encoder's LoRA, and there is "
                 f"none in {self.name}; choose whole, norms or frozen."
+            )
+        draws = self.head in ("points", "boxes") or self.synthesis is not None
+        if draws and isinstance(self.image_encoder, Frozen) and self.image_encoder.copies:
+            raise UserError(
+                f"{self.name} draws points, boxes or new pictures in every step, so that no "
+                "embedding can be kept; set image_encoder.copies=0."
             )
 
 

@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+
+from medsaga_lib.data.folder import open_dataset
 
 settings.register_profile("shared machine", deadline=None)  # timings there say nothing
 settings.load_profile("shared machine")
@@ -45,6 +48,23 @@ def tiny(tmp_path: Path) -> Path:
         lines.append(f"{name},images/{name}.png,masks/{name}.png,{patient},{split}")
     (root / "index.csv").write_text("\n".join(lines) + "\n")
     return root
+
+
+@pytest.fixture
+def volumes(tmp_path: Path):
+    """A volume of 8 slices of 10 x 12 (y, x); slices 2, 3 and 6 have a label."""
+    root = tmp_path / "volumes"
+    root.mkdir()
+    (root / "dataset.toml").write_text(
+        'name = "v"\nmodality = "CT"\ndimensions = 3\nmasks = "labels"\n[labels]\n1 = "organ"\n'
+    )
+    (root / "index.csv").write_text("case,image,mask,split\na,i.nii,m.nii,train\n")
+    values = np.zeros((12, 10, 8), np.int16) + np.arange(8, dtype=np.int16) * 40 - 160
+    mask = np.zeros((12, 10, 8), np.uint8)
+    mask[3:6, 2:9, [2, 3, 6]] = 1
+    nib.Nifti1Image(values, np.eye(4)).to_filename(root / "i.nii")
+    nib.Nifti1Image(mask, np.eye(4)).to_filename(root / "m.nii")
+    return open_dataset(root)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Samples are squeezed squares with labels on them; volumes give their labelled slices."""
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -12,23 +11,6 @@ from torch.utils.data import DataLoader
 from medsaga_lib.data import samples as samples_module
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.samples import Samples, squeeze
-
-
-@pytest.fixture
-def volumes(tmp_path):
-    """A volume of 8 slices of 10 x 12 (y, x); slices 2, 3 and 6 have a label."""
-    root = tmp_path / "volumes"
-    root.mkdir()
-    (root / "dataset.toml").write_text(
-        'name = "v"\nmodality = "CT"\ndimensions = 3\nmasks = "labels"\n[labels]\n1 = "organ"\n'
-    )
-    (root / "index.csv").write_text("case,image,mask,split\na,i.nii,m.nii,train\n")
-    values = np.zeros((12, 10, 8), np.int16) + np.arange(8, dtype=np.int16) * 40 - 160
-    mask = np.zeros((12, 10, 8), np.uint8)
-    mask[3:6, 2:9, [2, 3, 6]] = 1
-    nib.Nifti1Image(values, np.eye(4)).to_filename(root / "i.nii")
-    nib.Nifti1Image(mask, np.eye(4)).to_filename(root / "m.nii")
-    return open_dataset(root)
 
 
 def test_sample_of_a_grey_picture(tiny):

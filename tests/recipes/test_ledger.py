@@ -35,6 +35,7 @@ KINDS = [
     ("samed_s", False, "bf16", "fused"),
     ("adaptive_sam", False, "fp32", "fused"),
     ("sam_adapter", True, "fp32", "fused"),
+    ("cheap_lunch", False, "fp32", "fused"),
     ("unet", False, "fp32", "fused"),
     ("segresnet", False, "fp32", "fused"),
     ("dae_former", False, "fp32", "fused"),
@@ -50,12 +51,14 @@ def test_prediction_equals_a_real_step(name, checkpointing, precision, attention
     if checkpointing:
         checkpoint_blocks(model, precision)
     optimizer = build_optimizer(recipe, model)
-    network, inputs = trained_part(recipe, model), torch.rand(2, 3, 64, 64)
+    network, inputs = trained_part(recipe, model), [torch.rand(2, 3, 64, 64)]
     if isinstance(network, FromEmbeddings):
-        inputs = torch.rand(2, *network.shape)
+        inputs = [torch.rand(2, *network.shape)]
+    if recipe.head == "points":  # a point and its padding for each of three labels
+        inputs += [torch.full((2, 3, 2, 2), 9.0), torch.tensor([1, -1]).expand(2, 3, 2)]
     with saved_bytes(model) as saved:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            logits = network(inputs)
+            logits = network(*inputs)
         labels = torch.randint(0, 4, (2, *logits.shape[2:]))
         loss = OBJECTIVES[recipe.objective](logits, labels).total
         activations = saved.total()
