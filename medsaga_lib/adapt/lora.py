@@ -1,24 +1,35 @@
-"""LoRA on the image encoder's attention, through peft (Hu et al. 2021; SAMed, section 3.2).
+"""LoRA on the image encoder, through peft (Hu et al. 2021; SAMed, section 3.2).
 
 segment_anything holds q, k and v in one fused linear layer, which peft can only adapt as a whole.
 `attach` takes it apart into three, so that q and v can be named; `merge` adds the adapters to the
 weights and fuses the three again, so that what is exported is a plain SAM.
+
+TinyViT fuses them head by head: its first third is no q, but the q, k and v of the first heads.
 """
 
-import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
-Target = Literal["q", "k", "v"]
+from medsaga_lib.backbones.tinyvit import TinyViT
+
+Target = Literal["q", "k", "v", "lin1", "lin2"]
+# As in names of layers; lin1 and lin2 are the MLP's two, which TinyViT calls otherwise
+LAYERS: dict[Target, str] = {
+    "q": r"attn\.qkv\.q",
+    "k": r"attn\.qkv\.k",
+    "v": r"attn\.qkv\.v",
+    "lin1": r"mlp\.(lin1|fc1)",
+    "lin2": r"mlp\.(lin2|fc2)",
+}
 
 
 @dataclass(frozen=True)
 class LoRA:
-    """W' = W + alpha/r B A on the named projections of every block."""
+    """W' = W + alpha/r B A on the named layers of every block that attends."""
 
     rank: int = 4  # SAMed, section 4.1
     alpha: int | None = None  # None: alpha = rank, so that the factor is 1 (SAMed's code)
@@ -26,35 +37,43 @@ class LoRA:
 
 
 class SplitQKV(nn.Module):
-    """The fused projection as three: (..., C) -> (..., 3C), equal to the fused one."""
+    """The fused projection as three: (..., C) -> (..., 3C), equal to the fused one.
+
+    runs: how often q, k and v follow one another in the fused rows: once in segment_anything's ViT,
+        once for each head in TinyViT.
+    """
 
     q: nn.Linear
     k: nn.Linear
     v: nn.Linear
 
-    def __init__(self, fused: nn.Linear):
+    def __init__(self, fused: nn.Linear, runs: int = 1):
         super().__init__()
-        weights = fused.weight.detach().chunk(3)
-        biases = fused.bias.detach().chunk(3)
+        self.runs = runs
+        weights = fused.weight.detach().unflatten(0, (runs, 3, -1)).unbind(1)  # (runs, c, C) each
+        biases = fused.bias.detach().unflatten(0, (runs, 3, -1)).unbind(1)
         for name, weight, bias in zip("qkv", weights, biases, strict=True):
-            layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-            layer.weight = nn.Parameter(weight.clone())
-            layer.bias = nn.Parameter(bias.clone())
-            setattr(self, name, layer)
+            self.add_module(name, _linear(weight.flatten(0, 1).clone(), bias.flatten().clone()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+        parts = [layer(x).unflatten(-1, (self.runs, -1)) for layer in (self.q, self.k, self.v)]
+        return torch.stack(parts, dim=-2).flatten(-3)
 
     def fuse(self) -> nn.Linear:
         """One plain linear layer again; every part must be plain by now."""
         layers = [self.q, self.k, self.v]
-        fused = nn.Linear(self.q.in_features, sum(n.out_features for n in layers), device="meta")
-        fused.weight = nn.Parameter(torch.cat([n.weight.detach() for n in layers]))
-        fused.bias = nn.Parameter(torch.cat([n.bias.detach() for n in layers]))
-        return fused
+        weights = [n.weight.detach().unflatten(0, (self.runs, -1)) for n in layers]
+        biases = [n.bias.detach().unflatten(0, (self.runs, -1)) for n in layers]
+        return _linear(torch.stack(weights, 1).flatten(0, 2), torch.stack(biases, 1).flatten())
 
 
-def attach(image_encoder: ImageEncoderViT, config: LoRA) -> None:
+def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return layer
+
+
+def attach(image_encoder: ImageEncoderViT | TinyViT, config: LoRA) -> None:
     """Freezes the encoder, takes its qkv apart and puts trainable adapters on `config.targets`.
 
     A is drawn from torch's global generator (kaiming uniform, a = sqrt 5), B is zero, so that the
@@ -64,27 +83,26 @@ def attach(image_encoder: ImageEncoderViT, config: LoRA) -> None:
 
     image_encoder.requires_grad_(False)
     for block in image_encoder.blocks:
-        block.attn.qkv = SplitQKV(block.attn.qkv)
-    pattern = rf".*attn\.qkv\.({'|'.join(map(re.escape, config.targets))})"
+        runs = block.attn.heads if isinstance(image_encoder, TinyViT) else 1
+        block.attn.qkv = SplitQKV(block.attn.qkv, runs)
     inject_adapter_in_model(
         LoraConfig(
             r=config.rank,
             lora_alpha=config.rank if config.alpha is None else config.alpha,
-            target_modules=pattern,
+            target_modules=rf".*({'|'.join(LAYERS[target] for target in config.targets)})",
         ),
         image_encoder,
     )
 
 
-def merge(image_encoder: ImageEncoderViT) -> None:
+def merge(image_encoder: ImageEncoderViT | TinyViT) -> None:
     """Adds the adapters to the weights and fuses q, k, v: the encoder is a plain one again."""
     from peft.tuners.lora import LoraLayer
 
-    for block in image_encoder.blocks:
-        split = block.attn.qkv
-        for name in "qkv":
-            layer = getattr(split, name)
+    for parent in list(image_encoder.modules()):
+        for name, layer in list(parent.named_children()):
             if isinstance(layer, LoraLayer):
                 layer.merge()
-                setattr(split, name, layer.get_base_layer())
-        block.attn.qkv = split.fuse()
+                setattr(parent, name, layer.get_base_layer())
+    for block in image_encoder.blocks:
+        block.attn.qkv = cast(SplitQKV, block.attn.qkv).fuse()
