@@ -390,7 +390,8 @@ def evaluate(
     ]
     low, high = evaluation.interval("dice")
     cases, patients = (evaluation.table[c].nunique() for c in ("case", "patient"))
-    print(f"{cases} cases of {patients} patients; in brackets 95 % intervals over patients\n")
+    print(f"{cases} cases of {patients} patients; in brackets 95 % intervals over patients")
+    print(f"prompts: {evaluation.prompts}\n" if evaluation.prompts else "")
     _print_table(("class", "Dice", "HD95", "NSD"), rows)
     print(f"\nmean Dice {summary['dice']:.3f} [{low:.3f}, {high:.3f}]")
     print(f"each case: {out / 'cases.csv'}; worst, middle and best: {out / 'figure.png'}")

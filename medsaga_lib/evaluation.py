@@ -36,6 +36,7 @@ class Evaluation:
     """
 
     table: pd.DataFrame
+    prompts: str | None = None  # what the model was told of the truth, if anything
 
     def means(self, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
         """Means over cases, without NaN: one row for each class, one column for each metric."""
@@ -45,15 +46,16 @@ class Evaluation:
         """The result as plain numbers.
 
         `dice`, `hd95`, `nsd` are means over classes of the means over cases, `dice_interval` ...
-        their 95 % intervals. NaN scores are left
-        out of every mean; `empty` counts them. `classes` gives the same for each class with 95 %
-        intervals, `cases` for each case.
+        their 95 % intervals. NaN scores are left out of every mean; `empty` counts them. `prompts`
+        is there if the model was told something of the truth, and says what. `classes` gives the
+        same for each class with 95 % intervals, `cases` for each case.
         """
         overall = self.means().mean()
         return {
             **{metric: float(overall[metric]) for metric in METRICS},
             **{f"{metric}_interval": list(self.interval(metric)) for metric in METRICS},
             "empty": _count_empty(self.table),
+            **({"prompts": self.prompts} if self.prompts else {}),
             "classes": [
                 self._class_summary(name, rows)
                 for name, rows in self.table.groupby("class", sort=False)

@@ -1,4 +1,4 @@
-"""Heads: what turns image embeddings into masks (class tokens; names as prompts).
+"""Heads: what turns image embeddings into masks (class tokens; names, points or boxes as prompts).
 
 `decode_masks` is segment_anything's `MaskDecoder.predict_masks` for batches. There, the image
 embeddings are repeated once per prompt, so that B images with one prompt each become B x B.
@@ -7,13 +7,16 @@ embeddings are repeated once per prompt, so that B images with one prompt each b
 from typing import Literal
 
 import torch
-from segment_anything.modeling import MaskDecoder, Sam
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam
 from torch import nn
 
 from medsaga_lib.backbones.sam import Attention, build_sam
+from medsaga_lib.data.prompts import PAD, Kind
 from medsaga_lib.errors import UserError
 
 Start = Literal["copied", "random"]
+Answer = Literal["single", "best"]
+ABSENT = -100.0  # logit of a label that is not asked for: a probability of 0 that no loss overflows
 
 
 def decode_masks(
@@ -56,6 +59,23 @@ def decode_masks(
     )  # (B, T, C/8)
     masks = (classifiers @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
     return masks, decoder.iou_prediction_head(iou_token)
+
+
+def embed_prompts(
+    encoder: PromptEncoder, coordinates: torch.Tensor, roles: torch.Tensor
+) -> torch.Tensor:
+    """Prompt tokens (N, K, C) of points and box corners in any mixture.
+
+    The same as `PromptEncoder`, which cannot mix prompts of several kinds in one batch.
+
+    Args:
+        coordinates: (N, K, 2) x, y in input pixels.
+        roles: (N, K) PAD, NEGATIVE, POSITIVE, CORNER or OPPOSITE_CORNER.
+    """
+    centres = coordinates + 0.5
+    position = encoder.pe_layer.forward_with_coords(centres, encoder.input_image_size)
+    kinds = torch.cat([e.weight for e in (encoder.not_a_point_embed, *encoder.point_embeddings)])
+    return torch.where(roles[..., None] == PAD, 0.0, position) + kinds[roles - PAD]
 
 
 class ClassTokens(nn.Module):
@@ -120,8 +140,52 @@ class LabelPrompts(nn.Module):
         _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
         position = sam.prompt_encoder.get_dense_pe()
         masks, _ = decode_masks(sam.mask_decoder, embeddings, position, tokens, dense)
-        logits = masks[:, 0].unflatten(0, (batch, count))
-        return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
+        return _before_background(masks[:, 0].unflatten(0, (batch, count)))
+
+
+class Promptable(nn.Module):
+    """A SAM that is asked for each of K labels by a point in it or a box around it, for one mask.
+
+    kind: what it is asked by; whoever feeds it draws the prompts (`data.prompts`).
+    answer: "single" is token 0's mask; "best" is that of the others which the IoU head likes best,
+        as segment_anything advises for a single point, which may mean a thing or its part.
+    """
+
+    def __init__(self, sam: Sam, kind: Kind, classes: int, answer: Answer = "single"):
+        super().__init__()
+        self.sam, self.kind, self.classes, self.answer = sam, kind, classes, answer
+
+    @property
+    def size(self) -> int:
+        """Pixels along one side of the input."""
+        return self.sam.image_encoder.img_size
+
+    def forward(
+        self, images: torch.Tensor, coordinates: torch.Tensor, roles: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits (B, K + 1, S/4, S/4), one sigmoid each; channel 0 is 0 everywhere.
+
+        Args:
+            images: (B, 3, S, S) in [0, 1].
+            coordinates: (B, K, N, 2) x, y in input pixels.
+            roles: (B, K, N) as in `embed_prompts`; a label with nothing but PAD is `ABSENT`.
+        """
+        sam, pairs = self.sam, roles.shape[:2]
+        embeddings = _embed(sam, images).repeat_interleave(pairs[1], dim=0)
+        tokens = embed_prompts(sam.prompt_encoder, coordinates.flatten(0, 1), roles.flatten(0, 1))
+        _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
+        position = sam.prompt_encoder.get_dense_pe()
+        masks, scores = decode_masks(sam.mask_decoder, embeddings, position, tokens, dense)
+        chosen = masks[:, 0]  # (B x K, S/4, S/4)
+        if self.answer == "best":
+            chosen = masks[torch.arange(len(masks)), 1 + scores[:, 1:].argmax(1)]
+        absent = (roles == PAD).all(dim=2)[..., None, None]
+        return _before_background(chosen.unflatten(0, pairs).masked_fill(absent, ABSENT))
+
+
+def _before_background(logits: torch.Tensor) -> torch.Tensor:
+    """Logits (B, K, h, w) behind a channel of zeros: the background, where all are negative."""
+    return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
 
 def _embed(sam: Sam, images: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """From a trained run to label maps: whole pictures, and volumes slice by slice."""
 
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from medsaga_lib.backbones.weights import fetch
 from medsaga_lib.data.folder import Case, DataSet
 from medsaga_lib.data.images import Picture, read_case, read_image, read_pair
+from medsaga_lib.data.prompts import Prompts, draw_prompts
 from medsaga_lib.data.samples import squeeze
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation import Evaluation, evaluate_cases
 from medsaga_lib.files import replacing
+from medsaga_lib.heads import Promptable
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import Model, build_model
 from medsaga_lib.recipes.recipe import changed
@@ -27,6 +31,11 @@ from medsaga_lib.training import file_hash, load_weights
 SLICES_AT_ONCE = 8  # our choice: enough to keep two cores busy
 PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 VOLUME_ENDINGS = (".nii", ".nii.gz")
+PROMPT_SEED = 0  # of the points that evaluation draws from the truth
+TRUTH_PROMPTS = {
+    "points": f"a random pixel of each label in each slice of the truth, seed {PROMPT_SEED}",
+    "boxes": "the exact box of each label in each slice of the truth",
+}
 
 
 @dataclass(frozen=True)
@@ -38,31 +47,55 @@ class Predictor:
     modality: str
     window: tuple[float, float] | None
 
-    def __call__(self, picture: Picture) -> np.ndarray:
-        """Label map of a picture, int64 of its size: (H, W), or (D, H, W) for a volume."""
+    def __call__(self, picture: Picture, prompts: Prompts | None = None) -> np.ndarray:
+        """Label map of a picture, int64 of its size: (H, W), or (D, H, W) for a volume.
+
+        prompts: for a model that is asked by points or boxes: one for each label of each slice,
+            (D or 1, K, N, ...), in pixels of the picture.
+        """
+        if isinstance(self.model, Promptable) and prompts is None:
+            raise UserError(
+                f"This run has to be asked by {self.model.kind}, and files come with none; "
+                "`medsaga evaluate` takes them from the masks of a data set."
+            )
         pixels = torch.from_numpy(np.ascontiguousarray(picture.pixels))
         if len(picture.shape) == 3:
             images = pixels[:, None]  # (D, 1, H, W)
         else:
             images = (pixels if pixels.ndim == 3 else pixels[..., None]).movedim(-1, 0)[None]
-        classes = torch.cat([self._classes(part) for part in images.split(SLICES_AT_ONCE)])
+        tensors = [images]
+        if prompts is not None:  # to input pixels, as segment_anything's ResizeLongestSide does
+            factors = self.model.size / torch.tensor([images.shape[3], images.shape[2]])
+            tensors += [prompts.coordinates * factors, prompts.roles]
+        parts = zip(*(tensor.split(SLICES_AT_ONCE) for tensor in tensors), strict=True)
+        classes = torch.cat([self._classes(*part) for part in parts])
         values = torch.tensor([0, *sorted(self.labels)])[classes]
         return values.reshape(picture.shape).numpy()
 
     @torch.inference_mode()
-    def _classes(self, images: Tensor) -> Tensor:
+    def _classes(self, images: Tensor, *prompts: Tensor) -> Tensor:
         """Class indices (N, H, W) of images (N, 1 or 3, H, W) in [0, 1]."""
         size = self.model.size
         device = next(self.model.parameters()).device
         empty = torch.zeros(images.shape[0], *images.shape[2:], dtype=torch.uint8)
         squeezed, _ = squeeze(images, empty, size)
-        logits = self.model(squeezed.expand(-1, 3, -1, -1).to(device))
+        inputs = squeezed.expand(-1, 3, -1, -1), *prompts
+        logits = self.model(*(tensor.to(device) for tensor in inputs))
         logits = F.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False)
         return logits.argmax(1).cpu()  # the argmax of the softmax is that of the logits
 
     def case(self, dataset: DataSet, case: Case) -> np.ndarray:
-        """Label map of a case of a data set."""
-        return self(read_case(dataset, case))
+        """Label map of a case of a data set; prompts, if they are needed, are the truth's."""
+        if not isinstance(self.model, Promptable):
+            return self(read_case(dataset, case))
+        picture, truth = read_pair(dataset, case)
+        seed = PROMPT_SEED + zlib.crc32(case.name.encode())
+        slices = truth.reshape(-1, *truth.shape[-2:])
+        drawn = [
+            draw_prompts(self.model.kind, sorted(self.labels), labels, seed + number)
+            for number, labels in enumerate(slices)
+        ]
+        return self(picture, default_collate(drawn))
 
 
 def load_run(folder: Path) -> Predictor:
@@ -112,6 +145,8 @@ def evaluate_run(folder: Path, dataset: DataSet, split: str, out: Path) -> Evalu
         )
     cases = [case for case in dataset.split(split) if case.mask is not None]
     evaluation = evaluate_cases(partial(predictor.case, dataset), dataset, cases)
+    if isinstance(predictor.model, Promptable):
+        evaluation = replace(evaluation, prompts=TRUTH_PROMPTS[predictor.model.kind])
     evaluation.save(out)
     _write_figure(out / "figure.png", predictor, dataset, cases, evaluation)
     return evaluation
@@ -127,7 +162,7 @@ def _write_figure(path, predictor, dataset, cases, evaluation: Evaluation) -> No
     for name in chosen:
         case = next(case for case in cases if case.name == name)
         picture, truth = read_pair(dataset, case)
-        prediction = predictor(picture)
+        prediction = predictor.case(dataset, case)
         image, spacing = picture.pixels, picture.spacing
         if len(picture.shape) == 3:  # the slice with the largest object
             middle = int((truth > 0).sum((1, 2)).argmax())

@@ -11,21 +11,24 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from medsaga_lib.backbones.weights import fetch
 from medsaga_lib.data.batches import Batches, choose_shots, passes, sample_names
 from medsaga_lib.data.folder import DataSet
+from medsaga_lib.data.prompts import draw_prompts
 from medsaga_lib.data.samples import Samples
 from medsaga_lib.data.transforms import Augment
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import replacing
+from medsaga_lib.heads import Promptable
 from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.optim.schedule import scaled_warmup, warmup_polynomial
 from medsaga_lib.recipes.build import (
@@ -166,7 +169,10 @@ def train(
     base_rates = [group["lr"] for group in optimizer.param_groups]
     every = max(1, recipe.steps // validations) if validations else recipe.steps + 1
     end = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
-    batches = Batches(train_set, recipe.batch, Augment(recipe.augmentation), seed)
+    ask = None
+    if isinstance(model, Promptable):
+        ask = partial(draw_prompts, model.kind, range(1, model.classes + 1), jitter=True)
+    batches = Batches(train_set, recipe.batch, Augment(recipe.augmentation), seed, ask)
     feed = passes(batches, range(start, end), accelerator, accumulate)
 
     network.train()
@@ -180,9 +186,9 @@ def train(
         parts = []
         for _ in range(accumulate):
             with accelerator.accumulate(network):
-                images, target = next(feed)
+                images, target, *prompts = next(feed)
                 with torch.autocast(accelerator.device.type, torch.bfloat16, precision == "bf16"):
-                    logits = network(images)
+                    logits = network(images, *prompts)
                 loss = objective(
                     logits, reduce_labels(target, logits), recipe.ce_weight, recipe.dice_weight
                 )
@@ -226,12 +232,18 @@ def reduce_labels(labels: Tensor, logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def validation_dice(model: Model, samples: Dataset, batch: int = 8) -> float:
-    """Mean Dice over foreground classes, of all pixels together, at the size of the logits."""
+    """Mean Dice over foreground classes, of all pixels together, at the size of the logits.
+
+    A model that answers to points or boxes is asked with those of the truth.
+    """
     model.eval()
     device = next(model.parameters()).device
     overlap = sizes = torch.zeros(())
-    for sample in DataLoader(samples, batch_size=batch):
-        logits = model(sample["image"].to(device))
+    for number, sample in enumerate(DataLoader(samples, batch_size=batch)):
+        prompts: tuple[Tensor, ...] = ()
+        if isinstance(model, Promptable):
+            prompts = _prompts_of(sample["label"], model, number * batch)
+        logits = model(sample["image"].to(device), *(part.to(device) for part in prompts))
         classes = logits.shape[1]
         prediction = F.one_hot(logits.argmax(1), classes).flatten(0, 2).cpu()
         truth = reduce_labels(sample["label"], logits)
@@ -239,6 +251,12 @@ def validation_dice(model: Model, samples: Dataset, batch: int = 8) -> float:
         overlap = overlap + (prediction * truth).sum(0)
         sizes = sizes + prediction.sum(0) + truth.sum(0)
     return (2 * overlap / sizes)[1:].nanmean().item()
+
+
+def _prompts_of(labels: Tensor, model: Promptable, first: int) -> tuple[Tensor, ...]:
+    """Coordinates (B, K, 2, 2) and roles (B, K, 2) of label maps (B, S, S), seeded from `first`."""
+    draw = partial(draw_prompts, model.kind, range(1, model.classes + 1))
+    return default_collate([draw(one, first + i) for i, one in enumerate(labels.numpy())])
 
 
 def kept_weights(model: Model, weights: str) -> dict[str, Tensor]:

@@ -151,7 +151,7 @@ display.show(figure, alt=alt)
 # %%
 from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.backbones.weights import load_state
-from medsaga_lib.pretraining.prompts import box_of
+from medsaga_lib.data.prompts import box_of
 
 sam = build_sam("pocket").eval()
 _ = sam.load_state_dict(load_state("pocket", 256))

@@ -149,3 +149,41 @@ def test_one_name_and_one_image_cannot_be_normalised():
     model = LabelPrompts(build_sam("pocket", 32), Spelling()(["lung"])).train()
     with pytest.raises(UserError, match="raise --batch"):
         model(torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("kind", ["points", "boxes"])
+def test_prompts_of_a_batch_equal_segment_anythings_predictor_asked_one_by_one(kind):
+    from segment_anything import SamPredictor
+
+    from medsaga_lib.data.prompts import draw_prompts
+    from medsaga_lib.heads import ABSENT, Promptable
+
+    torch.manual_seed(0)
+    sam = build_sam("pocket", 64).eval()
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    labels = torch.zeros(2, 64, 64, dtype=torch.int64)
+    labels[0, 5:20, 30:50], labels[0, 40:60, 3:9], labels[1, 10:40, 10:50] = 1, 3, 2
+    drawn = [draw_prompts(kind, (1, 2, 3), one.numpy(), 7) for one in labels]
+    coordinates, roles = torch.utils.data.default_collate(drawn)
+    images = pixels.movedim(3, 1) / 255
+    with torch.no_grad():
+        single = Promptable(sam, kind, 3)(images, coordinates, roles)
+        best = Promptable(sam, kind, 3, "best")(images, coordinates, roles)
+    assert single.shape == (2, 4, 16, 16)
+    assert not single[:, 0].any()
+    shown = [(0, 1), (0, 3), (1, 2)]
+    predictor = SamPredictor(sam)
+    for picture, label in shown:
+        predictor.set_image(pixels[picture].numpy())
+        where = coordinates[picture, label - 1].numpy()
+        prompt = {"box": where.flatten()}
+        if kind == "points":
+            prompt = {"point_coords": where[:1], "point_labels": [1]}
+        _, _, alone = predictor.predict(**prompt, multimask_output=False)
+        ours = single[picture, label]
+        torch.testing.assert_close(ours, torch.tensor(alone[0]), atol=1e-5, rtol=1e-4)
+        _, scores, three = predictor.predict(**prompt, multimask_output=True)
+        ours = best[picture, label]
+        torch.testing.assert_close(ours, torch.tensor(three[scores.argmax()]), atol=1e-5, rtol=1e-4)
+    for picture, label in {(p, k) for p in range(2) for k in (1, 2, 3)} - set(shown):
+        assert (single[picture, label] == ABSENT).all()

@@ -162,3 +162,52 @@ def test_other_backbone_weights_than_those_of_the_run_are_noticed(run, tmp_path,
     monkeypatch.setattr("medsaga_lib.inference.fetch", lambda name: tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"run\.json was made on other pocket weights"):
         load_run(tmp_path)
+
+
+@pytest.fixture(scope="module", params=["points", "boxes"])
+def prompted(request, phantoms, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / request.param
+    recipe = replace(get_recipe("samed"), steps=2, batch=2)
+    options = {"weights": "random", "size": 64, "progress": False, "validations": 0}
+    changes = [f"head={request.param}"]
+    training.train(recipe, open_dataset(phantoms), 4, folder, changes=changes, **options)
+    return folder
+
+
+def test_evaluation_asks_with_the_truth_and_says_so(prompted, phantoms, tmp_path):
+    dataset = open_dataset(phantoms)
+    evaluation = evaluate_run(prompted, dataset, "test", tmp_path / "e")
+    summary = json.loads((tmp_path / "e/summary.json").read_text())
+    told = {"points": "pixel of each label in each slice of the truth", "boxes": "box of each"}
+    assert told[prompted.name] in summary["prompts"]
+    again = evaluate_run(prompted, dataset, "test", tmp_path / "f")
+    assert evaluation.table.equals(again.table)
+
+
+def test_a_prompted_run_needs_prompts_for_files(prompted, phantoms, tmp_path):
+    path = open_dataset(phantoms).split("test")[0].image
+    with pytest.raises(UserError, match=f"asked by {prompted.name}.*medsaga evaluate"):
+        list(predict_files(load_run(prompted), [path], tmp_path))
+
+
+def test_prompts_are_in_pixels_of_the_picture(prompted):
+    """Twice as wide as high: segment_anything multiplies coordinates by the ratio of sizes."""
+    from torch.nn.functional import interpolate
+
+    from medsaga_lib.data.prompts import draw_prompts
+    from medsaga_lib.data.samples import squeeze
+
+    predictor = load_run(prompted)
+    pixels = np.random.default_rng(0).random((64, 128), dtype=np.float32)
+    labels = np.zeros((64, 128), int)
+    labels[10:30, 20:100], labels[40:60, 5:30] = 1, 3
+    drawn = draw_prompts(predictor.model.kind, (1, 2, 3), labels, 0)
+    one = type(drawn)(drawn.coordinates[None], drawn.roles[None])
+    prediction = predictor(Picture(pixels, (1.0, 1.0), None), one)
+    half = torch.tensor([0.5, 1.0])
+    image, _ = squeeze(torch.tensor(pixels)[None, None], torch.zeros(1, 64, 128), 64)
+    with torch.no_grad():
+        logits = predictor.model(image.expand(-1, 3, -1, -1), one.coordinates * half, one.roles)
+    logits = interpolate(logits, (64, 128), mode="bilinear")
+    assert np.array_equal(prediction, logits.argmax(1)[0])
+    assert not (prediction == 2).any()  # was not asked for

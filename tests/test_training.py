@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from medsaga_lib import training
 from medsaga_lib.data.batches import Batches, choose_shots, sample_names
 from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.data.prompts import POSITIVE, draw_prompts
 from medsaga_lib.data.samples import Samples
 from medsaga_lib.data.transforms import Augment
 from medsaga_lib.errors import UserError
@@ -242,6 +244,34 @@ def test_four_images_can_be_learned_by_heart(dataset):
     result = training.train(recipe, dataset, 4, **SMALL)
     samples = choose_shots(dataset, 4, 64, 0)
     assert training.validation_dice(result.model, samples) > 0.95
+
+
+@pytest.mark.parametrize("kind", ["points", "boxes"])
+def test_prompted_runs_resume_exactly_and_are_validated_with_the_truths_prompts(
+    kind, dataset, tmp_path
+):
+    recipe = recipe_of("samed", head=kind, weight_decay=0.0)
+    whole = training.train(recipe, dataset, 4, tmp_path / "whole", **(SMALL | {"validations": 1}))
+    training.train(recipe, dataset, 4, tmp_path / "parts", stop_after=3, **SMALL)
+    training.train(recipe, dataset, 4, tmp_path / "parts", **SMALL)
+    assert equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
+    assert np.isfinite(whole.log[-1]["val_dice"])
+    before = build_model(recipe, "pocket", 64, 3, "random").state_dict()
+    after, asked = whole.model.state_dict(), {"points": (1,), "boxes": (2, 3)}[kind]
+    for number in range(4):  # negative, positive, and a box's two corners
+        key = f"sam.prompt_encoder.point_embeddings.{number}.weight"
+        assert (number in asked) != before[key].equal(after[key])
+
+
+def test_prompts_are_drawn_from_the_changed_label(dataset):
+    ask = partial(draw_prompts, "points", (1, 2, 3))
+    samples = Samples(dataset, dataset.split("train")[:3], 64)
+    for place in range(3):
+        batches = Batches(samples, 3, Augment("samed"), seed=2, ask=ask)
+        _, label, coordinates, roles = batches[4, place]
+        assert (roles[:, 0] == POSITIVE).all()
+        for value, (x, y) in enumerate(coordinates[:, 0].int().tolist(), start=1):
+            assert label[y, x] == value
 
 
 def test_shots_are_nested_and_come_from_the_training_split(dataset):

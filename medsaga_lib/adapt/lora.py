@@ -1,27 +1,27 @@
-"""LoRA on the image encoder, through peft (Hu et al. 2021; SAMed, section 3.2).
+"""LoRA on SAM's attention and MLPs, through peft (Hu et al. 2021; SAMed, section 3.2).
 
 segment_anything holds q, k and v in one fused linear layer, which peft can only adapt as a whole.
 `attach` takes it apart into three, so that q and v can be named; `merge` adds the adapters to the
-weights and fuses the three again, so that what is exported is a plain SAM.
-
-TinyViT fuses them head by head: its first third is no q, but the q, k and v of the first heads.
+weights and fuses the three again, so that what is exported is a plain SAM. TinyViT fuses them head
+by head: its first third is no q, but the q, k and v of the first heads. The mask decoder's q, k and
+v are layers of their own: `attach_decoder` and `merge_decoder` (SAMed_s).
 """
 
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder
 from torch import nn
 
 from medsaga_lib.backbones.tinyvit import TinyViT
 
 Target = Literal["q", "k", "v", "lin1", "lin2"]
-# As in names of layers; lin1 and lin2 are the MLP's two, which TinyViT calls otherwise
+# What each is called in ViT, TinyViT and mask decoder; lin1 and lin2 are the two layers of an MLP
 LAYERS: dict[Target, str] = {
-    "q": r"attn\.qkv\.q",
-    "k": r"attn\.qkv\.k",
-    "v": r"attn\.qkv\.v",
+    "q": r"attn.*\.(q|q_proj)",
+    "k": r"attn.*\.(k|k_proj)",
+    "v": r"attn.*\.(v|v_proj)",
     "lin1": r"mlp\.(lin1|fc1)",
     "lin2": r"mlp\.(lin2|fc2)",
 }
@@ -79,30 +79,53 @@ def attach(image_encoder: ImageEncoderViT | TinyViT, config: LoRA) -> None:
     A is drawn from torch's global generator (kaiming uniform, a = sqrt 5), B is zero, so that the
     network computes what it did before.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
     image_encoder.requires_grad_(False)
     for block in image_encoder.blocks:
         runs = block.attn.heads if isinstance(image_encoder, TinyViT) else 1
         block.attn.qkv = SplitQKV(block.attn.qkv, runs)
-    inject_adapter_in_model(
-        LoraConfig(
-            r=config.rank,
-            lora_alpha=config.rank if config.alpha is None else config.alpha,
-            target_modules=rf".*({'|'.join(LAYERS[target] for target in config.targets)})",
-        ),
-        image_encoder,
-    )
+    _inject(image_encoder, config)
 
 
 def merge(image_encoder: ImageEncoderViT | TinyViT) -> None:
     """Adds the adapters to the weights and fuses q, k, v: the encoder is a plain one again."""
+    _fold(image_encoder)
+    for block in image_encoder.blocks:
+        block.attn.qkv = cast(SplitQKV, block.attn.qkv).fuse()
+
+
+def attach_decoder(mask_decoder: MaskDecoder, config: LoRA) -> None:
+    """Freezes the decoder's transformer and puts adapters on `config.targets` of its 7 attentions.
+
+    Three in each of its two layers (self, token to image, image to token), and one that reads the
+    image once more; lin1 and lin2 are those of the two layers' MLPs. The heads behind it stay as
+    they are. A and B start as in `attach`.
+    """
+    mask_decoder.transformer.requires_grad_(False)
+    _inject(mask_decoder.transformer, config)
+
+
+def merge_decoder(mask_decoder: MaskDecoder) -> None:
+    """Adds the adapters to the weights: the decoder is a plain one again."""
+    _fold(mask_decoder.transformer)
+
+
+def _inject(module: nn.Module, config: LoRA) -> None:
+    """Adapters on the layers that `config.targets` names."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    alpha = config.rank if config.alpha is None else config.alpha
+    layers = rf".*({'|'.join(LAYERS[target] for target in config.targets)})"
+    inject_adapter_in_model(
+        LoraConfig(r=config.rank, lora_alpha=alpha, target_modules=layers), module
+    )
+
+
+def _fold(module: nn.Module) -> None:
+    """Every adapted layer becomes its base layer with the adapter added."""
     from peft.tuners.lora import LoraLayer
 
-    for parent in list(image_encoder.modules()):
+    for parent in list(module.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, LoraLayer):
                 layer.merge()
                 setattr(parent, name, layer.get_base_layer())
-    for block in image_encoder.blocks:
-        block.attn.qkv = cast(SplitQKV, block.attn.qkv).fuse()

@@ -1,6 +1,6 @@
 """Which samples make up a batch and how each is changed: functions of (seed, step, place)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from medsaga_lib.data.folder import DataSet
+from medsaga_lib.data.prompts import Prompts
 from medsaga_lib.data.samples import Samples
 from medsaga_lib.data.splits import few_shot
 from medsaga_lib.data.transforms import Augment
@@ -36,28 +37,38 @@ def sample_names(samples: Samples | Subset) -> list[str]:
     return [samples.key(i) for i in range(len(samples))]
 
 
-class Batches(Dataset[tuple[Tensor, Tensor]]):
+class Batches(Dataset[tuple[Tensor, ...]]):
     """The sample at place j of step s, changed: image (3, S, S) and label (S, S).
 
+    Behind them come the prompts (coordinates and roles) that `ask` draws from the changed label.
     Each epoch runs through all samples in an order of its own; a batch may span two epochs.
     """
 
-    def __init__(self, samples: Dataset, batch: int, augment: Augment, seed: int):
+    def __init__(
+        self,
+        samples: Dataset,
+        batch: int,
+        augment: Augment,
+        seed: int,
+        ask: Callable[[np.ndarray, int], Prompts] | None = None,
+    ):
         self.samples, self.batch, self.augment, self.seed = samples, batch, augment, seed
+        self.ask = ask
 
-    def __getitem__(self, step_and_place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step_and_place: tuple[int, int]) -> tuple[Tensor, ...]:
         step, place = step_and_place
         count = len(self.samples)  # type: ignore[arg-type]
         epoch, position = divmod(step * self.batch + place, count)
         order = np.random.default_rng([self.seed, epoch]).permutation(count)
-        random = np.random.SeedSequence([self.seed, step, place]).generate_state(1)[0]
-        sample = self.augment(self.samples[int(order[position])], int(random))
-        return sample["image"], sample["label"]
+        random = int(np.random.SeedSequence([self.seed, step, place]).generate_state(1)[0])
+        sample = self.augment(self.samples[int(order[position])], random)
+        prompts = () if self.ask is None else self.ask(sample["label"].numpy(), random)
+        return sample["image"], sample["label"], *prompts
 
 
 def passes(
     batches: Batches, steps: range, accelerator: Any, accumulate: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, ...]]:
     """This process's share of every pass of `steps`, `accumulate` passes a step, on its device."""
     share = range(accelerator.process_index, batches.batch, accelerator.num_processes)
     parts = [list(share)[i::accumulate] for i in range(accumulate)]
@@ -69,5 +80,5 @@ def passes(
         pin_memory=on_gpu,
         generator=torch.Generator(),  # or the loader draws from the global one
     )
-    for images, labels in loader:
-        yield images.to(accelerator.device), labels.to(accelerator.device)
+    for tensors in loader:
+        yield tuple(tensor.to(accelerator.device) for tensor in tensors)

@@ -7,8 +7,9 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional
 
-from medsaga_lib.heads import decode_masks
-from medsaga_lib.pretraining.prompts import POSITIVE, corrective_click, embed_prompts
+from medsaga_lib.data.prompts import POSITIVE
+from medsaga_lib.heads import decode_masks, embed_prompts
+from medsaga_lib.pretraining.prompts import corrective_click
 
 FOCAL_WEIGHT, DICE_WEIGHT, IOU_WEIGHT = 20.0, 1.0, 1.0  # SAM, appendix A
 FOCAL_GAMMA = 2.0  # Lin et al., arXiv 1708.02002

@@ -7,8 +7,8 @@ import torch
 
 from medsaga_lib.data.folder import DataSet
 from medsaga_lib.data.images import read_case_mask, read_pair
+from medsaga_lib.data.prompts import box_of
 from medsaga_lib.data.samples import squeeze
-from medsaga_lib.pretraining.prompts import box_of
 from medsaga_lib.pretraining.scores import Prompted
 
 SMALLEST_SIDE = 24  # pixels of a box's shorter side after magnification, for instances; our choice

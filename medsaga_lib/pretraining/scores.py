@@ -12,20 +12,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from medsaga_lib.data.procedural import TRAINED, Scene
-from medsaga_lib.evaluation import bootstrap
-from medsaga_lib.heads import decode_masks
-from medsaga_lib.pretraining.pictures import coverage, unseen_scenes
-from medsaga_lib.pretraining.prompts import (
+from medsaga_lib.data.prompts import (
     CORNER,
     NEGATIVE,
     OPPOSITE_CORNER,
     PAD,
     POSITIVE,
-    REDUCTION,
     box_of,
-    embed_prompts,
     middle_of,
 )
+from medsaga_lib.evaluation import bootstrap
+from medsaga_lib.heads import decode_masks, embed_prompts
+from medsaga_lib.pretraining.pictures import coverage, unseen_scenes
+from medsaga_lib.pretraining.prompts import REDUCTION
 
 
 class Prompted(NamedTuple):

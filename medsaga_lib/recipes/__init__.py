@@ -6,10 +6,13 @@ from medsaga_lib.recipes.full import FULL
 from medsaga_lib.recipes.medsaga import MEDSAGA
 from medsaga_lib.recipes.recipe import Recipe
 from medsaga_lib.recipes.s_sam import S_SAM, SVF
-from medsaga_lib.recipes.samed import SAMED
+from medsaga_lib.recipes.samed import SAMED, SAMED_S
 from medsaga_lib.recipes.unet import UNET
 
-RECIPES = {recipe.name: recipe for recipe in (MEDSAGA, SAMED, S_SAM, SVF, FULL, DECODER_ONLY, UNET)}
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (MEDSAGA, SAMED, SAMED_S, S_SAM, SVF, FULL, DECODER_ONLY, UNET)
+}
 
 
 def get_recipe(name: str) -> Recipe:

@@ -11,7 +11,7 @@ from medsaga_lib.backbones.sam import Attention, build_sam, input_size, recomput
 from medsaga_lib.backbones.text import WIDTH, ClipText, Spelling, TextEncoder
 from medsaga_lib.backbones.weights import load_state
 from medsaga_lib.errors import UserError
-from medsaga_lib.heads import ClassTokens, LabelPrompts, class_tokens
+from medsaga_lib.heads import ClassTokens, LabelPrompts, Promptable, class_tokens
 from medsaga_lib.memory import state_bytes
 from medsaga_lib.networks import FromScratch, network_size
 from medsaga_lib.optim.apollo import ApolloAdamW
@@ -26,7 +26,7 @@ Weights = Literal["pretrained", "random"]
 KEPT = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by checkpointing, for each precision
 OPTIMIZERS = {"galore": GaLoreAdamW, "fira": FiraAdamW, "apollo": ApolloAdamW}
 TEXT_ENCODERS: dict[str, Callable[[], TextEncoder]] = {"spelling": Spelling, "clip": ClipText}
-Model = ClassTokens | LabelPrompts | FromScratch
+Model = ClassTokens | LabelPrompts | Promptable | FromScratch
 WIDTH_PER_RANK = 12  # our choice: r = 64 on ViT-B, 16 on the pocket SAM
 
 
@@ -60,22 +60,27 @@ def build_model(
     state = load_state(backbone, size) if weights == "pretrained" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: ClassTokens | LabelPrompts
-        if recipe.head == "names":
+        model: ClassTokens | LabelPrompts | Promptable
+        if recipe.head == "classes":
+            model = class_tokens(backbone, state, size, classes, recipe.start, attention)
+        else:
             sam = build_sam(backbone, size, attention=attention)
             if state is not None:
                 sam.load_state_dict(state)
-            called = names or [f"label {number}" for number in range(1, classes + 1)]
-            model = LabelPrompts(sam, _vectors(recipe, called))
-        else:
-            model = class_tokens(backbone, state, size, classes, recipe.start, attention)
+            if recipe.head == "names":
+                called = names or [f"label {number}" for number in range(1, classes + 1)]
+                model = LabelPrompts(sam, _vectors(recipe, called))
+            else:
+                model = Promptable(sam, recipe.head, classes, recipe.answer)
         if isinstance(how, lora.LoRA):
             lora.attach(model.sam.image_encoder, how)
         elif isinstance(how, svd.SVDAffine):
             svd.attach(model.sam.image_encoder, how)
         elif isinstance(how, Frozen):
             model.sam.image_encoder.requires_grad_(False)
-    if recipe.decoder != "whole":
+        if recipe.decoder == "lora" and isinstance(how, lora.LoRA):
+            lora.attach_decoder(model.sam.mask_decoder, how)
+    if recipe.decoder in ("norms", "frozen"):
         model.sam.prompt_encoder.requires_grad_(False)
         model.sam.mask_decoder.requires_grad_(False)
     if recipe.decoder == "norms":

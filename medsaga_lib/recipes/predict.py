@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medsaga_lib.backbones.sam import Attention
 from medsaga_lib.errors import UserError
+from medsaga_lib.heads import Promptable
 from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.memory import Ledger, fake, ledger, peak_bytes
 from medsaga_lib.recipes.build import Model, build_model, build_optimizer, checkpoint_blocks
@@ -83,9 +84,12 @@ def _faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Call
             checkpoint_blocks(model, plan.precision)
 
         def forward() -> Tensor:
-            images = torch.zeros(plan.batch, 3, plan.size, plan.size)
+            inputs = [torch.zeros(plan.batch, 3, plan.size, plan.size)]
+            if isinstance(model, Promptable):  # a box, or a point and its padding, for each label
+                prompts = plan.batch, plan.classes, 2
+                inputs += [torch.zeros(*prompts, 2), torch.zeros(prompts, dtype=torch.int64)]
             with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bf16"):
-                logits = model(images)
+                logits = model(*inputs)
             labels = torch.zeros(plan.batch, *logits.shape[2:], dtype=torch.int64)
             return OBJECTIVES[recipe.objective](logits, labels).total
 

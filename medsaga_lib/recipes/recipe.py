@@ -12,7 +12,7 @@ from medsaga_lib.adapt.lora import LoRA
 from medsaga_lib.adapt.svd import SVDAffine
 from medsaga_lib.data.transforms import Kind as Augmentation
 from medsaga_lib.errors import UserError
-from medsaga_lib.heads import Start
+from medsaga_lib.heads import Answer, Start
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,32 @@ class Recipe:
     batch: int
     steps: int
     augmentation: Augmentation
-    # A mask for each class token, or for each label's name as a prompt
-    head: Literal["classes", "names"] = "classes"
+    # A mask for each class token, or for each label's name, point or box as a prompt
+    head: Literal["classes", "names", "points", "boxes"] = "classes"
+    answer: Answer = "single"  # to a point or a box: token 0's mask, or the best of the others
     text: Literal["spelling", "clip"] = "spelling"  # what makes vectors of names
-    # What trains in mask decoder and prompt encoder: all, the decoder's LayerNorms, or nothing
-    decoder: Literal["whole", "norms", "frozen"] = "whole"
+    # What trains in mask decoder and prompt encoder: all; all but the transformer, which gets the
+    # image encoder's LoRA; the decoder's LayerNorms; or nothing
+    decoder: Literal["whole", "lora", "norms", "frozen"] = "whole"
     objective: Literal["cross_entropy_dice", "focal_dice"] = "cross_entropy_dice"
+
+    def __post_init__(self) -> None:
+        for record in (self, self.image_encoder):
+            _check_choices(record)
+        if self.decoder == "lora" and not isinstance(self.image_encoder, LoRA):
+            raise UserError(
+                "decoder='lora' takes rank and targets from the image encoder's LoRA, and there is "
+                f"none in {self.name}; choose whole, norms or frozen."
+            )
+
+
+def _check_choices(record: Any) -> None:
+    """UserError where a field that is one of a few words holds another."""
+    for name, kind in get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            choices = ", ".join(get_args(kind))
+            raise UserError(f"{name} is {value!r}; choose one of {choices}.")
 
 
 def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:

@@ -1,4 +1,9 @@
-"""SAMed: LoRA on q and v of the image encoder, the decoder trained whole (arXiv 2304.13785)."""
+"""SAMed: LoRA on q and v of the image encoder, the decoder trained whole (arXiv 2304.13785).
+
+SAMed_s has LoRA in the decoder's attention as well, and freezes the rest of its transformer.
+"""
+
+from dataclasses import replace
 
 from medsaga_lib.adapt.lora import LoRA
 from medsaga_lib.recipes.recipe import Recipe
@@ -19,4 +24,12 @@ SAMED = Recipe(
     batch=12,  # SAMed's code: 12 on each of two GPUs
     steps=400,  # our choice: what two cores do in ten minutes; SAMed runs 14,880
     augmentation="small",  # our choice: SAMed's flips would swap left and right organs
+)
+
+SAMED_S = replace(
+    SAMED,
+    name="samed_s",
+    title="SAMed_s: LoRA in the decoder too",
+    source="Zhang & Liu 2023, arXiv 2304.13785: its SAMed_s, and its code",
+    decoder="lora",
 )

@@ -7,6 +7,7 @@ from torch import nn
 from medsaga_lib.adapt import lora
 from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.backbones.tinyvit import Attention
+from medsaga_lib.heads import decode_masks
 
 
 @pytest.fixture
@@ -170,3 +171,57 @@ def test_only_the_rows_of_q_and_v_change_in_tinyvit():
         assert not k.any()
         for part in (q, v):
             assert torch.linalg.matrix_rank(part.flatten(0, 1), rtol=1e-4) == 4
+
+
+@pytest.fixture
+def decoding():
+    """A mask decoder, and what it answers to a picture without a prompt."""
+    torch.manual_seed(0)
+    sam = build_sam("pocket", 64).eval()
+    picture = torch.rand(2, 128, 4, 4)
+    sparse, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
+    position = sam.prompt_encoder.get_dense_pe()
+    return sam.mask_decoder, lambda: decode_masks(
+        sam.mask_decoder, picture, position, sparse, dense
+    )
+
+
+@torch.no_grad()
+def test_decoder_is_the_same_before_training_and_after_merging(decoding):
+    decoder, answer = decoding
+    before, keys = answer()[0], decoder.state_dict().keys()
+    original = decoder.transformer.layers[1].cross_attn_token_to_image.v_proj.weight.clone()
+    lora.attach_decoder(decoder, lora.LoRA())
+    torch.testing.assert_close(answer()[0], before, atol=1e-5, rtol=0)
+    for name, parameter in decoder.named_parameters():
+        if "lora_" in name:
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    layer = decoder.transformer.layers[1].cross_attn_token_to_image.v_proj
+    delta = layer.lora_B.default.weight @ layer.lora_A.default.weight
+    unmerged = answer()[0]
+    lora.merge_decoder(decoder)
+    merged = answer()[0]
+    assert (unmerged - before).abs().max() > 0.01
+    torch.testing.assert_close(merged, unmerged, atol=1e-5, rtol=1e-5)
+    assert decoder.state_dict().keys() == keys
+    weight = decoder.transformer.layers[1].cross_attn_token_to_image.v_proj.weight
+    torch.testing.assert_close(weight, original + delta, atol=1e-6, rtol=0)
+
+
+def test_gradients_in_the_decoders_transformer_reach_the_adapters_only(decoding):
+    decoder, answer = decoding
+    lora.attach_decoder(decoder, lora.LoRA(targets=("q", "k")))
+    sum(part.square().sum() for part in answer()).backward()
+    adapted = set()
+    for name, parameter in decoder.named_parameters():
+        trains = "lora_" in name or not name.startswith("transformer.")
+        assert (parameter.grad is not None) == trains, name
+        if "lora_A" in name:
+            adapted.add(name.removesuffix("_proj.lora_A.default.weight"))
+    attentions = [
+        f"transformer.layers.{layer}.{kind}"
+        for layer in (0, 1)
+        for kind in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token")
+    ]
+    attentions.append("transformer.final_attn_token_to_image")
+    assert adapted == {f"{attention}.{target}" for attention in attentions for target in "qk"}

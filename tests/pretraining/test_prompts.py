@@ -5,19 +5,19 @@ import pytest
 import torch
 
 from medsaga_lib.backbones.sam import build_sam
-from medsaga_lib.pretraining.pictures import borders, coverage
-from medsaga_lib.pretraining.prompts import (
+from medsaga_lib.data.prompts import (
     CORNER,
     NEGATIVE,
     OPPOSITE_CORNER,
     PAD,
     POSITIVE,
     box_of,
-    corrective_click,
-    embed_prompts,
     jittered,
     middle_of,
 )
+from medsaga_lib.heads import embed_prompts
+from medsaga_lib.pretraining.pictures import borders, coverage
+from medsaga_lib.pretraining.prompts import corrective_click
 
 
 def test_prompt_tokens_equal_segment_anythings():

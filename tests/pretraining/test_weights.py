@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from medsaga_lib.backbones import sam as architecture
 from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.data.procedural import TRAINED
+from medsaga_lib.data.prompts import CORNER, OPPOSITE_CORNER, box_of
 from medsaga_lib.pretraining.pictures import unseen_scenes
-from medsaga_lib.pretraining.prompts import CORNER, OPPOSITE_CORNER, box_of
 from medsaga_lib.pretraining.scores import ask, evaluate, prompted, spread
 
 SHIPPED = Path(architecture.__file__).with_name("pocket.safetensors")

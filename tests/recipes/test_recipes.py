@@ -1,5 +1,6 @@
 """What the recipes train, keep and start from, in numbers."""
 
+import io
 from dataclasses import replace
 
 import pytest
@@ -23,6 +24,46 @@ def test_samed_trains_what_its_paper_trains():
     assert counted.trainable == 4_913_621  # 147,456 LoRA + 4,759,945 decoder + 6,220 prompts
     assert counted.total == counted.trainable + 87_278_848  # the frozen encoder at 512 px
     assert counted.state_bytes == 2 * 4 * 4_913_621
+
+
+def test_samed_s_trains_what_its_code_trains():
+    recipe = get_recipe("samed_s")
+    assert count(recipe, "vit_b", 512, 8).trainable == 1_645_909  # METHODS, from SAMed's code
+    with torch.device("meta"):
+        model = build_model(recipe, "vit_b", 512, 8, "random")
+    parts = {"lora": 0, "prompt_encoder": 0, "heads": 0}
+    for name, parameter in trainable(model).items():
+        part = "lora" if "lora_" in name else name.split(".")[1]
+        parts[part if part in parts else "heads"] += parameter.numel()
+    # q and v of 12 blocks; of the decoder, 2 x 2 layers of 256 -> 256 and 5 x 2 of 256 -> 128
+    in_decoder = 2 * 2 * 4 * (256 + 256) + 5 * 2 * 4 * (256 + 128)
+    assert parts["lora"] == 147_456 + in_decoder
+    assert parts["prompt_encoder"] == 6_220
+    assert parts["heads"] == 4_759_945 - 3_291_264  # SAMed's decoder without its transformer
+
+
+def test_samed_s_checkpoint_is_mebibytes_and_not_millions_of_parameters():
+    """Cheap Lunch's "6.32M trainable parameters" is the size of this file: 6.318 MiB."""
+    model = build_model(get_recipe("samed_s"), "vit_b", 512, 8, "random")
+    file = io.BytesIO()
+    torch.save({name: p.detach().clone() for name, p in trainable(model).items()}, file)
+    assert round(4 * 1_645_909 / 2**20, 3) == 6.279  # the numbers alone
+    assert file.tell() / 2**20 == pytest.approx(6.318, rel=0.005)  # with names and headers
+
+
+def test_a_decoder_gets_the_encoders_lora_or_none():
+    with pytest.raises(UserError, match=r"there is none in medsaga; choose whole"):
+        replace(get_recipe("medsaga"), decoder="lora")
+
+
+def test_a_word_that_is_no_choice_is_refused():
+    medsaga = get_recipe("medsaga")
+    with pytest.raises(UserError, match=r"decoder is 'decoder_only'; choose one of whole, lora,"):
+        replace(medsaga, decoder="decoder_only")
+    with pytest.raises(UserError, match=r"augmentation is 'strong'; choose one of samed, small"):
+        replace(medsaga, augmentation="strong")
+    with pytest.raises(UserError, match=r"moments is 'turn'; choose one of rotate, keep"):
+        replace(medsaga, image_encoder=replace(medsaga.image_encoder, moments="turn"))
 
 
 def test_medsaga_trains_every_tensor_of_the_encoder():
@@ -106,7 +147,7 @@ def test_building_depends_on_the_seed_and_touches_no_global_state():
 
 
 def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(UserError, match=r"'samed_xl'.*medsaga, samed, s_sam"):
+    with pytest.raises(UserError, match=r"'samed_xl'.*medsaga, samed, samed_s"):
         get_recipe("samed_xl")
 
 
@@ -114,7 +155,7 @@ def test_s_sam_trains_what_its_code_trains():
     ssam = get_recipe("s_sam")
     counted = count(ssam, "vit_b", 256, 8)
     assert counted.trainable == 444_672  # METHODS: 74,752 + 196,608 + 36,864 + 4,608 + 131,840
-    frozen = replace(ssam, decoder="decoder_only")
+    frozen = replace(ssam, decoder="frozen")
     assert count(frozen, "vit_b", 256, 8).trainable == 440_064  # the paper: the decoder is frozen
     with torch.device("meta"):
         model = build_model(ssam, "vit_b", 256, 8, "random")
