@@ -3,6 +3,7 @@
 from medsaga_lib.errors import UserError
 from medsaga_lib.recipes.decoder_only import DECODER_ONLY
 from medsaga_lib.recipes.full import FULL
+from medsaga_lib.recipes.lite_medsam_lora import LITE_MEDSAM_LORA
 from medsaga_lib.recipes.medsaga import MEDSAGA
 from medsaga_lib.recipes.recipe import Recipe
 from medsaga_lib.recipes.s_sam import S_SAM, SVF
@@ -11,7 +12,7 @@ from medsaga_lib.recipes.unet import UNET
 
 RECIPES = {
     recipe.name: recipe
-    for recipe in (MEDSAGA, SAMED, SAMED_S, S_SAM, SVF, FULL, DECODER_ONLY, UNET)
+    for recipe in (MEDSAGA, SAMED, SAMED_S, S_SAM, SVF, LITE_MEDSAM_LORA, FULL, DECODER_ONLY, UNET)
 }
 
 
