@@ -85,9 +85,10 @@ def test_gradients_equal_those_of_the_whole_matrix(kind):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_encoder_is_the_same_before_training_and_after_merging():
+@pytest.mark.parametrize("name", ["pocket", "mobile_sam"])
+def test_encoder_is_the_same_before_training_and_after_merging(name):
     torch.manual_seed(0)
-    encoder, image = build_sam("pocket", 64).image_encoder.eval(), torch.randn(1, 3, 64, 64)
+    encoder, image = build_sam(name, 64).image_encoder.eval(), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         before, keys = encoder(image), encoder.state_dict().keys()
         attach(encoder, SVDAffine())
