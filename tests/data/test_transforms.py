@@ -160,5 +160,5 @@ def test_other_entries_pass_through():
 
 
 def test_unknown_kind():
-    with pytest.raises(UserError, match="No augmentation 'strong'; use samed, small, none"):
+    with pytest.raises(UserError, match="No augmentation 'strong'; use samed, small, flips, none"):
         Augment("strong")
