@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medsaga_lib.backbones.sam import build_sam, shape_of
+from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.errors import UserError
 from medsaga_lib.memory import held_bytes
 from medsaga_lib.optim.galore import GaLoreAdamW
 
-MATRICES = ("attn.qkv.weight", "attn.proj.weight", "mlp.lin1.weight", "mlp.lin2.weight")
+MATRICES = tuple(  # fc1 and fc2 are TinyViT's lin1 and lin2
+    f"{layer}.weight" for layer in ("qkv", "attn.proj", "lin1", "lin2", "fc1", "fc2")
+)
 LORA_RANK = 4  # SAMed
 PUBLISHED = "galore-torch 1.0"
 SPECTRUM = 0.5  # singular values fall as i^-1/2 before noise: slow, so hard for a subspace
@@ -170,8 +172,9 @@ def _contestants(backbone: str, rank: int, period: int, seed: int) -> list[Conte
         encoder = build_sam(backbone).image_encoder
     shapes = [tuple(p.shape) for n, p in encoder.named_parameters() if n.endswith(MATRICES)]
     gradients = [_gradient(shape, generator) for shape in shapes]
-    width, depth = shape_of(backbone).width, shape_of(backbone).depth
-    thin = [(LORA_RANK, width), (width, LORA_RANK)] * (2 * depth)  # A and B, on q and v
+    widths = [p.shape[1] for n, p in encoder.named_parameters() if n.endswith("qkv.weight")]
+    pairs = [((LORA_RANK, width), (width, LORA_RANK)) for width in widths]  # A and B
+    thin = [shape for pair in pairs for shape in pair * 2]  # on q and v
     of_lora = [torch.randn(shape, generator=generator) for shape in thin]
 
     def contestant(

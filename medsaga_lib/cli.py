@@ -45,7 +45,7 @@ class Split(StrEnum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Backbone = Annotated[str, typer.Option(help="pocket, vit_b or medsam.")]
+Backbone = Annotated[str, typer.Option(help="pocket, vit_b, medsam, mobile_sam or lite_medsam.")]
 Checkpointing = Annotated[bool, typer.Option(help="Less memory, more time.")]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Autocast; weights and states stay fp32.")]
 PerLayer = Annotated[
@@ -213,6 +213,7 @@ def weights_list(as_json: Json = False) -> None:
                 "bytes": size,
                 "hash": item.known_hash,
                 "url": item.url,
+                "page": item.page,
                 "source": item.source,
                 "path": str(path),
                 "here": here,
@@ -225,7 +226,7 @@ def weights_list(as_json: Json = False) -> None:
             r["name"],
             r["licence"],
             f"{r['bytes'] / 1e6:,.0f} MB" if r["bytes"] else "size unknown",
-            "here" if r["here"] else "to be fetched",
+            "here" if r["here"] else "to be fetched by hand" if r["page"] else "to be fetched",
             r["source"],
         )
         for r in records

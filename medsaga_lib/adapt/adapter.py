@@ -16,6 +16,8 @@ from typing import Any
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
+from medsaga_lib.backbones.tinyvit import TinyViT
+
 
 @dataclass(frozen=True)
 class Bottleneck:
@@ -38,16 +40,19 @@ class Adapter(nn.Module):
         return self.scale * self.up(nn.functional.gelu(self.down(x)))
 
 
-def attach(image_encoder: ImageEncoderViT, config: Bottleneck) -> None:
+def attach(image_encoder: ImageEncoderViT | TinyViT, config: Bottleneck) -> None:
     """Freezes the encoder and gives every block two trainable adapters, `adapter` in attn and mlp.
 
     `down` is drawn from torch's global generator, `up` is zero, so that the network computes what
-    it did before. All other names and weights stay as they are.
+    it did before. All other names and weights stay as they are. TinyViT's MLP begins with its norm,
+    so there the adapter beside it sees what comes before the norm (our choice).
     """
     image_encoder.requires_grad_(False)
-    width = image_encoder.pos_embed.shape[-1]
-    narrow = max(1, round(config.ratio * width))
     for block in image_encoder.blocks:
+        width = (
+            block.mlp.fc1 if isinstance(image_encoder, TinyViT) else block.mlp.lin1
+        ).in_features
+        narrow = max(1, round(config.ratio * width))
         block.attn.adapter = Adapter(width, narrow)
         block.attn.register_forward_hook(_behind)
         block.mlp.adapter = Adapter(width, narrow, config.scale)

@@ -10,6 +10,8 @@ from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.common import LayerNorm2d
 from torch import nn
 
+from medsaga_lib.backbones.tinyvit import TinyViT
+
 
 @dataclass(frozen=True)
 class Biases:
@@ -19,12 +21,13 @@ class Biases:
     positions: bool = True  # pos_embed; the relative positions stay frozen
 
 
-def attach(image_encoder: ImageEncoderViT, config: Biases) -> None:
-    """Freezes the encoder but for its biases and what `config` names."""
+def attach(image_encoder: ImageEncoderViT | TinyViT, config: Biases) -> None:
+    """Freezes the encoder but for its biases and what `config` names; TinyViT has no positions."""
     image_encoder.requires_grad_(False)
     for module in image_encoder.modules():
         if getattr(module, "bias", None) is not None:
             module.bias.requires_grad_(True)
         if isinstance(module, nn.LayerNorm | LayerNorm2d):
             module.weight.requires_grad_(config.norms)
-    image_encoder.pos_embed.requires_grad_(config.positions)
+    if not isinstance(image_encoder, TinyViT):
+        image_encoder.pos_embed.requires_grad_(config.positions)

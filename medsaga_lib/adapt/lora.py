@@ -1,24 +1,35 @@
-"""LoRA on the attention of SAM, through peft (Hu et al. 2021; SAMed, section 3.2).
+"""LoRA on SAM's attention and MLPs, through peft (Hu et al. 2021; SAMed, section 3.2).
 
 segment_anything holds q, k and v in one fused linear layer, which peft can only adapt as a whole.
 `attach` takes it apart into three, so that q and v can be named; `merge` adds the adapters to the
-weights and fuses the three again, so that what is exported is a plain SAM. The mask decoder's q, k
-and v are layers of their own: `attach_decoder` and `merge_decoder` (SAMed_s).
+weights and fuses the three again, so that what is exported is a plain SAM. TinyViT fuses them head
+by head: its first third is no q, but the q, k and v of the first heads. The mask decoder's q, k and
+v are layers of their own: `attach_decoder` and `merge_decoder` (SAMed_s).
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder
 from torch import nn
 
-Target = Literal["q", "k", "v"]
+from medsaga_lib.backbones.tinyvit import TinyViT
+
+Target = Literal["q", "k", "v", "lin1", "lin2"]
+# What each is called in ViT, TinyViT and mask decoder; lin1 and lin2 are the two layers of an MLP
+LAYERS: dict[Target, str] = {
+    "q": r"attn.*\.(q|q_proj)",
+    "k": r"attn.*\.(k|k_proj)",
+    "v": r"attn.*\.(v|v_proj)",
+    "lin1": r"mlp\.(lin1|fc1)",
+    "lin2": r"mlp\.(lin2|fc2)",
+}
 
 
 @dataclass(frozen=True)
 class LoRA:
-    """W' = W + alpha/r B A on the named projections of every block."""
+    """W' = W + alpha/r B A on the named layers of every block that attends."""
 
     rank: int = 4  # SAMed, section 4.1
     alpha: int | None = None  # None: alpha = rank, so that the factor is 1 (SAMed's code)
@@ -26,35 +37,43 @@ class LoRA:
 
 
 class SplitQKV(nn.Module):
-    """The fused projection as three: (..., C) -> (..., 3C), equal to the fused one."""
+    """The fused projection as three: (..., C) -> (..., 3C), equal to the fused one.
+
+    runs: how often q, k and v follow one another in the fused rows: once in segment_anything's ViT,
+        once for each head in TinyViT.
+    """
 
     q: nn.Linear
     k: nn.Linear
     v: nn.Linear
 
-    def __init__(self, fused: nn.Linear):
+    def __init__(self, fused: nn.Linear, runs: int = 1):
         super().__init__()
-        weights = fused.weight.detach().chunk(3)
-        biases = fused.bias.detach().chunk(3)
+        self.runs = runs
+        weights = fused.weight.detach().unflatten(0, (runs, 3, -1)).unbind(1)  # (runs, c, C) each
+        biases = fused.bias.detach().unflatten(0, (runs, 3, -1)).unbind(1)
         for name, weight, bias in zip("qkv", weights, biases, strict=True):
-            layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-            layer.weight = nn.Parameter(weight.clone())
-            layer.bias = nn.Parameter(bias.clone())
-            setattr(self, name, layer)
+            self.add_module(name, _linear(weight.flatten(0, 1).clone(), bias.flatten().clone()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+        parts = [layer(x).unflatten(-1, (self.runs, -1)) for layer in (self.q, self.k, self.v)]
+        return torch.stack(parts, dim=-2).flatten(-3)
 
     def fuse(self) -> nn.Linear:
         """One plain linear layer again; every part must be plain by now."""
         layers = [self.q, self.k, self.v]
-        fused = nn.Linear(self.q.in_features, sum(n.out_features for n in layers), device="meta")
-        fused.weight = nn.Parameter(torch.cat([n.weight.detach() for n in layers]))
-        fused.bias = nn.Parameter(torch.cat([n.bias.detach() for n in layers]))
-        return fused
+        weights = [n.weight.detach().unflatten(0, (self.runs, -1)) for n in layers]
+        biases = [n.bias.detach().unflatten(0, (self.runs, -1)) for n in layers]
+        return _linear(torch.stack(weights, 1).flatten(0, 2), torch.stack(biases, 1).flatten())
 
 
-def attach(image_encoder: ImageEncoderViT, config: LoRA) -> None:
+def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return layer
+
+
+def attach(image_encoder: ImageEncoderViT | TinyViT, config: LoRA) -> None:
     """Freezes the encoder, takes its qkv apart and puts trainable adapters on `config.targets`.
 
     A is drawn from torch's global generator (kaiming uniform, a = sqrt 5), B is zero, so that the
@@ -62,25 +81,27 @@ def attach(image_encoder: ImageEncoderViT, config: LoRA) -> None:
     """
     image_encoder.requires_grad_(False)
     for block in image_encoder.blocks:
-        block.attn.qkv = SplitQKV(block.attn.qkv)
-    _inject(image_encoder, config, r".*attn\.qkv\.({})")
+        runs = block.attn.heads if isinstance(image_encoder, TinyViT) else 1
+        block.attn.qkv = SplitQKV(block.attn.qkv, runs)
+    _inject(image_encoder, config)
 
 
-def merge(image_encoder: ImageEncoderViT) -> None:
+def merge(image_encoder: ImageEncoderViT | TinyViT) -> None:
     """Adds the adapters to the weights and fuses q, k, v: the encoder is a plain one again."""
     _fold(image_encoder)
     for block in image_encoder.blocks:
-        block.attn.qkv = block.attn.qkv.fuse()
+        block.attn.qkv = cast(SplitQKV, block.attn.qkv).fuse()
 
 
 def attach_decoder(mask_decoder: MaskDecoder, config: LoRA) -> None:
     """Freezes the decoder's transformer and puts adapters on `config.targets` of its 7 attentions.
 
     Three in each of its two layers (self, token to image, image to token), and one that reads the
-    image once more. The heads behind it stay as they are. A and B start as in `attach`.
+    image once more; lin1 and lin2 are those of the two layers' MLPs. The heads behind it stay as
+    they are. A and B start as in `attach`.
     """
     mask_decoder.transformer.requires_grad_(False)
-    _inject(mask_decoder.transformer, config, r".*attn.*\.({})_proj")
+    _inject(mask_decoder.transformer, config)
 
 
 def merge_decoder(mask_decoder: MaskDecoder) -> None:
@@ -88,12 +109,12 @@ def merge_decoder(mask_decoder: MaskDecoder) -> None:
     _fold(mask_decoder.transformer)
 
 
-def _inject(module: nn.Module, config: LoRA, pattern: str) -> None:
-    """Adapters on the layers whose names the pattern fits, with the targets in its braces."""
+def _inject(module: nn.Module, config: LoRA) -> None:
+    """Adapters on the layers that `config.targets` names."""
     from peft import LoraConfig, inject_adapter_in_model
 
     alpha = config.rank if config.alpha is None else config.alpha
-    layers = pattern.format("|".join(config.targets))
+    layers = rf".*({'|'.join(LAYERS[target] for target in config.targets)})"
     inject_adapter_in_model(
         LoraConfig(r=config.rank, lora_alpha=alpha, target_modules=layers), module
     )

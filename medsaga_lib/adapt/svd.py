@@ -17,6 +17,8 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsaga_lib.backbones.tinyvit import TinyViT
+
 
 @dataclass(frozen=True)
 class SVDAffine:
@@ -79,34 +81,41 @@ class SVDLayer(nn.Module):
         return layer
 
 
-def attach(image_encoder: ImageEncoderViT, config: SVDAffine) -> None:
+def attach(image_encoder: ImageEncoderViT | TinyViT, config: SVDAffine) -> None:
     """Freezes the encoder, factors its layers and lets what `config` names learn.
 
     Factored are qkv, proj, lin1 and lin2 of every block and both convolutions of the neck, as in
-    S-SAM's code; patch_embed and relative positions are not.
+    S-SAM's code; patch_embed and relative positions are not. On TinyViT, which S-SAM does not know,
+    these are the same layers of stages 1 to 3 (our choice); there are no positions.
     The factors come from the weights each time. Another machine may turn vectors of nearly equal
     singular values into one another; what learned for the one is then applied to the other.
     """
     image_encoder.requires_grad_(False)
     for module, name in _places(image_encoder):
         setattr(module, name, SVDLayer(getattr(module, name), config.shift))
+    if isinstance(image_encoder, TinyViT):
+        for block in image_encoder.blocks:
+            block.attn.norm.requires_grad_(config.norms)
+            block.mlp.norm.requires_grad_(config.norms)
+        return
     for block in image_encoder.blocks:
         block.norm1.requires_grad_(config.norms)
         block.norm2.requires_grad_(config.norms)
     image_encoder.pos_embed.requires_grad_(config.positions)
 
 
-def merge(image_encoder: ImageEncoderViT) -> None:
+def merge(image_encoder: ImageEncoderViT | TinyViT) -> None:
     """Multiplies the factors: the encoder is a plain one again."""
     for module, name in _places(image_encoder):
         if isinstance(layer := getattr(module, name), SVDLayer):
             setattr(module, name, layer.merged())
 
 
-def _places(image_encoder: ImageEncoderViT) -> list[tuple[nn.Module, str]]:
+def _places(image_encoder: ImageEncoderViT | TinyViT) -> list[tuple[nn.Module, str]]:
     """Where the layers are: the module that holds each, and its name there."""
+    of_mlp = ("fc1", "fc2") if isinstance(image_encoder, TinyViT) else ("lin1", "lin2")
     places: list[tuple[nn.Module, str]] = []
     for block in image_encoder.blocks:
-        places += [(block.attn, "qkv"), (block.attn, "proj"), (block.mlp, "lin1")]
-        places += [(block.mlp, "lin2")]
+        places += [(block.attn, "qkv"), (block.attn, "proj")]
+        places += [(block.mlp, name) for name in of_mlp]
     return [*places, (image_encoder.neck, "0"), (image_encoder.neck, "2")]

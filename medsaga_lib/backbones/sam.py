@@ -1,7 +1,8 @@
-"""SAM built from segment_anything's own modules, at any input size that is a multiple of 16."""
+"""SAM built from segment_anything's own modules and, for the small ones, TinyViT; at any size."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -18,35 +19,43 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from medsaga_lib.backbones.attention import fuse_attention
+from medsaga_lib.backbones.tinyvit import BatchNorm, TinyViT
 from medsaga_lib.errors import UserError
 
 Attention = Literal["fused", "original"]
-PATCH = 16  # pixels along one side of a token, in every SAM
 MASK_TOKENS = 3  # SAM's masks for an ambiguous prompt, besides the single one
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers that fix a SAM's architecture."""
+    """The numbers that fix a SAM's architecture, whatever its image encoder."""
 
     size: int  # pixels along one side of the input that its checkpoint was made for
-    width: int
-    depth: int
-    heads: int
-    global_blocks: tuple[int, ...]  # the others attend within windows
-    window: int  # tokens along one side of a window
+    patch: int = 16  # pixels along one side of a token of the image embedding
     embedding: int = 256  # channels of the image embedding and of the mask decoder
     decoder_heads: int = 8
     decoder_mlp: int = 2048
     mask_prompt_channels: int = 16
     iou_hidden: int = 256
+    raw: bool = False  # its weights know images in [0, 1], not SAM's normalised ones
 
 
-# ViT-B: segment_anything/build_sam.py. MedSAM is a ViT-B with other weights.
-VIT_B = Shape(1024, width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11), window=14)
+@dataclass(frozen=True, kw_only=True)
+class ViTShape(Shape):
+    """A SAM with segment_anything's image encoder."""
+
+    width: int
+    depth: int
+    heads: int
+    global_blocks: tuple[int, ...]  # the others attend within windows
+    window: int  # tokens along one side of a window
+
+
+# ViT-B: segment_anything/build_sam.py. MedSAM is a ViT-B with other weights, on images in [0, 1].
+VIT_B = ViTShape(1024, width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11), window=14)
 # Our choice: what two cores train at about 20 images a second. A grid of 16 x 16 tokens is small
 # enough that every block attends to all of it.
-POCKET = Shape(
+POCKET = ViTShape(
     256,
     width=192,
     depth=6,
@@ -58,7 +67,16 @@ POCKET = Shape(
     decoder_mlp=512,
     iou_hidden=128,
 )
-SHAPES = {"pocket": POCKET, "vit_b": VIT_B, "medsam": VIT_B}
+# With TinyViT, whose own numbers stand in `backbones.tinyvit`
+MOBILE_SAM = Shape(1024)  # arXiv 2306.14289
+LITE_MEDSAM = Shape(256, patch=4, raw=True)  # bowang-lab/MedSAM, branch LiteMedSAM
+SHAPES: dict[str, Shape] = {
+    "pocket": POCKET,
+    "vit_b": VIT_B,
+    "medsam": replace(VIT_B, raw=True),
+    "mobile_sam": MOBILE_SAM,
+    "lite_medsam": LITE_MEDSAM,
+}
 
 
 def build_sam(
@@ -70,37 +88,25 @@ def build_sam(
     """A SAM with random weights.
 
     Args:
-        name: pocket, vit_b or medsam.
-        size: pixels along one side of the square input, a multiple of 16; default: the
-            checkpoint's own (256 for pocket, 1024 for the others).
+        name: pocket, vit_b, medsam, mobile_sam or lite_medsam.
+        size: pixels along one side of the square input, a multiple of 16 (lite_medsam: of 4);
+            default: the checkpoint's own (256 for pocket and lite_medsam, 1024 for the others).
         mask_tokens: masks besides token 0; K for a head with K foreground classes.
         attention: of the image encoder; "original" is segment_anything's, which keeps every
-            attention map for the backward pass, "fused" computes the same without.
+            attention map for the backward pass, "fused" computes the same without. TinyViT has
+            one way only.
 
     Returns:
         segment_anything's `Sam`, in training mode, float32.
 
     Raises:
-        UserError: an unknown name or a size that is not a positive multiple of 16.
+        UserError: an unknown name or a size that is not a positive multiple of the patch.
     """
     shape = shape_of(name)
     size = input_size(name, size)
-    grid = size // PATCH
+    grid = size // shape.patch
     sam = Sam(
-        image_encoder=ImageEncoderViT(
-            img_size=size,
-            patch_size=PATCH,
-            embed_dim=shape.width,
-            depth=shape.depth,
-            num_heads=shape.heads,
-            mlp_ratio=4,
-            out_chans=shape.embedding,
-            qkv_bias=True,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            global_attn_indexes=shape.global_blocks,
-            window_size=shape.window,
-        ),
+        image_encoder=_image_encoder(shape, size, attention),  # type: ignore[arg-type]
         prompt_encoder=PromptEncoder(
             embed_dim=shape.embedding,
             image_embedding_size=(grid, grid),
@@ -120,9 +126,32 @@ def build_sam(
             iou_head_hidden_dim=shape.iou_hidden,
         ),
     )
-    if attention == "fused":
-        fuse_attention(sam.image_encoder)
+    if shape.raw:
+        sam.pixel_mean.zero_()  # (255 x - 0) / 255 = x
+        sam.pixel_std.fill_(255)
     return sam
+
+
+def _image_encoder(shape: Shape, size: int, attention: Attention) -> ImageEncoderViT | TinyViT:
+    if not isinstance(shape, ViTShape):
+        return TinyViT(size, shrinks=shape.patch == 16, channels=shape.embedding)
+    encoder = ImageEncoderViT(
+        img_size=size,
+        patch_size=shape.patch,
+        embed_dim=shape.width,
+        depth=shape.depth,
+        num_heads=shape.heads,
+        mlp_ratio=4,
+        out_chans=shape.embedding,
+        qkv_bias=True,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        global_attn_indexes=shape.global_blocks,
+        window_size=shape.window,
+    )
+    if attention == "fused":
+        fuse_attention(encoder)
+    return encoder
 
 
 def shape_of(name: str) -> Shape:
@@ -134,11 +163,12 @@ def shape_of(name: str) -> Shape:
 
 def input_size(name: str, size: int | None) -> int:
     """The size asked for, or the backbone's own; UserError if patches do not fit into it."""
-    size = shape_of(name).size if size is None else size
-    if size <= 0 or size % PATCH:
+    shape = shape_of(name)
+    size, patch = shape.size if size is None else size, shape.patch
+    if size <= 0 or size % patch:
         raise UserError(
-            f"Input size {size} does not fit patches of {PATCH} pixels; "
-            f"choose a multiple of {PATCH}, for example {max(PATCH, round(size / PATCH) * PATCH)}."
+            f"Input size {size} does not fit patches of {patch} pixels; "
+            f"choose a multiple of {patch}, for example {max(patch, round(size / patch) * patch)}."
         )
     return size
 
@@ -148,7 +178,7 @@ def resize_positions(state: dict, shape: Shape, size: int) -> dict:
 
     `pos_embed` (1, g, g, C) is resized as an image, and so are the relative positions of the global
     blocks, (2g-1, c) seen as one picture; both bilinear. Windowed blocks do not depend on the size.
-    (SAMed, `sam_lora_image_encoder` builder, `load_from`.)
+    (SAMed, `sam_lora_image_encoder` builder, `load_from`.) TinyViT has neither: nothing changes.
 
     Args:
         state: the keys of `Sam`, made for input size `shape.size`.
@@ -157,8 +187,10 @@ def resize_positions(state: dict, shape: Shape, size: int) -> dict:
     Returns:
         a new dict; tensors that fit are the same objects.
     """
-    grid = size // PATCH
     resized = dict(state)
+    if not isinstance(shape, ViTShape):
+        return resized
+    grid = size // shape.patch
     position = state["image_encoder.pos_embed"]
     if position.shape[1] != grid:
         channels_first = position.permute(0, 3, 1, 2)
@@ -174,21 +206,49 @@ def resize_positions(state: dict, shape: Shape, size: int) -> dict:
     return resized
 
 
-def recompute_blocks(image_encoder: ImageEncoderViT, keep: torch.dtype = torch.float32) -> None:
+def recompute_blocks(
+    image_encoder: ImageEncoderViT | TinyViT, keep: torch.dtype = torch.float32
+) -> None:
     """Each block keeps only its input for the backward pass and is computed again there.
 
     keep: bfloat16 halves what is kept. The input is then rounded before the block sees it, so that
     forward and backward pass agree; autocast rounds it anyway, inside the block.
     """
-    for block in image_encoder.blocks:
-        block.forward = partial(_recomputed, block.forward, keep)
+    tiny = isinstance(image_encoder, TinyViT)
+    for block in image_encoder.all_blocks if tiny else image_encoder.blocks:
+        block.forward = partial(_recomputed, block, block.forward, keep)
 
 
 def _recomputed(
-    forward: Callable[[torch.Tensor], torch.Tensor], keep: torch.dtype, x: torch.Tensor
+    block: nn.Module,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    keep: torch.dtype,
+    x: torch.Tensor,
 ) -> torch.Tensor:
     dtype = x.dtype
-    return checkpoint(lambda kept: forward(kept.to(dtype)), x.to(keep), use_reentrant=False)
+    return checkpoint(
+        lambda kept: forward(kept.to(dtype)),
+        x.to(keep),
+        use_reentrant=False,
+        context_fn=partial(_first_and_second, block),
+    )
+
+
+def _first_and_second(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Around the forward pass of a block and around its repetition, where no batch counts twice."""
+    return nullcontext(), _statistics_left(block)
+
+
+@contextmanager
+def _statistics_left(block: nn.Module) -> Iterator[None]:
+    norms = [module for module in block.modules() if isinstance(module, BatchNorm)]
+    for norm in norms:
+        norm.counts = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.counts = True
 
 
 def _bilinear(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

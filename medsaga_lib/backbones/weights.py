@@ -19,15 +19,17 @@ _CHUNK = 1 << 16  # bytes written at a time: what is lost at most when a downloa
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file with the weights of one backbone."""
+    """A file with the weights of one backbone: shipped, to be downloaded, or to be put there."""
 
     name: str
     file: str
     licence: str
     source: str
-    url: str | None = None  # None: shipped with the library
+    url: str | None = None  # None: shipped with the library, or behind a `page`
     known_hash: str | None = None  # "sha256:..." or, where only that is published, "md5:..."
     size: int | None = None  # bytes
+    page: str | None = None  # where a person gets a file that no program may
+    unused: tuple[str, ...] = ()  # beginnings of keys that no SAM needs: dropped before the rest
 
 
 # Addresses, sizes and hashes as published by their authors and checked by others.
@@ -55,6 +57,26 @@ CHECKPOINTS = {
         "https://zenodo.org/records/10689643/files/medsam_vit_b.pth",
         "md5:3bb6db55bd0c9ca30b61248bca72f8d6",  # Zenodo publishes no sha256
     ),
+    "mobile_sam": Checkpoint(
+        "mobile_sam",
+        "mobile_sam.pt",
+        "Apache-2.0",
+        "Zhang et al. 2023, ChaoningZhang/MobileSAM",
+        "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/"
+        "b01a9ccef3b9e10b099b544efe004d0871802c3b/weights/mobile_sam.pt",
+        "sha256:6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        40_728_226,
+        # TinyViT's classifier of ImageNet, which MobileSAM's forward pass never reaches
+        unused=("image_encoder.norm_head.", "image_encoder.head."),
+    ),
+    # About 38 MB; its authors publish no hash, so that keys and shapes are all there is to check
+    "lite_medsam": Checkpoint(
+        "lite_medsam",
+        "lite_medsam.pth",
+        "Apache-2.0",
+        "Ma et al. 2024, bowang-lab/MedSAM, branch LiteMedSAM",
+        page="https://drive.google.com/file/d/18Zed-TUTsmr2zc5CHUWd5Tu13nb6vq6z/view",
+    ),
 }
 
 
@@ -67,7 +89,7 @@ def checkpoint(name: str) -> Checkpoint:
 
 def path_of(item: Checkpoint) -> Path:
     """Where the file is, or will be once fetched."""
-    if item.url is None:
+    if item.url is None and item.page is None:
         return Path(__file__).with_name(item.file)
     return cache_folder() / "weights" / item.file
 
@@ -79,13 +101,19 @@ def fetch(name: str, progress: bool = True) -> Path:
     right.
 
     Raises:
-        UserError: unknown name, no connection, wrong hash, or a folder that cannot be written.
+        UserError: unknown name, no connection, wrong hash, a folder that cannot be written, or a
+            file that has to be fetched by hand.
     """
     import pooch
     import requests
 
     item = checkpoint(name)
     path = path_of(item)
+    if item.page is not None and not path.is_file():
+        raise UserError(
+            f"The weights {name} cannot be downloaded from here; open {item.page} in a browser "
+            f"and put the file at {path}."
+        )
     if item.url is None:
         return path
     try:
@@ -156,7 +184,7 @@ def load_state(name: str, size: int | None = None, progress: bool = True) -> dic
     """The pretrained weights of a backbone, made to fit an input size.
 
     Args:
-        name: pocket, vit_b or medsam.
+        name: pocket, vit_b, medsam, mobile_sam or lite_medsam.
         size: pixels along one side; default: the checkpoint's own.
 
     Returns:
@@ -167,7 +195,11 @@ def load_state(name: str, size: int | None = None, progress: bool = True) -> dic
     """
     path = fetch(name, progress)
     shape = shape_of(name)
-    state = {key: tensor.float() for key, tensor in read_tensors(path).items()}
+    state = {
+        key: tensor.float() if tensor.is_floating_point() else tensor
+        for key, tensor in read_tensors(path).items()
+        if not key.startswith(checkpoint(name).unused)
+    }
     _require_keys(path, name, state)
     return resize_positions(state, shape, input_size(name, size))
 

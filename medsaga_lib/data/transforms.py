@@ -1,4 +1,4 @@
-"""Random changes of a training sample: SAMed's, and a mild kind that keeps left and right.
+"""Random changes of a training sample: SAMed's, flips, and a mild kind that keeps left and right.
 
 "samed" is hitachinsk/SAMed's: with probability .5 a quarter turn and a flip, else with .5 a
 rotation by up to 20 degrees with zeros in the corners. "small" is for pictures where the side
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medsaga_lib.errors import UserError
 
-Kind = Literal["samed", "small", "none"]
+Kind = Literal["samed", "small", "flips", "none"]
 Sample = dict[str, Tensor]
 
 SAMED_DEGREES = 20  # SAMed's range of rotation
@@ -54,6 +54,9 @@ class Augment:
             return _samed(sample, random)
         if self.kind == "small":
             return _small(sample, random)
+        if self.kind == "flips":
+            axes = [axis for axis in (-2, -1) if random.random() < 0.5]
+            return _both(sample, lambda x: x.flip(axes))
         return sample
 
 

@@ -5,7 +5,6 @@ from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from medsaga_lib.adapt import adapter, biases, lora, svd
@@ -35,7 +34,7 @@ KEPT = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by checkpointing, for 
 OPTIMIZERS = {"galore": GaLoreAdamW, "fira": FiraAdamW, "apollo": ApolloAdamW}
 TEXT_ENCODERS: dict[str, Callable[[], TextEncoder]] = {"spelling": Spelling, "clip": ClipText}
 Model = ClassTokens | LabelPrompts | Promptable | FromScratch
-ATTENTION = "blocks.*.attn.*"  # names of the attentions' tensors in the image encoder
+ATTENTION = "*blocks.*.attn.*"  # names of the attentions' tensors in the image encoder
 WIDTH_PER_RANK = 12  # our choice: r = 64 on ViT-B, 16 on the pocket SAM
 
 
@@ -53,7 +52,7 @@ def build_model(
 
     Args:
         recipe: says what the image encoder becomes and how the class tokens start.
-        backbone: pocket, vit_b or medsam; a recipe from scratch has none.
+        backbone: a name of `backbones.sam.SHAPES`; a recipe from scratch has none.
         size: pixels along one side of the input.
         classes: foreground classes.
         weights: the backbone's checkpoint, or none.
@@ -187,9 +186,10 @@ def _matrices_projected(groups: list[dict]) -> list[dict]:
     return split
 
 
-def galore_config(how: GaLore, image_encoder: ImageEncoderViT, seed: int = 0) -> GaLoreConfig:
-    """GaLore's settings with the rank that this encoder's width gives."""
-    width = image_encoder.pos_embed.shape[-1]
+def galore_config(how: GaLore, image_encoder: nn.Module, seed: int = 0) -> GaLoreConfig:
+    """GaLore's settings with the rank that this encoder's width gives, TinyViT's largest."""
+    neck: nn.Conv2d = image_encoder.get_submodule("neck.0")  # type: ignore[assignment]
+    width = neck.in_channels
     return GaLoreConfig(
         rank=width // WIDTH_PER_RANK if how.rank is None else how.rank,
         refresh=how.refresh,

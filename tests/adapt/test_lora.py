@@ -1,4 +1,4 @@
-"""LoRA through peft on an un-fused qkv: identity before training, merge, counts, gradients."""
+"""LoRA through peft on an un-fused qkv and on MLPs: identity, merge, counts, gradients."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch import nn
 
 from medsaga_lib.adapt import lora
 from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.backbones.tinyvit import Attention
 from medsaga_lib.heads import decode_masks
 
 
@@ -29,6 +30,24 @@ def test_splitting_and_fusing_is_exact_both_ways():
     assert again.weight.equal(fused.weight)
     assert again.bias.equal(fused.bias)
     assert again(x).equal(fused(x))
+
+
+def test_tinyvits_thirds_are_not_q_k_and_v():
+    """Its rows are those of head 0's q, head 0's k, head 0's v, head 1's q, ...; 8 heads of 2."""
+    attention = Attention(width=16, heads=8, window=2)
+    split = lora.SplitQKV(attention.qkv, runs=8)
+    x = torch.randn(5, 16)
+    by_head = attention.qkv(x).view(5, 8, 3, 2)  # as the attention takes it apart
+    for number, layer in enumerate((split.q, split.k, split.v)):
+        torch.testing.assert_close(layer(x), by_head[:, :, number].flatten(1))
+    torch.testing.assert_close(split(x), attention.qkv(x))
+    assert split.fuse().weight.equal(attention.qkv.weight)
+    assert split.fuse().bias.equal(attention.qkv.bias)
+
+    q, _, v = attention.qkv.weight.chunk(3)  # what a ViT's code would adapt
+    hit = {tuple(row.tolist()) for row in torch.cat([q, v])}
+    wanted = [tuple(row.tolist()) for row in torch.cat([split.q.weight, split.v.weight])]
+    assert sum(row in hit for row in wanted) < 0.7 * len(wanted)  # a third are k's instead
 
 
 @torch.no_grad()
@@ -87,6 +106,71 @@ def test_the_draw_depends_on_the_seed_alone(image):
         lora.attach(encoder, lora.LoRA())
         drawn.append(encoder.blocks[0].attn.qkv.q.lora_A.default.weight.clone())
     assert drawn[0].equal(drawn[1])
+
+
+ALL_OF_LITE = lora.LoRA(rank=4, alpha=1, targets=("q", "v", "lin1", "lin2"))
+
+
+def randomise_adapters(module):
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.1)
+
+
+def test_litemedsam_has_the_counts_of_its_lora():
+    """METHODS, section 6: 103,936 + decoder and prompt encoder, of 9,895,236."""
+    with torch.device("meta"):
+        sam = build_sam("lite_medsam")
+        lora.attach(sam.image_encoder, ALL_OF_LITE)
+    trains = {n: p.numel() for n, p in sam.named_parameters() if p.requires_grad}
+    of_lora = {n: count for n, count in trains.items() if n.startswith("image_encoder.")}
+    assert sum(of_lora.values()) == 103_936
+    assert all(".lora_A." in n or ".lora_B." in n for n in of_lora)
+    assert not any(".proj." in n or ".layers.0." in n for n in of_lora)
+    assert len(of_lora) == 10 * 4 * 2  # blocks; q, v, fc1, fc2; A and B
+    assert sum(trains.values()) == 4_168_496
+    assert sum(p.numel() for p in sam.parameters()) == 9_895_236
+
+
+@pytest.mark.parametrize("name", ["pocket", "mobile_sam", "lite_medsam"])
+def test_on_attention_and_mlps_it_starts_as_nothing_and_merges(name):
+    torch.manual_seed(0)
+    encoder = build_sam(name, 32).image_encoder.eval()
+    weights = {k: v.clone() for k, v in encoder.state_dict().items()}
+    image = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        plain = encoder(image)
+    lora.attach(encoder, ALL_OF_LITE)
+    torch.testing.assert_close(encoder(image), plain, atol=1e-5, rtol=1e-5)
+    randomise_adapters(encoder)
+    unmerged = encoder.train()(image)  # frozen statistics: training changes nothing
+    unmerged.square().sum().backward()
+    for key, parameter in encoder.named_parameters():
+        assert (parameter.grad is not None) == ("lora_" in key), key
+    lora.merge(encoder)
+    with torch.no_grad():
+        assert not torch.allclose(unmerged, plain, atol=1e-3)
+        torch.testing.assert_close(encoder(image), unmerged, atol=1e-5, rtol=1e-5)
+    merged = encoder.state_dict()
+    assert merged.keys() == weights.keys()
+    changed = {tuple(k.split(".")[-2:]) for k in merged if not merged[k].equal(weights[k])}
+    mlp = ("lin1", "lin2") if name == "pocket" else ("fc1", "fc2")
+    assert changed == {(layer, "weight") for layer in ("qkv", *mlp)}
+
+
+def test_only_the_rows_of_q_and_v_change_in_tinyvit():
+    torch.manual_seed(0)
+    encoder = build_sam("mobile_sam", 32).image_encoder
+    before = [block.attn.qkv.weight.detach().clone() for block in encoder.blocks]
+    lora.attach(encoder, lora.LoRA(targets=("q", "v")))
+    randomise_adapters(encoder)
+    lora.merge(encoder)
+    for block, old in zip(encoder.blocks, before, strict=True):
+        q, k, v = (block.attn.qkv.weight - old).unflatten(0, (block.attn.heads, 3, -1)).unbind(1)
+        assert not k.any()
+        for part in (q, v):
+            assert torch.linalg.matrix_rank(part.flatten(0, 1), rtol=1e-4) == 4
 
 
 @pytest.fixture

@@ -85,13 +85,15 @@ def test_gradients_equal_those_of_the_whole_matrix(kind):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_encoder_is_the_same_before_training_and_after_merging():
+# TinyViT: 10 blocks at random, whose LayerNorms see the rounding of small numbers
+@pytest.mark.parametrize(("name", "close"), [("pocket", 1e-5), ("mobile_sam", 1e-4)])
+def test_encoder_is_the_same_before_training_and_after_merging(name, close):
     torch.manual_seed(0)
-    encoder, image = build_sam("pocket", 64).image_encoder.eval(), torch.randn(1, 3, 64, 64)
+    encoder, image = build_sam(name, 64).image_encoder.eval(), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         before, keys = encoder(image), encoder.state_dict().keys()
         attach(encoder, SVDAffine())
-        torch.testing.assert_close(encoder(image), before, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(encoder(image), before, atol=close, rtol=1e-5)
         for name, parameter in encoder.named_parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
@@ -100,7 +102,7 @@ def test_encoder_is_the_same_before_training_and_after_merging():
         merge(encoder)
     assert (trained - before).abs().max() > 0.01
     assert encoder.state_dict().keys() == keys
-    torch.testing.assert_close(encoder(image), trained, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(encoder(image), trained, atol=close, rtol=1e-5)
 
 
 @pytest.mark.slow

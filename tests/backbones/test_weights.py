@@ -216,6 +216,41 @@ def test_published_checkpoints_are_pinned():
             assert len(digest) == {"sha256": 64, "md5": 32}[kind]
 
 
+def test_mobilesams_file_is_loaded_without_its_classifier(tmp_path, monkeypatch):
+    state = build_sam("mobile_sam").state_dict()
+    unused = {
+        "image_encoder.norm_head.weight": torch.zeros(320),
+        "image_encoder.norm_head.bias": torch.zeros(320),
+        "image_encoder.head.weight": torch.zeros(1000, 320),
+        "image_encoder.head.bias": torch.zeros(1000),
+    }
+    path = tmp_path / "mobile_sam.pt"
+    torch.save(state | unused, path)
+    monkeypatch.setattr(weights, "fetch", lambda name, progress: path)
+    loaded = weights.load_state("mobile_sam", 256)
+    build_sam("mobile_sam", 256).load_state_dict(loaded, strict=True)
+    assert all(loaded[k].equal(state[k]) for k in state)
+    assert all(loaded[k].dtype == state[k].dtype for k in state)  # counters stay whole numbers
+    torch.save(state | {"image_encoder.tail.bias": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"not a checkpoint of mobile_sam: .*tail.bias does not"):
+        weights.load_state("mobile_sam")
+
+
+def test_a_file_that_no_program_may_fetch_says_where_a_person_gets_it(tmp_path, monkeypatch):
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        weights.load_state("lite_medsam")
+    path = tmp_path / "weights/lite_medsam.pth"
+    assert "https://drive.google.com/file/d/18Zed" in str(caught.value)
+    assert str(path) in str(caught.value)
+    path.parent.mkdir()
+    state = build_sam("lite_medsam").state_dict()
+    torch.save(state, path)
+    loaded = weights.load_state("lite_medsam", 64)
+    build_sam("lite_medsam", 64).load_state_dict(loaded, strict=True)
+    assert all(loaded[k].equal(state[k]) for k in state)  # statistics too
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UserError, match=r"'vit_z'.*pocket, vit_b, medsam"):
         weights.fetch("vit_z")

@@ -26,7 +26,7 @@ def blobs(size: int = 64) -> dict[str, torch.Tensor]:
     return {"image": image, "label": torch.from_numpy(label)}
 
 
-@pytest.mark.parametrize("kind", ["samed", "small", "none"])
+@pytest.mark.parametrize("kind", ["samed", "small", "flips", "none"])
 @settings(max_examples=40)
 @given(seed=SEEDS)
 def test_the_seed_decides_everything(kind, seed):
@@ -49,6 +49,22 @@ def test_the_seed_decides_everything(kind, seed):
 def test_seeds_differ(kind):
     results = {Augment(kind)(blobs(), seed)["label"].numpy().tobytes() for seed in range(40)}
     assert len(results) >= (12 if kind == "samed" else 40)
+
+
+def test_flips_are_of_each_axis_with_a_half():
+    sample, found = blobs(), []
+    for seed in range(400):
+        flipped = Augment("flips")(sample, seed)
+        (axes,) = [
+            axes
+            for axes in ([], [0], [1], [0, 1])
+            if flipped["label"].equal(sample["label"].flip(axes))
+        ]
+        assert flipped["image"].equal(sample["image"].flip([axis + 1 for axis in axes]))
+        found.append(axes)
+    spread = 5 * (400 * 0.25 * 0.75) ** 0.5  # five standard deviations
+    for axes in ([], [0], [1], [0, 1]):
+        assert abs(found.count(axes) - 100) < spread
 
 
 @settings(max_examples=60)
@@ -144,5 +160,5 @@ def test_other_entries_pass_through():
 
 
 def test_unknown_kind():
-    with pytest.raises(UserError, match="No augmentation 'strong'; use samed, small, none"):
+    with pytest.raises(UserError, match="No augmentation 'strong'; use samed, small, flips, none"):
         Augment("strong")
