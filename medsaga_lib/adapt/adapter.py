@@ -48,10 +48,10 @@ def attach(image_encoder: ImageEncoderViT | TinyViT, config: Bottleneck) -> None
     so there the adapter beside it sees what comes before the norm (our choice).
     """
     image_encoder.requires_grad_(False)
+    first = "fc1" if isinstance(image_encoder, TinyViT) else "lin1"
+    block: Any
     for block in image_encoder.blocks:
-        width = (
-            block.mlp.fc1 if isinstance(image_encoder, TinyViT) else block.mlp.lin1
-        ).in_features
+        width = getattr(block.mlp, first).in_features
         narrow = max(1, round(config.ratio * width))
         block.attn.adapter = Adapter(width, narrow)
         block.attn.register_forward_hook(_behind)
