@@ -3,17 +3,14 @@
 segment_anything's decoder, called once per box, gives the same logits (to rounding). Four things
 make that slow on a CPU, and none of them is needed:
 
-1. In the first two-way layer the image tokens are the same for every box; what is projected there
+1. In the first two-way layer the image tokens are the same for every box: what is projected there
    is projected once.
 2. In later layers the few tokens are projected in place of the many image tokens:
    q . (x W_k) = (q W_k^T) . x, and sum_n p_n (x_n W_v) = (sum_n p_n x_n) W_v. In the same way the
    output projection of image-to-token attention moves to the tokens' values.
-3. The transposed convolutions (2 x 2, stride 2) never mix neighbours: only the image tokens near a
-   box are enlarged, and only for the one mask that is asked for.
-4. Nor is a mask brought to the picture's size beyond that part; of overlapping masks the running
-   maximum is kept, never all of them.
-
-Only "near" is an approximation, see `MARGIN`; `near=False` does without.
+3. Only the mask that is asked for is classified (the transposed convolutions, 2 x 2 with stride 2,
+   are products there), and only its part with positive logits is brought to the picture's size.
+4. Of overlapping masks the running maximum is kept, never all of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,20 +30,7 @@ from medsaga_lib.data.longest_side import Frame
 # Image tokens decoded at a time; our choice by measurement (`bench_boxes`): one box of a 64 x 64
 # grid stays in the processor's cache, several together took longer than one after the other.
 TOKENS_AT_ONCE = 4096
-# Image tokens around a box within which its mask is looked for, our choice. A mask that reaches
-# the border of that window is decoded again on the whole image, so that what can be lost is only
-# a piece apart from the object.
-MARGIN = 2
 CELLS = 4  # logits along one side of an image token
-
-
-class Window(NamedTuple):
-    """A part of a grid: rows top to bottom and columns left to right, the last ones excluded."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +63,6 @@ def segment_boxes(
     boxes: Tensor,
     size: tuple[int, int],
     values: Sequence[int] | None = None,
-    near: bool = True,
 ) -> Segmentation:
     """The object in each box; where masks overlap, the box with the larger logit has the pixel.
 
@@ -90,99 +73,48 @@ def segment_boxes(
         size: (H, W) of the picture.
         values: label of each box; default 1 ... N. LiteMedSAM's code renames labels one after the
             other, which turns 2, 3, 5 into 5, 5, 5; here each keeps its own.
-        near: look for masks near their boxes first (see `MARGIN`), otherwise everywhere.
     """
     frame = Frame(size, sam.prompt_encoder.input_image_size[0])
-    grid = (embedding.shape[2], embedding.shape[3])
-    down, across = (frame.enlarging(axis, CELLS * grid[axis]) for axis in (0, 1))
+    down, across = (frame.enlarging(a, CELLS * embedding.shape[2 + a]) for a in (0, 1))
     best, labels = torch.zeros(size), torch.zeros(size, dtype=torch.int64)
     masks = []
-    decoded = decode_boxes(sam, embedding, frame.boxes(boxes), near)
-    for value, (window, logits) in zip(values or range(1, len(boxes) + 1), decoded, strict=True):
-        rows = _reached(down, CELLS * window.top, CELLS * window.bottom)
-        columns = _reached(across, CELLS * window.left, CELLS * window.right)
-        part = rows, columns
-        large = (
-            down[rows, CELLS * window.top : CELLS * window.bottom]
-            @ logits
-            @ across[columns, CELLS * window.left : CELLS * window.right].T
-        )
-        wins = large > best[part]
-        best[part][wins], labels[part][wins] = large[wins], value
-        masks.append(_cut(large > 0, rows.start, columns.start))
+    decoded = decode_boxes(sam, embedding, frame.boxes(boxes))
+    for value, logits in zip(values or range(1, len(boxes) + 1), decoded, strict=True):
+        # No pixel is positive where all the logits around it are not
+        rows = _touched(down, (logits > 0).any(1))
+        columns = _touched(across, (logits > 0).any(0))
+        large = down[rows] @ logits @ across[columns].T
+        highest, here = best[rows, columns], labels[rows, columns]
+        here[large > highest] = value
+        torch.maximum(highest, large, out=highest)
+        masks.append(Mask(rows.start, columns.start, (large > 0).numpy()))
     return Segmentation(labels.numpy(), masks)
 
 
-def _reached(matrix: Tensor, start: int, stop: int) -> slice:
-    """The pixels (rows of the matrix) that depend on no cell outside of start ... stop."""
-    within = matrix[:, :start].any(1) | matrix[:, stop:].any(1)
-    inside = (~within).nonzero().flatten()
-    return slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, 0)
+def _touched(matrix: Tensor, cells: Tensor) -> slice:
+    """From the first to the last pixel (row of the matrix) that depends on one of the cells."""
+    touched = matrix[:, cells].any(1).nonzero().flatten()
+    return slice(int(touched[0]), int(touched[-1]) + 1) if len(touched) else slice(0, 0)
 
 
-def _cut(mask: Tensor, top: int, left: int) -> Mask:
-    """The mask without empty rows and columns around it."""
-    rows, columns = (mask.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
-    if not rows:
-        return Mask(top, left, np.zeros((0, 0), bool))
-    kept = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Mask(top + rows[0], left + columns[0], kept.numpy().copy())
-
-
-def decode_boxes(
-    sam: Sam, embedding: Tensor, boxes: Tensor, near: bool = True
-) -> Iterator[tuple[Window, Tensor]]:
-    """SAM's single mask of each box, one after the other.
+@torch.inference_mode()
+def decode_boxes(sam: Sam, embedding: Tensor, boxes: Tensor) -> Iterator[Tensor]:
+    """SAM's single mask of each box, logits (4h, 4w), one after the other.
 
     Args:
-        sam, embedding, near: as in `segment_boxes`.
+        sam, embedding: as in `segment_boxes`.
         boxes: (N, 4) x0, y0, x1, y1 in pixels of the input.
-
-    Yields:
-        a window of the grid (h, w) of image tokens and the logits (4 h', 4 w') in it.
     """
-    decoder = sam.mask_decoder
-    height, width = embedding.shape[-2:]
-    whole = Window(0, 0, height, width)
-    places = torch.arange(height * width).view(height, width)
+    decoder, grid = sam.mask_decoder, embedding.shape[-2:]
     sparse, dense = sam.prompt_encoder(None, boxes, None)
     output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([output.expand(len(boxes), -1, -1), sparse], dim=1)  # (N, 1 + T + 2, C)
     shared = _Shared(decoder, embedding + dense[:1], sam.prompt_encoder.get_dense_pe())
-    token = sam.prompt_encoder.input_image_size[0] / height  # pixels
-    windows = [_around(box, token, whole) if near else whole for box in boxes.tolist()]
-
-    at_once = max(1, TOKENS_AT_ONCE // (height * width))
-    for start in range(0, len(boxes), at_once):
-        some = slice(start, start + at_once)
-        hidden, images = _two_way(decoder, shared, tokens[some])
+    for some in tokens.split(max(1, TOKENS_AT_ONCE // grid.numel())):
+        hidden, images = _two_way(decoder, shared, some)
         classifiers = decoder.output_hypernetworks_mlps[0](hidden[:, 1])  # (b, C/8)
-        for image, classifier, window in zip(images, classifiers, windows[some], strict=True):
-            logits = _enlarged(decoder, image, classifier, places, window)
-            if _reaches_border(logits > 0, window, whole):
-                window, logits = whole, _enlarged(decoder, image, classifier, places, whole)
-            yield window, logits
-
-
-def _around(box: list[float], token: float, whole: Window) -> Window:
-    """The image tokens that a box (in pixels) touches, and `MARGIN` around them."""
-    left, top, right, bottom = (int(side // token) for side in box)
-    return Window(
-        max(top - MARGIN, whole.top),
-        max(left - MARGIN, whole.left),
-        min(bottom + MARGIN + 1, whole.bottom),
-        min(right + MARGIN + 1, whole.right),
-    )
-
-
-def _reaches_border(mask: Tensor, window: Window, whole: Window) -> bool:
-    """Whether a mask goes up to a side of the window beyond which there is more image."""
-    sides = mask[0], mask[:, 0], mask[-1], mask[:, -1]
-    return any(
-        bool(side.any())
-        for side, ours, last in zip(sides, window, whole, strict=True)
-        if ours != last
-    )
+        for image, classifier in zip(images, classifiers, strict=True):
+            yield _enlarged(decoder, image, classifier, grid)
 
 
 class _Shared:
@@ -269,17 +201,14 @@ def _answered(attention: Attention, logits: Tensor, tokens: Tensor, image: Tenso
     return torch.baddbmm(image, weights.transpose(1, 2), values)
 
 
-def _enlarged(
-    decoder: MaskDecoder, image: Tensor, classifier: Tensor, places: Tensor, window: Window
-) -> Tensor:
-    """Logits (4 h, 4 w) in a window of h x w image tokens: transposed convolutions as products."""
+def _enlarged(decoder: MaskDecoder, image: Tensor, classifier: Tensor, grid: torch.Size) -> Tensor:
+    """Logits (4h, 4w) of h x w image tokens (h w, C); classifier (C/8,)."""
     first, norm, activation, second, last = decoder.output_upscaling
-    places = places[window.top : window.bottom, window.left : window.right]
-    x = _doubled(image[places.flatten()], first)  # (h w, 4, C/4)
+    x = _doubled(image, first)  # (h w, 4, C/4)
     x = functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
     x = last(_doubled(activation(x), second))  # (h w, 4, 4, C/8)
-    blocks = (x @ classifier).view(*places.shape, 2, 2, 2, 2)  # h, w; row, column; row, column
-    return blocks.permute(0, 2, 4, 1, 3, 5).reshape(CELLS * places.shape[0], -1)
+    blocks = (x @ classifier).view(*grid, 2, 2, 2, 2)  # h, w; row, column; row, column
+    return blocks.permute(0, 2, 4, 1, 3, 5).reshape(CELLS * grid[0], CELLS * grid[1])
 
 
 def _doubled(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
