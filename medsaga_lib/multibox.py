@@ -75,11 +75,33 @@ def segment_boxes(
             other, which turns 2, 3, 5 into 5, 5, 5; here each keeps its own.
     """
     frame = Frame(size, sam.prompt_encoder.input_image_size[0])
-    down, across = (frame.enlarging(a, CELLS * embedding.shape[2 + a]) for a in (0, 1))
     best, labels = torch.zeros(size), torch.zeros(size, dtype=torch.int64)
-    masks = []
-    decoded = decode_boxes(sam, embedding, frame.boxes(boxes))
-    for value, logits in zip(values or range(1, len(boxes) + 1), decoded, strict=True):
+    values = values or range(1, len(boxes) + 1)
+    inside = frame.boxes(boxes)
+    masks = [*paint_boxes(sam, embedding, inside, frame, values, best, labels)]
+    return Segmentation(labels.numpy(), masks)
+
+
+def paint_boxes(
+    sam: Sam,
+    embedding: Tensor,
+    boxes: Tensor,
+    frame: Frame,
+    values: Sequence[int],
+    best: Tensor,
+    labels: Tensor,
+) -> Iterator[Mask]:
+    """Each box's mask, written into a label map where its logit is larger than what was there.
+
+    Args:
+        sam, embedding, values: as in `segment_boxes`.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels of the input.
+        frame: where the picture lies in the input.
+        best, labels: (H, W) the largest logit so far, 0 at first, and whose it is; changed here.
+    """
+    down, across = (frame.enlarging(a, CELLS * embedding.shape[2 + a]) for a in (0, 1))
+    for value, logits in zip(values, decode_boxes(sam, embedding, boxes), strict=True):
+        logits = logits.cpu()
         # No pixel is positive where all the logits around it are not
         rows = _touched(down, (logits > 0).any(1))
         columns = _touched(across, (logits > 0).any(0))
@@ -87,8 +109,7 @@ def segment_boxes(
         highest, here = best[rows, columns], labels[rows, columns]
         here[large > highest] = value
         torch.maximum(highest, large, out=highest)
-        masks.append(Mask(rows.start, columns.start, (large > 0).numpy()))
-    return Segmentation(labels.numpy(), masks)
+        yield Mask(rows.start, columns.start, (large > 0).numpy())
 
 
 def _touched(matrix: Tensor, cells: Tensor) -> slice:
@@ -106,7 +127,7 @@ def decode_boxes(sam: Sam, embedding: Tensor, boxes: Tensor) -> Iterator[Tensor]
         boxes: (N, 4) x0, y0, x1, y1 in pixels of the input.
     """
     decoder, grid = sam.mask_decoder, embedding.shape[-2:]
-    sparse, dense = sam.prompt_encoder(None, boxes, None)
+    sparse, dense = sam.prompt_encoder(None, boxes.to(embedding.device), None)
     output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([output.expand(len(boxes), -1, -1), sparse], dim=1)  # (N, 1 + T + 2, C)
     shared = _Shared(decoder, embedding + dense[:1], sam.prompt_encoder.get_dense_pe())
