@@ -1,8 +1,8 @@
 """Many boxes on one image, here and the published way, side by side in one run.
 
-`python -m medsaga_lib.bench_boxes [--boxes 241] [--rounds 3] [--out FILE]`. The published way is one
-decoder call per box, each mask brought to the picture's size (segment_anything, LiteMedSAM). Times
-depend on the machine and on who else uses it, so the contestants take turns and ratios count.
+`python -m medsaga_lib.bench_boxes [--boxes 241] [--rounds 3] [--out FILE]`. The published way is
+one decoder call per box, each mask brought to the picture's size (segment_anything, LiteMedSAM).
+Times depend on the machine and on who else uses it, so both take turns and the ratio counts.
 """
 
 import time

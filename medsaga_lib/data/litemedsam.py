@@ -53,7 +53,7 @@ def box_of(mask: NDArray[np.bool_], side: int = SIDE) -> NDArray | None:
         return None
     rows, columns = np.flatnonzero(small.any(1)), np.flatnonzero(small.any(0))
     box = np.array([columns[0], rows[0], columns[-1], rows[-1]])
-    return np.clip(box + [-SHIFT, -SHIFT, SHIFT, SHIFT], 0, side)
+    return np.clip(box + np.repeat([-SHIFT, SHIFT], 2), 0, side)
 
 
 def _covered(old: int, new: int) -> NDArray[np.float64]:
