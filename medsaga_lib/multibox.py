@@ -159,7 +159,8 @@ def _two_way(decoder: MaskDecoder, shared: _Shared, tokens: Tensor) -> tuple[Ten
 
     # The first layer, whose image side is shared
     queries = first.norm1(first.self_attn(tokens, tokens, tokens))
-    queries = first.norm2(queries + _look(first, shared, queries + tokens))
+    attention = first.cross_attn_token_to_image
+    queries = first.norm2(queries + _found_in_shared(attention, shared, queries + tokens))
     queries = first.norm3(queries + first.mlp(queries))
     attention = first.cross_attn_image_to_token
     k = _by_head(attention, attention.k_proj(queries + tokens))
@@ -183,9 +184,8 @@ def _two_way(decoder: MaskDecoder, shared: _Shared, tokens: Tensor) -> tuple[Ten
     return transformer.norm_final_attn(queries + seen), image
 
 
-def _look(layer: nn.Module, shared: _Shared, asking: Tensor) -> Tensor:
+def _found_in_shared(attention: Attention, shared: _Shared, asking: Tensor) -> Tensor:
     """What tokens (b, T, C) find in the image that all boxes share."""
-    attention = layer.cross_attn_token_to_image
     q = _by_head(attention, attention.q_proj(asking).flatten(0, 1)[None])  # (1, heads, b x T, c)
     seen = functional.scaled_dot_product_attention(q, shared.k, shared.v)
     return attention.out_proj(seen.transpose(1, 2).flatten(2)).view_as(asking)
@@ -235,7 +235,8 @@ def _enlarged(decoder: MaskDecoder, image: Tensor, classifier: Tensor, grid: tor
 def _doubled(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
     """(..., C) to the four children (..., 4, K) that a 2 x 2 kernel of stride 2 gives."""
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 K, C)
-    return functional.linear(x, weight, layer.bias.repeat(4)).unflatten(-1, (4, -1))
+    bias = torch.cat([layer.bias] * 4)  # type: ignore[list-item]
+    return functional.linear(x, weight, bias).unflatten(-1, (4, -1))
 
 
 def _by_head(attention: Attention, x: Tensor) -> Tensor:
