@@ -437,8 +437,9 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Label maps of pictures and volumes."""
+    from medsaga_lib.data.boxes import read_boxes
     from medsaga_lib.inference import load_run, predict_files
-    from medsaga_lib.prompted import load_prompted, predict_boxes, read_boxes, takes_boxes
+    from medsaga_lib.prompted import load_prompted, predict_boxes, takes_boxes
 
     if boxes or takes_boxes(run):
         if axis is not Axis.z or consistency is not Consistency.none:

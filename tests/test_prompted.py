@@ -2,6 +2,8 @@
 
 import json
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -10,15 +12,16 @@ import torch
 from PIL import Image
 
 from medsaga_lib import cli
+from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.images import Picture, read_image
 from medsaga_lib.multibox import segment_boxes
 from medsaga_lib.prompted import embed, embed_litemedsam, load_prompted
+from medsaga_lib.recipes import get_recipe
+from medsaga_lib.training import train
 
 
 @pytest.fixture(scope="module")
 def prompts():
-    from pathlib import Path
-
     return load_prompted(Path("pocket"))
 
 
@@ -174,12 +177,6 @@ def test_bad_boxes_are_one_sentence(name, words, says, files, predict, tmp_path)
 
 
 def test_a_run_that_takes_no_boxes(phantoms, files, predict, tmp_path):
-    from dataclasses import replace
-
-    from medsaga_lib.data.folder import open_dataset
-    from medsaga_lib.recipes import get_recipe
-    from medsaga_lib.training import train
-
     recipe = replace(get_recipe("samed"), steps=1, batch=2)
     options = {"weights": "random", "size": 64, "progress": False}
     train(recipe, open_dataset(phantoms), 2, tmp_path / "run", **options)

@@ -41,19 +41,19 @@ def resize_box(box: NDArray, size: tuple[int, int], side: int = SIDE) -> NDArray
     return np.trunc(np.asarray(box) * (side / max(size)))
 
 
-def box_of(mask: NDArray[np.bool_], side: int = SIDE) -> NDArray | None:
+def box_of(mask: NDArray[np.bool_]) -> NDArray | None:
     """The box (4,) around a mask (H, W), in pixels of the input and `SHIFT` larger; or None.
 
     The script gives the mask its object's number before it is resized and rounded: of an edge
     pixel that is covered by a third, 1/3 is rounded to nothing and 2/3 to one, so that the same
     mask has a larger box as object 2 than as object 1. Here every object is treated as the first.
     """
-    small = resize_area(mask.astype(np.uint8), Frame(mask.shape, side).inner) > 0
+    small = resize_area(mask.astype(np.uint8), Frame(mask.shape, SIDE).inner) > 0
     if not small.any():
         return None
     rows, columns = np.flatnonzero(small.any(1)), np.flatnonzero(small.any(0))
     box = np.array([columns[0], rows[0], columns[-1], rows[-1]])
-    return np.clip(box + np.repeat([-SHIFT, SHIFT], 2), 0, side)
+    return np.clip(box + np.repeat([-SHIFT, SHIFT], 2), 0, SIDE)
 
 
 def _covered(old: int, new: int) -> NDArray[np.float64]:
