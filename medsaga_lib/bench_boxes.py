@@ -7,6 +7,7 @@ Times depend on the machine and on who else uses it, so both take turns and the 
 
 import time
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, NamedTuple
@@ -117,7 +118,7 @@ def _pocket(boxes: int) -> Task:
 
 
 def _wide(boxes: int) -> Task:
-    """Drawn objects, and the pocket SAM's function in a decoder of SAM's size."""
+    """Drawn objects, in turns until there are enough; the pocket SAM in a decoder of SAM's size."""
     side = SCENES * POCKET.size
     image, masks = np.zeros((side, side, 3), np.float32), []
     for place, scene in enumerate(unseen_scenes(SCENES**2, TRAINED, POCKET.size)):
@@ -129,7 +130,12 @@ def _wide(boxes: int) -> Task:
             masks[-1][here] = mask
     sam = _loaded("pocket", side)
     embedding = embed(sam, image).repeat_interleave(2, dim=1)
-    return Task("256 channels, 64 x 64", widened(sam), embedding, np.stack(masks[:boxes]))
+    return Task(
+        "256 channels, 64 x 64",
+        widened(sam),
+        embedding,
+        np.stack(list(islice(cycle(masks), boxes))),
+    )
 
 
 def _loaded(name: str, size: int) -> Sam:
