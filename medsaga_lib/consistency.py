@@ -30,7 +30,7 @@ def majority(labels: Labels) -> Labels:
 
 
 def largest(labels: Labels) -> Labels:
-    """Of each label only its largest piece, in 3-D and connected by faces."""
+    """Of each label only its largest piece (of equal ones the first), connected by faces in 3-D."""
     result = np.zeros_like(labels)
     for value in np.unique(labels[labels > 0]):
         pieces, _ = label(labels == value)

@@ -78,7 +78,7 @@ def test_masks_and_labels_are_those_of_the_published_way(sam, embedding):
     assert (found.labels != wanted).mean() < 1e-3
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.permutations(range(5)))
 def test_the_order_of_boxes_does_not_matter(sam, embedding, order):
     boxes, values = random_boxes(5), torch.tensor([2, 3, 5, 7, 11])

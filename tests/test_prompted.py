@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -12,12 +11,11 @@ import torch
 from PIL import Image
 
 from medsaga_lib import cli
-from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.images import Picture, read_image
+from medsaga_lib.display import show_boxes
 from medsaga_lib.multibox import segment_boxes
 from medsaga_lib.prompted import embed, embed_litemedsam, load_prompted
-from medsaga_lib.recipes import get_recipe
-from medsaga_lib.training import train
+from medsaga_lib.runs import Settings, write_run
 
 
 @pytest.fixture(scope="module")
@@ -176,20 +174,21 @@ def test_bad_boxes_are_one_sentence(name, words, says, files, predict, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_takes_no_boxes(phantoms, files, predict, tmp_path):
-    recipe = replace(get_recipe("samed"), steps=1, batch=2)
-    options = {"weights": "random", "size": 64, "progress": False}
-    train(recipe, open_dataset(phantoms), 2, tmp_path / "run", **options)
+def test_a_run_that_takes_no_boxes(files, predict, tmp_path):
+    values = ("samed", "pocket", "random", 64, "phantoms", 2, 0, 1, 2, "fp32", 1, False)
+    write_run(tmp_path / "run", Settings(*values), {})
     code, _, error = predict(tmp_path / "run", files / "discs.png", *DISCS)
     assert code == 2
     assert "was trained to predict without boxes; leave --box" in error
-    # it cuts volumes across any axis
-    code, _, error = predict(tmp_path / "run", files / "ball.nii.gz", "--axis", "x")
-    assert code == 0, error
-    across = np.asarray(nibabel.load(tmp_path / "out/ball_labels.nii.gz").dataobj)
-    turned = nibabel.load(files / "ball.nii.gz")
-    swapped = np.asarray(turned.dataobj).T.transpose(2, 0, 1)  # x, z, y as if it were z, y, x
-    nibabel.save(nibabel.Nifti1Image(swapped.T, turned.affine), tmp_path / "turned.nii.gz")
-    assert predict(tmp_path / "run", tmp_path / "turned.nii.gz")[0] == 0
-    sliced = np.asarray(nibabel.load(tmp_path / "out/turned_labels.nii.gz").dataobj)
-    assert np.array_equal(across.T, sliced.T.transpose(1, 2, 0))
+
+
+def test_every_box_is_drawn_with_its_object():
+    labels = np.zeros((40, 50), int)
+    labels[5:15, 5:15], labels[20:35, 20:45] = 1, 2
+    boxes = np.array([[5.0, 5, 14, 14], [20, 20, 44, 34], [0, 30, 9, 39]])  # the third is empty
+    plain, drawn = show_boxes(np.zeros((40, 50)), labels, boxes).axes
+    assert not plain.collections
+    contours, frames = drawn.collections[::2], drawn.collections[1::2]
+    assert [len(c.get_segments()) for c in contours] == [1, 1, 0]
+    corners = [frame.get_segments()[0] for frame in frames]
+    assert [(*c.min(0), *c.max(0)) for c in corners] == [tuple(box) for box in boxes]
