@@ -44,6 +44,29 @@ class Split(StrEnum):
     test = "test"
 
 
+class Slices(StrEnum):
+    """How a box goes from slice to slice of a volume."""
+
+    propagate = "propagate"
+    same = "same"
+
+
+class Axis(StrEnum):
+    """An axis of a volume."""
+
+    z = "z"
+    y = "y"
+    x = "x"
+
+
+class Consistency(StrEnum):
+    """What makes slices agree that were predicted one by one."""
+
+    none = "none"
+    majority = "majority"
+    largest = "largest"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Backbone = Annotated[str, typer.Option(help="pocket, vit_b, medsam, mobile_sam or lite_medsam.")]
 Checkpointing = Annotated[bool, typer.Option(help="Less memory, more time.")]
@@ -384,16 +407,37 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Path,
+    run: Annotated[Path, typer.Argument(help="A run; or with boxes a backbone's name, as it is.")],
     inputs: Annotated[list[Path], typer.Argument(help="PNG, JPEG, TIFF, NIfTI or npz files.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option("--box", help="x0,y0,x1,y1 or x0,y0,z0,x1,y1,z1; default: those of an npz."),
+    ] = None,
+    slices: Annotated[Slices, typer.Option(help="Boxes of volumes, from slice to slice.")] = (
+        Slices.propagate
+    ),
+    axis: Annotated[Axis, typer.Option(help="Across which volumes are cut.")] = Axis.z,
+    consistency: Annotated[
+        Consistency, typer.Option(help="majority of three slices, or largest piece of each label.")
+    ] = Consistency.none,
     as_json: Json = False,
 ) -> None:
     """Label maps of pictures and volumes."""
+    from medsaga_lib.data.boxes import read_boxes
     from medsaga_lib.inference import load_run, predict_files
+    from medsaga_lib.prompted import load_prompted, predict_boxes, takes_boxes
 
+    if boxes or takes_boxes(run):
+        if axis is not Axis.z or consistency is not Consistency.none:
+            raise UserError("Boxes lie in slices across z; leave --axis and --consistency.")
+        asked = read_boxes(boxes) if boxes else None
+        found = predict_boxes(load_prompted(run), inputs, out, asked, slices.value)
+    else:
+        number = "zyx".index(axis.value)
+        found = predict_files(load_run(run), inputs, out, number, consistency.value)
     records = []
-    for record in predict_files(load_run(run), inputs, out):
+    for record in found:
         records.append(record)
         if not as_json:
             print(record["labels"])

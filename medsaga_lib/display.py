@@ -199,6 +199,32 @@ def show_case(
     return grid([plain, panel] if panel.masks else [plain], labels, alt, columns=2)
 
 
+def show_boxes(
+    image: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    boxes: NDArray[np.floating],
+    alt: str = "",
+) -> Figure:
+    """A picture as it is and, beside it, with each object's contour and the box it was asked by.
+
+    Args:
+        image: (H, W) or (H, W, 3) in [0, 1].
+        labels: (H, W), 1 ... N in the order of the boxes.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels.
+        alt: what a reader sees; by default how many boxes and objects there are.
+    """
+    alt = alt or f"A picture with {len(boxes)} boxes; {len(np.unique(labels[labels > 0]))} objects."
+    figure = grid([Panel(image), Panel(image)], {}, alt, columns=2)
+    for number, (left, top, right, bottom) in enumerate(boxes, start=1):
+        tint = OTHERS[number % len(OTHERS)]  # of an object and its box
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+        contour = outlines(labels == number)
+        for lines, width in ((contour, LINE_WIDTH), ([np.array(corners)], LINE_WIDTH / 2)):
+            collection = LineCollection(lines, colors=tint, linewidths=width)
+            figure.axes[1].add_collection(collection, autolim=False)
+    return figure
+
+
 @styled
 def grid(panels: Sequence[Panel], labels: Mapping[int, str], alt: str, columns: int = 3) -> Figure:
     """Small multiples in rows of `columns`; a class is named in the first panel that has it."""

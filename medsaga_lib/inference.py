@@ -14,23 +14,22 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from medsaga_lib.backbones.weights import fetch
+from medsaga_lib.consistency import Step, consistent
 from medsaga_lib.data.folder import Case, DataSet
 from medsaga_lib.data.images import Picture, read_case, read_image, read_pair
 from medsaga_lib.data.prompts import Prompts, draw_prompts
 from medsaga_lib.data.samples import squeeze
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation import Evaluation, evaluate_cases
-from medsaga_lib.files import replacing
 from medsaga_lib.heads import Promptable
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import Model, build_model
 from medsaga_lib.recipes.recipe import changed
+from medsaga_lib.results import stem, targets, write_bytes, write_labels
 from medsaga_lib.runs import RUN_FILE, read_checkpoint, read_run
 from medsaga_lib.training import file_hash, load_weights
 
 SLICES_AT_ONCE = 8  # our choice: enough to keep two cores busy
-PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-VOLUME_ENDINGS = (".nii", ".nii.gz")
 PROMPT_SEED = 0  # of the points that evaluation draws from the truth
 TRUTH_PROMPTS = {
     "points": f"a random pixel of each label in each slice of the truth, seed {PROMPT_SEED}",
@@ -47,30 +46,42 @@ class Predictor:
     modality: str
     window: tuple[float, float] | None
 
-    def __call__(self, picture: Picture, prompts: Prompts | None = None) -> np.ndarray:
+    def __call__(
+        self,
+        picture: Picture,
+        axis: int = 0,
+        step: Step = "none",
+        prompts: Prompts | None = None,
+    ) -> np.ndarray:
         """Label map of a picture, int64 of its size: (H, W), or (D, H, W) for a volume.
 
+        A volume is cut across `axis` (0, 1, 2 for z, y, x) into slices, which are predicted one by
+        one; `step` then makes them consistent (`consistency`).
         prompts: for a model that is asked by points or boxes: one for each label of each slice,
-            (D or 1, K, N, ...), in pixels of the picture.
+            (slices or 1, K, N, ...), in pixels of the slice.
         """
         if isinstance(self.model, Promptable) and prompts is None:
             raise UserError(
                 f"This run has to be asked by {self.model.kind}, and files come with none; "
                 "`medsaga evaluate` takes them from the masks of a data set."
             )
-        pixels = torch.from_numpy(np.ascontiguousarray(picture.pixels))
-        if len(picture.shape) == 3:
-            images = pixels[:, None]  # (D, 1, H, W)
-        else:
-            images = (pixels if pixels.ndim == 3 else pixels[..., None]).movedim(-1, 0)[None]
+        if len(picture.shape) == 2:
+            pixels = torch.from_numpy(np.ascontiguousarray(picture.pixels))
+            image = (pixels if pixels.ndim == 3 else pixels[..., None]).movedim(-1, 0)[None]
+            return self._values(image, prompts)[0]
+        slices = np.ascontiguousarray(np.moveaxis(picture.pixels, axis, 0))
+        labels = consistent(self._values(torch.from_numpy(slices)[:, None], prompts), step)
+        return np.moveaxis(labels, 0, axis)
+
+    def _values(self, images: Tensor, prompts: Prompts | None) -> np.ndarray:
+        """Label values (N, H, W) of images (N, 1 or 3, H, W) in [0, 1]."""
         tensors = [images]
         if prompts is not None:  # to input pixels, as segment_anything's ResizeLongestSide does
             factors = self.model.size / torch.tensor([images.shape[3], images.shape[2]])
             tensors += [prompts.coordinates * factors, prompts.roles]
         parts = zip(*(tensor.split(SLICES_AT_ONCE) for tensor in tensors), strict=True)
         classes = torch.cat([self._classes(*part) for part in parts])
-        values = torch.tensor([0, *sorted(self.labels)])[classes]
-        return values.reshape(picture.shape).numpy()
+        return torch.tensor([0, *sorted(self.labels)])[classes].numpy()
 
     @torch.inference_mode()
     def _classes(self, images: Tensor, *prompts: Tensor) -> Tensor:
@@ -95,7 +106,7 @@ class Predictor:
             draw_prompts(self.model.kind, sorted(self.labels), labels, seed + number)
             for number, labels in enumerate(slices)
         ]
-        return self(picture, default_collate(drawn))
+        return self(picture, prompts=default_collate(drawn))
 
 
 def load_run(folder: Path) -> Predictor:
@@ -172,82 +183,34 @@ def _write_figure(path, predictor, dataset, cases, evaluation: Evaluation) -> No
         panels.append(Panel(image, truth, prediction, title, (spacing[0], spacing[1])))
     if panels:
         alt = "Worst, middle and best case: truth dashed, prediction solid."
-        content = to_png(grid(panels, predictor.labels, alt), alt)
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(path, to_png(grid(panels, predictor.labels, alt), alt))
 
 
-def predict_files(predictor: Predictor, inputs: list[Path], out: Path) -> Iterator[dict[str, Any]]:
+def predict_files(
+    predictor: Predictor, inputs: list[Path], out: Path, axis: int = 0, step: Step = "none"
+) -> Iterator[dict[str, Any]]:
     """Predicts files and writes the results to a folder, one record for each.
 
-    A picture gives STEM_labels.png (label values) and STEM_overlay.png; NIfTI gives
-    STEM_labels.nii.gz with the input's affine; npz gives STEM.npz with `segs` (CVPR24).
+    Files are named as in `results.targets`; beside a picture's there is STEM_overlay.png. `axis`
+    and `step` are for volumes, as in `Predictor`.
 
     Raises:
         UserError: an input cannot be read, two inputs would give the same result, or the folder
             cannot be written.
     """
-    targets: dict[Path, Path] = {}
-    for path in inputs:
-        target = out / _result_name(path)
-        if target in targets:
-            raise UserError(
-                f"{path} and {targets[target]} would both be written to {target}; "
-                "predict them into different folders."
-            )
-        targets[target] = path
-    for target, path in targets.items():
+    from medsaga_lib.display import show_case, to_png
+
+    for target, path in targets(inputs, out).items():
         picture = read_image(path, predictor.modality, predictor.window)
-        prediction = predictor(picture)
-        _write_result(target, picture, prediction)
+        prediction = predictor(picture, axis, step)
+        write_labels(target, picture, prediction)
         record: dict[str, Any] = {"input": str(path), "labels": str(target)}
         if target.suffix == ".png":
-            overlay = out / f"{_stem(path)}_overlay.png"
-            _write_overlay(overlay, picture, prediction, predictor.labels)
+            overlay = out / f"{stem(path)}_overlay.png"
+            figure = show_case(picture.pixels, prediction=prediction, labels=predictor.labels)
+            write_bytes(overlay, to_png(figure))
             record["overlay"] = str(overlay)
         spacing = float(np.prod(picture.spacing))
         record["voxels"] = {n: int((prediction == v).sum()) for v, n in predictor.labels.items()}
         record["voxel_size"] = spacing  # mm^2 or mm^3; 1 where the file does not say
         yield record
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").rsplit(".", 1)[0]
-
-
-def _result_name(path: Path) -> str:
-    name = path.name.lower()
-    if name.endswith(VOLUME_ENDINGS):
-        return f"{_stem(path)}_labels.nii.gz"
-    if name.endswith(".npz"):
-        return f"{_stem(path)}.npz"
-    return f"{_stem(path)}_labels.png"
-
-
-def _write_result(target: Path, picture: Picture, prediction: np.ndarray) -> None:
-    small = prediction.astype(np.uint8 if prediction.max() < 256 else np.uint16)
-    if target.name.endswith(".nii.gz"):
-        import nibabel
-
-        image = nibabel.Nifti1Image(small.T, picture.affine)  # (z, y, x) to (x, y, z)
-        data = image.to_bytes()
-        with replacing(target) as temporary:
-            import gzip
-
-            temporary.write_bytes(gzip.compress(data, mtime=0))
-    elif target.suffix == ".npz":
-        with replacing(target) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, segs=small)
-    else:
-        from PIL import Image
-
-        with replacing(target) as temporary:
-            Image.fromarray(small).save(temporary, format="PNG")
-
-
-def _write_overlay(path: Path, picture: Picture, prediction: np.ndarray, labels) -> None:
-    from medsaga_lib.display import show_case, to_png
-
-    content = to_png(show_case(picture.pixels, prediction=prediction, labels=labels))
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from medsaga_lib import training
+from medsaga_lib.consistency import consistent
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.images import Picture, read_image
 from medsaga_lib.errors import UserError
@@ -63,6 +64,19 @@ def test_a_volume_is_its_slices(run):
     for z in (0, 7, 10):  # before, in and after the first batch of slices
         one = predictor(Picture(volume[z], (1.0, 1.0), None))
         assert (whole[z] != one).mean() < 1e-3  # another batch size, other rounding
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_volume_is_cut_across_any_axis(run, axis):
+    predictor = load_run(run)
+    volume = np.random.default_rng(0).random((6, 7, 9), dtype=np.float32)
+    across = predictor(Picture(volume, (1.0,) * 3, None), axis)
+    turned = predictor(Picture(np.moveaxis(volume, axis, 0), (1.0,) * 3, None))
+    assert across.shape == volume.shape
+    assert np.array_equal(np.moveaxis(across, axis, 0), turned)
+    voted = predictor(Picture(volume, (1.0,) * 3, None), axis, "majority")
+    assert not np.array_equal(voted, across)
+    assert np.array_equal(np.moveaxis(voted, axis, 0), consistent(turned, "majority"))
 
 
 def test_files_of_each_kind(run, tmp_path):

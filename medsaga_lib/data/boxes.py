@@ -1,0 +1,71 @@
+"""Boxes that a user gives: as typed, or in an npz file as in CVPR24's challenge."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsaga_lib.errors import UserError
+
+Boxes = NDArray[np.float64]  # (N, 4) x0, y0, x1, y1, or (N, 6) x0, y0, z0, x1, y1, z1; pixels
+
+
+def read_boxes(words: Sequence[str]) -> Boxes:
+    """Boxes as typed: "x0,y0,x1,y1" each, or "x0,y0,z0,x1,y1,z1" for volumes.
+
+    Raises:
+        UserError: not numbers, or not four or six of them, or both kinds at once.
+    """
+    boxes = []
+    for word in words:
+        try:
+            boxes.append([float(number) for number in word.split(",")])
+        except ValueError as error:
+            raise UserError(f"--box {word} is not made of numbers; write x0,y0,x1,y1.") from error
+        if len(boxes[-1]) not in (4, 6):
+            raise UserError(
+                f"--box {word} has {len(boxes[-1])} numbers; write x0,y0,x1,y1, or for a volume "
+                "x0,y0,z0,x1,y1,z1."
+            )
+        if len(boxes[-1]) != len(boxes[0]):
+            raise UserError(f"--box {word} and --box {words[0]} are not of the same kind.")
+    return np.array(boxes, dtype=np.float64)
+
+
+def stored_boxes(path: Path) -> Boxes:
+    """The array `boxes` of an npz file, as in CVPR24's challenge.
+
+    Raises:
+        UserError: no npz, or none with boxes of four or six numbers.
+    """
+    way_out = "give --box, or an npz file with `imgs` and `boxes`"
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        raise UserError(f"{path} comes without boxes; {way_out}.")
+    with np.load(path, allow_pickle=False) as arrays:
+        boxes = np.asarray(arrays["boxes"], np.float64) if "boxes" in arrays else np.empty((0, 0))
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 6) or not len(boxes):
+        raise UserError(f"{path} has no array `boxes` of shape (N, 4) or (N, 6); {way_out}.")
+    return boxes
+
+
+def require_boxes(boxes: Boxes, shape: tuple[int, ...]) -> None:
+    """UserError unless every box lies in a picture (H, W) or volume (D, H, W).
+
+    Corners are pixels, so that the last one is H - 1; H itself is accepted, as where a box ends
+    before it.
+    """
+    dimensions, size = boxes.shape[1] // 2, "x".join(map(str, reversed(shape)))
+    if dimensions != len(shape):
+        what, way_out = "a volume", "x0,y0,z0,x1,y1,z1"
+        if len(shape) == 2:
+            what, way_out = "a picture", "x0,y0,x1,y1"
+        raise UserError(f"A {dimensions}-D box does not fit {what} of {size}; write {way_out}.")
+    limits = np.array(shape[::-1])  # x, y and z
+    for box in boxes:
+        first, last = box[:dimensions], box[dimensions:]
+        shown = ",".join(f"{number:g}" for number in box)
+        if not np.isfinite(box).all() or not (last[:2] > first[:2]).all() or last[-1] < first[-1]:
+            raise UserError(f"The box {shown} is empty; its second corner must be the larger one.")
+        if (first < 0).any() or (first >= limits).any() or (last > limits).any():
+            raise UserError(f"The box {shown} is not within 0 and {size}; correct its corners.")

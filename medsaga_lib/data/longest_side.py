@@ -1,0 +1,50 @@
+"""SAM's geometry: the longer side becomes the input's side, the rest is padded right and below.
+
+A network with class tokens sees pictures squeezed to a square (`samples.squeeze`, as SAMed does);
+a prompted SAM sees them with their proportions, as it was pretrained (segment_anything's
+`ResizeLongestSide`; LiteMedSAM's inference script rounds in the same way).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a picture of `size` (H, W) lies in a square input of `side` pixels."""
+
+    size: tuple[int, int]
+    side: int
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Height and width of the picture within the input, rounded half up."""
+        height, width = self.size
+        longest = max(self.size)
+        return (
+            (2 * height * self.side + longest) // (2 * longest),
+            (2 * width * self.side + longest) // (2 * longest),
+        )
+
+    def boxes(self, boxes: Tensor) -> Tensor:
+        """Boxes (N, 4) x0, y0, x1, y1 of the picture in pixels of the input, float32."""
+        down, right = (new / old for new, old in zip(self.inner, self.size, strict=True))
+        return boxes.float() * torch.tensor([right, down, right, down])
+
+    def enlarging(self, axis: int, cells: int) -> Tensor:
+        """The matrix (H or W, cells) from logits of the input to pixels of the picture.
+
+        What `Sam.postprocess_masks` does along an axis, in one product: bilinear to the input's
+        side, without the padding, bilinear to the picture's size.
+        """
+        to_input = _linear(cells, self.side)[: self.inner[axis]]
+        return _linear(self.inner[axis], self.size[axis]) @ to_input
+
+
+def _linear(old: int, new: int) -> Tensor:
+    """Linear interpolation of `old` numbers to `new` ones as a matrix (new, old)."""
+    unit = torch.eye(old)[None]
+    return functional.interpolate(unit, new, mode="linear", align_corners=False)[0].T

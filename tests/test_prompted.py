@@ -1,0 +1,194 @@
+"""Boxes from the command line and from npz files, in pictures and volumes, and what is refused."""
+
+import json
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medsaga_lib import cli
+from medsaga_lib.data.images import Picture, read_image
+from medsaga_lib.display import show_boxes
+from medsaga_lib.multibox import segment_boxes
+from medsaga_lib.prompted import embed, embed_litemedsam, load_prompted
+from medsaga_lib.runs import Settings, write_run
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return load_prompted(Path("pocket"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A picture of two discs, and a volume of a ball."""
+    folder = tmp_path_factory.mktemp("files")
+    y, x = np.mgrid[:120, :160]
+    discs = np.full((120, 160), 60, np.uint8)
+    discs[(x - 45) ** 2 + (y - 50) ** 2 < 25**2] = 200
+    discs[(x - 115) ** 2 + (y - 70) ** 2 < 30**2] = 160
+    Image.fromarray(discs).save(folder / "discs.png")
+    z, y, x = np.mgrid[:9, :64, :64]
+    ball = (((x - 32) ** 2 + (y - 30) ** 2) / 20**2 + (z - 4) ** 2 / 5**2 < 1) * 180.0 + 40
+    affine = np.diag([0.8, -0.8, 3.0, 1.0])
+    affine[:3, 3] = 5, 6, 7
+    nibabel.save(nibabel.Nifti1Image(ball.T.astype(np.float32), affine), folder / "ball.nii.gz")
+    boxes = np.array([[10, 8, 1, 54, 52, 7], [20, 20, 3, 40, 40, 5]])
+    np.savez(folder / "ball.npz", imgs=ball.astype(np.uint8), boxes=boxes, spacing=[0.8, 0.8, 3])
+    np.savez(folder / "plain.npz", imgs=np.stack([discs] * 3, -1))
+    return folder
+
+
+@pytest.fixture
+def predict(monkeypatch, capsys, tmp_path):
+    """`medsaga predict` in this process: (exit code, standard output, standard error)."""
+
+    def run(*words):
+        words = ["medsaga", "predict", *map(str, words), "--out", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", words)
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        streams = capsys.readouterr()
+        return code, streams.out, streams.err
+
+    return run
+
+
+DISCS = ("--box", "20,25,70,75", "--box", "85,40,145,100")
+
+
+def test_a_picture_by_two_boxes(files, predict, prompts, tmp_path):
+    code, text, _ = predict("pocket", files / "discs.png", *DISCS, "--json")
+    assert code == 0
+    (record,) = json.loads(text)
+    labels = np.asarray(Image.open(record["labels"]))
+    picture = read_image(files / "discs.png", "")
+    boxes = torch.tensor([[20.0, 25, 70, 75], [85, 40, 145, 100]])
+    embedding = embed(prompts.sam, picture.pixels)
+    wanted = segment_boxes(prompts.sam, embedding, boxes, (120, 160)).labels
+    assert np.array_equal(labels, wanted)
+    assert record["voxels"] == [int((labels == 1).sum()), int((labels == 2).sum())]
+    assert (labels[30:70, 25:65] == 1).mean() > 0.5  # each label is mostly where its disc is
+    assert (labels[50:90, 95:135] == 2).mean() > 0.5
+    assert Image.open(record["overlay"]).width > 600
+
+
+def test_a_volume_keeps_its_affine(files, predict, tmp_path):
+    code, _, error = predict("pocket", files / "ball.nii.gz", "--box", "10,8,1,54,52,7")
+    assert code == 0, error
+    result = nibabel.load(tmp_path / "out/ball_labels.nii.gz")
+    assert np.array_equal(result.affine, nibabel.load(files / "ball.nii.gz").affine)
+    found = np.asarray(result.dataobj).T
+    assert found.shape == (9, 64, 64)
+    assert not found[[0, 8]].any()  # beyond the box's slices
+    assert all(found[z].any() for z in range(2, 7))
+
+
+def test_boxes_of_an_npz_file(files, predict, prompts, tmp_path):
+    code, _, error = predict("pocket", files / "ball.npz", "--slices", "same")
+    assert code == 0, error
+    found = np.load(tmp_path / "out/ball.npz")["segs"]
+    assert found.shape == (9, 64, 64)
+    assert set(np.unique(found)) <= {0, 1, 2}
+    # the same box on each slice is each slice alone
+    stored = np.load(files / "ball.npz")
+    flat = stored["boxes"][:, [0, 1, 3, 4]].astype(float)
+    pixels = read_image(files / "ball.npz", "").pixels
+    for z, numbers in ((1, [0]), (4, [0, 1]), (8, [])):
+        if not numbers:
+            assert not found[z].any()
+            continue
+        alone = prompts(Picture(pixels[z], (1.0, 1.0), None), flat[numbers])
+        assert (found[z] != alone).mean() < 1e-3
+
+
+def test_propagation_asks_the_middle_slice_by_the_box_itself(files, prompts):
+    picture = read_image(files / "ball.npz", "")
+    box = np.array([[10.0, 8, 1, 54, 52, 7]])
+    volume = prompts(picture, box)
+    alone = prompts(Picture(picture.pixels[4], (1.0, 1.0), None), box[:, [0, 1, 3, 4]])
+    assert np.array_equal(volume[4], alone)
+    assert not volume[[0, 8]].any()
+
+
+def test_pictures_are_fed_as_sam_is(prompts):
+    """Against segment_anything's own predictor, which resizes 8-bit pictures."""
+    from segment_anything import SamPredictor
+
+    image = np.random.default_rng(0).integers(0, 256, (90, 130, 3)).astype(np.uint8)
+    image = np.asarray(Image.fromarray(image).resize((60, 40)).resize((130, 90)))  # smooth
+    predictor = SamPredictor(prompts.sam)
+    predictor.set_image(image)
+    ours = embed(prompts.sam, image / np.float32(255))
+    wanted = predictor.get_image_embedding()
+    assert (ours - wanted).abs().mean() < 0.02 * wanted.std()
+
+
+def test_the_litemedsam_way_is_another(prompts):
+    """Min-max makes a faint picture as strong as any, which SAM's own normalisation does not."""
+    pixels = np.random.default_rng(0).random((64, 64), dtype=np.float32)
+    levels = np.round(pixels * 63) / 255
+    strong = embed_litemedsam(prompts.sam, levels * 255 / 63)
+    torch.testing.assert_close(embed_litemedsam(prompts.sam, levels), strong, atol=0.02, rtol=0)
+    difference = (embed(prompts.sam, levels) - embed(prompts.sam, levels * 255 / 63)).abs().mean()
+    assert difference > 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "says"),
+    [
+        ("discs.png", ("--box", "20,25,70"), "has 3 numbers; write x0,y0,x1,y1"),
+        ("discs.png", ("--box", "20,25,70,b"), "is not made of numbers"),
+        ("discs.png", ("--box", "20,25,20,75"), "The box 20,25,20,75 is empty"),
+        ("discs.png", ("--box", "70,25,20,75"), "The box 70,25,20,75 is empty"),
+        ("discs.png", ("--box", "nan,25,20,75"), "is empty"),
+        ("discs.png", ("--box", "20,25,170,75"), "is not within 0 and 160x120"),
+        ("discs.png", ("--box", "-1,25,100,75"), "is not within 0 and 160x120"),
+        ("discs.png", ("--box", "1,2,0,70,80,1"), "A 3-D box does not fit a picture of 160x120"),
+        ("discs.png", (*DISCS, "--box", "1,2,3,4,5,6"), "are not of the same kind"),
+        ("discs.png", (*DISCS, "--axis", "x"), "leave --axis and --consistency"),
+        ("discs.png", (), "discs.png comes without boxes"),
+        ("plain.npz", (), "has no array `boxes`"),
+        ("ball.nii.gz", ("--box", "1,2,30,40"), "A 2-D box does not fit a volume of 64x64x9"),
+        ("ball.nii.gz", ("--box", "1,2,9,30,40,9"), "is not within 0 and 64x64x9"),
+        ("ball.nii.gz", ("--box", "1,2,5,30,40,4"), "is empty"),
+        ("missing.png", ("--box", "1,2,3,4"), "missing.png: is missing"),
+    ],
+)
+def test_bad_boxes_are_one_sentence(name, words, says, files, predict, tmp_path):
+    code, text, error = predict("pocket", files / name, *words)
+    assert code == 2, error
+    assert text == ""
+    assert len(error.strip().splitlines()) == 1
+    assert error.startswith("medsaga: ")
+    assert error.strip().endswith(".")
+    assert says in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_takes_no_boxes(files, predict, tmp_path):
+    values = ("samed", "pocket", "random", 64, "phantoms", 2, 0, 1, 2, "fp32", 1, False)
+    write_run(tmp_path / "run", Settings(*values), {})
+    code, _, error = predict(tmp_path / "run", files / "discs.png", *DISCS)
+    assert code == 2
+    assert "was trained to predict without boxes; leave --box" in error
+
+
+def test_every_box_is_drawn_with_its_object():
+    labels = np.zeros((40, 50), int)
+    labels[5:15, 5:15], labels[20:35, 20:45] = 1, 2
+    boxes = np.array([[5.0, 5, 14, 14], [20, 20, 44, 34], [0, 30, 9, 39]])  # the third is empty
+    plain, drawn = show_boxes(np.zeros((40, 50)), labels, boxes).axes
+    assert not plain.collections
+    contours, frames = drawn.collections[::2], drawn.collections[1::2]
+    assert [len(c.get_segments()) for c in contours] == [1, 1, 0]
+    corners = [frame.get_segments()[0] for frame in frames]
+    assert [(*c.min(0), *c.max(0)) for c in corners] == [tuple(box) for box in boxes]
