@@ -63,6 +63,7 @@ def segment_boxes(
     boxes: Tensor,
     size: tuple[int, int],
     values: Sequence[int] | None = None,
+    squeezed: bool = False,
 ) -> Segmentation:
     """The object in each box; where masks overlap, the box with the larger logit has the pixel.
 
@@ -73,8 +74,9 @@ def segment_boxes(
         size: (H, W) of the picture.
         values: label of each box; default 1 ... N. LiteMedSAM's code renames labels one after the
             other, which turns 2, 3, 5 into 5, 5, 5; here each keeps its own.
+        squeezed: as in `Frame`.
     """
-    frame = Frame(size, sam.prompt_encoder.input_image_size[0])
+    frame = Frame(size, sam.prompt_encoder.input_image_size[0], squeezed)
     best, labels = torch.zeros(size), torch.zeros(size, dtype=torch.int64)
     values = values or range(1, len(boxes) + 1)
     inside = frame.boxes(boxes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,14 +31,15 @@ Way = Literal["propagate", "same"]  # from slice to slice, see `boxes3d`
 
 
 @torch.inference_mode()
-def embed(sam: Sam, pixels: np.ndarray) -> Tensor:
+def embed(sam: Sam, pixels: np.ndarray, squeezed: bool = False) -> Tensor:
     """Image embedding (1, C, h, w) of a picture (H, W) or (H, W, 3) in [0, 1].
 
     As segment_anything's `SamPredictor`: antialiased bilinear, proportions kept, SAM's
-    normalisation, then zeros to the right and below.
+    normalisation, then zeros to the right and below. squeezed: as in `Frame`, for what was trained
+    here.
     """
     channels = _three_channels(pixels).movedim(-1, 0)[None]
-    inner = Frame(pixels.shape[:2], sam.image_encoder.img_size).inner
+    inner = Frame(pixels.shape[:2], sam.image_encoder.img_size, squeezed).inner
     small = functional.interpolate(
         channels, inner, mode="bilinear", align_corners=False, antialias=True
     )
@@ -66,6 +68,7 @@ class BoxPrompts:
     modality: str = ""
     window: Window | None = None
     embed: Callable[[Sam, np.ndarray], Tensor] = embed
+    squeezed: bool = False  # as in `Frame`; `embed` must do the same
 
     def __call__(self, picture: Picture, boxes: Boxes, way: Way = "propagate") -> NDArray[np.int64]:
         """Label map of the picture's size, 1 ... N in the order of the boxes.
@@ -76,13 +79,14 @@ class BoxPrompts:
         require_boxes(boxes, picture.shape)
         if len(picture.shape) == 2:
             embedding = self.embed(self.sam, picture.pixels)
-            inside = torch.from_numpy(boxes)
-            return segment_boxes(self.sam, embedding, inside, picture.pixels.shape[:2]).labels
+            arguments = torch.from_numpy(boxes), picture.pixels.shape[:2]
+            found = segment_boxes(self.sam, embedding, *arguments, squeezed=self.squeezed)
+            return found.labels
         return self._volume(picture.pixels, boxes, way)
 
     def _volume(self, pixels: np.ndarray, boxes: Boxes, way: Way) -> NDArray[np.int64]:
         side = self.sam.prompt_encoder.input_image_size[0]
-        frame = Frame(pixels.shape[1:], side)
+        frame = Frame(pixels.shape[1:], side, self.squeezed)
         flat = frame.boxes(torch.from_numpy(boxes[:, [0, 1, 3, 4]])).numpy()
         spans = [range(int(first), int(last) + 1) for first, last in boxes[:, [2, 5]]]
         best, labels = torch.zeros(pixels.shape), torch.zeros(pixels.shape, dtype=torch.int64)
@@ -96,7 +100,10 @@ class BoxPrompts:
 
         def next_box(mask: np.ndarray) -> np.ndarray | None:
             box = litemedsam.box_of(mask)
-            return None if box is None else box * (side / litemedsam.SIDE)
+            if box is None:
+                return None
+            of_picture = box * (max(frame.size) / litemedsam.SIDE)
+            return frame.boxes(torch.from_numpy(of_picture[None]))[0].numpy()
 
         if way == "same":
             boxes3d.same_box(flat, spans, len(pixels), segment)
@@ -126,10 +133,17 @@ def load_prompted(run: Path) -> BoxPrompts:
     if str(run) in SHAPES:
         sam = build_sam(str(run))
         sam.load_state_dict(load_state(str(run)))
-        return BoxPrompts(sam.eval())
+        fed = {"lite_medsam": embed_litemedsam}.get(str(run), embed)
+        return BoxPrompts(sam.eval(), embed=fed)
     trained = load_run(run)
     sam = trained.model.get_submodule("sam")
-    return BoxPrompts(sam, trained.modality, trained.window)  # type: ignore[arg-type]
+    return BoxPrompts(
+        sam,  # type: ignore[arg-type]
+        trained.modality,
+        trained.window,
+        embed=partial(embed, squeezed=True),
+        squeezed=True,
+    )
 
 
 def predict_boxes(

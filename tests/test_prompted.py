@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -9,13 +10,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import default_collate
 
 from medsaga_lib import cli
-from medsaga_lib.data.images import Picture, read_image
+from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.data.images import Picture, read_image, read_pair
+from medsaga_lib.data.prompts import draw_prompts
 from medsaga_lib.display import show_boxes
+from medsaga_lib.inference import load_run
 from medsaga_lib.multibox import segment_boxes
 from medsaga_lib.prompted import embed, embed_litemedsam, load_prompted
+from medsaga_lib.recipes import get_recipe
 from medsaga_lib.runs import Settings, write_run
+from medsaga_lib.training import train
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +199,24 @@ def test_every_box_is_drawn_with_its_object():
     assert [len(c.get_segments()) for c in contours] == [1, 1, 0]
     corners = [frame.get_segments()[0] for frame in frames]
     assert [(*c.min(0), *c.max(0)) for c in corners] == [tuple(box) for box in boxes]
+
+
+def test_a_run_that_takes_boxes_is_fed_as_it_was_trained(phantoms, tmp_path):
+    """Pictures are squeezed in training; `predict --box` agrees with what `evaluate` predicts."""
+    recipe = replace(get_recipe("lite_medsam_lora"), steps=2, batch=2)
+    dataset = open_dataset(phantoms)
+    train(recipe, dataset, 2, tmp_path, size=64, progress=False, validations=0)
+    case = dataset.split("test")[0]
+    picture, truth = read_pair(dataset, case)
+    wide = Picture(picture.pixels[:, : truth.shape[1] // 2], **{
+        key: value for key, value in vars(picture).items() if key != "pixels"
+    })  # fmt: skip
+    labels = np.unique(truth[:, : truth.shape[1] // 2])[1:]
+    drawn = draw_prompts("boxes", [1, 2, 3], truth[:, : truth.shape[1] // 2], seed=0)
+    expected = load_run(tmp_path)(wide, prompts=default_collate([drawn]))
+    boxes = drawn.coordinates[labels - 1].flatten(1).numpy()
+    found = load_prompted(tmp_path)(wide, boxes)
+    named = np.concatenate([[0], labels])[found]
+    assert len(labels) >= 1
+    assert (expected > 0).any()
+    assert (named == expected).mean() > 0.97  # they enlarge the logits in one step, in two

@@ -1,7 +1,7 @@
 """SAM's geometry: the longer side becomes the input's side, the rest is padded right and below.
 
-A network with class tokens sees pictures squeezed to a square (`samples.squeeze`, as SAMed does);
-a prompted SAM sees them with their proportions, as it was pretrained (segment_anything's
+What is trained here sees pictures squeezed to a square (`samples.squeeze`, as SAMed does); a SAM
+as it came sees them with their proportions, as it was pretrained (segment_anything's
 `ResizeLongestSide`; LiteMedSAM's inference script rounds in the same way).
 """
 
@@ -14,14 +14,20 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture of `size` (H, W) lies in a square input of `side` pixels."""
+    """How a picture of `size` (H, W) lies in a square input of `side` pixels.
+
+    squeezed: it fills the square, whatever its proportions.
+    """
 
     size: tuple[int, int]
     side: int
+    squeezed: bool = False
 
     @property
     def inner(self) -> tuple[int, int]:
         """Height and width of the picture within the input, rounded half up."""
+        if self.squeezed:
+            return self.side, self.side
         height, width = self.size
         longest = max(self.size)
         return (
