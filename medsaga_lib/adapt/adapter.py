@@ -23,8 +23,8 @@ from medsaga_lib.backbones.tinyvit import TinyViT
 class Bottleneck:
     """How narrow the adapters are, and how much the ones beside the MLPs count."""
 
-    ratio: float = 0.25  # of the encoder's width; the authors' code, the paper names none
-    scale: float = 0.5  # our choice, the authors' code: "a scaling factor s" in the paper
+    ratio: float = 0.25  # of the encoder's width; our choice, as code that follows the paper has it
+    scale: float = 0.5  # our choice, likewise
 
 
 class Adapter(nn.Module):

@@ -41,7 +41,8 @@ MEDSAGA_V1 = replace(
 
 # Nothing outside the encoder trains, so a class token stays what it was at the start. Where all
 # start as copies of one, all logits are equal and the gradient is zero; drawn at random they teach
-# the encoder little; as SAM's own four, `--set start=in_turn`, much more.
+# the encoder little; as SAM's own four, `--set start=in_turn`, much more. The published rows are
+# the same for both numbers of images, as they would be where nothing is learned.
 MEDSAGA_V2 = replace(
     MEDSAGA,
     name="medsaga_v2",

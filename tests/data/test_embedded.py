@@ -28,7 +28,7 @@ def average(image):
 
 
 def test_copies_are_the_sample_itself_and_changed_ones(dataset):
-    samples = choose_shots(dataset, 3, 64, 0)
+    samples = choose_shots(dataset, 3, 32, 0)
     kept = Embedded(samples, average, SMALL, copies=4, seed=7)
     assert len(kept) == 12
     for index in range(3):
@@ -57,19 +57,17 @@ def test_kept_embeddings_give_the_logits_of_the_whole_network(dataset):
 
 
 def test_training_on_them_is_training_of_the_decoder_alone(dataset):
-    """Bit for bit where both see one image at a time; otherwise up to the order of additions."""
-    options = {"steps": 4, "augmentation": "none"}
-    for batch in (1, 3):
-        kept, anew = (
-            training.train(replace(get_recipe(n), batch=batch, **options), dataset, 3, **OPTIONS)
-            for n in ("frozen_encoder", "decoder_only")
-        )
-        if batch == 1:
-            for key, tensor in anew.model.state_dict().items():
-                assert kept.model.state_dict()[key].equal(tensor), key
-        for ours, theirs in zip(kept.log, anew.log, strict=True):
-            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-            assert ours["val_dice"] == pytest.approx(theirs["val_dice"], abs=1e-2, nan_ok=True)
+    """Bit for bit, because both see one image at a time here; see above for larger batches."""
+    options = {"steps": 4, "batch": 1, "augmentation": "none"}
+    kept, anew = (
+        training.train(replace(get_recipe(name), **options), dataset, 3, **OPTIONS)
+        for name in ("frozen_encoder", "decoder_only")
+    )
+    for key, tensor in anew.model.state_dict().items():
+        assert kept.model.state_dict()[key].equal(tensor), key
+    assert [row["loss"] for row in kept.log] == [row["loss"] for row in anew.log]
+    for ours, theirs in zip(kept.log, anew.log, strict=True):
+        assert ours["val_dice"] == pytest.approx(theirs["val_dice"], abs=1e-3, nan_ok=True)
 
 
 def test_without_copies_it_is_the_decoder_only_recipe(dataset):

@@ -127,8 +127,7 @@ def test_kept_embeddings_spare_what_the_encoder_needs_in_passing():
     kept, anew = (
         predict_peak(get_recipe(name), plan) for name in ("frozen_encoder", "decoder_only")
     )
-    print(kept, anew)
-    assert kept < anew
+    assert kept < 0.7 * anew
 
 
 @needs_peak
