@@ -15,7 +15,7 @@ from medsaga_lib.recipes.unet import UNET
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        *(MEDSAGA, MEDSAGA_V1, MEDSAGA_V2, SAMED, SAMED_S, S_SAM, SVF, ADAPTIVE_SAM, SAM_ADAPTER),
+        *(MEDSAGA, SAMED, SAMED_S, MEDSAGA_V1, MEDSAGA_V2, S_SAM, SVF, ADAPTIVE_SAM, SAM_ADAPTER),
         *(FULL, DECODER_ONLY, FROZEN_ENCODER, UNET),
     )
 }
