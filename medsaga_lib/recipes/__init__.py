@@ -20,7 +20,7 @@ from medsaga_lib.recipes.unet import UNET
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        *(MEDSAGA, MEDSAGA_V1, MEDSAGA_V2, SAMED, SAMED_S),
+        *(MEDSAGA, SAMED, SAMED_S, MEDSAGA_V1, MEDSAGA_V2),
         *(S_SAM, SVF, ADAPTIVE_SAM, SAM_ADAPTER, CHEAP_LUNCH, LITE_MEDSAM_LORA),
         *(FULL, DECODER_ONLY, FROZEN_ENCODER, SAM_ZERO_SHOT),
         *(UNET, SEGRESNET, DAE_FORMER),
