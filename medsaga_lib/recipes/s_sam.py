@@ -11,7 +11,9 @@ S_SAM = Recipe(
     source="Paranjape et al. 2024, S-SAM, arXiv 2408.06447: its reviews and its code",
     image_encoder=SVDAffine(),
     start="copied",  # not used: names have no class tokens
-    lr=0.005,  # our choice: the code's 1e-4 is for 1000 epochs
+    # Our choice: the code's 1e-4 is for 1000 epochs. Of 0.003, 0.005, 0.01 and 0.03, 8 shots of
+    # chest X-rays, 200 steps: validation Dice 0.756, 0.779, 0.808 and 0.788.
+    lr=0.01,
     betas=(0.9, 0.999),  # our choice, AdamW's own
     weight_decay=1e-2,  # the code
     warmup=250,  # our choice, SAMed's; the code starts at the full rate
