@@ -1,0 +1,683 @@
+# %% [markdown]
+# # 6. SVD affine tuning and label names
+#
+# **You will be able to**
+# - say what a singular value does in a layer, and what moving a single one does to a mask,
+# - write S-SAM's layer in four lines, and say what its shift and its ReLU are for,
+# - draw what LoRA, GaLore and S-SAM each allow a weight matrix to become,
+# - ask a network for an organ by its name, and judge what the name is worth.
+#
+# **Before this** [Chapter 5](05_adapting_sam.ipynb); the singular value decomposition as in [chapter 4](04_galore.ipynb).
+#
+# **Budget** 2 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
+
+# %% tags=["colab"]
+# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+import os, subprocess, sys
+
+if "google.colab" in sys.modules:
+    if not os.path.isdir("/content/book"):
+        clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
+        subprocess.run(clone, check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book"], check=True)
+    os.chdir("/content/book/notebooks")
+
+# %% tags=["parameters"]
+profile = "quick"  # "colab" runs the same cells: nothing here needs a GPU
+seed = 0
+
+# %% [markdown]
+# ## A layer in three steps
+#
+# LoRA and GaLore ask how to change a matrix cheaply. S-SAM ([Paranjape et al. 2024](https://arxiv.org/abs/2408.06447)) asks what is in it already.
+# Every matrix is a product of three, its singular value decomposition:
+#
+# $$ W = U\,\mathrm{diag}(s)\,V^\top = \sum_i s_i\, u_i v_i^\top. $$
+#
+# So a layer works in three steps. Each row of $V^\top$ asks the input one question; $s_i$ says how loud the answer counts; the column $u_i$ says where it goes.
+# S-SAM leaves questions and places alone and turns the volume.
+#
+# (What this book knows of S-SAM comes from its [public code](https://github.com/JayParanjape/SVDSAM) and from the reviews and the rebuttal that MICCAI publishes beside the paper.)
+#
+# Here are the chest X-rays of chapter 5, and the matrix of chapter 4: the fused $q$, $k$, $v$ of the pocket SAM's fourth block.
+
+# %% tags=["data"]
+from medsaga_lib.data.folder import open_or_phantoms
+
+dataset = open_or_phantoms("cxr_hannover_lungs")
+print(dataset.describe())
+
+# %%
+import torch
+
+from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.backbones.weights import load_state
+
+size = 128
+sam = build_sam("pocket", size).eval()
+sam.load_state_dict(load_state("pocket", size))
+block = sam.image_encoder.blocks[3]
+W = block.attn.qkv.weight.detach()  # (576, 192)
+
+# %% [markdown]
+# > **Predict.** 192 singular values. By which factor is the first larger than the last? And in a matrix of random numbers?
+
+# %%
+from medsaga_lib import display
+
+torch.manual_seed(seed)
+proj, noise = block.attn.proj.weight.detach(), W.std() * torch.randn(W.shape)
+matrices = {"qkv": W, "proj": proj, "noise": noise}
+spectra = {name: torch.linalg.svdvals(matrix) for name, matrix in matrices.items()}
+for name, s in spectra.items():
+    print(f"{name:5} from {s[0]:.2f} to {s[-1]:.4f}, a factor of {s[0] / s[-1]:,.0f}")
+
+# %%
+numbers = [1, 3, 6, 12, 25, 50, 100, 192]
+curves = [display.Curve(name, numbers, [s[i - 1] for i in numbers]) for name, s in spectra.items()]
+alt = (
+    "Singular values, loudest first. Both weights begin far above noise of the same strength, with "
+    "a few loud directions, and go on below it; the values of proj end at zero."
+)
+axes = "number of the direction, loudest first", "singular value"
+display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
+
+# %% [markdown]
+# A few loud directions, many quiet ones, and in `proj` some that are all but silent.
+#
+# ## What one number moves
+#
+# Turn a single one of the 192 values and leave everything else. `SVDLayer` is the library's layer in three steps, and `scale` holds a factor for each value.
+#
+# > **Predict.** Double one value of one layer of six blocks. By how many per cent does the image embedding change?
+
+# %%
+from medsaga_lib.adapt.svd import SVDLayer
+from medsaga_lib.data.samples import Samples
+
+sample = Samples(dataset, dataset.split("test"), size)[0]
+pixels = (sample["image"][None] * 255 - sam.pixel_mean) / sam.pixel_std  # (1, 3, 128, 128)
+block.attn.qkv = turned = SVDLayer(block.attn.qkv)
+
+
+# %%
+@torch.no_grad()
+def embedding(number=1, factor=1.0):
+    """The image embedding when singular value `number` (from 1) counts `factor` times."""
+    turned.scale.fill_(1)[number - 1] = factor
+    return sam.image_encoder(pixels)
+
+
+# %%
+untouched = embedding()
+curves = []
+for name, factor in (("doubled", 2.0), ("off", 0.0)):
+    moved = [(embedding(i, factor) - untouched).norm() / untouched.norm() for i in numbers]
+    curves.append(display.Curve(name, numbers, moved))
+    print(f"{name:8}", *[f"{share:7.2%}" for share in moved])
+
+# %%
+alt = (
+    "Relative change of the image embedding when one singular value is doubled or switched off: up "
+    "to a half for the loudest directions, a hundredth at the twenty-fifth, next to nothing after it."
+)
+axes = axes[0], "relative change of the embedding"
+display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
+
+# %% [markdown]
+# One number, and the embedding is another. Further down the list nobody notices. And the mask? We ask SAM the usual way, by a box around the lung on the left side of the picture.
+
+# %%
+from torch.nn.functional import interpolate
+
+from medsaga_lib.heads import decode_masks
+
+rows, columns = torch.where(sample["label"] == 1)
+box = torch.stack([columns.min(), rows.min(), columns.max(), rows.max()])[None].float()
+
+
+# %%
+@torch.no_grad()
+def mask(embedding):
+    """SAM's mask for the box, at the size of the picture."""
+    prompts = sam.prompt_encoder(None, box, None)
+    position = sam.prompt_encoder.get_dense_pe()
+    logits, _ = decode_masks(sam.mask_decoder, embedding, position, *prompts)
+    return (interpolate(logits[:, :1], (size, size), mode="bilinear")[0, 0] > 0).long()
+
+
+# %%
+gray, asked_for = sample["image"][0].numpy(), {1: dataset.labels[1]}
+trials = {"untouched": (1, 1), "1st doubled": (1, 2), "2nd doubled": (2, 2), "100th doubled": (100, 2)}
+panels = [
+    display.Panel(gray, prediction=mask(embedding(*trial)).numpy(), title=name)
+    for name, trial in trials.items()
+]
+display.show(
+    display.grid(panels, asked_for, alt="Four masks.", columns=4),
+    alt="One X-ray with the mask for a box around the right lung. Untouched it covers the lung, and "
+    "more; with the first value doubled it breaks into pieces, with the second it shrinks to a "
+    "corner, and with the hundredth it stays as it was.",
+)
+
+# %%
+print(dataset.citation, "|", dataset.licence)
+
+
+# %% [markdown]
+# ## S-SAM's layer
+#
+# Each singular value gets a factor $a_i$, a shift $b_i$, and a floor at zero:
+#
+# $$ W' = U\,\mathrm{diag}\big(\mathrm{ReLU}(a \odot s + b)\big)\,V^\top. $$
+#
+# At the start $a = 1$ and $b = 0$, so nothing changes. As a function:
+
+# %%
+def ssam_weight(W, a, b):
+    """The weight that S-SAM makes of W (m, n); a and b are (min(m, n),)."""
+    U, s, Vh = torch.linalg.svd(W, full_matrices=False)
+    return U @ torch.diag(torch.relu(a * s + b)) @ Vh
+
+
+# %% [markdown]
+# Does the library do the same?
+
+# %%
+torch.manual_seed(seed)
+with torch.no_grad():
+    turned.scale.normal_(1, 0.5), turned.shift.normal_(0, 0.5)
+    x = torch.randn(10, 192)
+    ours = x @ ssam_weight(W, turned.scale, turned.shift).T + turned.bias
+    print(f"largest difference {(ours - turned(x)).abs().max():.0e}")
+    print(f"switched off: {(turned.values() == 0).sum()} of 192")
+
+# %% [markdown]
+# To rounding. The library never builds $W'$: it applies $V^\top$, the values and $U$ one after the other.
+#
+# ## Two numbers for one?
+#
+# A factor alone could take any positive singular value anywhere. SVF ([Sun et al. 2022](https://arxiv.org/abs/2206.06122)) is just that, and a reviewer of S-SAM asked what the shift is for.
+# In *what can be reached* it adds next to nothing. In *what is reached* it does, because Adam moves every parameter by about the learning rate in each step, however small its effect: a step of $a_i$ moves the value by $\eta s_i$, a step of $b_i$ by $\eta$.
+#
+# Take the matrix `proj`, with its silent end, and want the opposite of what it is: the loud directions quiet and the quiet ones loud.
+#
+# > **Predict.** After 200 steps with a learning rate of 0.01, where do factors alone get, and where factors and shifts?
+
+# %%
+wanted = spectra["proj"].flip(0)
+
+
+def reached(shift, steps=200):
+    """The singular values after Adam has pulled them towards `wanted`."""
+    layer = SVDLayer(block.attn.proj, shift)
+    layer.bias = None
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.01)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (layer.values() - wanted).square().sum().backward()
+        optimizer.step()
+    return layer.values().detach()
+
+
+# %%
+ends = {"start": spectra["proj"], "a alone": reached(False), "a and b": reached(True)}
+numbers = [1, 3, 6, 12, 25, 50, 75, 100, 125, 142, 167, 180, 187, 190, 192]
+curves = [
+    display.Curve(name, numbers, [s[i - 1] for i in numbers])
+    for name, s in {**ends, "wanted": wanted}.items()
+]
+alt = (
+    "Singular values by number. Factors alone bring the loud ones down and leave the quiet end at "
+    "zero; with shifts the quiet end rises to where it was wanted, but for the last few."
+)
+axes = "number of the direction", "singular value"
+display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
+
+# %% [markdown]
+# The shift switches directions *on*. The ReLU switches them *off*: a singular value has no sign, so where $a_i s_i + b_i$ falls below zero, the direction is gone. And it stays gone:
+
+# %%
+off = SVDLayer(block.attn.proj)
+off.shift.data[0] = -10
+off(torch.randn(5, 192)).square().sum().backward()
+for name, tensor in (("value", off.values()), ("a", off.scale.grad), ("b", off.shift.grad)):
+    print(f"{name:5} {tensor[0].item():.1f} and, of its neighbour, {tensor[1].item():.1f}")
+
+# %% [markdown]
+# The first direction is off, and no gradient reaches either of its two numbers any more. Only weight decay does: it pulls $b_i$ towards zero, and every $a_i$ too, although 1 would be home.
+#
+# ## What may a matrix become?
+#
+# Three methods, three kinds of change. Train each for 20 steps on eight small X-rays, without weight decay, and look at $W' - W$ of our matrix.
+# GaLore refreshes its subspace after 10 of them.
+#
+# > **Predict.** The rank of the change: for LoRA of rank 4 on $q$ and $v$, for GaLore of rank 16, for S-SAM?
+
+# %%
+from dataclasses import replace
+
+from medsaga_lib.adapt import lora, svd
+from medsaga_lib.recipes import get_recipe
+from medsaga_lib.training import train
+
+samed, medsaga, s_sam = (
+    replace(get_recipe(name), steps=20, batch=4, weight_decay=0.0)
+    for name in ("samed", "medsaga", "s_sam")
+)
+medsaga = replace(medsaga, image_encoder=replace(medsaga.image_encoder, refresh=10))
+
+# %%
+changes = {}
+for recipe, merge in ((samed, lora.merge), (medsaga, None), (s_sam, svd.merge)):
+    trained = train(recipe, dataset, 8, size=64, seed=seed, validations=0, progress=False).model
+    if merge:
+        merge(trained.sam.image_encoder)
+    changes[recipe.name] = trained.sam.image_encoder.blocks[3].attn.qkv.weight.detach() - W
+
+# %%
+for name, change in changes.items():
+    rank = torch.linalg.matrix_rank(change, rtol=1e-3)
+    print(f"{name:8} rank {rank:3}, moved {change.norm() / W.norm():.1%} of the weight's norm")
+
+# %% [markdown]
+# S-SAM's change has full rank. Its authors say so in the rebuttal, and count it as an advantage over LoRA. But rank is not freedom. Write each change in the matrix's own coordinates, $U^\top (W' - W)\,V$: cell $(i, j)$ says how much of question $j$ now goes to place $i$.
+
+# %%
+U, _, Vh = torch.linalg.svd(W, full_matrices=False)
+panels = []
+for name, change in changes.items():
+    cells = (U.T @ change @ Vh.T).abs()[:64, :64]  # of the 64 loudest directions
+    bright = (cells / cells.flatten().quantile(0.999)).clamp(0, 1).sqrt()
+    panels.append(display.Panel(bright.numpy(), title=get_recipe(name).title.split(":")[0]))
+alt = (
+    "Three squares of 64 by 64 cells. SAMed's and MedSAGa's are grey all over with bright edges "
+    "at the loud directions; S-SAM's is black except for its diagonal."
+)
+display.show(display.grid(panels, {}, alt), alt=alt)
+
+# %% [markdown]
+# LoRA and GaLore connect any question with any place, in a few combinations at a time. S-SAM's cells off the diagonal are zero and remain so: no question gets a new place, ever. It has 192 knobs at this matrix, whatever their rank.
+# What needs a new direction it cannot learn here; what needs old directions in other strengths it learns with few numbers. Which of the two an X-ray needs is not for algebra to say. (The LayerNorms and the position table train too, and the text layer below.)
+#
+# ## Counting
+#
+# S-SAM's abstract says "0.4 % of SAM's parameters". SAM has 93,735,472.
+#
+# > **Predict.** Which part of what trains is the largest: the values, the LayerNorms, the positions, or the text layer? And what happens at 512 pixels?
+
+# %%
+from collections import Counter
+
+from medsaga_lib.recipes.build import build_model, count, trainable
+
+s_sam = get_recipe("s_sam")
+with torch.device("meta"):  # shapes without memory
+    on_vit_b = build_model(s_sam, "vit_b", 256, classes=8, weights="random")
+
+# %%
+kinds = Counter()
+for name, tensor in trainable(on_vit_b).items():
+    place = "decoder" if "mask_decoder" in name else "encoder"
+    kind = f"{place} norms" if "norm" in name else name.split(".")[-1]
+    kinds["text layer" if name.startswith("affine") else kind] += tensor.numel()
+print(dict(kinds))
+
+# %%
+frozen = replace(s_sam, name="decoder frozen", decoder="frozen")
+for recipe in (s_sam, frozen, get_recipe("svf")):
+    for side in (256, 512, 1024):
+        trains = count(recipe, "vit_b", side, classes=8).trainable
+        print(f"{recipe.name:15} {side:5} px {trains:>10,} {trains / 93_735_472:.3%}")
+
+# %% [markdown]
+# The first number is what the published code trains: 444,672. A reviewer describes the decoder as used "without any modifications and tuning"; without its LayerNorms there are 440,064.
+# Both are 0.47 % of SAM, and "0.4 %" is generous rounding. It also holds at 256 pixels alone, because the largest part is not a singular value at all: it is the position table, 768 numbers for each token, and a picture of twice the side has four times the tokens.
+#
+# ## Memory
+#
+# Values are few, but vectors are many: $U$ and $V$ together are larger than $W$. The published code keeps them beside it.
+#
+# > **Predict.** ViT-B's encoder weighs about 340 MiB. How much more does it hold with its factors beside it, and how much with the factors in its place?
+
+# %%
+import re
+
+from medsaga_lib.memory import weight_bytes
+
+with torch.device("meta"):
+    plain = build_sam("vit_b", 256).image_encoder
+factored = re.compile(r"(attn.qkv|attn.proj|mlp.lin[12]|neck.[02]).weight")
+
+# %%
+shapes = {n: p.flatten(1).shape for n, p in plain.named_parameters() if factored.search(n)}
+beside = {name: 4 * min(m, n) * (m + n + 1) for name, (m, n) in shapes.items()}  # U, V and s
+in_blocks = sum(held for name, held in beside.items() if "blocks" in name)
+here = weight_bytes(on_vit_b.sam.image_encoder) - weight_bytes(plain)
+print(f"the encoder       {weight_bytes(plain) / 2**20:6.1f} MiB")
+print(f"factors beside W  {sum(beside.values()) / 2**20:+6.1f} MiB, {in_blocks / 2**20:.1f} in blocks")
+print(f"factors for W     {here / 2**20:+6.1f} MiB, with a and b")
+
+# %% [markdown]
+# The published code also builds $W'$ in every pass, and its backward pass makes a gradient as large as $W'$ to get two numbers for each direction.
+# Here the gradient of the values comes from the $k$ numbers of each token between the two factors. After training, `svd.merge` multiplies the factors, and SAM weighs what it always did.
+#
+# ## Asked by name
+#
+# S-SAM's other half is the prompt. No click, no class token, but a word: *right lung*. A frozen text encoder makes 512 numbers of it, a small layer that trains makes a prompt token of those, and SAM's own mask token 0 answers. Two labels in one pass:
+
+# %%
+model = build_model(s_sam, "pocket", size, 2, seed=seed, names=["right lung", "left lung"])
+with torch.no_grad():
+    logits = model(sample["image"][None])
+print(tuple(logits.shape), "| texts", tuple(model.texts.shape), "|", model.affine)
+
+# %% [markdown]
+# Channel 0 is zero everywhere, so that background wins where no label is likelier than not. The encoder, the expensive half, ran once.
+#
+# The published code uses CLIP's text encoder. It read the captions of many photographs, so that it knows that *lung* and *chest* go together. CLIP is a download, so this chapter uses `Spelling`: a vector that knows how a word is spelled and nothing else.
+
+# %%
+import pandas as pd
+
+from medsaga_lib.backbones.text import Spelling
+
+words = ["right lung", "left lung", "rigth lung", "lung", "heart", "pulmo dexter"]
+vectors = Spelling()(words)
+pd.DataFrame(vectors @ vectors.T, words, words).round(2)
+
+
+# %% [markdown]
+# A slip of the pen stays near what was meant; Latin is as far away as the heart. With CLIP (`text="clip"` in the recipe) that may be different.
+#
+# But how much of a text vector reaches the decoder at all? The text layer ends in a batch normalisation: it looks at the batch, and gives every channel mean zero and spread one. The batch consists of the label names, repeated for each picture.
+#
+# > **Predict.** With two names, what values can a normalised channel take? And with a single one?
+
+# %%
+def tokens(names, images=6):
+    """What a new text layer makes of names in training, for a batch of `images` pictures."""
+    torch.manual_seed(seed)
+    layer = build_model(s_sam, "pocket", 64, len(names), "random", seed, names=names).affine
+    return layer(Spelling()(names).repeat(images, 1))[: len(names)].detach()
+
+
+two = tokens(["right lung", "left lung"])
+print("two names:", two[0, :8].round(decimals=2).tolist())
+
+# %%
+near = torch.stack([(two[0].abs() - value).abs() < 0.05 for value in (0, 1)]).any(0)
+print(f"{near.float().mean():.0%} of the numbers are within 0.05 of -1, 0 or 1")
+for one in ("polyp", "banana"):
+    print(f"one name, {one}: largest number {tokens([one]).abs().max():.3f}")
+
+# %% [markdown]
+# With two names each channel sees two values, and normalising two values leaves a sign: which of the two is larger. With one name it leaves nothing. A data set with a single label gets the same token for *polyp* and for *banana*.
+# For a fixed list of labels the name is a number plate. It becomes a *name* only where training saw many of them.
+#
+# ## A published trap: the sigmoid, twice
+#
+# The loss is Dice plus focal loss, $-\alpha\,(1 - p)^3 \log p$ for a pixel of the organ, with $p = \sigma(z)$. The function that computes it wants the logit $z$ and applies the sigmoid itself. The published code gives it $\sigma(z)$.
+#
+# > **Predict.** A pixel of the lung that the network is quite sure is none ($z = -8$). How strongly does each version pull?
+
+# %%
+from medsaga_lib.losses import focal_dice
+
+
+def pull(first):
+    """Minus the gradient of the focal loss, for logits from -8 to 8; `first` is applied before."""
+    z = torch.linspace(-8, 8, 33, requires_grad=True)
+    channels = torch.stack([torch.zeros(33), first(z)], 1)[..., None, None]  # (33, 2, 1, 1)
+    labels = torch.ones(33, 1, 1, dtype=torch.int64)
+    focal_dice(channels, labels, focal_weight=33, dice_weight=0).total.backward()
+    return z.detach(), -z.grad
+
+
+# %%
+published, right = pull(torch.sigmoid), pull(lambda z: z)
+print(f"at z = -8: {right[1][0]:.3f} against {published[1][0]:.6f}")
+print(f"largest:   {right[1].max():.3f} against {published[1].max():.3f}")
+
+# %%
+curves = [display.Curve("published", *published), display.Curve("focal loss", *right)]
+alt = (
+    "Pull on the logit of a lung pixel. Focal loss pulls hard where the logit is wrong and lets go "
+    "where it is right; the published version pulls weakly, and most where the network is undecided."
+)
+display.show(display.curve_with_interval(curves, "logit of a lung pixel", "pull", alt), alt=alt)
+
+# %% [markdown]
+# Focal loss was made to pull hardest where the network is wrong. Twice through the sigmoid it hardly pulls at all, and least where the network is most wrong. The code trains nevertheless, because Dice beside it wants probabilities and gets them.
+# Nothing warns: the loss falls, the masks come. The library feeds logits; `tests/test_losses.py` holds it against torchvision's focal loss.
+#
+# We also leave out other things that the code does: its encoder has no relative positions and no windows, its decoder no positional encodings, and one of its pixel deviations has a typing error.
+
+# %% [markdown]
+# ## Train it
+#
+# Sixteen labelled X-rays, sixty steps, asked by the names of the data set. And a second time with one name more, *spleen*, which no X-ray of the set shows: its mask is empty everywhere.
+# The published code trains so, too: one sample is a picture with a label, absent labels included. (Sixty steps are few; they take three times the recipe's learning rate.)
+#
+# > **Predict.** Does an answer that is always *nothing* disturb the others?
+
+# %%
+names = {"two names": dataset.labels}
+names["and spleen"] = dataset.labels | {len(dataset.labels) + 1: "spleen"}
+short = replace(s_sam, steps=60, batch=6, lr=3 * s_sam.lr)
+trained = {}
+for name, labels in names.items():
+    asked = replace(dataset, labels=labels)
+    result = train(short, asked, 16, size=size, seed=seed, validations=0, progress=False)
+    trained[name] = result.model
+
+# %%
+from functools import partial
+
+from medsaga_lib.data.images import read_pair
+from medsaga_lib.evaluation import evaluate_cases
+from medsaga_lib.inference import Predictor
+
+# %%
+test, predictors = dataset.split("test"), {}
+for name, labels in names.items():
+    predict = Predictor(trained[name], labels, dataset.modality, dataset.window)
+    scores = evaluate_cases(partial(predict.case, dataset), dataset, test)
+    low, high = scores.interval("dice")
+    print(f"{name:10} Dice {scores.summary()['dice']:.3f}, 95 % interval {low:.3f} to {high:.3f}")
+    predictors[name] = predict
+
+# %%
+picture, truth = read_pair(dataset, test[0])
+panels = [display.Panel(picture.pixels, truth, p(picture), n) for n, p in predictors.items()]
+display.show(
+    display.grid(panels, dataset.labels, alt="Both predictions.", columns=2),
+    alt="A held-out chest X-ray with the masks of both networks. Each finds the two lungs and keeps "
+    "them apart; the solid outlines are coarser than the annotator's dashed ones.",
+)
+
+# %%
+print(dataset.citation, "|", dataset.licence)
+
+# %% [markdown]
+# Which directions did that move? Compare the values with those of the start.
+
+# %%
+for place in ("attn.qkv", "attn.proj", "mlp.lin1", "mlp.lin2"):
+    parts = [b.get_submodule(place) for b in trained["two names"].sam.image_encoder.blocks]
+    ratio = torch.cat([part.values() / part.singular for part in parts]).detach()
+    louder, off = (ratio > 2).sum(), (ratio == 0).sum()
+    print(f"{place:10} median x {ratio.median():.2f}, {louder} more than doubled, {off} off")
+
+# %% [markdown]
+# Switching on and off happens where there were silent directions, in `proj`. Elsewhere it is a turn of the volume.
+#
+# ## Ask it something else
+#
+# Both networks know the lungs by name. Now ask both for what they have never heard, on eight held-out X-rays.
+#
+# > **Predict.** What do they answer to *rigth lung*? And to *banana*?
+
+# %%
+from medsaga_lib.heads import LabelPrompts
+
+samples = Samples(dataset, test, size)
+eight = torch.stack([samples[i]["image"] for i in range(8)])
+
+
+# %%
+@torch.no_grad()
+def ask(network, words):
+    """The network's masks (8, n, h, w) for any n words."""
+    asked = LabelPrompts(network.sam, Spelling()(words)).eval()
+    asked.affine = network.affine
+    logits = interpolate(asked(eight)[:, 1:], (size, size), mode="bilinear")
+    return (logits > 0).long()
+
+
+# %%
+words = ["right lung", "left lung", "rigth lung", "Right Lung", "lung", "spleen", "banana"]
+answers = {name: ask(network, words) for name, network in trained.items()}
+for name, masks in answers.items():
+    print(f"{name:12} share of picture, Dice with right lung, with left lung")
+    for word, found in zip(words, masks.unbind(1), strict=True):
+        same = [2 * (found & m).sum() / (found.sum() + m.sum()) for m in masks[:, :2].unbind(1)]
+        print(f"  {word:10} {found.float().mean():16.0%} {same[0]:20.2f} {same[1]:15.2f}")
+
+# %%
+chosen = ["right lung", "rigth lung", "spleen", "banana"]
+panels = [
+    display.Panel(gray, prediction=masks[0, words.index(word)].numpy(), title=word)
+    for masks in answers.values()
+    for word in chosen
+]
+display.show(
+    display.grid(panels, {1: "answer"}, alt="Answers.", columns=4),
+    alt="One X-ray and four words, put to both networks. The one that knows two names outlines lung "
+    "for every word, for spleen and banana too. The one that was taught that spleen is nowhere "
+    "answers both with nothing, and outlines the left lung when the right one is misspelt.",
+)
+
+# %% [markdown]
+# A network that was only ever asked for lungs answers with lung, whatever it is asked for: a *banana* has about the size of one. Nothing in its training was an empty mask, so it cannot say *not here*.
+# One name that is always absent teaches it that. Then every word that is not spelled like a lung gets nothing, which is right for a banana, and would be just as sure for *pulmo*.
+#
+# And look at *rigth lung*: two letters in the wrong order, and the answer is mostly the **left** lung, drawn without a sign of doubt. The word shares *lung* with both names and too little else with either.
+# `Spelling` folds case and spaces, so *Right Lung* is no harm. A program that takes names from people should accept those it was trained with, and refuse the rest; CLIP is no different there, its vectors move too.
+#
+# ## Longer runs
+#
+# The recorded runs: S-SAM, SVF (factors alone, no norms, no positions, decoder frozen) and, as the baseline that costs least thought, the decoder alone above a frozen encoder. 200 steps each, with the recipe's own learning rate.
+#
+# > **Predict.** Who is ahead at 8 shots: the method that trains a tenth of the numbers, or the one that trains the decoder?
+
+# %%
+import json
+from pathlib import Path
+
+recorded = json.loads(Path("recorded/svd_affine.json").read_text())
+origin = recorded["provenance"]
+print(origin["command"])
+print(origin["date"], "|", origin["device"], "|", origin["data"])
+
+# %%
+print(f"{origin['test_cases']} held-out X-rays of {origin['test_patients']} patients\n")
+print("recipe         trains  shots  Dice   95 % interval    HD95 px  minutes")
+for run in recorded["runs"]:
+    trains = count(get_recipe(run["recipe"]), "pocket", size, len(dataset.labels)).trainable
+    low, high = run["dice_interval"]
+    print(
+        f"{run['recipe']:12} {trains:8,}  {run['shots']:5}  {run['dice']:.3f}  "
+        f"{low:.3f} to {high:.3f}   {run['hd95']:6.1f}  {run['seconds'] / 60:7.1f}"
+    )
+
+# %%
+groups = {}
+for run in recorded["runs"]:
+    groups.setdefault(get_recipe(run["recipe"]).title.split(":")[0], []).append(run)
+curves = [
+    display.Curve(name, [r["shots"] for r in runs], [r["dice"] for r in runs],
+                  *zip(*[r["dice_interval"] for r in runs], strict=True))
+    for name, runs in groups.items()
+]  # fmt: skip
+
+# %%
+alt = "TODO"
+axes = "labelled images", "mean Dice"
+display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
+
+# %% [markdown]
+# TODO
+#
+# ## Exercises
+#
+# ### Exercise 1 (easy, 5 minutes)
+# S-SAM trains two numbers for each singular value. How many times more does a LoRA of rank 4 train, beside a matrix of 3072 x 768 such as `lin1` of ViT-B?
+
+# %% tags=["exercise"]
+times = None
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+times = 4 * (3072 + 768) / (2 * 768)
+
+# %% tags=["exercise-check"]
+from torch import nn
+
+detour = sum(p.numel() for p in (nn.Linear(768, 4, False).weight, nn.Linear(4, 3072, False).weight))
+layer = SVDLayer(nn.Linear(768, 3072))
+knobs = layer.scale.numel() + layer.shift.numel()
+assert times == detour / knobs, f"{times} is not it: r (m + n) numbers against 2 min(m, n)"
+
+# %% [markdown]
+# ### Exercise 2 (medium, 10 minutes)
+# The ReLU can prune. Set the shift of `pruned` so that its 16 loudest directions stay exactly as loud as they are and all others are switched off.
+
+# %% tags=["exercise"]
+pruned = SVDLayer(block.mlp.lin1)
+pruned.shift.data = torch.zeros(192)
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+pruned = SVDLayer(block.mlp.lin1)
+pruned.shift.data = -pruned.singular
+pruned.shift.data[:16] = 0
+
+# %% tags=["exercise-check"]
+whole, kept = block.mlp.lin1.weight.detach(), pruned.merged().weight.detach()
+rank = torch.linalg.matrix_rank(kept, rtol=1e-4).item()
+assert rank == 16, f"the rank is {rank}: a direction is off where a s + b is not above zero"
+loud = torch.linalg.svdvals(whole)[:16]
+error = (torch.linalg.svdvals(kept)[:16] - loud).abs().max()
+assert error < 1e-4, f"a direction that stays has changed by {error:.2f}"
+
+# %% [markdown]
+# ### Exercise 3 (medium, 10 minutes)
+# A network is to be asked for the organs below, by `Spelling`. Which two names are nearest to each other, and so the likeliest to be taken for one another? Put the pair into `nearest`, and think of what CLIP would say.
+
+# %% tags=["exercise"]
+organs = ["spleen", "right kidney", "left kidney", "gallbladder", "liver", "stomach", "aorta"]
+nearest = ("spleen", "liver")
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+vectors = Spelling()(organs)
+cosines = (vectors @ vectors.T).fill_diagonal_(0)
+row, column = divmod(cosines.argmax().item(), len(organs))
+nearest = organs[row], organs[column]
+
+# %% tags=["exercise-check"]
+vectors = Spelling()(organs)
+distances = torch.pdist(vectors)  # of all pairs
+distance = (vectors[organs.index(nearest[0])] - vectors[organs.index(nearest[1])]).norm()
+assert distance <= distances.min() + 1e-6, f"there is a nearer pair than {' and '.join(nearest)}"
+
+# %% [markdown]
+# ## Summary
+#
+# - A matrix is a list of directions with a volume each; S-SAM turns the volumes, with a factor and a shift, and a floor at zero.
+# - The shift wakes directions that factors cannot; the ReLU switches directions off, for good.
+# - The change has full rank and few degrees of freedom: it is diagonal in the matrix's own coordinates.
+# - "0.4 %" is a number at 256 pixels, most of it positions.
+# - Factors in place of $W$ cost a quarter of what factors beside it cost.
+# - A name is a number plate until training has seen many; what is absent must be taught, and a slip of the pen can point to the other lung.
