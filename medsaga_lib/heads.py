@@ -13,7 +13,7 @@ from torch import nn
 from medsaga_lib.backbones.sam import MASK_TOKENS, Attention, build_sam
 from medsaga_lib.errors import UserError
 
-Start = Literal["copied", "in_turn", "random"]
+Start = Literal["copied", "random", "in_turn"]
 
 
 def decode_masks(
