@@ -313,7 +313,7 @@ file.seek(0)
 try:
     torch.load(file, weights_only=True)
 except pickle.UnpicklingError as error:
-    print("refused:", str(error).split("\n")[2].strip()[:100])
+    print("refused:", next(line.strip() for line in str(error).split("\n") if "GaLore" in line)[:99])
 
 # %% [markdown]
 # The package's arithmetic, without its storage, is in `optim/galore_published.py`, and this project's tests run the package beside it: the updates agree to rounding, across refreshes.
