@@ -338,7 +338,7 @@ for recipe in (s_sam, frozen, get_recipe("svf")):
 #
 # Values are few, but vectors are many: $U$ and $V$ together are larger than $W$. The published code keeps them beside it.
 #
-# > **Predict.** ViT-B's encoder weighs about 340 MiB. How much more does it hold with its factors beside it, and how much with the factors in its place?
+# > **Predict.** ViT-B's encoder weighs about 330 MiB. How much more does it hold with its factors beside it, and how much with the factors in its place?
 
 # %%
 import re
@@ -568,7 +568,7 @@ display.show(
 # ## Longer runs
 #
 # S-SAM against SVF (factors alone: no shift, no norms, no positions, nothing of the decoder) and against the baseline that takes least thought, the decoder alone above a frozen encoder.
-# This is what trains in the pocket SAM, at rates that brackets on the validation patients gave (`recipes/s_sam.py`):
+# This is what trains in the pocket SAM, and at which rate; both methods' own come from brackets on the validation patients (`recipes/s_sam.py`):
 
 # %%
 for name in ("s_sam", "svf", "decoder_only"):
@@ -577,7 +577,7 @@ for name in ("s_sam", "svf", "decoder_only"):
     print(f"{name:13} {trains:8,} numbers, learning rate {recipe.lr}")
 
 # %% [markdown]
-# SVF needs thirty times S-SAM's rate: without a shift, quiet directions wait for large factors. (The decoder's rate is SAMed's, from its paper.)
+# SVF needs thirty times S-SAM's rate: without a shift, quiet directions wait for large factors. (The decoder's is SAMed's.)
 #
 # > **Predict.** Who is ahead at 8 shots: one of the two that turn volumes, or the decoder?
 
@@ -601,7 +601,8 @@ for run in recorded["runs"]:
 # %%
 groups = {}
 for run in recorded["runs"]:
-    groups.setdefault(get_recipe(run["recipe"]).title.split(":")[0], []).append(run)
+    title = re.split("[:,]", get_recipe(run["recipe"]).title)[0]
+    groups.setdefault(title, []).append(run)
 curves = [
     display.Curve(name, [r["shots"] for r in runs], [r["dice"] for r in runs],
                   *zip(*[r["dice_interval"] for r in runs], strict=True))
@@ -617,8 +618,8 @@ axes = "labelled images", "mean Dice"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# Three methods, one result. The intervals overlap nearly whole, each row is one seed, and four times the labels buy about a hundredth. Turning volumes learns these lungs as well as a new decoder does, with a fraction of the numbers that train.
-# Factors alone do, too, once they get their own learning rate. With S-SAM's they would have looked like a method that does not work: an ablation that takes one part away and keeps the rate tests the rate.
+# Three methods, one result. The intervals overlap nearly whole, each row is one seed, and four times the labels buy about a hundredth. Turning volumes learns these lungs as well as a trained decoder does, with a fraction of the numbers.
+# Factors alone do, too, once they get their own learning rate. At S-SAM's they would have looked well behind: an ablation that takes one part away and keeps the rate tests the rate.
 #
 # What this cannot say: whether it holds for SAM's own weights, for organs that look less like holes, for many names, or with CLIP.
 #
