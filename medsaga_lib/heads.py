@@ -14,7 +14,7 @@ from medsaga_lib.backbones.sam import MASK_TOKENS, Attention, build_sam
 from medsaga_lib.data.prompts import PAD, Kind
 from medsaga_lib.errors import UserError
 
-Start = Literal["copied", "in_turn", "random"]
+Start = Literal["copied", "random", "in_turn"]
 Answer = Literal["single", "best"]
 ABSENT = -100.0  # logit of a label that is not asked for: a probability of 0 that no loss overflows
 

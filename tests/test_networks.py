@@ -65,6 +65,6 @@ def test_there_is_nothing_to_recompute():
 def test_dae_former_learns_four_pictures_by_heart(phantoms):
     """Its authors' optimizer, rate and loss; a mirrored or dead map on the way would stop it."""
     dataset = open_dataset(phantoms)
-    recipe = replace(get_recipe("dae_former"), steps=120, batch=4, augmentation="none")
+    recipe = replace(get_recipe("dae_former"), steps=80, batch=4, augmentation="none")
     result = train(recipe, dataset, 4, size=32, progress=False, validations=0)
     assert validation_dice(result.model, choose_shots(dataset, 4, 32, seed=0)) > 0.95

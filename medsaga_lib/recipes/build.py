@@ -216,6 +216,13 @@ def learned(model: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
+def _numbers(model: nn.Module) -> int:
+    """Parameters of a network; of a factored layer those of the matrix that it stands for."""
+    factored = [layer for layer in model.modules() if isinstance(layer, svd.SVDLayer)]
+    matrices = sum(len(layer.left) * layer.right.shape[1] for layer in factored)
+    return matrices + sum(p.numel() for p in model.parameters())
+
+
 def _encoder_and_rest(model: nn.Module) -> tuple[list[nn.Parameter], dict[str, nn.Parameter]]:
     """What trains in the image encoder, and what trains outside it by name."""
     parts = trainable(model)
@@ -241,7 +248,7 @@ def count(recipe: Recipe, backbone: str, size: int, classes: int) -> Count:
     return Count(
         recipe.name,
         sum(p.numel() for p in parts.values()),
-        sum(p.numel() for p in model.parameters()),
+        _numbers(model),
         sum(state_bytes(build_optimizer(recipe, model).param_groups)),
         recipe.source,
     )

@@ -154,6 +154,8 @@ def test_an_unknown_recipe_names_the_known_ones():
 def test_s_sam_trains_what_its_code_trains():
     ssam = get_recipe("s_sam")
     counted = count(ssam, "vit_b", 256, 8)
+    plain = count(get_recipe("decoder_only"), "vit_b", 256, 3).total  # as many masks as SAM's own
+    assert counted.total == plain + 131_840 + 74_752  # names as prompts; scales and shifts
     assert counted.trainable == 444_672  # METHODS: 74,752 + 196,608 + 36,864 + 4,608 + 131,840
     frozen = replace(ssam, decoder="frozen")
     assert count(frozen, "vit_b", 256, 8).trainable == 440_064  # the paper: the decoder is frozen
