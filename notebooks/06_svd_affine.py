@@ -302,7 +302,7 @@ display.show(display.grid(panels, {}, alt), alt=alt)
 #
 # ## Counting
 #
-# S-SAM's abstract says "0.4 % of SAM's parameters". SAM has 93,735,472.
+# S-SAM's abstract says "0.4% of SAM's parameters". SAM has 93,735,472.
 #
 # > **Predict.** Which part of what trains is the largest: the values, the LayerNorms, the positions, or the text layer? And what happens at 512 pixels?
 
@@ -332,13 +332,13 @@ for recipe in (s_sam, frozen, get_recipe("svf")):
 
 # %% [markdown]
 # The first number is what the published code trains: 444,672. A reviewer describes the decoder as used "without any modifications and tuning"; without its LayerNorms there are 440,064.
-# Both are 0.47 % of SAM, and "0.4 %" is generous rounding. It also holds at 256 pixels alone, because the largest part is not a singular value at all: it is the position table, 768 numbers for each token, and a picture of twice the side has four times the tokens.
+# Both are 0.47 % of SAM, and "0.4%" is generous rounding. It also holds at 256 pixels alone, because the largest part is not a singular value at all: it is the position table, 768 numbers for each token, and a picture of twice the side has four times the tokens.
 #
 # ## Memory
 #
 # Values are few, but vectors are many: $U$ and $V$ together are larger than $W$. The published code keeps them beside it.
 #
-# > **Predict.** ViT-B's encoder weighs about 340 MiB. How much more does it hold with its factors beside it, and how much with the factors in its place?
+# > **Predict.** ViT-B's encoder weighs about 330 MiB. How much more does it hold with its factors beside it, and how much with the factors in its place?
 
 # %%
 import re
@@ -375,7 +375,7 @@ print(tuple(logits.shape), "| texts", tuple(model.texts.shape), "|", model.affin
 # %% [markdown]
 # Channel 0 is zero everywhere, so that background wins where no label is likelier than not. The encoder, the expensive half, ran once.
 #
-# The published code uses CLIP's text encoder. It read the captions of many photographs, so that it knows that *lung* and *chest* go together. CLIP is a download, so this chapter uses `Spelling`: a vector that knows how a word is spelled and nothing else.
+# The published code uses CLIP's text encoder. It has read the captions of many photographs, and words that stand in the same captions may lie near each other. CLIP is a download, so this chapter uses `Spelling`: a vector that knows how a word is spelled and nothing else.
 
 # %%
 import pandas as pd
@@ -412,7 +412,7 @@ for one in ("polyp", "banana"):
     print(f"one name, {one}: largest number {tokens([one]).abs().max():.3f}")
 
 # %% [markdown]
-# With two names each channel sees two values, and normalising two values leaves a sign: which of the two is larger. With one name it leaves nothing. A data set with a single label gets the same token for *polyp* and for *banana*.
+# With two names each channel sees two values, and normalising two values leaves little more than a sign: which of the two is larger. With one name it leaves nothing. A data set with a single label gets the same token for *polyp* and for *banana*.
 # For a fixed list of labels the name is a number plate. It becomes a *name* only where training saw many of them.
 #
 # ## A published trap: the sigmoid, twice
@@ -560,7 +560,7 @@ display.show(
 
 # %% [markdown]
 # A network that was only ever asked for lungs answers with lung, whatever it is asked for: a *banana* has about the size of one. Nothing in its training was an empty mask, so it cannot say *not here*.
-# One name that is always absent teaches it that. Then every word that is not spelled like a lung gets nothing, which is right for a banana, and would be just as sure for *pulmo*.
+# One name that is always absent teaches it that, for this name. That *banana* gets nothing as well is luck: no loss has ever spoken of bananas, and another seed or data set may answer with a lung.
 #
 # And look at *rigth lung*. Two letters in the wrong order, and the first network adds parts of the left lung; the second draws mostly the **left** lung, without a sign of doubt.
 # `Spelling` folds case and spaces, so *Right Lung* is no harm. A program that takes names from people should accept those it was trained with and refuse the rest, whichever text encoder stands behind it.
@@ -568,7 +568,7 @@ display.show(
 # ## Longer runs
 #
 # S-SAM against SVF (factors alone: no shift, no norms, no positions, nothing of the decoder) and against the baseline that takes least thought, the decoder alone above a frozen encoder.
-# This is what trains in the pocket SAM, at rates that brackets on the validation patients gave (`recipes/s_sam.py`):
+# This is what trains in the pocket SAM, and at which rate. Those of S-SAM and SVF come from brackets on the validation patients (`recipes/s_sam.py`), the decoder's is SAMed's:
 
 # %%
 for name in ("s_sam", "svf", "decoder_only"):
@@ -577,7 +577,7 @@ for name in ("s_sam", "svf", "decoder_only"):
     print(f"{name:13} {trains:8,} numbers, learning rate {recipe.lr}")
 
 # %% [markdown]
-# SVF needs thirty times S-SAM's rate: without a shift, quiet directions wait for large factors. (The decoder's rate is SAMed's, from its paper.)
+# SVF needs thirty times S-SAM's rate: without a shift, quiet directions wait for large factors.
 #
 # > **Predict.** Who is ahead at 8 shots: one of the two that turn volumes, or the decoder?
 
@@ -601,7 +601,8 @@ for run in recorded["runs"]:
 # %%
 groups = {}
 for run in recorded["runs"]:
-    groups.setdefault(get_recipe(run["recipe"]).title.split(":")[0], []).append(run)
+    title = re.split("[:,]", get_recipe(run["recipe"]).title)[0]
+    groups.setdefault(title, []).append(run)
 curves = [
     display.Curve(name, [r["shots"] for r in runs], [r["dice"] for r in runs],
                   *zip(*[r["dice_interval"] for r in runs], strict=True))
@@ -617,8 +618,8 @@ axes = "labelled images", "mean Dice"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# Three methods, one result. The intervals overlap nearly whole, each row is one seed, and four times the labels buy about a hundredth. Turning volumes learns these lungs as well as a new decoder does, with a fraction of the numbers that train.
-# Factors alone do, too, once they get their own learning rate. With S-SAM's they would have looked like a method that does not work: an ablation that takes one part away and keeps the rate tests the rate.
+# Three methods, one result. The intervals overlap nearly whole, each row is one seed, and four times the labels buy about a hundredth. Turning volumes learns these lungs as well as a trained decoder does, with a fraction of the numbers.
+# Factors alone do, too, once they get their own learning rate. At S-SAM's they would have looked well behind: an ablation that takes one part away and keeps the rate tests the rate.
 #
 # What this cannot say: whether it holds for SAM's own weights, for organs that look less like holes, for many names, or with CLIP.
 #
@@ -691,6 +692,6 @@ assert distance <= distances.min() + 1e-6, f"there is a nearer pair than {' and 
 # - A matrix is a list of directions with a volume each; S-SAM turns the volumes, with a factor and a shift, and a floor at zero.
 # - The shift wakes directions that factors cannot; the ReLU switches directions off, for good.
 # - The change has full rank and few degrees of freedom: it is diagonal in the matrix's own coordinates.
-# - "0.4 %" is a number at 256 pixels, most of it positions.
+# - "0.4%" is a number at 256 pixels, and positions are its largest part.
 # - Factors in place of $W$ cost a quarter of what factors beside it cost.
 # - A name is a number plate until training has seen many; what is absent must be taught, and a slip of the pen can point to the other lung.
