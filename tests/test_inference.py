@@ -217,7 +217,7 @@ def test_prompts_are_in_pixels_of_the_picture(prompted):
     labels[10:30, 20:100], labels[40:60, 5:30] = 1, 3
     drawn = draw_prompts(predictor.model.kind, (1, 2, 3), labels, 0)
     one = type(drawn)(drawn.coordinates[None], drawn.roles[None])
-    prediction = predictor(Picture(pixels, (1.0, 1.0), None), one)
+    prediction = predictor(Picture(pixels, (1.0, 1.0), None), prompts=one)
     half = torch.tensor([0.5, 1.0])
     image, _ = squeeze(torch.tensor(pixels)[None, None], torch.zeros(1, 64, 128), 64)
     with torch.no_grad():
