@@ -390,6 +390,7 @@ print(targets["provenance"]["date"], "|", targets["provenance"]["device"])
 lines = pd.DataFrame(targets["lines"]).set_index("target")
 lines["least"] = [f"{min(values):,.8g}" for values in lines["values"]]
 lines["largest"] = [f"{max(values):,.8g}" for values in lines["values"]]
+pd.options.display.max_colwidth = None  # whole sentences
 lines[["what", "goal", "least", "largest"]]
 
 # %% [markdown]
