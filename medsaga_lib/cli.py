@@ -366,6 +366,7 @@ def train(
         "loss": last["loss"],
         "val_dice": None if last["val_dice"] != last["val_dice"] else last["val_dice"],
         "seconds": sum(row["seconds"] for row in result.log),
+        "trainable": sum(p.numel() for p in result.model.parameters() if p.requires_grad),
     }
     if as_json:
         return _print_json(record)

@@ -1,6 +1,7 @@
 """Trains a grid of runs and keeps the results with their provenance: a recorded run of the book.
 
     python -m tools.record adapting_sam --data cxr_hannover_lungs --shots 8 32
+    python -m tools.record methods --data cxr_hannover_lungs:8,32 polyp_kvasir:64 --seeds 0 1 2
 
 Dask spreads the runs over the workers of a cluster: by default one on this machine with all of its
 cores, otherwise --workers that share them, or those of any --scheduler, which must have this
@@ -18,6 +19,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -37,6 +39,7 @@ from tools.execute import commit, device
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT / "notebooks" / "recorded"
 METRICS = ("dice", "hd95", "nsd")
+KIB = 1024  # the unit of ru_maxrss on Linux
 
 
 class RunError(Exception):
@@ -70,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name")
-    parser.add_argument("--data", required=True)
+    parser.add_argument(
+        "--data", nargs="+", required=True, help="data sets; NAME:8,32 gives one its own shots"
+    )
     parser.add_argument(
         "--recipes",
         nargs="+",
@@ -78,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         help="names, with other values behind a colon each: samed:lr=0.001:warmup=0",
     )
     parser.add_argument("--weights", nargs="+", default=["pretrained", "random"])
-    parser.add_argument("--shots", nargs="+", type=int, required=True)
+    parser.add_argument("--shots", nargs="+", type=int, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--backbone", default="pocket")
     parser.add_argument("--steps", type=int)
@@ -92,29 +97,42 @@ def parser() -> argparse.ArgumentParser:
 
 def grid(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every run that is asked for; a network from scratch has random weights only."""
-    axes = options.seeds, options.shots, options.recipes, options.weights
+    axes = options.seeds, data_and_shots(options), options.recipes, options.weights
     runs = {}
-    for seed, shots, recipe, weights in itertools.product(*axes):
+    for seed, (data, shots), recipe, weights in itertools.product(*axes):
         if isinstance(get_recipe(recipe.split(":")[0]).image_encoder, Scratch):
             weights = "random"
-        run = a_run(options, recipe, weights, shots, seed)
+        run = a_run(options, recipe, weights, data, shots, seed)
         runs[run["command"]] = run
     return list(runs.values())
 
 
+def data_and_shots(options: argparse.Namespace) -> list[tuple[str, int]]:
+    """Every data set with each number of its shots; UserError where none is given."""
+    pairs = []
+    for entry in options.data:
+        data, _, own = entry.partition(":")
+        shots = [int(count) for count in own.split(",")] if own else options.shots
+        if not shots:
+            raise UserError(f"{data} has no shots; give --shots, or --data {data}:8,32.")
+        pairs += [(data, count) for count in shots]
+    return pairs
+
+
 def a_run(
-    options: argparse.Namespace, recipe: str, weights: str, shots: int, seed: int
+    options: argparse.Namespace, recipe: str, weights: str, data: str, shots: int, seed: int
 ) -> dict[str, Any]:
     """What is to be run: the facts of its row, among them the command a reader would type."""
     name, *changes = recipe.split(":")
-    train = f"medsaga train {name} --data {shlex.quote(options.data)} --shots {shots} --seed {seed}"
+    train = f"medsaga train {name} --data {shlex.quote(data)} --shots {shots} --seed {seed}"
     train += f" --backbone {options.backbone} --weights {weights}"
     if options.steps:
         train += f" --steps {options.steps}"
     if options.size:
         train += f" --size {options.size}"
     train += "".join(f" --set {shlex.quote(change)}" for change in changes)
-    facts = {"recipe": recipe, "weights": weights, "shots": shots, "seed": seed, "command": train}
+    facts = {"recipe": recipe, "weights": weights, "data": data, "shots": shots, "seed": seed}
+    facts["command"] = train
     if weights == "pretrained":
         facts["backbone_sha256"] = file_hash(fetch(options.backbone))
     return facts
@@ -150,10 +168,7 @@ def trained(options: argparse.Namespace, runs: list[dict[str, Any]]) -> Iterator
         )
         threads = max(1, (os.cpu_count() or 1) // options.workers)
     with cluster as address, Client(address) as client:
-        calls = [
-            client.submit(row_of, run, options.data, options.runs, threads, pure=False)
-            for run in runs
-        ]
+        calls = [client.submit(row_of, run, options.runs, threads, pure=False) for run in runs]
         try:
             for call in as_completed(calls):
                 yield call.result()
@@ -161,51 +176,63 @@ def trained(options: argparse.Namespace, runs: list[dict[str, Any]]) -> Iterator
             client.cancel(calls)
 
 
-def row_of(run: dict[str, Any], data: str, folder: Path, threads: int | None) -> dict[str, Any]:
-    """Trains and evaluates one run by the commands a reader would type; its row."""
+def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, Any]:
+    """Trains and evaluates one run by the commands a reader would type; its row.
+
+    `seconds` of the steps and `cpu_seconds` of the whole process; `peak_bytes` is the memory of the
+    process, Python and torch included.
+    """
     _, *words = shlex.split(run["command"])
     values = [words[1], *words[3::2]]  # train RECIPE --option value ...
     out = folder / "_".join(Path(value).name for value in values)
-    done = medsaga([*words, "--out", str(out)], threads)
-    scores = medsaga(["evaluate", str(out), "--data", data], threads)
+    done, used = medsaga([*words, "--out", str(out)], threads)
+    scores, _ = medsaga(["evaluate", str(out), "--data", run["data"]], threads)
     return {
         **run,
+        "trainable": done["trainable"],
         "steps": done["steps"],
         "seconds": round(done["seconds"]),
+        **used,
         "val_dice": done["val_dice"],  # to choose between values by
         **{metric: scores[metric] for metric in METRICS},
         "dice_interval": scores["dice_interval"],
     }
 
 
-def medsaga(words: list[str], threads: int | None) -> Any:
-    """What the command prints as JSON; RunError if it fails."""
+def medsaga(words: list[str], threads: int | None) -> tuple[Any, dict[str, int]]:
+    """What the command prints as JSON, and what its process used; RunError if it fails."""
     print("medsaga", shlex.join(words), flush=True)
     limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(
-        [sys.executable, "-m", "medsaga_lib.cli", *words, "--json"],
-        cwd=ROOT,
-        env=os.environ | limit,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RunError(done.returncode, done.stderr.strip())
-    return json.loads(done.stdout)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "medsaga_lib.cli", *words, "--json"],
+            cwd=ROOT,
+            env=os.environ | limit,
+            stdout=out,
+            stderr=err,
+        )
+        _, status, usage = os.wait4(process.pid, 0)  # of this child alone, unlike getrusage
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        said, error = out.read().decode(), err.read().decode()
+    if process.returncode:
+        raise RunError(process.returncode, error.strip())
+    used = round(usage.ru_utime + usage.ru_stime)
+    return json.loads(said), {"cpu_seconds": used, "peak_bytes": usage.ru_maxrss * KIB}
 
 
 def provenance(options: argparse.Namespace) -> dict[str, Any]:
-    """Where and on what the newest of the runs were made."""
-    dataset = open_dataset(options.data)
-    test = dataset.split("test")
+    """Where and on what the newest of the runs were made; of the test sets, all together."""
+    datasets = [open_dataset(name) for name in dict(data_and_shots(options))]
+    tests = [dataset.split("test") for dataset in datasets]
     return {
         "command": shlex.join(["python", "-m", "tools.record", *sys.argv[1:]]),
         **machine(),
         **({"device": options.scheduler} if options.scheduler else {}),
-        "data": dataset.describe(),
-        "test_cases": len(test),
-        "test_patients": len({case.patient for case in test}),
+        "data": "; ".join(dataset.describe() for dataset in datasets),
+        "test_cases": sum(len(test) for test in tests),
+        "test_patients": sum(len({case.patient for case in test}) for test in tests),
     }
 
 
