@@ -24,6 +24,7 @@ MATRICES = tuple(  # fc1 and fc2 are TinyViT's lin1 and lin2
 )
 LORA_RANK = 4  # SAMed
 PUBLISHED = "galore-torch 1.0"
+DECAY = 0.01  # weight decay; what torch's AdamW does unasked, so all do it
 SPECTRUM = 0.5  # singular values fall as i^-1/2 before noise: slow, so hard for a subspace
 
 
@@ -184,7 +185,7 @@ def _contestants(backbone: str, rank: int, period: int, seed: int) -> list[Conte
         return Contestant(name, weights, gradients, build(weights))
 
     published = _published()
-    options = {"rank": rank, "scale": 0.25}
+    options = {"rank": rank, "scale": 0.25, "weight_decay": DECAY}
     return [
         contestant("AdamW", gradients, torch.optim.AdamW),
         contestant(

@@ -21,10 +21,9 @@ from typing import Any
 import torch
 
 from medsaga_lib.files import write_json
-from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.recipes import RECIPES, get_recipe
 from medsaga_lib.recipes.build import build_model, build_optimizer, checkpoint_blocks
-from medsaga_lib.recipes.predict import Plan, predict_peak
+from medsaga_lib.recipes.predict import Plan, loss_of_a_step, predict_peak
 from medsaga_lib.recipes.recipe import Recipe, Scratch
 from tools.execute import commit, device
 
@@ -39,7 +38,7 @@ WAYS = (
     ("per_layer", True),
     ("precision", "bf16"),
 )
-STEPS = 4  # the first finds the memory that it needs; of the others, what else runs only adds
+STEPS = 4  # our choice; the first is not counted, because it finds the memory that all need
 
 
 def main(words: list[str] | None = None) -> None:
@@ -47,12 +46,13 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--out", type=Path, default=TARGET)
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", choices=["cuda", "cpu"], default=("cpu", "cuda")[torch.cuda.is_available()])
     add("--backbone", default="vit_b")
-    add("--recipes", nargs="+", default=[n for n, r in RECIPES.items() if has_blocks(r)])
+    add("--recipes", nargs="+", default=[n for n, r in RECIPES.items() if trains_sam(r)])
     add("--batches", nargs="+", type=int, default=[1, 4, 12])
     add("--sizes", nargs="+", type=int, default=[256, 512, 1024])
     add("--ways", type=int, default=len(WAYS), help="only the first few of the ways to save")
+    add("--steps", type=int, default=STEPS, help="at least 2")
     options = parser.parse_args(words)
     rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     known = [{**row["plan"], "recipe": row["recipe"], "device": row["device"]} for row in rows]
@@ -61,7 +61,11 @@ def main(words: list[str] | None = None) -> None:
         if {**asdict(plan), "recipe": recipe.name, "device": name} in known:
             continue
         rows.append(
-            {"recipe": recipe.name, "device": name, **measured(recipe, plan, options.device)}
+            {
+                "recipe": recipe.name,
+                "device": name,
+                **measured(recipe, plan, options.device, options.steps),
+            }
         )
         print(json.dumps(rows[-1]), flush=True)
         provenance = {
@@ -74,9 +78,9 @@ def main(words: list[str] | None = None) -> None:
     print(f"{options.out}: {len(rows)} rows")
 
 
-def has_blocks(recipe: Recipe) -> bool:
-    """Whether it trains a SAM, whose blocks can be recomputed."""
-    return not isinstance(recipe.image_encoder, Scratch)
+def trains_sam(recipe: Recipe) -> bool:
+    """Whether there are steps, and blocks that can be recomputed."""
+    return bool(recipe.steps) and not isinstance(recipe.image_encoder, Scratch)
 
 
 def plans(options: argparse.Namespace) -> Iterator[tuple[Recipe, Plan]]:
@@ -88,44 +92,40 @@ def plans(options: argparse.Namespace) -> Iterator[tuple[Recipe, Plan]]:
             yield get_recipe(name), Plan(options.backbone, batch, size, CLASSES, **ways)
 
 
-def measured(recipe: Recipe, plan: Plan, where: str) -> dict[str, Any]:
+def measured(recipe: Recipe, plan: Plan, kind: str, count: int = STEPS) -> dict[str, Any]:
     """Bytes and seconds of a step of this plan; the peak is None on a CPU, both where it is full.
 
-    `predicted` is the ledger's peak. Weights and data are random: neither changes a number here.
+    `predicted` is the ledger's peak. Weights are random and images blank: neither changes a number.
+    `seconds` is the least of `count` steps but the first: what else runs only adds.
     """
     row: dict[str, Any] = {"plan": asdict(plan), "predicted": predict_peak(recipe, plan)}
     row |= {"peak": None, "seconds": None, "fits": True}
-    on_gpu = torch.device(where).type == "cuda"
-    if on_gpu:
+    if kind == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
-        row["seconds"] = min(steps(recipe, plan, where)[1:])
+        row["seconds"] = min(steps(recipe, plan, kind, count)[1:])
     except torch.OutOfMemoryError:
         row["fits"] = False
     else:
-        row["peak"] = torch.cuda.max_memory_allocated() if on_gpu else None
+        row["peak"] = torch.cuda.max_memory_allocated() if kind == "cuda" else None
     return row
 
 
-def steps(recipe: Recipe, plan: Plan, where: str) -> list[float]:
-    """Seconds of each of some training steps."""
+def steps(recipe: Recipe, plan: Plan, kind: str, count: int) -> list[float]:
+    """Seconds of each of some training steps; `kind` of device: cpu or cuda."""
     model = build_model(
         recipe, plan.backbone, plan.size, plan.classes, "random", attention=plan.attention
     )
     if plan.checkpointing:
         checkpoint_blocks(model, plan.precision)
-    model = model.to(where)
+    model = model.to(kind)
     optimizer = build_optimizer(recipe, model, per_layer=plan.per_layer)
-    images = torch.rand(plan.batch, 3, plan.size, plan.size, device=where)
-    kind = torch.device(where).type
+    forward = loss_of_a_step(recipe, plan, model, kind)
     seconds = []
-    for _ in range(STEPS):
+    for _ in range(count):
         began = _now(kind)
-        with torch.autocast(kind, torch.bfloat16, enabled=plan.precision == "bf16"):
-            logits = model(images)
-        labels = torch.randint(plan.classes + 1, (plan.batch, *logits.shape[2:]), device=where)
-        OBJECTIVES[recipe.objective](logits, labels).total.backward()
+        forward().backward()
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(_now(kind) - began)

@@ -75,6 +75,27 @@ def largest_batch(recipe: Recipe, plan: Plan, limit: int) -> int:
     return fits
 
 
+def loss_of_a_step(
+    recipe: Recipe, plan: Plan, model: Model, device: str = "cpu"
+) -> Callable[[], Tensor]:
+    """What computes the loss of a training step of `plan`, on blank images and labels."""
+    network = trained_part(recipe, model)
+    shape = network.shape if isinstance(network, FromEmbeddings) else (3, plan.size, plan.size)
+
+    def forward() -> Tensor:
+        inputs = [torch.zeros(plan.batch, *shape, device=device)]
+        if isinstance(model, Promptable):  # a box, or a point and its padding, for each label
+            corners = torch.zeros(plan.batch, plan.classes, 2, 2, device=device)
+            inputs += [corners, torch.zeros(corners.shape[:3], dtype=torch.int64, device=device)]
+        with torch.autocast(device, torch.bfloat16, enabled=plan.precision == "bf16"):
+            logits = network(*inputs)
+        size = plan.batch, *logits.shape[2:]
+        labels = torch.zeros(size, dtype=torch.int64, device=device)
+        return OBJECTIVES[recipe.objective](logits, labels).total
+
+    return forward
+
+
 @contextmanager
 def _faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Callable[[], Tensor]]]:
     """The recipe's network, its parameter groups and the loss of a step, without memory."""
@@ -88,22 +109,7 @@ def _faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Call
         _replace_tensors(model)
         if plan.checkpointing:
             checkpoint_blocks(model, plan.precision)
-
-        network = trained_part(recipe, model)
-        shape = (3, plan.size, plan.size)
-        if isinstance(network, FromEmbeddings):
-            shape = network.shape
-
-        def forward() -> Tensor:
-            inputs = [torch.zeros(plan.batch, *shape)]
-            if isinstance(model, Promptable):  # a box, or a point and its padding, for each label
-                prompts = plan.batch, plan.classes, 2
-                inputs += [torch.zeros(*prompts, 2), torch.zeros(prompts, dtype=torch.int64)]
-            with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bf16"):
-                logits = network(*inputs)
-            labels = torch.zeros(plan.batch, *logits.shape[2:], dtype=torch.int64)
-            return OBJECTIVES[recipe.objective](logits, labels).total
-
+        forward = loss_of_a_step(recipe, plan, model)
         yield model, build_optimizer(recipe, model).param_groups, forward
 
 

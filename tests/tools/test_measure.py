@@ -6,6 +6,8 @@ import pytest
 import torch
 from marks import needs_peak
 
+from medsaga_lib.recipes import RECIPES, get_recipe
+from medsaga_lib.recipes.predict import Plan, predict_peak
 from tools import measure
 
 WORDS = "--device cpu --backbone pocket --recipes samed --sizes 32 --batches 2 --out"
@@ -21,8 +23,8 @@ def test_grid_is_measured_once(tmp_path, capsys):
     assert len(rows) == len(measure.WAYS)
     assert all(row["seconds"] > 0 and row["fits"] and row["peak"] is None for row in rows)
     for row in rows:
-        plan = measure.Plan(**row["plan"])
-        assert row["predicted"] == measure.predict_peak(measure.get_recipe("samed"), plan)
+        plan = Plan(**row["plan"])
+        assert row["predicted"] == predict_peak(get_recipe("samed"), plan)
     assert rows[-1]["plan"]["per_layer"]
 
     capsys.readouterr()
@@ -31,11 +33,17 @@ def test_grid_is_measured_once(tmp_path, capsys):
     assert capsys.readouterr().out.count("\n") == 1  # no row, only the last line
 
 
+@pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if measure.trains_sam(r)])
+def test_every_recipe_takes_its_steps(name):
+    """With the prompts or embeddings that it asks for."""
+    seconds = measure.steps(get_recipe(name), Plan("pocket", 1, 32, 2), "cpu", count=2)
+    assert len(seconds) == 2
+
+
 def test_plan_that_does_not_fit_is_a_row_too(monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(measure, "steps", full)
-    plan = measure.Plan("pocket", 1, 32, 2)
-    row = measure.measured(measure.get_recipe("samed"), plan, "cpu")
+    row = measure.measured(get_recipe("samed"), Plan("pocket", 1, 32, 2), "cpu")
     assert (row["fits"], row["peak"], row["seconds"]) == (False, None, None)
