@@ -5,6 +5,7 @@ traceback; 130: interrupted. `--json` prints one JSON document for machines.
 """
 
 import json
+import math
 import re
 import sys
 from dataclasses import asdict, replace
@@ -415,6 +416,10 @@ def predict(
         list[str] | None,
         typer.Option("--box", help="x0,y0,x1,y1 or x0,y0,z0,x1,y1,z1; default: those of an npz."),
     ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(help="Of a backbone: CT (level 40, width 400), or the intensities LOW,HIGH."),
+    ] = None,
     slices: Annotated[Slices, typer.Option(help="Boxes of volumes, from slice to slice.")] = (
         Slices.propagate
     ),
@@ -429,11 +434,14 @@ def predict(
     from medsaga_lib.inference import load_run, predict_files
     from medsaga_lib.prompted import load_prompted, predict_boxes, takes_boxes
 
+    seen = None if window is None else parse_window(window)
     if boxes or takes_boxes(run):
         if axis is not Axis.z or consistency is not Consistency.none:
             raise UserError("Boxes lie in slices across z; leave --axis and --consistency.")
         asked = read_boxes(boxes) if boxes else None
-        found = predict_boxes(load_prompted(run), inputs, out, asked, slices.value)
+        found = predict_boxes(load_prompted(run, seen), inputs, out, asked, slices.value)
+    elif seen is not None:
+        raise UserError(f"{run} was trained with its own window; leave --window.")
     else:
         number = "zyx".index(axis.value)
         found = predict_files(load_run(run), inputs, out, number, consistency.value)
@@ -444,6 +452,23 @@ def predict(
             print(record["labels"])
     if as_json:
         _print_json(records)
+
+
+def parse_window(text: str) -> tuple[float, float]:
+    """(low, high) of "CT" or "-160,240"; UserError for anything else."""
+    from medsaga_lib.data.images import CT_WINDOW
+
+    if text.upper() == "CT":
+        return CT_WINDOW
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise UserError(
+            f"--window {text} is no window; write CT or two numbers, as --window=-160,240."
+        )
+    return low, high
 
 
 def parse_bytes(text: str) -> int:

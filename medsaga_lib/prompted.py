@@ -119,11 +119,15 @@ def takes_boxes(run: Path) -> bool:
     return str(get_recipe(read_run(run)["settings"]["recipe"]).head) == "boxes"
 
 
-def load_prompted(run: Path) -> BoxPrompts:
+def load_prompted(run: Path, window: Window | None = None) -> BoxPrompts:
     """A backbone as it came, by its name, or a run whose recipe is prompted by boxes.
 
+    Args:
+        run: a backbone's name or a run's folder.
+        window: intensities that become 0 and 1, for a backbone; default: as in `read_image`.
+
     Raises:
-        UserError: neither, or the run's recipe takes no boxes.
+        UserError: neither, or the run's recipe takes no boxes, or has a window of its own.
     """
     if not takes_boxes(run):
         raise UserError(
@@ -134,7 +138,9 @@ def load_prompted(run: Path) -> BoxPrompts:
         sam = build_sam(str(run))
         sam.load_state_dict(load_state(str(run)))
         fed = {"lite_medsam": embed_litemedsam}.get(str(run), embed)
-        return BoxPrompts(sam.eval(), embed=fed)
+        return BoxPrompts(sam.eval(), window=window, embed=fed)
+    if window is not None:
+        raise UserError(f"{run} was trained with its own window; leave --window.")
     trained = load_run(run)
     sam = trained.model.get_submodule("sam")
     return BoxPrompts(

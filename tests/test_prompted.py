@@ -17,6 +17,7 @@ from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.images import Picture, read_image, read_pair
 from medsaga_lib.data.prompts import draw_prompts
 from medsaga_lib.display import show_boxes
+from medsaga_lib.errors import UserError
 from medsaga_lib.inference import load_run
 from medsaga_lib.multibox import segment_boxes
 from medsaga_lib.prompted import embed, embed_litemedsam, load_prompted
@@ -115,6 +116,25 @@ def test_boxes_of_an_npz_file(files, predict, prompts, tmp_path):
             continue
         alone = prompts(Picture(pixels[z], (1.0, 1.0), None), flat[numbers])
         assert (found[z] != alone).mean() < 1e-3
+
+
+@pytest.mark.parametrize(("words", "window"), [("CT", (-160, 240)), ("50,150", (50, 150))])
+def test_a_window_is_what_the_backbone_sees(files, predict, prompts, tmp_path, words, window):
+    code, _, error = predict(
+        "pocket", files / "ball.nii.gz", "--box", "10,8,4,54,52,4", "--window", words
+    )
+    assert code == 0, error
+    found = np.asarray(nibabel.load(tmp_path / "out/ball_labels.nii.gz").dataobj).T[4]
+    seen = read_image(files / "ball.nii.gz", "", window).pixels[4]
+    wanted = prompts(Picture(seen, (1.0, 1.0), None), np.array([[10.0, 8, 54, 52]]))
+    assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("words", ["soft", "5", "3,3", "9,1", "nan,2", "0,inf"])
+def test_no_window(files, predict, words):
+    code, _, error = predict("pocket", files / "discs.png", *DISCS, "--window", words)
+    assert code == 2
+    assert f"--window {words} is no window" in error
 
 
 def test_propagation_asks_the_middle_slice_by_the_box_itself(files, prompts):
@@ -220,3 +240,5 @@ def test_a_run_that_takes_boxes_is_fed_as_it_was_trained(phantoms, tmp_path):
     assert len(labels) >= 1
     assert (expected > 0).any()
     assert (named == expected).mean() > 0.97  # they enlarge the logits in one step, in two
+    with pytest.raises(UserError, match="its own window"):
+        load_prompted(tmp_path, (0.0, 1.0))
