@@ -271,6 +271,8 @@ display.show(
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
+# The naive edge is several times as steep as a real polyp's (twice, for drawn lungs); the blended one is of the real one's order. What stays is what lies inside: this polyp was lit from another side.
+#
 # ## Masks that stay exact
 #
 # Before pasting, the organ is turned, enlarged and shifted, and its mask with it. A picture is moved by *interpolation*: what falls between four pixels becomes their weighted mean. A label map is made of numbers, too.
@@ -355,6 +357,12 @@ print(
 #
 # ## A gallery
 #
+# These are the library's ranges, as shares of the picture's width, brightness or size, in degrees for turning; `share` is how many of the training samples are pastes.
+
+# %%
+print(Synthesis())
+
+# %% [markdown]
 # > **Predict.** What will give a paste away?
 
 # %%
@@ -441,15 +449,26 @@ print(f"one processor pastes for {step / pasting_seconds:.1f} that train")
 #
 # ## What trains: LoRA on both sides
 #
-# SAMed ([chapter 5](05_adapting_sam.ipynb)) has detours in the image encoder and trains the decoder whole. Cheap Lunch puts detours of rank 4 in *both*, as SAMed's small sister SAMed_s does. The decoder's attentions hold $q$, $k$ and $v$ apart already: seven of them, each with a detour at $q$ and $v$.
+# SAMed ([chapter 5](05_adapting_sam.ipynb)) has detours in the image encoder and trains the decoder whole. Cheap Lunch has detours of rank 4 in *both*, as SAMed's small sister SAMed_s does. In the decoder there is nothing to take apart: its attentions keep $q$, $k$ and $v$ as layers of their own.
 
 # %%
-from collections import Counter
-
 from medsaga_lib.recipes.build import count, trainable
 
 with torch.device("meta"):  # shapes without memory
     on_vit_b = build_model(cheap_lunch, "vit_b", 512, classes=8, weights="random")
+decoder = on_vit_b.sam.mask_decoder.transformer
+detours = [name.split(".lora")[0] for name in trainable(decoder) if "lora_A" in name]
+print(len(detours), "detours, the first six:")
+print(*detours[:6], sep="\n")
+
+# %% [markdown]
+# The tokens attend to each other, to the image, and the image to them; that twice, and the image once more at the end: seven attentions.
+#
+# > **Predict.** 24 detours in the encoder of width 768, 14 in the decoder of width 256: how many numbers each? And what else trains?
+
+# %%
+from collections import Counter
+
 kinds = Counter()
 for name, tensor in trainable(on_vit_b).items():
     place = name.split(".")[1]
@@ -461,7 +480,7 @@ for kind, numbers in kinds.items():
 print(f"{'together':25} {sum(kinds.values()):9,}")
 
 # %% [markdown]
-# Less than a million. But the summary of the paper says "only 6.32M trainable parameters".
+# Most of what trains is no detour: the layers behind the decoder's transformer train whole, as SAMed_s's do (our reading; the summary says nothing of them). All together it is less than a million. But the summary of the paper says "only 6.32M trainable parameters".
 #
 # > **Predict.** Could a rank of 4 give 6.32 million? What could? (Remember the "18.81M" of chapter 5.)
 #
@@ -539,6 +558,7 @@ print(f"{len(test)} held-out pictures")
 # %% [markdown]
 # The ellipse has not seen a single pixel. For polyps it is ahead of the pocket SAM, which had the same box *and* the picture; for the drawn lungs and hearts, which are less round, the two are level.
 # A box gives nearly everything away: that there is something to find, where, how high and how wide. A point gives away less, and exercise 3 measures how much.
+# (Three exemplars and a hundred steps are little: on the polyps the intervals of the two lines with points overlap. And the polyps come without patient numbers, so the intervals are over pictures, and two frames of one patient may lie on both sides of the split.)
 #
 # So a Dice reached with prompts is what somebody gets who knows the answer already, an *oracle*. It may stand beside other numbers with the same prompts, and beside the ellipse. It must not stand beside those of SAMed or MedSAGa, which have to find the organ themselves.
 # The paper's 84.10 (BraTS) and 83.43 (Synapse, both at 1 % of the labels, both Dice in per cent) are of this kind, as far as the summary tells: its method asks by points, and where the test's points came from it does not say. Here every evaluation of a prompted network writes into its `summary.json` where the prompts came from.
@@ -615,8 +635,8 @@ rank = 4
 
 # %% cellView="form" tags=["solution"]
 # @title Solution
-detours = sum(numbers for kind, numbers in kinds.items() if "LoRA" in kind)
-rank = round(4 * (6.32e6 - (sum(kinds.values()) - detours)) / detours)
+of_rank_4 = sum(numbers for kind, numbers in kinds.items() if "LoRA" in kind)
+rank = round(4 * (6.32e6 - (sum(kinds.values()) - of_rank_4)) / of_rank_4)
 
 # %% tags=["exercise-check"]
 from medsaga_lib.recipes.recipe import with_rank
@@ -656,7 +676,7 @@ assert lies == 0, f"the label lies at {lies} pixels"
 
 # %% [markdown]
 # ### Exercise 3 (medium, 15 minutes)
-# What does a *point* give away, to one who never looks at the picture? Write `disc_at(point, area, size)`: a mask (size, size) of booleans, true in a disc of that area (in pixels) about the point (x, y). The check then puts discs of the exemplars' mean area at points of the held-out pictures.
+# What does a *point* give away, to one who never looks at the picture? Write `disc_at(point, area, size)`: a mask (size, size) of booleans, true in a disc of that area (in pixels) about the point (x, y). The check then puts discs of the exemplars' mean area at points of the held-out pictures; compare with the lines above that were asked by points.
 
 # %% tags=["exercise"]
 def disc_at(point, area, size):
