@@ -277,7 +277,7 @@ display.show(
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# The naive edge is several times as steep as a real polyp's (twice, for drawn lungs); the blended one is of the real one's order. What stays is what lies inside: this polyp was lit from another side.
+# The naive edge is several times as steep as a real polyp's (twice, for drawn lungs); the blended one is of the real one's order. What stays is what lies inside: an organ that was lit from another side.
 #
 # ## Masks that stay exact
 #
@@ -468,7 +468,7 @@ print(len(detours), "detours, the first six:")
 print(*detours[:6], sep="\n")
 
 # %% [markdown]
-# The tokens attend to each other, to the image, and the image to them; that twice, and the image once more at the end: seven attentions.
+# In each of two layers the tokens attend to each other and to the image, and the image to the tokens; at the end the tokens look at the image once more. Seven attentions, a detour at $q$ and $v$ of each.
 #
 # > **Predict.** 24 detours in the encoder of width 768, 14 in the decoder of width 256: how many numbers each? And what else trains?
 
