@@ -366,7 +366,8 @@ print(
 # These are the library's ranges, as shares of the picture's width, brightness or size, in degrees for turning; `share` is how many of the training samples are pastes.
 
 # %%
-print(Synthesis())
+for name, value in vars(Synthesis()).items():
+    print(f"{name:6} {value:.3g}")
 
 # %% [markdown]
 # > **Predict.** What will give a paste away?
@@ -607,8 +608,9 @@ truth = (sample["label"] == asked)[2::4, 2::4]
 dice = 2 * (masks & truth).sum((1, 2)) / (masks.sum((1, 2)) + truth.sum())
 hit, area = truth.flatten(), masks.float().mean((1, 2))
 print(f"in the organ: Dice {dice[hit].min():.2f} to {dice[hit].max():.2f}")
-print(f"beside it: a mask of {area[~hit].mean():.0%} of the picture on average (the organ: "
-      f"{truth.float().mean():.0%}), and none for {(area[~hit] == 0).float().mean():.0%} of the clicks")  # fmt: skip
+print(f"beside it: a mask of {area[~hit].mean():.0%} of the picture on average,")
+print(f"           where the organ has {truth.float().mean():.0%}")
+print(f"           and none for {(area[~hit] == 0).float().mean():.0%} of the clicks")
 
 # %%
 chosen = {"a good click": (dice * hit).argmax(), "a poor click": (dice + 9.0 * ~hit).argmin()}
