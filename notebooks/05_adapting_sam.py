@@ -387,6 +387,44 @@ for start, weights in (("pretrained", state), ("random", build_sam(backbone, siz
 # These weights look. The first ones gave nearly the same embedding whatever they were shown, because they had learned to fill boxes and hardly to look (the model card, `medsaga_lib/backbones/pocket.md`, has their numbers).
 # Pretraining is not good in itself; it is as good as what was learned. [Appendix A](90_pretraining.ipynb) shows how the weights of today came to be.
 #
+# ## Take a part away
+#
+# A method is a bundle. MedSAGa has GaLore on all of the encoder, a decoder that trains, a warm-up; which of these does the work?
+# Its authors took parts away: *v1* has GaLore on the attention alone, *v2* freezes the decoder. SAMed has a small sister, *SAMed_s*, whose decoder gets detours instead of being trained. Each of them is a `replace` of a field or two, and all are recipes of this library.
+
+# %%
+variants = ["samed", "samed_s", "medsaga", "medsaga_v1", "medsaga_v2"]
+for name in variants:
+    one = count(get_recipe(name), "vit_b", size=512, classes=8)
+    states = one.state_bytes / 2**20
+    print(f"{name:11} {one.trainable:11,} numbers train, states {states:6.1f} MiB")
+
+# %% [markdown]
+# The paper's v2 hardly segments at all: its Dice lies between .006 and .119 (Table 3), with the same digits for few and for many images, as if it had learned nothing.
+#
+# > **Predict.** In v2 nothing outside the encoder trains, so the class tokens stay as they start. Let them start as copies of one token. What is the gradient of the encoder? And with random tokens, or with SAM's own four in turn?
+
+# %%
+from medsaga_lib.losses import cross_entropy_dice
+
+sixteen = Samples(dataset, dataset.split("train")[:16], size)
+images = torch.stack([sixteen[i]["image"] for i in range(16)])
+labels = torch.stack([sixteen[i]["label"][2::4, 2::4] for i in range(16)])  # as the masks
+v2 = get_recipe("medsaga_v2")
+
+# %%
+for start in ("copied", "random", "in_turn"):
+    frozen = replace(v2, start=start)
+    network = build_model(frozen, backbone, size, len(dataset.labels), seed=seed)
+    loss = cross_entropy_dice(network(images), labels).total
+    loss.backward()
+    grads = [p.grad.norm() for p in network.parameters() if p.grad is not None]
+    print(f"{start:8} loss {loss:.3f}, gradient {torch.stack(grads).norm():.1e}")
+
+# %% [markdown]
+# Copies give equal masks, whatever the encoder does, and the loss has no slope there: nothing can be learned, at any learning rate. (Where the tokens train, they move apart in the first step. In v2 they are frozen.)
+# The other two have a slope, so v2 can learn something. How much is a matter of runs: [chapter 9](09_from_scratch.ipynb) has a table of all methods, these five among them.
+#
 # ## Exercises
 #
 # ### Exercise 1 (easy, 5 minutes)
