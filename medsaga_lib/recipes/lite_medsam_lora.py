@@ -14,7 +14,9 @@ LITE_MEDSAM_LORA = Recipe(
     # The code; the paper names neither rank nor alpha. Never attn.proj, on ViT neither.
     image_encoder=LoRA(rank=4, alpha=1, targets=("q", "v", "lin1", "lin2")),
     start="copied",  # not used: boxes have no class tokens
-    lr=5e-4,  # our choice, not tuned: ten times table 2's 5e-5, which is for 30 hours on an A100
+    # Our choice, of a bracket on 32 shots of cxr_hannover_lungs, pocket, 128 px, 200 steps, seed 0:
+    # validation Dice 0.882 at 5e-4, 0.890 at 2e-3, 0.854 at 5e-3. Table 2's 5e-5 is for 30 hours.
+    lr=2e-3,
     betas=(0.9, 0.999),  # our choice, AdamW's own
     weight_decay=1e-2,  # our choice, AdamW's own
     warmup=0,  # the paper names none

@@ -168,7 +168,7 @@ BY_HEART = {name: ("steps=30",) for name in LEARNING if name != "medsaga_v2"} | 
     "unet": ("steps=40", "lr=0.005"),
     "segresnet": ("steps=80", "lr=0.005"),
     "cheap_lunch": ("steps=60", "synthesis.share=0"),
-    "lite_medsam_lora": ("steps=120", "lr=0.002"),
+    "lite_medsam_lora": ("steps=120",),
 }
 del BY_HEART["dae_former"]  # tests/test_networks.py, at a size that a test can afford
 
