@@ -67,10 +67,11 @@ def one_by_one(
 
 def bench(boxes: int = BOXES, rounds: int = 3) -> list[dict[str, Any]]:
     """For each task the seconds, by the clock and of the processor, and how far masks agree."""
-    return [_measure(task, rounds) for task in (_pocket(boxes), _wide(boxes))]
+    return [measure(task, rounds) for task in (nuclei(boxes), drawn(boxes))]
 
 
-def _measure(task: Task, rounds: int) -> dict[str, Any]:
+def measure(task: Task, rounds: int) -> dict[str, Any]:
+    """Seconds of each round, ratios published to ours, and how far the masks agree."""
     arguments = task.sam, task.embedding, task.boxes, task.truth.shape[1:]
     contestants = {
         "published": lambda: list(one_by_one(*arguments)),
@@ -111,7 +112,7 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
     return float((one & other).sum() / union) if union else 1.0
 
 
-def _pocket(boxes: int) -> Task:
+def nuclei(boxes: int) -> Task:
     """Nuclei of the test picture that has most of them (313)."""
     dataset = open_dataset("nuclei_dsb2018")
     numbers = {case: read_case_mask(case).values for case in dataset.split("test") if case.mask}
@@ -123,7 +124,7 @@ def _pocket(boxes: int) -> Task:
     return Task("pocket SAM, nuclei", sam, embed(sam, picture.pixels), truth)
 
 
-def _wide(boxes: int) -> Task:
+def drawn(boxes: int) -> Task:
     """Drawn objects, in turns until there are enough; the pocket SAM in a decoder of SAM's size."""
     side = SCENES * POCKET.size
     image, masks = np.zeros((side, side, 3), np.float32), []
