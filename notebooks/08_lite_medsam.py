@@ -98,8 +98,8 @@ for name, (look, box) in cost.items():
 
 # %%
 look, box = cost["lite_medsam"]
-for count in (1, 21, 241):
-    print(f"{count:3} boxes: the decoder does {count * box / (look + count * box):.0%} of the work")
+for boxes in (1, 21, 241):
+    print(f"{boxes:3} boxes: the decoder does {boxes * box / (look + boxes * box):.0%} of the work")
 
 # %% [markdown]
 # (241 are in the most crowded case that the authors time.) So there are two things to make small: the encoder, and what is done again for every box. We take them in turn.
@@ -175,7 +175,7 @@ display.show(
 )
 
 # %% [markdown]
-# With the convolution the token hears its neighbour across the border, and that one has heard its whole window. So news travels one window per block.
+# With the convolution the token hears its neighbour across the border, and that one has heard its whole window. So news travels about one window per block.
 # A detail that nobody sees from outside: 64 places do not divide into windows of 7. The last windows are filled up with zeros, and the zeros take part in the attention.
 #
 # ## LoRA on the right rows
@@ -236,10 +236,11 @@ from medsaga_lib.recipes.build import count
 recipe = get_recipe("lite_medsam_lora")
 counted = count(recipe, "lite_medsam", 256, classes=1)
 rest = counted.trainable - detours
+print(recipe.image_encoder)
 print(f"trains {counted.trainable:,} of {counted.total:,}; decoder and prompt encoder {rest:,}")
 
 # %% [markdown]
-# 103,936 numbers in the encoder, and the decoder with its four million beside them. The paper's table has 985.22M parameters in all, a hundred times as many as there are.
+# 103,936 numbers in the encoder, and the decoder with its four million beside them. (With $\alpha = 1$ and $r = 4$ a detour counts a quarter; that is from the code, the paper names neither.) The paper's table has 985.22M parameters in all, a hundred times as many as there are.
 #
 # ## What is missed weighs as much as what is there
 #
@@ -264,7 +265,7 @@ for side in (4, 16, 64, 128):
 # ## Which pictures are drawn
 #
 # The challenge's training set has 1,218,411 CT pictures, 82 % of all, and 191,308 of MR, 13 %. Several modalities have fewer than 2,000. A network that sees pictures as they come sees CT.
-# The authors draw CT with a probability of .40, MR with .10, and one of the nine others with .50. Here are a thousand pictures in about these proportions, the nine small and unequal (how the small ones share the rest is made up):
+# The authors draw CT with a probability of .40, MR with .10, and one of the nine others with .50. (Eleven in all; the introduction says ten.) Here are a thousand pictures in about these proportions, the nine small and unequal (how the small ones share the rest is made up):
 
 # %%
 from medsaga_lib.data.sampling import probabilities
@@ -297,11 +298,11 @@ from torch.utils.data import DataLoader
 from medsaga_lib.data.sampling import ModalitySampler
 
 sampler = ModalitySampler(modalities.tolist(), length=10_000, seed=seed)
-drawn = torch.cat([*DataLoader(range(len(modalities)), 100, sampler=sampler)]).numpy()
+picked = torch.cat([*DataLoader(range(len(modalities)), 100, sampler=sampler)]).numpy()
 plain = np.random.default_rng(seed).integers(len(modalities), size=10_000)
 
 # %%
-for name, indices in (("by modality", drawn), ("plain", plain)):
+for name, indices in (("by modality", picked), ("plain", plain)):
     found = pd.Series(modalities[indices]).value_counts().reindex(table.index)
     p = chisquare(found, 10_000 * table["by modality"]).pvalue
     print(f"{name:11} CT {found['CT'] / 10_000:.1%}, OCT {found['OCT'] / 10_000:.1%}, p = {p:.2g}")
@@ -314,12 +315,12 @@ for name, indices in (("by modality", drawn), ("plain", plain)):
 # > **Predict.** Who loses?
 
 # %%
-published = {"CT": (92.26, 92.03), "MR": (89.63, 86.39), "PET": (51.58, 65.23), "US": (94.77, 87.17),
-             "X-Ray": (75.83, 84.26), "Dermatology": (92.47, 94.80), "Endoscopy": (96.04, 96.57),
-             "Fundus": (94.81, 95.96), "Microscopy": (61.63, 81.07)}  # fmt: skip
-dice = pd.DataFrame(published, ["baseline", "proposed"]).T
-dice["change"] = dice.proposed - dice.baseline
-print(dice.sort_values("change").round(2).to_string())
+table_3 = {"CT": (92.26, 92.03), "MR": (89.63, 86.39), "PET": (51.58, 65.23), "US": (94.77, 87.17),
+           "X-Ray": (75.83, 84.26), "Dermatology": (92.47, 94.80), "Endoscopy": (96.04, 96.57),
+           "Fundus": (94.81, 95.96), "Microscopy": (61.63, 81.07)}  # fmt: skip
+table = pd.DataFrame(table_3, ["baseline", "proposed"]).T
+table["change"] = table.proposed - table.baseline
+print(table.sort_values("change").round(2).to_string())
 
 # %% [markdown]
 # The two that are drawn less than their share, CT and MR, lose. So does ultrasound, and it most of all, although the sampler favours it. Microscopy and PET, the weakest, gain most.
@@ -336,16 +337,17 @@ from medsaga_lib.data.samples import squeeze
 
 case = crowd.split("test")[-13]
 picture, _ = read_pair(crowd, case)
-pixels = picture.pixels[: picture.shape[0] // 2]  # half of it, to have one that is not square
-levels = np.broadcast_to(pixels.reshape(*pixels.shape[:2], -1), (*pixels.shape[:2], 3))
-padded = network_input((255 * levels).astype(np.uint8))  # (3, 256, 256)
-image = torch.from_numpy(levels.copy()).movedim(-1, 0)[None]
-squeezed, _ = squeeze(image, torch.zeros(1, *pixels.shape[:2]), 256)
+half = picture.pixels[: picture.shape[0] // 2]  # to have one that is not square
+colour = (255 * np.stack([half] * 3, axis=-1)).astype(np.uint8)  # (h, w, 3), as it is stored
+padded = network_input(colour)  # (3, 256, 256)
+squeezed, _ = squeeze(torch.tensor(half)[None, None], torch.zeros(1, *half.shape), 256)
 
 # %%
-shown = {"as it is": levels, "squeezed": squeezed[0].movedim(0, -1).numpy()}
-shown["longest side, min-max, zeros"] = padded.transpose(1, 2, 0)
-panels = [display.Panel(image, title=name) for name, image in shown.items()]
+panels = [
+    display.Panel(half, title="as it is"),
+    display.Panel(squeezed[0, 0].numpy(), title="squeezed"),
+    display.Panel(padded[0], title="longest side, min-max, zeros"),
+]
 display.show(
     display.grid(panels, {}, alt="A picture, squeezed and padded."),
     alt="A flat picture as it is, squeezed to a square, in which what was round stands upright, and "
@@ -374,6 +376,7 @@ from medsaga_lib.prompted import embed, load_prompted
 pocket = load_prompted(Path("pocket"))
 
 
+# %%
 def objects(case):
     """Masks (N, H, W) of a case's objects."""
     numbers = read_case_mask(case).values
@@ -408,7 +411,7 @@ same = [name for name in one if one[name].equal(other[name])]
 print(f"{len(same)} of {len(one)}:", *same, sep="\n  ")
 
 # %% [markdown]
-# Three: the keys and values that the image offers to the tokens in the first layer, and the queries with which it asks back. From then on the picture has heard of the box. Worse, these three work on all image tokens, thousands of them, while everything on the token side works on seven.
+# Three: the keys and values that the image offers to the tokens in the first layer, and the queries with which it asks back. From then on the picture has heard of the box. Worse, these three work on all image tokens, thousands of them, while everything on the token side works on seven (two corners of the box, four masks, one guess at their quality).
 #
 # So `medsaga_lib.multibox` projects them once. In the later layers, where each box has a picture of its own, it turns the product round: $q \cdot (x W_k) = (q W_k^\top) \cdot x$, and projects the few tokens in place of the many places. And of SAM's four masks it draws only the one that is asked for, only where it is positive.
 #
@@ -418,19 +421,21 @@ print(f"{len(same)} of {len(one)}:", *same, sep="\n  ")
 from medsaga_lib.multibox import decode_boxes
 
 
-def ours(*arguments):
-    return [*decode_boxes(*arguments)]
+def shared(n):
+    """Billions of operations of our decoder for n boxes."""
+    with torch.device("meta"):
+        boxes = torch.empty(n, 4)
+    return operations(lambda: [*decode_boxes(lite, looks["lite_medsam"], boxes)])[0]
 
 
-with torch.device("meta"):
-    one, two = (operations(ours, lite, looks["lite_medsam"], torch.empty(n, 4))[0] for n in (1, 2))
-print(f"published {cost['lite_medsam'][1]:.2f}, ours {two - one:.2f} billion for each further box")
+further = shared(2) - shared(1)
+print(f"published {cost['lite_medsam'][1]:.2f}, ours {further:.2f} billion for each further box")
 
 # %%
 numbers, (look, box) = [1, 50, 100, 150, 200, 241], cost["lite_medsam"]
 curves = [
     display.Curve("published", numbers, [look + box * n for n in numbers]),
-    display.Curve("ours", numbers, [look + one + (two - one) * (n - 1) for n in numbers]),
+    display.Curve("ours", numbers, [look + shared(1) + further * (n - 1) for n in numbers]),
     display.Curve("encoder alone", numbers, [look for _ in numbers]),
 ]
 alt = (
@@ -441,9 +446,10 @@ axes = "boxes on the picture", "billion operations"
 display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
 
 # %% [markdown]
-# Half. And the clock? There is an obvious third way: give the decoder all boxes in one call, which is what the paper means by concurrent inference. It does exactly the published work, in large pieces. On a GPU that is how one fills the machine.
+# Half. And the clock? There is an obvious third way: give the decoder all boxes in one call, which is what the paper means by concurrent inference. It does exactly the published work, in larger pieces.
+# We try all three on a dozen boxes: on the picture above with the pocket SAM's decoder, and on a drawn one with a decoder as wide as SAM's and 64 x 64 tokens.
 #
-# > **Predict.** On one CPU core: faster than one by one, the same, or slower?
+# > **Predict.** On a CPU, is a batch faster than one by one, the same, or slower?
 
 # %%
 from medsaga_lib.bench_boxes import Task, drawn, measure
@@ -452,7 +458,9 @@ tasks = [Task("pocket SAM", pocket.sam, embedding, masks[:12]), drawn(12)]
 measured = [measure(task, rounds=1) for task in tasks]
 
 
+# %%
 def compare(rows):
+    """Seconds of the published way, and how much faster the others were in the median round."""
     for row in rows:
         print(
             f"{row['name']}, {row['boxes']} boxes: {row['seconds']['published'][0]:.2f} s published"
@@ -462,20 +470,35 @@ def compare(rows):
             print(f"  {way:8} {np.median([p / w for p, w in pairs]):.1f} times as fast")
 
 
+# %%
 compare(measured)
 
 # %% [markdown]
-# In the pocket SAM's decoder, with its 16 x 16 tokens, one large call is faster than many small ones. In a decoder of SAM's size it is slower.
-# There each layer writes a copy of the picture for each box and the next layer reads it again:
+# One round on a machine that may have other things to do. The same on all 241 boxes, in three rounds, each of which lets all take their turn:
+
+# %%
+import json
+
+recorded = json.loads(Path("recorded/boxes.json").read_text())
+origin = recorded["provenance"]
+print(origin["command"])
+print(origin["date"], "|", origin["device"], "|", origin["batched_at_once"], "boxes in a batch")
+
+# %%
+compare(recorded["tasks"])
+
+# %% [markdown]
+# In the pocket SAM's decoder, with its 16 x 16 tokens, a batch is faster than single calls. In a decoder of SAM's size it is slower.
+# There each layer writes a copy of the picture for each box, and the next layer reads it again:
 
 # %%
 for name, tokens, channels in (("pocket SAM", 16, 128), ("SAM's size", 64, 256)):
     sizes = [n * tokens**2 * channels * 4 / 2**20 for n in (1, 16)]
-    print(f"{name:10} {sizes[0]:6.3f} MiB for a box, {sizes[1]:3.0f} MiB for sixteen")
+    print(f"{name}: {sizes[0]:5.3f} MiB for a box, {sizes[1]:3.0f} MiB for sixteen")
 
 # %% [markdown]
-# A processor's cache has a few to a few dozen MiB. What fits is computed where it lies; the rest goes to memory and back. (That is our reading of the times, not a measurement of the cache.)
-# Ours takes as many boxes at once as make 4096 tokens: sixteen of the pocket SAM's, one of SAM's. And it gains more than the count of operations says, because it saves copies as well.
+# A processor's cache has a few to a few dozen MiB. What fits is computed where it lies; the rest goes to memory and back. (That is how we read the times; nobody measured the cache.)
+# Ours takes as many boxes at once as make 4096 tokens: sixteen of the pocket SAM's, one of SAM's. And it gains more than the count of operations says, because it writes fewer copies as well.
 #
 # ## Who owns a pixel?
 #
@@ -517,9 +540,9 @@ from medsaga_lib.bench_boxes import iou, one_by_one
 from medsaga_lib.multibox import segment_boxes
 
 found = segment_boxes(pocket.sam, embedding, boxes, picture.shape)
-ours = [mask.whole(picture.shape) for mask in found.masks]
+shared_way = [mask.whole(picture.shape) for mask in found.masks]
 published = [*one_by_one(pocket.sam, embedding, boxes, picture.shape)]
-print(f"IoU of ours with the published masks: at least {min(map(iou, ours, published)):.4f}")
+print(f"IoU of ours with the published masks: at least {min(map(iou, shared_way, published)):.4f}")
 
 # %%
 alt = (
@@ -574,8 +597,10 @@ import tempfile
 from medsaga_lib.prompted import predict_boxes
 
 folder = Path(tempfile.mkdtemp())
-levels = 255 * np.broadcast_to(picture.pixels.reshape(*picture.shape, -1), (*picture.shape, 3))
-np.savez(folder / "2DBox_Microscopy_0001.npz", imgs=levels.astype(np.uint8), boxes=boxes.numpy())
+colour = (255 * np.stack([picture.pixels] * 3, axis=-1)).astype(np.uint8)
+np.savez(folder / "2DBox_Microscopy_0001.npz", imgs=colour, boxes=boxes.numpy())
+
+# %%
 [record] = predict_boxes(pocket, [folder / "2DBox_Microscopy_0001.npz"], folder / "out")
 segs = np.load(record["labels"])["segs"]
 print(segs.shape, segs.dtype, f"{(segs == found.labels).mean():.1%} of the pixels as above")
@@ -633,10 +658,8 @@ ahead = dice["LoRA"] > dice["ellipse"]
 print(f"LoRA is ahead of the ellipse on {ahead.sum()} of {len(ahead)} pictures")
 
 # %%
-import json
-
-recorded = json.loads(Path("recorded/adapting_sam.json").read_text())["runs"]
-without = [run["dice"] for run in recorded]
+runs = json.loads(Path("recorded/adapting_sam.json").read_text())["runs"]
+without = [run["dice"] for run in runs]
 print(f"chapter 5's networks, without a box: {min(without):.3f} to {max(without):.3f}")
 
 # %%
@@ -653,8 +676,7 @@ display.show(
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown]
-# Two rectangles score about what chapter 5's weaker networks did (on the real X-rays), and no network has looked at a single pixel. The pocket SAM as it is does much worse than the rectangles, and after forty steps it is ahead of the ellipses:
-# it has learned what a lung looks like within its box. What the network brought is not its Dice but the difference to the ellipse's, some three hundredths.
+# On the real X-rays two rectangles score about what chapter 5's weaker networks did, and no network has looked at a single pixel. The pocket SAM as it is does much worse than the rectangles (on drawn ones, its home, it does not), and after forty steps it is ahead of the ellipses. What the network brought is not its Dice but the difference to the ellipse's, some three hundredths.
 #
 # The boxes are exact, the truth's own; a person's would not be. How the recipe stands beside the other methods, on several data sets and seeds, says the table of [chapter 9](09_from_scratch.ipynb).
 #
