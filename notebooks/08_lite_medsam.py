@@ -30,10 +30,10 @@ seed = 0
 # ## A box, a laptop, no GPU
 #
 # In 2024 a challenge asked for this: somebody draws boxes on a medical image, a laptop answers with a mask for each, and the seconds count.
-# Its organisers gave LiteMedSAM as a start, a SAM with a small image encoder; this chapter follows one answer to it, LiteMedSAM with LoRA and many boxes at once (Liu et al. 2024).
+# Its organisers gave LiteMedSAM as a start, a SAM with a small image encoder; this chapter follows one answer to it, LiteMedSAM with LoRA and many boxes at once ([Liu et al. 2024](../book/references.md)).
 # We know the paper as a draft in which some of its template's questions still stand, and we know its [public code](https://github.com/lseventeen/SAMIL).
 #
-# LiteMedSAM's weights lie where no program may fetch them (`medsaga weights list` says where a person may). So its encoder appears here with random weights, for what can be counted,
+# LiteMedSAM's weights lie where no program may fetch them (`medsaga weights fetch lite_medsam` says where a person may). So its encoder appears here with random weights, for what can be counted,
 # and every mask comes from the pocket SAM, small and ours.
 #
 # Where `MEDSAGA_DATA` names no folder, drawn chest X-rays stand in for all of the data, and a drawn organ for the CT.
@@ -206,7 +206,7 @@ for name, chosen in (("first", rows < 128), ("last", rows >= 256)):
 
 # %% [markdown]
 # What was meant for $q$ reaches three queries of four, and a key and a value besides; what was meant for $v$ likewise. The published code does this.
-# Nothing crashes. The output is the same before training, the number of parameters is right, and a loss would fall. Whether it costs quality we cannot say without the weights.
+# Nothing warns: a detour begins at zero wherever it lies, and there are as many numbers as there should be. Whether it costs quality we cannot say without the weights.
 #
 # What is right for TinyViT is in `SplitQKV`, which is told how often $q$, $k$, $v$ follow one another:
 
@@ -242,9 +242,9 @@ print(f"trains {counted.trainable:,} of {counted.total:,}; decoder and prompt en
 # %% [markdown]
 # 103,936 numbers in the encoder, and the decoder with its four million beside them. (With $\alpha = 1$ and $r = 4$ a detour counts a quarter; that is from the code, the paper names neither.) The paper's table has 985.22M parameters in all, a hundred times as many as there are.
 #
-# ## What is missed weighs as much as what is there
+# ## Why two losses?
 #
-# The loss is focal plus Dice. Why two? Let a network see nothing: a probability of 2 % everywhere. What does each part say when what it missed is small?
+# The loss is focal plus Dice. Let a network see nothing: a probability of 2 % everywhere. What does each part say when what it missed is small?
 #
 # > **Predict.** Which of the two hardly notices a lesion of 4 x 4 pixels?
 
@@ -321,10 +321,11 @@ table_3 = {"CT": (92.26, 92.03), "MR": (89.63, 86.39), "PET": (51.58, 65.23), "U
 table = pd.DataFrame(table_3, ["baseline", "proposed"]).T
 table["change"] = table.proposed - table.baseline
 print(table.sort_values("change").round(2).to_string())
+print("mean:", table.mean().round(2).to_dict())
 
 # %% [markdown]
 # The two that are drawn less than their share, CT and MR, lose. So does ultrasound, and it most of all, although the sampler favours it. Microscopy and PET, the weakest, gain most.
-# The mean of the table rises because each modality counts once, whether it has a million pictures or a thousand. That is a decision about what counts, and it was made by the challenge.
+# The mean rises because in it each modality counts once, whether it has a million pictures or a thousand. That is a decision about what counts.
 #
 # ## What the network is shown
 #
@@ -364,7 +365,7 @@ print(crowd.citation, "|", crowd.licence)
 #
 # Now the decoder. The published scripts call it once for each box. What in it does not depend on the box? Do not read the code, ask it: run it for two boxes and compare what every linear layer gives.
 #
-# > **Predict.** Some, none, or all of the layers that see only the picture?
+# > **Predict.** The two-way transformer has 32 linear layers. How many of them give the same for both boxes?
 
 # %%
 from pathlib import Path
@@ -428,14 +429,15 @@ def shared(n):
     return operations(lambda: [*decode_boxes(lite, looks["lite_medsam"], boxes)])[0]
 
 
-further = shared(2) - shared(1)
+first_box = shared(1)
+further = shared(2) - first_box
 print(f"published {cost['lite_medsam'][1]:.2f}, ours {further:.2f} billion for each further box")
 
 # %%
 numbers, (look, box) = [1, 50, 100, 150, 200, 241], cost["lite_medsam"]
 curves = [
     display.Curve("published", numbers, [look + box * n for n in numbers]),
-    display.Curve("ours", numbers, [look + shared(1) + further * (n - 1) for n in numbers]),
+    display.Curve("ours", numbers, [look + first_box + further * (n - 1) for n in numbers]),
     display.Curve("encoder alone", numbers, [look for _ in numbers]),
 ]
 alt = (
@@ -554,7 +556,7 @@ display.show(display.show_boxes(bright, found.labels, boxes.numpy(), alt), alt=a
 print(crowd.citation, "|", crowd.licence)
 
 # %% [markdown]
-# The same masks, to the pixel or nearly. Are they good? A box that was drawn around the truth tells much about it: where it is and how large, and that it touches all four sides.
+# The same masks. Are they good? A box that was drawn around the truth tells much about it: where it is and how large, and that it touches all four sides.
 # Before praising a network that was given boxes, ask what the box scores by itself, and the ellipse that fits into it.
 #
 # > **Predict.** Mean IoU of the box, of the ellipse, of the pocket SAM. In which order?
@@ -756,7 +758,7 @@ for name, spacing in (("(z, y, x)", volume.spacing), ("(x, y, z)", volume.spacin
     print(f"spacing as {name}: Dice {dsc:.3f}, NSD {nsd:.3f}")
 
 # %% [markdown]
-# Slices are 5 mm apart, pixels 0.8. With the axes exchanged, an error across slices is counted as short and the score rises, without a better mask. `cvpr24_scores` takes what it is given, to compare with published numbers; for results of our own there is `metrics`, which wants the spacing in the order of the array.
+# Slices are 5 mm apart, pixels 0.8. With the axes exchanged, an error across slices is counted as short, and here the score rises without a better mask. `cvpr24_scores` takes what it is given, to compare with published numbers; for results of our own there is `metrics`, which wants the spacing in the order of the array.
 #
 # ## Exercises
 #
