@@ -1,6 +1,7 @@
 """The data set `phantom_cxr`: drawn chest X-rays of drawn patients, written once to the cache.
 
-The cache is $MEDSAGA_CACHE, or the user's own (`pooch.os_cache("medsaga")`).
+The cache is $MEDSAGA_CACHE, or the user's own (`pooch.os_cache("medsaga")`). Beside it
+`draw_volume`, for where a volume is needed.
 """
 
 import csv
@@ -12,6 +13,7 @@ import numpy as np
 
 from medsaga_lib.data.chest import LABELS, Anatomy, Projection, View, draw_chest
 from medsaga_lib.data.folder import DESCRIPTION, INDEX, PHANTOMS, Case
+from medsaga_lib.data.images import Picture
 from medsaga_lib.data.splits import split_by_patient
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import CACHE_VARIABLE, cache_folder
@@ -90,6 +92,16 @@ def draw_phantom(seed: int, patient: int, visit: int) -> tuple[Projection, np.nd
     projection: Projection = "AP" if random.random() < BEDSIDE else "PA"
     picture, labels = draw_chest(anatomy, View.draw(random, projection), projection, random)
     return projection, picture, labels
+
+
+def draw_volume(seed: int) -> tuple[Picture, np.ndarray]:
+    """A drawn organ that leans and tapers, in noise, in slices of 5 mm; and its labels, 1 or 0."""
+    shape, spacing = (26, 160, 160), (5.0, 0.8, 0.8)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, length) for length in shape), indexing="ij")
+    inside = (z / 0.8) ** 2 + ((y - 0.3 * z) / 0.45) ** 2 + ((x + 0.35 * z) / 0.35) ** 2 < 1
+    noise = np.random.default_rng(seed).normal(0.35, 0.05, shape)
+    pixels = np.clip(noise + 0.3 * inside, 0, 1).astype(np.float32)
+    return Picture(pixels, spacing, None), inside.astype(np.int64)
 
 
 def _write_index(root: Path, rows: list[list[str]], seed: int) -> None:

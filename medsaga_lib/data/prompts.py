@@ -75,6 +75,22 @@ def box_of(mask: np.ndarray) -> np.ndarray:
     return np.array([columns[0], rows[0], columns[-1], rows[-1]], float)
 
 
+def fill_box(box: np.ndarray, shape: tuple[int, int], ellipse: bool = False) -> np.ndarray:
+    """The pixels (H, W) bool of a box (4,), or of the ellipse inscribed in it: no network's answer.
+
+    >>> fill_box(np.array([0, 0, 3, 3]), (4, 5), ellipse=True).astype(int)
+    array([[0, 1, 1, 0, 0],
+           [1, 1, 1, 1, 0],
+           [1, 1, 1, 1, 0],
+           [0, 1, 1, 0, 0]])
+    """
+    left, top, right, bottom = box
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    across = np.abs(x - (left + right) / 2) / ((right - left + 1) / 2)
+    down = np.abs(y - (top + bottom) / 2) / ((bottom - top + 1) / 2)
+    return across**2 + down**2 <= 1 if ellipse else (across <= 1) & (down <= 1)
+
+
 def jittered(box: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
     """The box (4,) in a square picture with each side moved as in SAM's training."""
     sides = np.tile(box[2:] - box[:2] + 1, 2)

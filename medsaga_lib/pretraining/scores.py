@@ -19,6 +19,7 @@ from medsaga_lib.data.prompts import (
     PAD,
     POSITIVE,
     box_of,
+    fill_box,
     middle_of,
 )
 from medsaga_lib.evaluation import bootstrap
@@ -86,14 +87,11 @@ def spread(sam: Sam, count: int = 16) -> float:
 
 def baselines(truth: np.ndarray) -> dict[str, float]:
     """IoU of the box, of the ellipse inscribed in it and of the truth at a quarter of the size."""
-    left, top, right, bottom = box_of(truth)
-    y, x = np.mgrid[: truth.shape[0], : truth.shape[1]]
-    across = np.abs(x - (left + right) / 2) / ((right - left + 1) / 2)
-    down = np.abs(y - (top + bottom) / 2) / ((bottom - top + 1) / 2)
+    box = box_of(truth)
     cells = torch.from_numpy(coverage(truth))[None] - 0.5
     return {
-        "box_itself": _iou((across <= 1) & (down <= 1), truth),
-        "ellipse": _iou(across**2 + down**2 <= 1, truth),
+        "box_itself": _iou(fill_box(box, truth.shape), truth),
+        "ellipse": _iou(fill_box(box, truth.shape, ellipse=True), truth),
         "ceiling": _iou(_enlarged(cells)[0], truth),
     }
 

@@ -15,7 +15,14 @@ from scipy import ndimage
 from medsaga_lib.data.check import check_dataset
 from medsaga_lib.data.chest import LABELS, VIEWS, Anatomy, Body, View
 from medsaga_lib.data.folder import open_dataset
-from medsaga_lib.data.phantoms import PATIENTS, PICTURES, draw_phantom, write_once, write_phantoms
+from medsaga_lib.data.phantoms import (
+    PATIENTS,
+    PICTURES,
+    draw_phantom,
+    draw_volume,
+    write_once,
+    write_phantoms,
+)
 from medsaga_lib.data.samples import Samples
 from medsaga_lib.errors import UserError
 
@@ -245,3 +252,13 @@ def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
 
 def test_size_of_the_data_set():
     assert PATIENTS < PICTURES < 2 * PATIENTS
+
+
+def test_the_drawn_organ_leans_and_is_brighter_than_what_is_around_it():
+    volume, labels = draw_volume(0)
+    assert volume.pixels.shape == labels.shape
+    assert volume.pixels[labels == 1].mean() > volume.pixels[labels == 0].mean() + 0.2
+    shown = np.flatnonzero(labels.any((1, 2)))
+    first, last = (ndimage.center_of_mass(labels[z]) for z in (shown[0], shown[-1]))
+    assert last[0] - first[0] > 15
+    assert first[1] - last[1] > 15

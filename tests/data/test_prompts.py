@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsaga_lib.data.prompts import CORNER, OPPOSITE_CORNER, PAD, POSITIVE, draw_prompts
+from medsaga_lib.data.prompts import (
+    CORNER,
+    OPPOSITE_CORNER,
+    PAD,
+    POSITIVE,
+    box_of,
+    draw_prompts,
+    fill_box,
+)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.integers(2, 30))
@@ -44,3 +52,13 @@ def test_a_prompt_depends_on_seed_and_label_alone(kind):
     assert not one.coordinates.equal(other.coordinates)
     alone = draw_prompts(kind, (2,), labels * (labels == 2), 5, jitter=True)
     assert alone.coordinates[0].equal(one.coordinates[1])
+
+
+def test_a_box_is_filled_and_its_ellipse_touches_all_four_sides():
+    drawn = np.zeros((30, 40), bool)
+    drawn[4:11, 3:30] = True
+    box = box_of(drawn)
+    assert np.array_equal(fill_box(box, drawn.shape), drawn)
+    ellipse = fill_box(box, drawn.shape, ellipse=True)
+    assert box_of(ellipse).tolist() == box.tolist()
+    assert ellipse.sum() / drawn.sum() == pytest.approx(np.pi / 4, abs=0.03)
