@@ -6,6 +6,7 @@ traceback; 130: interrupted. `--json` prints one JSON document for machines.
 
 import json
 import math
+import os
 import re
 import sys
 from dataclasses import asdict, replace
@@ -360,6 +361,8 @@ def train(
         per_layer=per_layer,
         progress=not as_json,
     )
+    if int(os.environ.get("RANK", "0")):  # of several processes the first one speaks
+        return
     last = result.log[-1] if result.log else {"loss": None, "val_dice": None}
     record = {
         "run": str(out),

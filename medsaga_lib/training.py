@@ -173,6 +173,8 @@ def train(
             if start < recipe.steps:
                 load_states(optimizer, saved.optimizer)
             rows = [row for row in _read_log(out) if row["step"] < start]
+            if start == recipe.steps:
+                return Result(model.eval(), rows)
 
     accelerator = Accelerator(
         gradient_accumulation_steps=accumulate,

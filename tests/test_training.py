@@ -1,5 +1,6 @@
 """The loop: exact resuming, accumulation, recomputation, validation, and learning at all."""
 
+import json
 import os
 import signal
 import subprocess
@@ -182,27 +183,18 @@ def test_accumulated_passes_add_up(dataset):
     assert parts.log[0]["loss"] == pytest.approx(whole.log[0]["loss"], rel=1e-5)
 
 
-SEVERAL = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from medsaga_lib.data.folder import open_dataset
-from medsaga_lib.recipes import get_recipe
-from medsaga_lib.training import train
-recipe = replace(get_recipe("samed"), steps=2, batch=4, ce_weight=1.0, dice_weight=0.0)
-options = {"weights": "random", "size": 64, "progress": False, "validations": 0}
-train(recipe, open_dataset(sys.argv[1]), 4, Path(sys.argv[2]), **options)
-"""
-
-
 def test_two_processes_train_what_one_does(phantoms, tmp_path):
-    """Again with cross-entropy alone; each process has half of every batch."""
-    (tmp_path / "several.py").write_text(SEVERAL)
+    """Again with cross-entropy alone; each process has half of every batch, one of them speaks."""
     launchers = {"one": [], "two": ["-m", "torch.distributed.run", "--nproc-per-node", "2"]}
+    train = f"medsaga_lib.cli train samed --data {phantoms} --shots 4 --weights random --size 64"
+    train += " --steps 2 --batch 4 --set ce_weight=1 --set dice_weight=0 --json --out"
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
     for name, launcher in launchers.items():
-        words = [*launcher, tmp_path / "several.py", phantoms, tmp_path / name]
-        environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
-        subprocess.run([sys.executable, *map(str, words)], check=True, env=environment)
+        words = [*launcher, "-m", *train.split(), str(tmp_path / name)]
+        done = subprocess.run(
+            [sys.executable, *words], check=True, env=environment, stdout=subprocess.PIPE
+        )
+        assert json.loads(done.stdout)["steps"] == 2
     one, two = (weights_of(tmp_path / name) for name in launchers)
     assert one.keys() == two.keys()
     for key, value in one.items():
