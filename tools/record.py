@@ -126,7 +126,7 @@ def a_run(
     name, *changes = recipe.split(":")
     train = f"medsaga train {name} --data {shlex.quote(data)} --shots {shots} --seed {seed}"
     train += f" --backbone {options.backbone} --weights {weights}"
-    if options.steps:
+    if options.steps and get_recipe(name).steps:  # or it takes none
         train += f" --steps {options.steps}"
     if options.size:
         train += f" --size {options.size}"

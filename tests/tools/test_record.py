@@ -58,6 +58,9 @@ def test_network_from_scratch_is_run_once_and_changes_go_into_the_command():
     assert len(kinds) == 6
     assert [kind for kind in kinds if kind[0] == "unet"] == [("unet", "random", n) for n in (4, 8)]
     assert {run["command"].split(" --steps ")[1] for run in runs} == {"5", "5 --set lr=0.001"}
+    words = "name --data chest:4 --recipes sam_zero_shot --weights pretrained --steps 5"
+    (untrained,) = record.grid(record.parser().parse_args(words.split()))
+    assert "--steps" not in untrained["command"]
 
 
 def test_data_sets_have_their_own_shots_or_those_of_all():
