@@ -792,7 +792,7 @@ print(f"Dice {np.nanmean(scores):.3f} for {dataset.labels[1]}, without looking")
 # - A paste needs three things: a background that shows no organ of its own, an edge that does not give it away, and a mask made of the same numbers as the picture.
 # - A background that shows an unlabelled organ teaches a network to look for the paste instead of the organ, and the loss hardly shows it.
 # - Label maps are names, not numbers: never interpolate them.
-# - Synthesis varies what it was told to vary. It makes many pictures of few organs.
+# - Synthesis varies what it was told to vary. It makes many pictures of few organs, and on four polyps that was worth about a tenth of Dice, in every seed.
 # - Cheap Lunch trains less than a million numbers on ViT-B; "6.32M" is probably a file of 6.3 MiB.
 # - A prompt at test time is a part of the truth. An ellipse in the box is the baseline that it has to beat, and numbers with prompts do not stand beside numbers without.
 #
