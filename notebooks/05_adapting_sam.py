@@ -423,7 +423,7 @@ for start in ("copied", "random", "in_turn"):
 
 # %% [markdown]
 # Copies give equal masks, whatever the encoder does, and the loss has no slope there: nothing can be learned, at any learning rate. (Where the tokens train, they move apart in the first step. In v2 they are frozen.)
-# The other two have a slope, so v2 can learn something. How much is a matter of runs: [chapter 9](09_from_scratch.ipynb) has a table of all methods, these five among them.
+# The other two have a slope, so v2 can learn something. How much is a matter of runs: the table of all methods at the end of [chapter 9](09_from_scratch.ipynb) has these five, too.
 #
 # ## Exercises
 #

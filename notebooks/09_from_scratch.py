@@ -355,6 +355,37 @@ print(f"accounts for everything: {unused_stage + unused_norms == published - our
 # To train the living ones: `medsaga train dae_former --data FOLDER --shots 32`, with its authors' SGD, batch of 24 and loss. On two cores that takes hours, which is why this chapter's live training was the U-Net.
 
 # %% [markdown]
+# ## Everybody, on the same pictures
+#
+# By now every method of this book has been introduced. Here they stand side by side on eight labelled X-rays: the same pictures, the same 200 steps, the pocket SAM under all that adapt one, two networks from scratch, and what people with little memory are told to do, a *frozen encoder*, whose embeddings are computed once while only the decoder trains.
+#
+# > **Predict.** Is anybody behind the frozen encoder? Who needs most memory, who most time?
+
+# %%
+recorded = json.loads(Path("recorded/methods.json").read_text())
+origin = recorded["provenance"]
+print(origin["command"])
+print(origin["date"], "|", origin["device"], "| seeds", {run["seed"] for run in recorded["runs"]})
+
+# %%
+runs = pd.DataFrame(recorded["runs"]).sort_values("dice", ascending=False)
+runs["asked by"] = [str(get_recipe(name).head) for name in runs["recipe"]]
+runs["from"], runs["to"] = zip(*runs["dice_interval"], strict=True)
+runs["CPU minutes"] = (runs["cpu_seconds"] / 60).round(1)
+runs["MiB"] = runs["peak_bytes"] // 2**20
+
+# %%
+columns = ["recipe", "asked by", "dice", "from", "to", "hd95", "nsd", "trainable", "CPU minutes", "MiB"]
+runs[columns].round({"dice": 3, "from": 3, "to": 3, "hd95": 0, "nsd": 3}).set_index("recipe")
+
+# %% [markdown]
+# How to read it. *From* and *to* bound the mean Dice over patients (95 %), and each row is **one seed**, so that two rows whose intervals overlap are not told apart; most overlap.
+# Who is asked by points or boxes was told where each lung is, by the truth ([chapter 7](07_exemplar_synthesis.ipynb)); those rows compare with each other only. MiB is the peak of the whole process, and some 400 of it are Python and its libraries.
+#
+# Two rows are far behind the frozen encoder, and both should be. `sam_zero_shot` was not trained at all. `medsaga_v2` may move the whole encoder and none of the decoder; its class tokens are random and stay so ([chapter 5](05_adapting_sam.ipynb)).
+# All others are level with the frozen encoder or ahead of it. It is the cheapest in time, because each picture goes through the encoder a few times and not in every step; the memory differs little where the encoder is small ([chapter 3](03_memory_ledger.ipynb) has ViT-B).
+# And the U-Net is once more among the first.
+#
 # ## Exercises
 #
 # ### Exercise 1 (easy, 5 minutes)
