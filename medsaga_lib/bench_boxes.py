@@ -1,21 +1,19 @@
 """Many boxes on one image, here and the published way, side by side in one run.
 
-`python -m medsaga_lib.bench_boxes [--boxes 241] [--rounds 3] [--out FILE]`. The published way is
-one decoder call per box, each mask brought to the picture's size (segment_anything, LiteMedSAM);
-the batched way gives the same decoder several boxes in a call (SAMIL gives it all). Times depend on
-the machine and on who else uses it, so all take turns and the ratio counts.
+`python -m tools.boxes` runs it. The published way is one decoder call per box, each mask brought to
+the picture's size (segment_anything, LiteMedSAM); the batched way gives the same decoder several
+boxes in a call (SAMIL gives it all). Times depend on the machine and on who else uses it, so all
+take turns and the ratio counts.
 """
 
 import time
 from collections.abc import Iterator
 from itertools import cycle, islice
-from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import typer
 from segment_anything.modeling import Sam
 from torch import Tensor
 
@@ -26,7 +24,6 @@ from medsaga_lib.data.images import read_case_mask, read_pair
 from medsaga_lib.data.longest_side import Frame
 from medsaga_lib.data.procedural import TRAINED
 from medsaga_lib.data.prompts import box_of
-from medsaga_lib.files import write_json
 from medsaga_lib.multibox import segment_boxes
 from medsaga_lib.pretraining.pictures import unseen_scenes
 from medsaga_lib.prompted import embed
@@ -184,26 +181,3 @@ def _widened(key: str, tensor: Tensor, shape: torch.Size) -> Tensor:
     if "hypernetworks" in key and ".layers.2." in key:
         tensor = tensor / 2  # their result is multiplied with the doubled channels
     return tensor
-
-
-def main(
-    boxes: int = BOXES,
-    rounds: int = 3,
-    out: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
-) -> None:
-    """Prints the ratios, one line for each task."""
-    rows = bench(boxes, rounds)
-    for row in rows:
-        print(
-            f"{row['name']}: {row['boxes']} boxes on {row['size']}; published / ours "
-            f"{row['ratio']['seconds']:.1f} by the clock, {row['ratio']['cpu_seconds']:.1f} of the "
-            f"processor; IoU of the masks at least {row['least_iou']:.4f} "
-            f"({row['not_empty']} not empty; mean IoU with the truth {row['iou_with_truth']:.2f})"
-        )
-    if out is not None:
-        record = {"torch": torch.__version__, "threads": torch.get_num_threads(), "tasks": rows}
-        write_json(out, record)
-
-
-if __name__ == "__main__":
-    typer.run(main)

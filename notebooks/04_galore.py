@@ -394,6 +394,7 @@ pd.options.display.max_colwidth = None  # whole sentences
 lines[["what", "goal", "least", "largest"]]
 
 # %% [markdown]
+# Not every goal is met in this run. A plain step is only about level with the package's, whose basis it does not renew either, and a predicted ledger can take a little more than its second. The rest is as promised.
 # Zeros are exact: full rank *is* AdamW, signs of the basis change *nothing*, a resumed run *is* the run.
 # None of these lines says that GaLore is the right choice. That is the ledger's question ([will it fit?](../book/fit.md)) and the table's above.
 

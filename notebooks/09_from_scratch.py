@@ -386,7 +386,7 @@ runs.set_index("recipe")[["trainable", "CPU minutes", "MiB"]].sort_values("CPU m
 # Who is asked by points or boxes was told where each lung is, by the truth ([chapter 7](07_exemplar_synthesis.ipynb)); those rows compare with each other only. MiB is the peak of the whole process, and some 400 of it are Python and its libraries.
 #
 # Two rows are far behind the frozen encoder, and both should be. `sam_zero_shot` was not trained at all. `medsaga_v2` may move the whole encoder and none of the decoder; its class tokens are random and stay so ([chapter 5](05_adapting_sam.ipynb)).
-# All others are level with the frozen encoder or ahead of it. It is the cheapest in time, because each picture goes through the encoder a few times and not in every step; the memory differs little where the encoder is small ([chapter 3](03_memory_ledger.ipynb) has ViT-B).
+# All others are level with the frozen encoder or ahead of it. It takes the least time of all that train, because each picture goes through the encoder a few times and not in every step; most memory and most time go into SegResNet. Among those that adapt the pocket SAM memory differs little, because its encoder is small ([chapter 3](03_memory_ledger.ipynb) has ViT-B).
 # And the U-Net is once more among the first.
 #
 # ## Exercises

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,3 +55,22 @@ def phantoms(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data") / "phantoms"
     write_phantoms(root, patients=10, pictures=14, seed=0)
     return root
+
+
+@pytest.fixture
+def medsaga(monkeypatch, capsys):
+    """Runs the command in this process: (exit code, standard output, standard error)."""
+    from medsaga_lib import cli
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["medsaga", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        streams = capsys.readouterr()
+        return code, streams.out, streams.err
+
+    return run

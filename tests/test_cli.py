@@ -22,24 +22,6 @@ TRAIN = ("--weights", "random", "--size", "64", "--steps", "2", "--batch", "2", 
 
 
 @pytest.fixture
-def medsaga(monkeypatch, capsys):
-    """Runs the command in this process: (exit code, standard output, standard error)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["medsaga", *map(str, words)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        streams = capsys.readouterr()
-        return code, streams.out, streams.err
-
-    return run
-
-
-@pytest.fixture
 def folder(phantoms, tmp_path):
     """A copy of the phantoms that a test may spoil."""
     return shutil.copytree(phantoms, tmp_path / "data")

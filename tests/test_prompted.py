@@ -1,7 +1,6 @@
 """Boxes from the command line and from npz files, in pictures and volumes, and what is refused."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from medsaga_lib import cli
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.images import Picture, read_image, read_pair
 from medsaga_lib.data.prompts import draw_prompts
@@ -52,22 +50,9 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def predict(monkeypatch, capsys, tmp_path):
+def predict(medsaga, tmp_path):
     """`medsaga predict` in this process: (exit code, standard output, standard error)."""
-
-    def run(*words):
-        words = ["medsaga", "predict", *map(str, words), "--out", str(tmp_path / "out")]
-        monkeypatch.setattr(sys, "argv", words)
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        streams = capsys.readouterr()
-        return code, streams.out, streams.err
-
-    return run
+    return lambda *words: medsaga("predict", *words, "--out", tmp_path / "out")
 
 
 DISCS = ("--box", "20,25,70,75", "--box", "85,40,145,100")

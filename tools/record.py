@@ -112,9 +112,12 @@ def data_and_shots(options: argparse.Namespace) -> list[tuple[str, int]]:
     pairs = []
     for entry in options.data:
         data, _, own = entry.partition(":")
-        shots = [int(count) for count in own.split(",")] if own else options.shots
-        if not shots:
-            raise UserError(f"{data} has no shots; give --shots, or --data {data}:8,32.")
+        counts = own.split(",") if own else options.shots
+        if not counts or not all(str(count).isdecimal() for count in counts):
+            raise UserError(
+                f"{entry} has no numbers of shots; give --shots, or --data {data}:8,32."
+            )
+        shots = [int(count) for count in counts]
         pairs += [(data, count) for count in shots]
     return pairs
 

@@ -69,8 +69,9 @@ def test_data_sets_have_their_own_shots_or_those_of_all():
 
     assert pairs("--data chest:8,32 polyps:64") == [("chest", 8), ("chest", 32), ("polyps", 64)]
     assert pairs("--data chest polyps:64 --shots 4") == [("chest", 4), ("polyps", 64)]
-    with pytest.raises(UserError, match="chest has no shots"):
-        pairs("--data chest polyps:64")
+    for words in ("--data chest polyps:64", "--data chest:8,few", "--data chest:8,"):
+        with pytest.raises(UserError, match=r"chest.* has no numbers of shots"):
+            pairs(words)
 
 
 def test_rows_of_other_weights_are_not_kept(tmp_path):
