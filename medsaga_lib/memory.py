@@ -151,7 +151,7 @@ def peak_bytes(
 
     def update(W: Tensor) -> None:
         if W.grad is not None:
-            torch.empty(_update_bytes(W, group_of[W]), dtype=torch.uint8)
+            torch.empty(_update_bytes(W, group_of[W], per_layer), dtype=torch.uint8)
         if per_layer:
             W.grad = None
 
@@ -163,8 +163,12 @@ def peak_bytes(
         if loss.requires_grad:  # else nothing trains
             loss.backward()
         del loss
+        # GaLoreAdamW projects all gradients before it changes anything
+        at_once = [] if per_layer else [_projection_bytes(W, group_of[W]) for W in group_of]
+        projections = torch.empty(sum(at_once), dtype=torch.uint8)
         for W in group_of:
             update(W)
+        del projections
     for hook in hooks:
         hook.remove()
     for W in group_of:
@@ -172,16 +176,22 @@ def peak_bytes(
     return weight_bytes(module) + sum(state_bytes(groups)) + timeline.peak
 
 
-def _update_bytes(W: Tensor, group: Mapping[str, Any]) -> int:
-    """Temporaries of an update of one tensor, GaLoreAdamW's between two refreshes."""
+def _projection_bytes(W: Tensor, group: Mapping[str, Any]) -> int:
+    """Of R_t, in a step that renews no basis."""
     rank = group.get("rank")
-    shape = tuple(W.shape)
-    copies = 0 if W.dtype == torch.float32 else 2 * W.numel()  # of weight and gradient
-    if rank is not None and is_projected(shape, rank):
-        return (3 * max(as_matrix(shape)) * rank + copies) * STATE_BYTES  # R_t and two for N_t
+    if rank is None or not is_projected(tuple(W.shape), rank):
+        return 0
+    return max(as_matrix(tuple(W.shape))) * rank * STATE_BYTES
+
+
+def _update_bytes(W: Tensor, group: Mapping[str, Any], per_layer: bool) -> int:
+    """Temporaries of an update of one tensor, GaLoreAdamW's between two refreshes."""
+    copies = 0 if W.dtype == torch.float32 else 2 * W.numel() * STATE_BYTES  # weight and gradient
+    if projection := _projection_bytes(W, group):
+        return (3 if per_layer else 2) * projection + copies  # R_t, and two for N_t
     # AdamW: the root of V_t and the denominator; SGD: the gradient with the decay in it
     temporaries = 1 if "momentum" in group else 2
-    return (temporaries * W.numel() + copies) * STATE_BYTES
+    return temporaries * W.numel() * STATE_BYTES + copies
 
 
 class _Timeline(TorchDispatchMode):

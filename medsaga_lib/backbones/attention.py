@@ -6,105 +6,153 @@ key only through its row and its column (Li et al., MViTv2, 2112.01526, section 
 
     bias[q, k] = rows[q, row of k] + columns[q, column of k],
 
-which is a product of q's `rows` and `columns` with the one-hot row and column of k. So they ride
-along as further channels:
+which is a product of q's `rows` and `columns` with the one-hot row and column of k. So on a GPU
+they ride along as further channels:
 
     [scale q, rows, columns] . [k, onehot row, onehot column] = scale q.k + bias
 
-What is kept is q, k, v, the output (which the layer behind keeps anyway) and one number a token;
-the further channels are made again in the backward pass.
+and on a CPU they are added to the map while it is made piece by piece (`attention_on_cpu`). Kept
+are q, k, v, the output (which the layer behind keeps anyway) and one number a token and head.
+
+Where a block looks through windows, segment_anything fills the grid up with zeros until they fit
+(32 x 32 tokens become 42 x 42), computes q, k, v and the projection for those too, and throws the
+result away. Here the attention itself cuts the windows, so that layers and memory see the grid's
+own tokens; the filling, at which they do look, gets the q, k, v of a zero.
 """
 
 from typing import Any
 
 import torch
-from segment_anything.modeling.image_encoder import Attention, ImageEncoderViT, get_rel_pos
+from segment_anything.modeling.image_encoder import (
+    Attention,
+    ImageEncoderViT,
+    get_rel_pos,
+    window_partition,
+    window_unpartition,
+)
 from torch import Tensor
 from torch.nn import functional
 
+from medsaga_lib.backbones.attention_on_cpu import attention, attention_backward
+
 MULTIPLE = 8  # channels; the fused CUDA kernels refuse other widths
-# What the public function calls on a CPU, which does not give away the denominators
-_forward_on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_backward_on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class FusedAttention(Attention):
     """segment_anything's `Attention`, with the same parameters and the same result."""
 
+    window = 0  # tokens along a side of the windows that the grid is cut into; 0: not cut
+
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) to the same shape; B counts windows where the block has windows."""
-        batch, height, width, _ = x.shape
-        qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, c)
-        rows = get_rel_pos(height, height, self.rel_pos_h).to(q.dtype)
-        columns = get_rel_pos(width, width, self.rel_pos_w).to(q.dtype)
-        out = _Attend.apply(q, k, v, rows, columns, self.scale)
-        return self.proj(out.unflatten(1, (height, width)))
+        """(B, H, W, C) to the same shape."""
+        qkv = self.qkv(x)  # (B, H, W, 3C)
+        nothing = x.new_zeros(1, 1, 1, x.shape[-1])
+        filling = self.qkv(nothing) if self.window else qkv.new_zeros(0)
+        height, width = (self.window or side for side in x.shape[1:3])
+        rows = get_rel_pos(height, height, self.rel_pos_h).to(qkv.dtype)
+        columns = get_rel_pos(width, width, self.rel_pos_w).to(qkv.dtype)
+        cut = self.num_heads, self.window
+        return self.proj(_Attend.apply(qkv, filling, rows, columns, self.scale, *cut))
 
 
 def fuse_attention(image_encoder: ImageEncoderViT) -> None:
     """Makes every block's attention a `FusedAttention`; the weights stay the same objects."""
     for block in image_encoder.blocks:
         block.attn.__class__ = FusedAttention
+        block.attn.window, block.window_size = block.window_size, 0
 
 
 class _Attend(torch.autograd.Function):
-    """softmax(scale q k^T + bias) v, with the heads side by side: (B, N, heads x c).
+    """softmax(scale q k^T + bias) v, in each window, with the heads side by side: (B, H, W, C).
 
-    q, k, v: (B, heads, N, c) with N = H x W; rows (H, H, c), columns (W, W, c): the relative
-    position of each pair of rows, of columns.
+    qkv (B, H, W, 3C); filling (1, 1, 1, 3C), unused without windows; rows (h, h, c), columns
+    (w, w, c): the relative position of each pair of rows, of columns.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, scale: float
+        ctx: Any,
+        qkv: Tensor,
+        filling: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        scale: float,
+        heads: int,
+        window: int,
     ) -> Tensor:
-        if q.device.type == "cpu":
-            wide = widened(q, k, v, rows, columns, scale)
-            out, of_rows = _forward_on_cpu(*wide, scale=1.0)
-            out = _heads_together(out, v.shape[-1])
+        if qkv.device.type == "cpu":
+            q, k, v = _apart(qkv, filling, (3, heads), window)
+            out, logarithms = attention(q, k, v, *_of_positions(q, rows, columns), scale)
+            out = _together(out, qkv, window)
         else:
-            out, of_rows = attend(q, k, v, rows, columns, scale), None
-        ctx.scale = scale
-        ctx.save_for_backward(q, k, v, rows, columns, out, of_rows)
+            out, logarithms = attend(qkv, filling, rows, columns, scale, heads, window), None
+        ctx.scale, ctx.heads, ctx.window = scale, heads, window
+        ctx.save_for_backward(qkv, filling, rows, columns, out, logarithms)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        *inputs, out, of_rows = ctx.saved_tensors
-        leaves = q, k, v, rows, columns = [x.detach().requires_grad_() for x in inputs]
-        if of_rows is None:  # the forward pass once more
+        *inputs, out, logarithms = ctx.saved_tensors
+        scale, heads, window = ctx.scale, ctx.heads, ctx.window
+        leaves = qkv, filling, rows, columns = [x.detach().requires_grad_() for x in inputs]
+        if logarithms is None:  # the forward pass once more
             with torch.enable_grad():
-                again = attend(q, k, v, rows, columns, ctx.scale)
-            return *torch.autograd.grad(again, leaves, gradient), None
+                again = attend(qkv, filling, rows, columns, scale, heads, window)
+            of_leaves = torch.autograd.grad(again, leaves, gradient, allow_unused=True)
+            return *of_leaves, None, None, None
         with torch.enable_grad():
-            wide = widened(q, k, v, rows, columns, ctx.scale)
-        wide_q, wide_k, wide_v = (tensor.detach() for tensor in wide)
-        gradient, out = (_heads_apart(tensor, q, wide_q) for tensor in (gradient, out))
-        of_wide = _backward_on_cpu(
-            gradient, wide_q, wide_k, wide_v, out, of_rows, 0.0, False, scale=1.0
+            q, k, v = _apart(qkv, filling, (3, heads), window)
+            parts = q, k, v, *_of_positions(q, rows, columns)
+        gradient, out = (
+            _apart(x, x.new_zeros(1, 1, 1, x.shape[-1]), (1, heads), window)[0]
+            for x in (gradient, out)
         )
-        return *torch.autograd.grad(wide, leaves, of_wide), None
+        given = (x.detach() for x in parts)
+        of_parts = attention_backward(gradient, *given, out, logarithms, scale)
+        of_leaves = torch.autograd.grad(parts, leaves, of_parts, allow_unused=True)
+        return *of_leaves, None, None, None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, scale: float) -> Tensor:
+def attend(
+    qkv: Tensor,
+    filling: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    scale: float,
+    heads: int,
+    window: int,
+) -> Tensor:
     """What `_Attend` computes, by torch's public function, on any device."""
+    q, k, v = _apart(qkv, filling, (3, heads), window)
     wide = widened(q, k, v, rows, columns, scale)
     out = functional.scaled_dot_product_attention(*wide, scale=1.0)
-    return _heads_together(out, v.shape[-1])
+    return _together(out[..., : v.shape[-1]], qkv, window)
 
 
-def _heads_together(out: Tensor, channels: int) -> Tensor:
-    """(B, heads, N, wide) to (B, N, heads x c), without the padding."""
-    return out[..., :channels].transpose(1, 2).flatten(2)
+def _apart(
+    tokens: Tensor, filling: Tensor, split: tuple[int, int], window: int
+) -> tuple[Tensor, ...]:
+    """(B, H, W, parts x heads x c) to parts of (B, heads, N, c); B then counts windows, if any."""
+    if window:
+        batch, height, width, _ = tokens.shape
+        below, beside = -height % window, -width % window
+        right = filling.expand(batch, height, beside, -1)
+        bottom = filling.expand(batch, below, width + beside, -1)
+        tokens = torch.cat([torch.cat([tokens, right], dim=2), bottom], dim=1)
+        tokens, _ = window_partition(tokens, window)
+    by_head = tokens.flatten(1, 2).unflatten(2, (*split, -1))
+    return by_head.permute(2, 0, 3, 1, 4).unbind()
 
 
-def _heads_apart(out: Tensor, narrow: Tensor, wide: Tensor) -> Tensor:
-    """The way back, (B, N, heads x c) to (B, heads, N, wide), with zeros for padding."""
-    _, heads, _, channels = narrow.shape
-    by_head = out.unflatten(2, (heads, channels)).transpose(1, 2)
-    return functional.pad(by_head, (0, wide.shape[-1] - channels))
+def _together(out: Tensor, grid: Tensor, window: int) -> Tensor:
+    """The way back, (B, heads, N, c) to (B, H, W, heads x c), without the filling."""
+    _, height, width, _ = grid.shape
+    tokens = out.transpose(1, 2).flatten(2)
+    if not window:
+        return tokens.unflatten(1, (height, width))
+    filled = height + -height % window, width + -width % window
+    return window_unpartition(tokens, window, filled, (height, width))
 
 
 def widened(
@@ -115,9 +163,6 @@ def widened(
     All three get the same width, because torch's CPU kernel without a stored map asks for it.
     """
     height, width = len(rows), len(columns)
-    grid = q.unflatten(2, (height, width))
-    of_rows = torch.einsum("bnhwc,hkc->bnhwk", grid, rows).flatten(2, 3)  # (B, heads, N, H)
-    of_columns = torch.einsum("bnhwc,wkc->bnhwk", grid, columns).flatten(2, 3)
     which = torch.arange(height * width, device=q.device)
     one_hot = torch.cat(
         [functional.one_hot(which // width, height), functional.one_hot(which % width, width)], 1
@@ -127,7 +172,16 @@ def widened(
     padding = -channels % MULTIPLE
     zeros = k.new_zeros(*k.shape[:3], padding)
     return (
-        torch.cat([scale * q, of_rows, of_columns, zeros], dim=-1),
+        torch.cat([scale * q, *_of_positions(q, rows, columns), zeros], dim=-1),
         torch.cat([k, one_hot, zeros], dim=-1),
         functional.pad(v, (0, channels + padding - v.shape[-1])),
+    )
+
+
+def _of_positions(q: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """What each query adds for a key's row and column: (B, heads, N, h) and (B, heads, N, w)."""
+    grid = q.unflatten(2, (len(rows), len(columns)))
+    return (
+        torch.einsum("bnhwc,hkc->bnhwk", grid, rows).flatten(2, 3),
+        torch.einsum("bnhwc,wkc->bnhwk", grid, columns).flatten(2, 3),
     )

@@ -258,7 +258,10 @@ class GaLoreAdamW(torch.optim.Optimizer):
     def _update(self, tensors: list[_Indexed]) -> None:
         """Updates those of `tensors` that have a gradient; a refusal comes before any change."""
         tensors = [item for item in tensors if item[2].grad is not None]
-        broken = self._nonfinite(tensors)
+        if any(_gradient(W).is_sparse for _, _, W in tensors):
+            raise UserError("GaLoreAdamW takes no sparse gradients; use torch.optim.SparseAdam.")
+        projections = {item[2]: R for item in tensors if (R := self._kept(*item)) is not None}
+        broken = self._nonfinite(tensors, projections)
         if broken and self.nonfinite == "raise":
             raise NonFiniteGradientError(
                 f"The gradient of {broken[0]} holds NaN or infinity ({len(broken)} of "
@@ -269,19 +272,31 @@ class GaLoreAdamW(torch.optim.Optimizer):
             return
         for index, group, W in tensors:
             if is_projected(tuple(W.shape), group["rank"]):
-                self._galore(index, group, W)
+                self._galore(index, group, W, projections.get(W))
             else:
                 self._adamw(group, W)
 
-    def _nonfinite(self, tensors: list[_Indexed]) -> list[str]:
-        """Names of the tensors whose gradient is not finite, at the price of one sum each."""
-        grads = [_gradient(W) for _, _, W in tensors]
-        if any(G.is_sparse for G in grads):
-            raise UserError("GaLoreAdamW takes no sparse gradients; use torch.optim.SparseAdam.")
-        sums = [G.sum(dtype=torch.float32).to(grads[0].device) for G in grads]
+    def _kept(self, index: int, group: dict[str, Any], W: Tensor) -> Tensor | None:
+        """R_t = P^T G_t of a tensor that goes on in its basis P; None for all others.
+
+        Taken before anything changes, because it tells for little whether G_t is finite.
+        """
+        if not (is_projected(tuple(W.shape), group["rank"]) and self.keeps_basis):
+            return None
+        if self._is_due(index, group, W) or _gradient(W).dtype != torch.float32:
+            return None
+        return self.state[W]["basis"].T @ _short_side_first(_gradient(W))
+
+    def _nonfinite(self, tensors: list[_Indexed], projections: dict[Tensor, Tensor]) -> list[str]:
+        """Names of the tensors whose gradient is not finite.
+
+        At the price of one sum each, of P^T G where there is one: NaN and infinity go through.
+        """
+        seen = [projections.get(W, _gradient(W)) for _, _, W in tensors]
+        sums = [part.sum(dtype=torch.float32).to(seen[0].device) for part in seen]
         if not sums or torch.stack(sums).isfinite().all():
             return []
-        broken = [not bool(G.isfinite().all()) for G in grads]  # or the sum alone overflowed
+        broken = [not _gradient(W).isfinite().all() for _, _, W in tensors]  # or a sum overflowed
         return [_name(*item) for item, bad in zip(tensors, broken, strict=True) if bad]
 
     def _adamw(self, group: dict[str, Any], W: Tensor) -> None:
@@ -309,13 +324,18 @@ class GaLoreAdamW(torch.optim.Optimizer):
         if work is not W:
             W.copy_(work)
 
-    def _galore(self, index: int, group: dict[str, Any], W: Tensor) -> None:
-        """Algorithm 2 for one tensor."""
+    def _galore(
+        self, index: int, group: dict[str, Any], W: Tensor, projection: Tensor | None
+    ) -> None:
+        """Algorithm 2 for one tensor; `projection` is R_t where its basis stays."""
         eta, alpha, eps, decay = (group[key] for key in ("lr", "scale", "eps", "weight_decay"))
         beta_1, beta_2 = group["betas"]
         G = _short_side_first(_gradient(W)).float()  # (m, n)
-        P, R = self._project(index, group, W, G)  # (m, r), (r, n)
         state = self.state[W]
+        if projection is None:
+            P, R = self._project(index, group, W, G)  # (m, r), (r, n)
+        else:
+            P, R = state["basis"], projection
         M, V = state["exp_avg"], state["exp_avg_sq"]  # (r, n)
 
         state["step"] += 1
@@ -333,17 +353,22 @@ class GaLoreAdamW(torch.optim.Optimizer):
         """W (m, n) becomes keep W - rate P N; this is what a successor of GaLore does otherwise."""
         W.addmm_(step.P, step.N, beta=step.keep, alpha=-step.rate)
 
+    def _is_due(self, index: int, group: dict[str, Any], W: Tensor) -> bool:
+        """Whether this step, by its number, renews the tensor's basis."""
+        state, T = self.state[W], group["refresh"]
+        offset = index * T // sum(1 for _ in self._tensors()) if group["stagger"] else 0
+        return "basis" not in state or (int(state["step"]) + offset) % T == 0
+
     def _project(
         self, index: int, group: dict[str, Any], W: Tensor, G: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(P_t, R_t = P_t^T G_t); every T steps P_t is new and the moments are carried into it."""
-        state, T = self.state[W], group["refresh"]
+        state = self.state[W]
         t = int(state["step"]) if state else 0
         P_old = state.get("basis")
-        offset = index * T // sum(1 for _ in self._tensors()) if group["stagger"] else 0
         # a gradient of zeros says nothing about the subspace, so the basis then stays
-        due = P_old is None or ((t + offset) % T == 0 and float(torch.linalg.vector_norm(G)) > 0)
-        if not due:
+        says = P_old is None or float(torch.linalg.vector_norm(G)) > 0
+        if not (says and self._is_due(index, group, W)):
             return P_old, P_old.T @ G
 
         if group["subspace"] == "exact":

@@ -1,6 +1,7 @@
 """The fused attention computes segment_anything's, without keeping the map."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from medsaga_lib.backbones.attention import FusedAttention, _Attend, attend
+from medsaga_lib.backbones import attention_on_cpu
+from medsaga_lib.backbones.attention import FusedAttention, _Attend, attend, fuse_attention
 from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.memory import fake, saved_bytes
 
@@ -60,17 +62,45 @@ def test_equals_segment_anythings_in_single_precision(width, heads, side):
         assert (ours[name] - value).abs().max() <= 1e-5 * max(1, value.abs().max()), name
 
 
-def test_other_devices_way_of_going_back_gives_the_same_gradients(monkeypatch):
-    """Without the CPU's kernels the forward pass is made once more through the public function."""
+@pytest.mark.parametrize(("height", "width", "window"), [(5, 7, 3), (6, 6, 3), (2, 3, 4)])
+def test_a_block_with_windows_does_not_compute_their_filling(height, width, window):
+    """segment_anything's own block fills the grid up with zeros before q, k and v."""
+    original, fused = blocks(height, width, window)
+    x, gradient = torch.randn(2, 2, height, width, 24, dtype=torch.float64)
+    theirs, ours = (answers(block, x, gradient) for block in (original, fused))
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-9, atol=1e-9, msg=name)
+
+    seen = []
+    fused.attn.proj.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    fused(x)
+    assert seen == [(2, height, width, 24)]
+
+
+def blocks(height, width, window, dtype=torch.float64):
+    """A block of segment_anything's with windows, and the same with its attention fused."""
+    from segment_anything.modeling.image_encoder import Block
+
     torch.manual_seed(0)
-    _, fused = pair(24, 2, (4, 5))
+    original = Block(24, 2, use_rel_pos=True, window_size=window, input_size=(height, width))
+    for parameter in original.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)  # the positions and biases start at zero
+    fused = copy.deepcopy(original.to(dtype))
+    fuse_attention(SimpleNamespace(blocks=[fused]))
+    return original, fused
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_other_devices_way_of_going_back_gives_the_same_gradients(monkeypatch, window):
+    """Without the CPU's own way the forward pass is made once more through torch's function."""
+    _, fused = blocks(4, 5, window, torch.float32)
     x, gradient = torch.randn(2, 3, 4, 5, 24)
     expected = answers(fused, x, gradient)
 
-    def forward_elsewhere(ctx, q, k, v, rows, columns, scale):
-        out = attend(q, k, v, rows, columns, scale)
-        ctx.scale = scale
-        ctx.save_for_backward(q, k, v, rows, columns, out, None)
+    def forward_elsewhere(ctx, qkv, filling, rows, columns, scale, heads, window):
+        out = attend(qkv, filling, rows, columns, scale, heads, window)
+        ctx.scale, ctx.heads, ctx.window = scale, heads, window
+        ctx.save_for_backward(qkv, filling, rows, columns, out, None)
         return out
 
     monkeypatch.setattr(_Attend, "forward", staticmethod(forward_elsewhere))
@@ -78,32 +108,43 @@ def test_other_devices_way_of_going_back_gives_the_same_gradients(monkeypatch):
         torch.testing.assert_close(value, expected[name], msg=name)
 
 
-class Shapes(TorchDispatchMode):
-    """Notes the shape of everything that is computed."""
+@pytest.mark.parametrize("piece", [1, 7, 70, 150, 1000, 10**6])
+def test_pieces_of_any_size_give_the_same(monkeypatch, piece):
+    """Some queries of a map, a map, several maps: 2 x 3 maps of 20 x 20 are cut everywhere."""
+    _, fused = pair(24, 3, (4, 5), torch.float64)
+    x, gradient = torch.randn(2, 2, 4, 5, 24, dtype=torch.float64)
+    expected = answers(fused, x, gradient)
+    monkeypatch.setattr(attention_on_cpu, "PIECE", piece)
+    for name, value in answers(fused, x, gradient).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-6, msg=name)
+
+
+class Sizes(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that is computed."""
+
+    largest = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        self.seen |= {t.shape for t in tree_leaves(out) if isinstance(t, torch.Tensor)}
+        sizes = [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        self.largest = max([self.largest, *sizes])
         return out
 
-    def __enter__(self):
-        self.seen = set()
-        return super().__enter__()
 
-
-def test_no_map_is_ever_made():
-    """Neither forward nor backward holds anything with N x N entries: the flash kernels ran."""
-    torch.manual_seed(0)
-    original, fused = pair(48, 2, (9, 9))
-    x, gradient = torch.randn(2, 1, 9, 9, 48)
-
-    def makes_a_map(module):
-        with Shapes() as shapes:
-            answers(module, x, gradient)
-        return any(len(s) >= 2 and s[-2:] == (81, 81) for s in shapes.seen)
-
-    assert makes_a_map(original)
-    assert not makes_a_map(fused)
+@pytest.mark.parametrize("name", ["forward_in_pieces", "backward_in_pieces"])
+def test_no_map_is_ever_made(monkeypatch, name):
+    """Nothing has more numbers than q or a piece, and the maps have a hundred times as many."""
+    piece, (batch, heads, side, channels) = 4096, (2, 3, 32, 8)
+    monkeypatch.setattr(attention_on_cpu, "PIECE", piece)
+    shape = batch, heads, side * side
+    q, k, v, out, gradient = torch.randn(5, *shape, channels)
+    inputs = q, k, v, *torch.randn(2, *shape, side)
+    if name == "backward_in_pieces":
+        inputs = gradient, *inputs, out, torch.randn(shape)
+    with Sizes() as sizes:
+        getattr(attention_on_cpu, name)(*inputs, scale=1.0)
+    assert sizes.largest <= batch * heads * side**2 * side  # `rows` and `columns` themselves
+    assert batch * heads * side**4 > 30 * sizes.largest
 
 
 def test_keeps_qkv_and_what_the_next_layer_keeps_anyway():

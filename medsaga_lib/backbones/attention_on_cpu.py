@@ -1,0 +1,126 @@
+"""Attention with relative positions on a CPU, a piece of its map at a time, and the way back.
+
+Letters as in FlashAttention (Dao et al. 2022, arXiv 2205.14135):
+
+    S = scale Q K^T + rows + columns,  L = log sum exp S,  P = exp(S - L),  O = P V
+
+and from the gradient dO of O, with delta = sum(dO * O),
+
+    dV = P^T dO,  dS = P * (dO V^T - delta),  dQ = scale dS K,  dK = scale dS^T Q.
+
+torch's own kernel asks for Q, K and V of one width: with the positions as further channels of Q and
+K it multiplies mostly the zeros behind V, and takes 1.1 to 2 times as long. Here the positions are
+added to S, and their gradients are sums over dS.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+PIECE = 2**20  # numbers of S at a time: 4 MiB, which stay in a cache; our choice, measured
+EVEN = 8  # a multiple of so many channels makes products of matrices faster; our choice
+
+
+def forward_in_pieces(
+    q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """O like v, and L (B, heads, N); the arithmetic, and L, are float32 or better.
+
+    q, k, v: (B, heads, N, c), N = h x w; rows (B, heads, N, h) and columns (B, heads, N, w): what
+    is added to a query's scores for a key's row and column.
+    """
+    Q, K, V, rows, columns = (_precise(x).flatten(0, 1) for x in (q, k, v, rows, columns))
+    Q = scale * Q
+    out, L = torch.empty_like(V), Q.new_empty(Q.shape[:2])
+    for m, i, (S,) in _pieces(Q, buffers=1):
+        _scores(S, Q[m, i], K[m], rows[m, i], columns[m, i])
+        most = S.amax(2, keepdim=True)
+        total = S.sub_(most).exp_().sum(2, keepdim=True)
+        out[m, i] = torch.bmm(S, V[m]).div_(total)
+        L[m, i] = most.add_(total.log_()).squeeze(2)
+    return out.view(v.shape).to(v.dtype), L.view(v.shape[:3])
+
+
+def backward_in_pieces(
+    gradient: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    out: Tensor,
+    logarithms: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the first five arguments of `forward_in_pieces`, from its results."""
+    # One channel more takes L and delta off inside the products
+    Q_L, K_1 = _with(q, -logarithms, scale), _with(k, 1)
+    dO_delta, V_1 = _with(gradient, -(gradient * out).sum(3)), _with(v, 1)
+    Q, K, dO = (x[:, :, : q.shape[3]] for x in (Q_L, K_1, dO_delta))
+    of_rows, of_columns = (_precise(x).flatten(0, 1) for x in (rows, columns))
+    dQ, dK, dV = (Q.new_empty(Q.shape) for _ in range(3))
+    d_rows, d_columns = torch.empty_like(of_rows), torch.empty_like(of_columns)
+    grid = rows.shape[3], columns.shape[3]
+    for m, i, (S, dS) in _pieces(Q, buffers=2):
+        P = _scores(S, Q_L[m, i], K_1[m], of_rows[m, i], of_columns[m, i]).exp_()
+        begun = int(i.start > 0)  # sums over the queries, which may come in several pieces
+        dV[m].baddbmm_(P.mT, dO[m, i], beta=begun)
+        torch.bmm(dO_delta[m, i], V_1[m].mT, out=dS).mul_(P)
+        dQ[m, i].baddbmm_(dS, K[m], beta=0, alpha=scale)
+        dK[m].baddbmm_(dS.mT, Q[m, i], beta=begun)
+        d_rows[m, i] = dS.unflatten(2, grid).sum(3)
+        d_columns[m, i] = dS.unflatten(2, grid).sum(2)
+    found = zip((dQ, dK, dV, d_rows, d_columns), (q, k, v, rows, columns), strict=True)
+    return tuple(d.view(x.shape).to(x.dtype) for d, x in found)  # type: ignore[return-value]
+
+
+def _pieces(Q: Tensor, buffers: int) -> Iterator[tuple[slice, slice, list[Tensor]]]:
+    """Maps and queries of each piece, and memory of its shape (maps, queries, N), used again."""
+    maps, length, _ = Q.shape
+    together, queries = max(1, PIECE // length**2), max(1, min(length, PIECE // length))
+    memory = Q.new_empty(buffers, min(maps, together) * queries * length)
+    for first in range(0, maps, together):
+        for begin in range(0, length, queries):
+            m, i = slice(first, first + together), slice(begin, begin + queries)
+            shape = len(Q[m]), len(Q[0, i]), length
+            yield m, i, [part[: shape[0] * shape[1] * length].view(shape) for part in memory]
+
+
+def _scores(S: Tensor, Q: Tensor, K: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """S = Q K^T + rows + columns, in the memory of S."""
+    torch.bmm(Q, K.mT, out=S)
+    S.unflatten(2, (rows.shape[2], -1)).add_(rows[..., None]).add_(columns[:, :, None])
+    return S
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _with(x: Tensor, channel: Tensor | float, scale: float = 1.0) -> Tensor:
+    """scale x (B, heads, N, c) with a channel (B, heads, N) behind it: (maps, N, c + 1 or more)."""
+    width = x.shape[3]
+    wide = _precise(x[:0]).new_zeros(*x.shape[:3], width + 1 + -(width + 1) % EVEN)
+    torch.mul(x, scale, out=wide[..., :width])
+    wide[..., width] = channel
+    return wide.flatten(0, 1)
+
+
+# As operators of torch, because a prediction in `memory.fake` then needs no loop over pieces
+attention = torch.library.custom_op("medsaga::attention", forward_in_pieces, mutates_args=())
+attention_backward = torch.library.custom_op(
+    "medsaga::attention_backward", backward_in_pieces, mutates_args=()
+)
+
+
+@attention.register_fake
+def _(q, k, v, rows, columns, scale):
+    out = torch.empty_like(v, memory_format=torch.contiguous_format)
+    return out, _precise(v[:0]).new_empty(v.shape[:3])
+
+
+@attention_backward.register_fake
+def _(gradient, q, k, v, rows, columns, out, logarithms, scale):
+    inputs = q, k, v, rows, columns
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs)
