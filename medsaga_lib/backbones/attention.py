@@ -31,6 +31,7 @@ from segment_anything.modeling.image_encoder import (
     window_unpartition,
 )
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 
 from medsaga_lib.backbones.attention_on_cpu import attention, attention_backward
@@ -80,7 +81,7 @@ class _Attend(torch.autograd.Function):
         heads: int,
         window: int,
     ) -> Tensor:
-        if qkv.device.type == "cpu":
+        if _in_pieces(qkv):
             q, k, v = _apart(qkv, filling, (3, heads), window)
             out, logarithms = attention(q, k, v, *_of_positions(q, rows, columns), scale)
             out = _together(out, qkv, window)
@@ -108,10 +109,17 @@ class _Attend(torch.autograd.Function):
             _apart(x, x.new_zeros(1, 1, 1, x.shape[-1]), (1, heads), window)[0]
             for x in (gradient, out)
         )
-        given = (x.detach() for x in parts)
-        of_parts = attention_backward(gradient, *given, out, logarithms, scale)
+        q, k, v, of_rows, of_columns = (x.detach() for x in parts)
+        of_parts = attention_backward(
+            gradient, q, k, v, of_rows, of_columns, out, logarithms, scale
+        )
         of_leaves = torch.autograd.grad(parts, leaves, of_parts, allow_unused=True)
         return *of_leaves, None, None, None
+
+
+def _in_pieces(tensor: Tensor) -> bool:
+    """Whether `attention_on_cpu` computes it; predictions (`memory.fake`) are made for a GPU."""
+    return tensor.device.type == "cpu" and not isinstance(tensor, FakeTensor)
 
 
 def attend(

@@ -22,7 +22,7 @@ PIECE = 2**20  # numbers of S at a time: 4 MiB, which stay in a cache; our choic
 EVEN = 8  # a multiple of so many channels makes products of matrices faster; our choice
 
 
-def forward_in_pieces(
+def attention(
     q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     """O like v, and L (B, heads, N); the arithmetic, and L, are float32 or better.
@@ -42,7 +42,7 @@ def forward_in_pieces(
     return out.view(v.shape).to(v.dtype), L.view(v.shape[:3])
 
 
-def backward_in_pieces(
+def attention_backward(
     gradient: Tensor,
     q: Tensor,
     k: Tensor,
@@ -53,7 +53,7 @@ def backward_in_pieces(
     logarithms: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the first five arguments of `forward_in_pieces`, from its results."""
+    """Gradients of the first five arguments of `attention`, from its results."""
     # One channel more takes L and delta off inside the products
     Q_L, K_1 = _with(q, -logarithms, scale), _with(k, 1)
     dO_delta, V_1 = _with(gradient, -(gradient * out).sum(3)), _with(v, 1)
@@ -105,22 +105,3 @@ def _with(x: Tensor, channel: Tensor | float, scale: float = 1.0) -> Tensor:
     torch.mul(x, scale, out=wide[..., :width])
     wide[..., width] = channel
     return wide.flatten(0, 1)
-
-
-# As operators of torch, because a prediction in `memory.fake` then needs no loop over pieces
-attention = torch.library.custom_op("medsaga::attention", forward_in_pieces, mutates_args=())
-attention_backward = torch.library.custom_op(
-    "medsaga::attention_backward", backward_in_pieces, mutates_args=()
-)
-
-
-@attention.register_fake
-def _(q, k, v, rows, columns, scale):
-    out = torch.empty_like(v, memory_format=torch.contiguous_format)
-    return out, _precise(v[:0]).new_empty(v.shape[:3])
-
-
-@attention_backward.register_fake
-def _(gradient, q, k, v, rows, columns, out, logarithms, scale):
-    inputs = q, k, v, rows, columns
-    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs)

@@ -131,7 +131,7 @@ class Sizes(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("name", ["forward_in_pieces", "backward_in_pieces"])
+@pytest.mark.parametrize("name", ["attention", "attention_backward"])
 def test_no_map_is_ever_made(monkeypatch, name):
     """Nothing has more numbers than q or a piece, and the maps have a hundred times as many."""
     piece, (batch, heads, side, channels) = 4096, (2, 3, 32, 8)
@@ -139,7 +139,7 @@ def test_no_map_is_ever_made(monkeypatch, name):
     shape = batch, heads, side * side
     q, k, v, out, gradient = torch.randn(5, *shape, channels)
     inputs = q, k, v, *torch.randn(2, *shape, side)
-    if name == "backward_in_pieces":
+    if name == "attention_backward":
         inputs = gradient, *inputs, out, torch.randn(shape)
     with Sizes() as sizes:
         getattr(attention_on_cpu, name)(*inputs, scale=1.0)
