@@ -206,7 +206,7 @@ print(f"{4 * 12 * 12 * pairs * 4 / 2**30:.2f} GiB")  # blocks, heads, pictures, 
 # %% [markdown]
 # The map need not be kept. A *fused* kernel goes through it in small tiles and forgets them; the backward pass makes the tiles again.
 # SAM's attention does not fit into such a kernel as it stands, because it adds a number to each pair that depends on how far apart the two are.
-# This library moves that number into the vectors that are compared (`backbones/attention.py`), and then it fits. The result is the same:
+# So this library moves that number into the vectors that are compared, and then it fits (`backbones/attention.py`); on a CPU it makes and forgets the tiles itself. The result is the same:
 
 # %%
 from medsaga_lib.backbones.sam import build_sam
@@ -225,8 +225,9 @@ for name, entry in without_maps.items():
     print(f"{name:16} {ledgers[name].sum / 2**30:5.2f} -> {entry.sum / 2**30:5.2f} GiB")
 
 # %% [markdown]
-# A third of every bar is gone and nothing else has changed: not the result, not the method. The windows' maps went with the others.
-# It is this library's default; `attention="original"` is there to compare.
+# Four tenths of every bar are gone and nothing else has changed: not the result, not the method.
+# Not all of it was maps. The other eight blocks look through windows of 14 x 14 tokens, and before SAM cuts the 32 x 32 grid into those, it fills it up with zeros to 42 x 42: three quarters more tokens, computed, kept and thrown away. They are left out too.
+# All this is the library's default; `attention="original"` is there to compare.
 #
 # ## Change another: throw activations away
 #
@@ -306,7 +307,7 @@ on = ["plan.attention", "plan.checkpointing", "plan.per_layer", "plan.precision"
 times.pivot_table(index=on, columns="recipe", values="seconds", sort=False).round(1)
 
 # %% [markdown]
-# A quarter to a half more time, most of it for checkpointing. bf16 is missing: GPUs of the last years compute faster in it, but most CPUs do not know it at all.
+# From the first row to the last a tenth to a third more time: checkpointing costs it, and the fused attention gives some of it back. bf16 is missing: GPUs of the last years compute faster in it, but most CPUs do not know it at all.
 
 # %%
 from time import perf_counter

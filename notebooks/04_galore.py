@@ -340,7 +340,7 @@ print(f"rank 16 leaves out {rest.square().sum() / gradient(0).square().sum():.1%
 #
 # ## Does any of it make a better segmentation?
 #
-# That is no question for a single matrix. So: 32 labelled X-rays, 200 steps, a new basis every 20, five seeds, and for each method the learning rate of three or four that gave the best validation Dice (one seed).
+# That is no question for a single matrix. So: 32 labelled X-rays, 200 steps, a new basis every 20, five seeds, and for each method the learning rate that gave the best validation Dice, of three to six with a worse one on either side (one seed).
 # The bracket is in `recorded/optimizers_bracket.json`, the runs with the chosen rates are these:
 #
 # > **Predict.** Rank them: AdamW on every weight, LoRA, the package's GaLore, ours with moments kept and rotated, Fira, APOLLO.
@@ -375,10 +375,10 @@ for recipe in table.mean().sort_values(ascending=False).index:
     print(f"{name:37} {mean:.3f} +- {half:.3f}  {behind:+.3f} +- {spread:.3f}")
 
 # %% [markdown]
-# All seven are within two hundredths of each other, on X-rays of eleven patients: no reason to choose an optimizer by. On the same seeds the package is behind AdamW by more than its interval; ours with rotated moments is level with AdamW, and the others are a little behind or not to be told apart.
+# All seven are within two hundredths of each other, on X-rays of eleven patients: no reason to choose an optimizer by. On the same seeds the package is behind AdamW by more than its interval; ours with rotated moments and APOLLO are level with AdamW, and the others are a little behind or not to be told apart.
 # Rotated against kept is the difference of a few lines of code, and here it is worth about as much as the choice between GaLore and LoRA.
 #
-# Two footnotes, without which the table says too much. At the paper's $T = 200$ these runs would see a single subspace, and kept and rotated would be the same run. And for two rows, ours rotated and APOLLO, the best learning rate was the highest of the bracket, so it may not be the best there is.
+# A footnote, without which the table says too much: at the paper's $T = 200$ these runs would see a single subspace, and kept and rotated would be the same run.
 #
 # ## What this implementation promises
 #
@@ -394,7 +394,7 @@ pd.options.display.max_colwidth = None  # whole sentences
 lines[["what", "goal", "least", "largest"]]
 
 # %% [markdown]
-# Not every goal is met in this run. A plain step is only about level with the package's, whose basis it does not renew either, and a predicted ledger can take a little more than its second. The rest is as promised.
+# One goal is missed in this run: a predicted ledger of LoRA takes a little more than its second. And one is met by little: in a plain step the package renews no basis either, and both spend it on the same two products of matrices.
 # Zeros are exact: full rank *is* AdamW, signs of the basis change *nothing*, a resumed run *is* the run.
 # None of these lines says that GaLore is the right choice. That is the ledger's question ([will it fit?](../book/fit.md)) and the table's above.
 

@@ -183,12 +183,15 @@ def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, 
     """Trains and evaluates one run by the commands a reader would type; its row.
 
     `seconds` of the steps and `cpu_seconds` of the whole process; `peak_bytes` is the memory of the
-    process, Python and torch included.
+    process, Python and torch included. None for both where an earlier process did a part of it.
     """
     _, *words = shlex.split(run["command"])
     values = [words[1], *words[3::2]]  # train RECIPE --option value ...
     out = folder / "_".join(Path(value).name for value in values)
+    begun = out.exists()
     done, used = medsaga([*words, "--out", str(out)], threads)
+    if begun:
+        used = dict.fromkeys(used)
     scores, _ = medsaga(["evaluate", str(out), "--data", run["data"]], threads)
     return {
         **run,
@@ -202,7 +205,7 @@ def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, 
     }
 
 
-def medsaga(words: list[str], threads: int | None) -> tuple[Any, dict[str, int]]:
+def medsaga(words: list[str], threads: int | None) -> tuple[Any, dict[str, int | None]]:
     """What the command prints as JSON, and what its process used; RunError if it fails."""
     print("medsaga", shlex.join(words), flush=True)
     limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}

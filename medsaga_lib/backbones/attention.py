@@ -168,22 +168,17 @@ def widened(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v with the channels that carry the relative positions; v is padded with zeros.
 
-    All three get the same width, because torch's CPU kernel without a stored map asks for it.
+    All three get the same width, because kernels without a stored map ask for it.
     """
     height, width = len(rows), len(columns)
-    which = torch.arange(height * width, device=q.device)
-    one_hot = torch.cat(
-        [functional.one_hot(which // width, height), functional.one_hot(which % width, width)], 1
-    ).to(k.dtype)
-    one_hot = one_hot.expand(*k.shape[:2], -1, -1)
-    channels = k.shape[-1] + height + width
-    padding = -channels % MULTIPLE
-    zeros = k.new_zeros(*k.shape[:3], padding)
-    return (
-        torch.cat([scale * q, *_of_positions(q, rows, columns), zeros], dim=-1),
-        torch.cat([k, one_hot, zeros], dim=-1),
-        functional.pad(v, (0, channels + padding - v.shape[-1])),
-    )
+    of_row = torch.eye(height, dtype=k.dtype, device=k.device)[:, None].expand(-1, width, -1)
+    of_column = torch.eye(width, dtype=k.dtype, device=k.device).expand(height, -1, -1)
+    one_hot = torch.cat([of_row, of_column], dim=-1).flatten(0, 1)  # (N, H + W)
+    wide_q = torch.cat([scale * q, *_of_positions(q, rows, columns)], dim=-1)
+    wide_k = torch.cat([k, one_hot.expand(*k.shape[:2], -1, -1)], dim=-1)
+    if padding := -wide_k.shape[-1] % MULTIPLE:
+        wide_q, wide_k = (functional.pad(x, (0, padding)) for x in (wide_q, wide_k))
+    return wide_q, wide_k, functional.pad(v, (0, wide_k.shape[-1] - v.shape[-1]))
 
 
 def _of_positions(q: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:

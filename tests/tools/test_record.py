@@ -42,6 +42,7 @@ def test_grid_is_recorded_once_resumes_and_fails_in_words(tmp_path, phantoms, ca
     assert capfd.readouterr().out.count("medsaga train") == 1
     assert again["runs"][1] == whole["runs"][1]
     assert numbers(again["runs"][0]) == numbers(whole["runs"][0])
+    assert again["runs"][0]["cpu_seconds"] is None  # the run itself was there already
 
     # A run that cannot be ends the grid in its own words; what stands in the file stays
     with pytest.raises(SystemExit) as caught:
