@@ -377,15 +377,17 @@ runs["Dice"] = runs["dice"].map("{:.3f}".format) + interval
 
 # %%
 order = runs.groupby("recipe")["dice"].mean().sort_values(ascending=False).index
-runs.pivot(index=["recipe", "asked by"], columns="task", values="Dice").loc[order]
+tasks = runs["task"].unique()
+runs.pivot(index=["recipe", "asked by"], columns="task", values="Dice").loc[order, tasks]
 
 # %%
-runs.pivot(index="recipe", columns="task", values=["hd95", "nsd"]).loc[order].round(2)
+others = runs.pivot(index="recipe", columns="task", values=["hd95", "nsd"]).loc[order]
+others.reindex(columns=tasks, level="task").round(2)
 
 # %%
 runs["CPU minutes"], runs["MiB"] = runs["cpu_seconds"] / 60, runs["peak_bytes"] / 2**20
-costs = runs.groupby("recipe")[["trainable", "CPU minutes", "MiB"]].mean().round(1)
-costs.sort_values("CPU minutes")
+costs = runs.groupby("recipe")[["trainable", "CPU minutes", "MiB"]].mean()
+costs.sort_values("CPU minutes").astype({"trainable": int, "MiB": int}).round(1)
 
 # %% [markdown]
 # How to read it. The brackets bound the mean Dice over patients (95 %), and each cell is **one seed**: rows whose brackets overlap are not told apart, and most overlap.
