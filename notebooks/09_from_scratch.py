@@ -370,6 +370,7 @@ print(origin["date"], "|", origin["device"], "| seeds", {run["seed"] for run in 
 # %%
 runs = pd.DataFrame(recorded["runs"])
 runs["task"] = runs["data"].str.partition("_")[0] + " " + runs["shots"].astype(str)
+# Tasks that every method has finished
 runs = runs[runs.groupby("task")["recipe"].transform("nunique") == runs["recipe"].nunique()].copy()
 runs["asked by"] = [str(get_recipe(name).head) for name in runs["recipe"]]
 interval = [f" [{low:.2f}, {high:.2f}]" for low, high in runs["dice_interval"]]

@@ -20,7 +20,7 @@ result away. Here the attention itself cuts the windows, so that layers and memo
 own tokens; the filling, at which they do look, gets the q, k, v of a zero.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from segment_anything.modeling.image_encoder import (
@@ -39,6 +39,14 @@ from medsaga_lib.backbones.attention_on_cpu import attention, attention_backward
 MULTIPLE = 8  # channels; the fused CUDA kernels refuse other widths
 
 
+class Layout(NamedTuple):
+    """How the channels and the grid are divided; window: tokens along a side, 0 for the whole."""
+
+    heads: int
+    window: int
+    scale: float  # of q
+
+
 class FusedAttention(Attention):
     """segment_anything's `Attention`, with the same parameters and the same result."""
 
@@ -52,8 +60,8 @@ class FusedAttention(Attention):
         height, width = (self.window or side for side in x.shape[1:3])
         rows = get_rel_pos(height, height, self.rel_pos_h).to(qkv.dtype)
         columns = get_rel_pos(width, width, self.rel_pos_w).to(qkv.dtype)
-        cut = self.num_heads, self.window
-        return self.proj(_Attend.apply(qkv, filling, rows, columns, self.scale, *cut))
+        layout = Layout(self.num_heads, self.window, self.scale)
+        return self.proj(_Attend.apply(qkv, filling, rows, columns, layout))
 
 
 def fuse_attention(image_encoder: ImageEncoderViT) -> None:
@@ -72,22 +80,15 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        qkv: Tensor,
-        filling: Tensor,
-        rows: Tensor,
-        columns: Tensor,
-        scale: float,
-        heads: int,
-        window: int,
+        ctx: Any, qkv: Tensor, filling: Tensor, rows: Tensor, columns: Tensor, layout: Layout
     ) -> Tensor:
         if _in_pieces(qkv):
-            q, k, v = _apart(qkv, filling, (3, heads), window)
-            out, logarithms = attention(q, k, v, *_of_positions(q, rows, columns), scale)
-            out = _together(out, qkv, window)
+            q, k, v = _apart(qkv, filling, layout, 3)
+            out, logarithms = attention(q, k, v, *_of_positions(q, rows, columns), layout.scale)
+            out = _together(out, qkv, layout)
         else:
-            out, logarithms = attend(qkv, filling, rows, columns, scale, heads, window), None
-        ctx.scale, ctx.heads, ctx.window = scale, heads, window
+            out, logarithms = attend(qkv, filling, rows, columns, layout), None
+        ctx.layout = layout
         ctx.save_for_backward(qkv, filling, rows, columns, out, logarithms)
         return out
 
@@ -95,26 +96,25 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         *inputs, out, logarithms = ctx.saved_tensors
-        scale, heads, window = ctx.scale, ctx.heads, ctx.window
+        layout = ctx.layout
         leaves = qkv, filling, rows, columns = [x.detach().requires_grad_() for x in inputs]
         if logarithms is None:  # the forward pass once more
             with torch.enable_grad():
-                again = attend(qkv, filling, rows, columns, scale, heads, window)
+                again = attend(qkv, filling, rows, columns, layout)
             of_leaves = torch.autograd.grad(again, leaves, gradient, allow_unused=True)
-            return *of_leaves, None, None, None
+            return *of_leaves, None
         with torch.enable_grad():
-            q, k, v = _apart(qkv, filling, (3, heads), window)
+            q, k, v = _apart(qkv, filling, layout, 3)
             parts = q, k, v, *_of_positions(q, rows, columns)
         gradient, out = (
-            _apart(x, x.new_zeros(1, 1, 1, x.shape[-1]), (1, heads), window)[0]
-            for x in (gradient, out)
+            _apart(x, x.new_zeros(1, 1, 1, x.shape[-1]), layout, 1)[0] for x in (gradient, out)
         )
         q, k, v, of_rows, of_columns = (x.detach() for x in parts)
         of_parts = attention_backward(
-            gradient, q, k, v, of_rows, of_columns, out, logarithms, scale
+            gradient, q, k, v, of_rows, of_columns, out, logarithms, layout.scale
         )
         of_leaves = torch.autograd.grad(parts, leaves, of_parts, allow_unused=True)
-        return *of_leaves, None, None, None
+        return *of_leaves, None
 
 
 def _in_pieces(tensor: Tensor) -> bool:
@@ -122,40 +122,30 @@ def _in_pieces(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not isinstance(tensor, FakeTensor)
 
 
-def attend(
-    qkv: Tensor,
-    filling: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-    scale: float,
-    heads: int,
-    window: int,
-) -> Tensor:
+def attend(qkv: Tensor, filling: Tensor, rows: Tensor, columns: Tensor, layout: Layout) -> Tensor:
     """What `_Attend` computes, by torch's public function, on any device."""
-    q, k, v = _apart(qkv, filling, (3, heads), window)
-    wide = widened(q, k, v, rows, columns, scale)
+    q, k, v = _apart(qkv, filling, layout, 3)
+    wide = widened(q, k, v, rows, columns, layout.scale)
     out = functional.scaled_dot_product_attention(*wide, scale=1.0)
-    return _together(out[..., : v.shape[-1]], qkv, window)
+    return _together(out[..., : v.shape[-1]], qkv, layout)
 
 
-def _apart(
-    tokens: Tensor, filling: Tensor, split: tuple[int, int], window: int
-) -> tuple[Tensor, ...]:
+def _apart(tokens: Tensor, filling: Tensor, layout: Layout, parts: int) -> tuple[Tensor, ...]:
     """(B, H, W, parts x heads x c) to parts of (B, heads, N, c); B then counts windows, if any."""
-    if window:
+    if window := layout.window:
         batch, height, width, _ = tokens.shape
         below, beside = -height % window, -width % window
         right = filling.expand(batch, height, beside, -1)
         bottom = filling.expand(batch, below, width + beside, -1)
         tokens = torch.cat([torch.cat([tokens, right], dim=2), bottom], dim=1)
         tokens, _ = window_partition(tokens, window)
-    by_head = tokens.flatten(1, 2).unflatten(2, (*split, -1))
+    by_head = tokens.flatten(1, 2).unflatten(2, (parts, layout.heads, -1))
     return by_head.permute(2, 0, 3, 1, 4).unbind()
 
 
-def _together(out: Tensor, grid: Tensor, window: int) -> Tensor:
+def _together(out: Tensor, grid: Tensor, layout: Layout) -> Tensor:
     """The way back, (B, heads, N, c) to (B, H, W, heads x c), without the filling."""
-    _, height, width, _ = grid.shape
+    (_, height, width, _), window = grid.shape, layout.window
     tokens = out.transpose(1, 2).flatten(2)
     if not window:
         return tokens.unflatten(1, (height, width))

@@ -56,7 +56,7 @@ def attention_backward(
     """Gradients of the first five arguments of `attention`, from its results."""
     # One channel more takes L and delta off inside the products
     Q_L, K_1 = _with(q, -logarithms, scale), _with(k, 1)
-    dO_delta, V_1 = _with(gradient, -(gradient * out).sum(3)), _with(v, 1)
+    dO_delta, V_1 = _with(gradient, -(_precise(gradient) * _precise(out)).sum(3)), _with(v, 1)
     Q, K, dO = (x[:, :, : q.shape[3]] for x in (Q_L, K_1, dO_delta))
     of_rows, of_columns = (_precise(x).flatten(0, 1) for x in (rows, columns))
     dQ, dK, dV = (Q.new_empty(Q.shape) for _ in range(3))
@@ -101,7 +101,8 @@ def _precise(x: Tensor) -> Tensor:
 def _with(x: Tensor, channel: Tensor | float, scale: float = 1.0) -> Tensor:
     """scale x (B, heads, N, c) with a channel (B, heads, N) behind it: (maps, N, c + 1 or more)."""
     width = x.shape[3]
-    wide = _precise(x[:0]).new_zeros(*x.shape[:3], width + 1 + -(width + 1) % EVEN)
+    x = _precise(x)
+    wide = x.new_zeros(*x.shape[:3], width + 1 + -(width + 1) % EVEN)
     torch.mul(x, scale, out=wide[..., :width])
     wide[..., width] = channel
     return wide.flatten(0, 1)

@@ -367,8 +367,8 @@ class GaLoreAdamW(torch.optim.Optimizer):
         t = int(state["step"]) if state else 0
         P_old = state.get("basis")
         # a gradient of zeros says nothing about the subspace, so the basis then stays
-        says = P_old is None or float(torch.linalg.vector_norm(G)) > 0
-        if not (says and self._is_due(index, group, W)):
+        due = self._is_due(index, group, W)
+        if not (due and (P_old is None or float(torch.linalg.vector_norm(G)) > 0)):
             return P_old, P_old.T @ G
 
         if group["subspace"] == "exact":

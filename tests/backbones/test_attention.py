@@ -97,9 +97,9 @@ def test_other_devices_way_of_going_back_gives_the_same_gradients(monkeypatch, w
     x, gradient = torch.randn(2, 3, 4, 5, 24)
     expected = answers(fused, x, gradient)
 
-    def forward_elsewhere(ctx, qkv, filling, rows, columns, scale, heads, window):
-        out = attend(qkv, filling, rows, columns, scale, heads, window)
-        ctx.scale, ctx.heads, ctx.window = scale, heads, window
+    def forward_elsewhere(ctx, qkv, filling, rows, columns, layout):
+        out = attend(qkv, filling, rows, columns, layout)
+        ctx.layout = layout
         ctx.save_for_backward(qkv, filling, rows, columns, out, None)
         return out
 
@@ -116,7 +116,7 @@ def test_pieces_of_any_size_give_the_same(monkeypatch, piece):
     expected = answers(fused, x, gradient)
     monkeypatch.setattr(attention_on_cpu, "PIECE", piece)
     for name, value in answers(fused, x, gradient).items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-6, msg=name)
+        torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-9, msg=name)
 
 
 class Sizes(TorchDispatchMode):
@@ -133,7 +133,7 @@ class Sizes(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ["attention", "attention_backward"])
 def test_no_map_is_ever_made(monkeypatch, name):
-    """Nothing has more numbers than q or a piece, and the maps have a hundred times as many."""
+    """Nothing has more numbers than `rows`; the maps have as many times more as a grid has rows."""
     piece, (batch, heads, side, channels) = 4096, (2, 3, 32, 8)
     monkeypatch.setattr(attention_on_cpu, "PIECE", piece)
     shape = batch, heads, side * side
