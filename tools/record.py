@@ -182,8 +182,9 @@ def trained(options: argparse.Namespace, runs: list[dict[str, Any]]) -> Iterator
 def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, Any]:
     """Trains and evaluates one run by the commands a reader would type; its row.
 
-    `seconds` of the steps and `cpu_seconds` of the whole process; `peak_bytes` is the memory of the
-    process, Python and torch included. None for both where an earlier process did a part of it.
+    `commit` of the code; `seconds` of the steps and `cpu_seconds` of the whole process;
+    `peak_bytes` is the memory of the process, Python and torch included. None for both where an
+    earlier process did a part of it.
     """
     _, *words = shlex.split(run["command"])
     values = [words[1], *words[3::2]]  # train RECIPE --option value ...
@@ -195,6 +196,7 @@ def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, 
     scores, _ = medsaga(["evaluate", str(out), "--data", run["data"]], threads)
     return {
         **run,
+        "commit": commit(ROOT),
         "trainable": done["trainable"],
         "steps": done["steps"],
         "seconds": round(done["seconds"]),

@@ -31,6 +31,7 @@ BACKGROUNDS = 64  # at most, to keep memory small
 SOFT = 1 / 128  # standard deviation of the pasted edge, of the picture's width
 MARGIN = 1 / 50  # around an organ that is filled in, of the picture's width
 LARGEST = 0.6  # of a picture may be filled in: the lungs of an X-ray reach 0.58
+HUE = 0.08  # a channel's shift from the others', of the range [0, 1], where an organ is pasted
 FILLED_AT = 64  # pixels along one side where the filling is solved; it is smooth
 
 
@@ -81,7 +82,9 @@ class Pasting:
         alpha = soft.sum(0)  # (S, S)
         edge = alpha * (1 - alpha)
         if edge.any():  # what surrounded the organ gets the brightness of what it comes into
-            image = image + ((ground - image) * edge).sum((1, 2), keepdim=True) / edge.sum()
+            shift = ((ground - image) * edge).sum((1, 2), keepdim=True) / edge.sum()
+            grey = shift.mean()  # a polyp beside a black corner must not come out purple
+            image = image + grey + (shift - grey).clamp(-HUE, HUE)
         image = self._toned(image, random)
         picture = (alpha * image + (1 - alpha) * ground).clamp(0, 1).expand(3, -1, -1)
         label = torch.where(alpha > 0.5, 1 + soft.argmax(0), 0)
