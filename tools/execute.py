@@ -229,8 +229,8 @@ def data_used(notebook: NotebookNode) -> list[str]:
     return [line.strip() for text in said for line in text.splitlines() if line.strip()]
 
 
-def commit(root: Path) -> str:
-    """The short commit, with a plus where files differ from it; "unknown" outside git."""
+def commit(root: Path, *but: str) -> str:
+    """The short commit, with a plus where files `but` these differ from it; "unknown" without git."""
 
     def git(*words: str) -> str:
         answer = subprocess.run(
@@ -239,7 +239,8 @@ def commit(root: Path) -> str:
         return answer.stdout.strip()
 
     name = git("rev-parse", "--short=10", "HEAD")
-    return name + ("+" if git("status", "--porcelain") else "") if name else "unknown"
+    paths = (".", *(f":!{path}" for path in but))
+    return name + ("+" if git("status", "--porcelain", "--", *paths) else "") if name else "unknown"
 
 
 def device(threads: int = 1) -> str:

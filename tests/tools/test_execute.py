@@ -195,3 +195,14 @@ def test_a_broken_budget_stops_the_build_server_and_warns_elsewhere(
     monkeypatch.setenv("CI", "true")
     with pytest.raises(BookError, match="too slow"):
         execute.execute(small_book.root, "quick")
+
+
+def test_the_commit_shows_changes_but_of_what_is_left_out(small_book):
+    small_book.commit()
+    clean = execute.commit(small_book.root)
+    (small_book.root / "recorded").mkdir()
+    (small_book.root / "recorded" / "runs.json").write_text("{}")
+    assert execute.commit(small_book.root) == clean + "+"
+    assert execute.commit(small_book.root, "recorded") == clean
+    (small_book.root / "more.py").write_text("")
+    assert execute.commit(small_book.root, "recorded") == clean + "+"
