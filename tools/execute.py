@@ -230,7 +230,7 @@ def data_used(notebook: NotebookNode) -> list[str]:
 
 
 def commit(root: Path, *but: str) -> str:
-    """The short commit, with a plus where files `but` these differ from it; "unknown" without git."""
+    """The short commit, a plus if files `but` these differ from it; "unknown" outside git."""
 
     def git(*words: str) -> str:
         answer = subprocess.run(
