@@ -22,7 +22,7 @@ book: setup  ## execute every chapter, render _build/html/index.html (PROFILE=co
 
 test: setup  ## run every test, with the coverage of medsaga_lib
 	@echo "make: running the tests, two at a time"
-	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --cov=medsaga_lib
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal --durations 20 --cov=medsaga_lib
 
 lint: setup  ## look at the code and at the chapters without running them
 	@$(PYTHON) -m ruff check .

@@ -59,12 +59,17 @@ class SplitQKV(nn.Module):
         parts = [layer(x).unflatten(-1, (self.runs, -1)) for layer in (self.q, self.k, self.v)]
         return torch.stack(parts, dim=-2).flatten(-3)
 
+    @property
+    def bias(self) -> torch.Tensor:
+        """Of the three together (3C), in the order of the output; LoRA adds nothing to it."""
+        parts = [layer.bias.unflatten(0, (self.runs, -1)) for layer in (self.q, self.k, self.v)]
+        return torch.stack(parts, dim=1).flatten()
+
     def fuse(self) -> nn.Linear:
         """One plain linear layer again; every part must be plain by now."""
         layers = [self.q, self.k, self.v]
         weights = [n.weight.detach().unflatten(0, (self.runs, -1)) for n in layers]
-        biases = [n.bias.detach().unflatten(0, (self.runs, -1)) for n in layers]
-        return _linear(torch.stack(weights, 1).flatten(0, 2), torch.stack(biases, 1).flatten())
+        return _linear(torch.stack(weights, 1).flatten(0, 2), self.bias.detach())
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:

@@ -17,7 +17,7 @@ are q, k, v, the output (which the layer behind keeps anyway) and one number a t
 Where a block looks through windows, segment_anything fills the grid up with zeros until they fit
 (32 x 32 tokens become 42 x 42), computes q, k, v and the projection for those too, and throws the
 result away. Here the attention itself cuts the windows, so that layers and memory see the grid's
-own tokens; the filling, at which they do look, gets the q, k, v of a zero.
+own tokens; the filling, at which they do look, gets the q, k, v of a zero, which are the bias.
 """
 
 from typing import Any, NamedTuple
@@ -55,13 +55,22 @@ class FusedAttention(Attention):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
         qkv = self.qkv(x)  # (B, H, W, 3C)
-        nothing = x.new_zeros(1, 1, 1, x.shape[-1])
-        filling = self.qkv(nothing) if self.window else qkv.new_zeros(0)
+        filling = self.qkv.bias.to(qkv.dtype).expand(1, 1, 1, -1)
         height, width = (self.window or side for side in x.shape[1:3])
-        rows = get_rel_pos(height, height, self.rel_pos_h).to(qkv.dtype)
-        columns = get_rel_pos(width, width, self.rel_pos_w).to(qkv.dtype)
+        rows = relative_positions(self.rel_pos_h, height).to(qkv.dtype)
+        columns = relative_positions(self.rel_pos_w, width).to(qkv.dtype)
         layout = Layout(self.num_heads, self.window, self.scale)
         return self.proj(_Attend.apply(qkv, filling, rows, columns, layout))
+
+
+def relative_positions(table: Tensor, side: int) -> Tensor:
+    """The row of the table (2 side - 1, c) for each distance: (side of q, side of k, c).
+
+    A table of another length is interpolated first, as segment_anything does it.
+    """
+    if len(table) != 2 * side - 1:
+        return get_rel_pos(side, side, table)
+    return table.unfold(0, side, 1).flip(2).transpose(1, 2)  # row q - k + side - 1
 
 
 def fuse_attention(image_encoder: ImageEncoderViT) -> None:
