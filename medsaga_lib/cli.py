@@ -257,6 +257,9 @@ def weights_list(as_json: Json = False) -> None:
         for r in records
     ]
     _print_table(("name", "licence", "size", "state", "source"), rows)
+    for r in records:
+        if r["page"] and not r["here"]:
+            print(f"\n{r['name']} by hand: {r['page']}\nTo be put there: {r['path']}")
 
 
 @weights_app.command("fetch")
@@ -403,7 +406,8 @@ def evaluate(
     ]
     low, high = evaluation.interval("dice")
     cases, patients = (evaluation.table[c].nunique() for c in ("case", "patient"))
-    print(f"{cases} cases of {patients} patients; in brackets 95 % intervals over patients")
+    whose, over = (f" of {patients} patients", "patients") if patients < cases else ("", "cases")
+    print(f"{cases} cases{whose}; in brackets 95 % intervals over {over}")
     print(f"prompts: {evaluation.prompts}\n" if evaluation.prompts else "")
     _print_table(("class", "Dice", "HD95", "NSD"), rows)
     print(f"\nmean Dice {summary['dice']:.3f} [{low:.3f}, {high:.3f}]")

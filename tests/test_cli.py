@@ -16,6 +16,7 @@ from marks import needs_peak
 from PIL import Image
 
 from medsaga_lib import cli
+from medsaga_lib.backbones.weights import CHECKPOINTS
 from medsaga_lib.runs import CHECKPOINT_FILE, read_checkpoint
 
 TRAIN = ("--weights", "random", "--size", "64", "--steps", "2", "--batch", "2", "--shots", "3")
@@ -145,7 +146,9 @@ def test_weights_and_data_lists(medsaga, folder):
     assert [r["name"] for r in json.loads(text)] == [
         "pocket", "vit_b", "medsam", "mobile_sam", "lite_medsam",
     ]  # fmt: skip
-    assert "to be fetched by hand" in medsaga("weights", "list")[1]
+    listed = medsaga("weights", "list")[1]
+    assert "to be fetched by hand" in listed
+    assert CHECKPOINTS["lite_medsam"].page in listed
     assert medsaga("weights", "fetch", "pocket")[0] == 0
     code, text, _ = medsaga("data", "list", "--json")
     assert "phantom_cxr" in [r["name"] for r in json.loads(text)]

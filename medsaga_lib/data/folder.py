@@ -67,11 +67,15 @@ class DataSet:
         return tuple(case for case in self.cases if case.split == name)
 
     def describe(self) -> str:
-        """One line: name, images, patients, licence."""
-        patients = len({case.patient for case in self.cases})
+        """One line: name, images, patients, licence.
+
+        Patients are not counted where no two cases share one: each may have a number of its own, or
+        the data set may not know whose images it has.
+        """
+        patients, count = len({case.patient for case in self.cases}), len(self.cases)
         kind = "images" if self.dimensions == 2 else "volumes"
-        count = len(self.cases)
-        return f"{self.name}: {count} {kind} of {patients} patients, {self.licence}"
+        whose = f" of {patients} patients" if patients < count else ""
+        return f"{self.name}: {count} {kind}{whose}, {self.licence}"
 
     def require_labels(self) -> dict[int, str]:
         """The labels that a network can be trained for.

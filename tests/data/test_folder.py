@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from medsaga_lib.data.folder import data_root, open_dataset, open_or_phantoms, without_ending
@@ -129,6 +130,10 @@ def test_real_data_sets_open(real_data):
 
 def test_a_data_set_describes_itself(tiny):
     assert open_dataset(tiny).describe() == "tiny: 6 images of 5 patients, CC0"
+    index = tiny / "index.csv"
+    table = pd.read_csv(index)
+    table.drop(columns="patient").assign(split="train").to_csv(index, index=False)
+    assert open_dataset(tiny).describe() == "tiny: 6 images, CC0"
 
 
 def test_phantoms_stand_in_only_where_no_real_data_are_named(tiny, monkeypatch):
