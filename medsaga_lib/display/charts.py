@@ -1,0 +1,152 @@
+"""Charts: curves with intervals, dots of seeds, bars of memory."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from numpy.typing import NDArray
+
+from medsaga_lib.display.style import (
+    COLOURS,
+    GREY,
+    INK,
+    LINE_HEIGHT,
+    NAME_SIZE,
+    POINTS,
+    WIDTH,
+    colour,
+    distinct_colours,
+    styled,
+)
+
+MOST_TICKS = 8  # that are written one by one
+NARROWEST = 0.05  # share of the longest bar in which a number finds room
+ROW = 0.2  # inches for a method's dots
+MIB = 2**20
+
+
+class Curve(NamedTuple):
+    """Points of a line and, where known, the ends of an interval around each."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+@styled
+def curve_with_interval(
+    curves: Sequence[Curve],
+    x_label: str,
+    y_label: str,
+    alt: str,
+    title: str = "",
+    log_x: bool = False,
+) -> Figure:
+    """Lines with points and, behind them, the bands of their intervals; names at the right end.
+
+    Args:
+        x_label, y_label: with units.
+        log_x: equal steps for equal factors, as for numbers of labelled images.
+    """
+    figure = Figure(label=alt)
+    axes = figure.add_subplot(xlabel=x_label, ylabel=y_label, title=title)
+    axes.set_xscale("log" if log_x else "linear")
+    tints = distinct_colours([curve.name for curve in curves])
+    for curve, tint in zip(curves, tints, strict=True):
+        if curve.low is not None and curve.high is not None:
+            axes.fill_between(curve.x, curve.low, curve.high, color=tint, alpha=0.18, linewidth=0)
+        axes.plot(curve.x, curve.y, marker="o", color=tint, label=curve.name)
+    ticks = sorted({x for curve in curves for x in curve.x})
+    if len(ticks) <= MOST_TICKS:
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+    figure.draw_without_rendering()  # settles the layout, on which the names' places depend
+    _name_ends(axes, curves, tints)
+    return figure
+
+
+@styled
+def dots_of_seeds(
+    tasks: Mapping[str, Mapping[str, Sequence[float]]], x_label: str, alt: str, baseline: str = ""
+) -> Figure:
+    """A panel for each task, a row for each method, a dot for each seed, a stroke for the mean.
+
+    Args:
+        tasks: for each task the methods, in the same order, and a value for each seed.
+        baseline: the method whose mean runs through its panel as a dashed line.
+    """
+    methods = list(next(iter(tasks.values())))
+    figure = Figure(figsize=(WIDTH, 0.9 + ROW * len(methods)), label=alt)
+    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for axes, (task, values) in zip(panels, tasks.items(), strict=True):
+        axes.set_title(task)
+        axes.set_xlabel(x_label)
+        for row, method in enumerate(methods):
+            tint = colour(method) if method in COLOURS else INK
+            seeds = values[method]
+            axes.plot(seeds, [row] * len(seeds), "o", color=tint, markersize=4, alpha=0.6)
+            axes.plot([np.mean(seeds)] * 2, [row - 0.35, row + 0.35], color=tint, linewidth=1.8)
+        if baseline:
+            axes.axvline(float(np.mean(values[baseline])), color=GREY, linestyle="--", linewidth=1)
+    panels[0].set_yticks(range(len(methods)), methods)
+    panels[0].invert_yaxis()  # of all, since they share it
+    return figure
+
+
+@styled
+def bar_ledger(ledgers: Mapping[str, Mapping[str, float]], alt: str, title: str = "") -> Figure:
+    """Memory as one bar for each row, its parts side by side, in MiB.
+
+    Args:
+        ledgers: for each row the bytes of its parts, such as weights, gradients, states.
+    """
+    parts = list(dict.fromkeys(part for ledger in ledgers.values() for part in ledger))
+    sizes = np.array([[ledger.get(part, 0) / MIB for part in parts] for ledger in ledgers.values()])
+    totals = sizes.sum(1)
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.34 * len(ledgers)), label=alt)
+    axes = figure.add_subplot(xlabel="memory (MiB)", title=title)
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    for index, (part, tint) in enumerate(zip(parts, distinct_colours(parts), strict=True)):
+        before = sizes[:, :index].sum(1)
+        bars = axes.barh(list(ledgers), sizes[:, index], 0.72, before, color=tint, label=part)
+        wide = sizes[:, index] > NARROWEST * totals.max()
+        numbers = np.where(wide, [mib(size) for size in sizes[:, index]], "")
+        axes.bar_label(bars, numbers, label_type="center", fontsize=8)
+    axes.bar_label(bars, [mib(total) for total in totals], padding=4, weight="bold")
+    axes.invert_yaxis()
+    figure.legend(loc="outside lower left", ncols=len(parts), handlelength=1, handleheight=1)
+    return figure
+
+
+def _name_ends(axes: Axes, curves: Sequence[Curve], tints: Sequence[str]) -> None:
+    """Write each curve's name at its right end, moved apart where ends lie close together."""
+    ends = [(curve.x[-1], curve.y[-1]) for curve in curves]
+    heights = axes.transData.transform(ends)[:, 1] / axes.figure.dpi * POINTS
+    shifts = _spread(heights, LINE_HEIGHT * NAME_SIZE) - heights
+    for curve, end, shift, tint in zip(curves, ends, shifts, tints, strict=True):
+        text = axes.annotate(curve.name, end, (8, shift), textcoords="offset points", color=tint)
+        text.set(size=NAME_SIZE, weight="bold", va="center")
+
+
+def _spread(places: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+    """The places moved apart to lie at least `gap` from each other, in the same order."""
+    order = np.argsort(places, kind="stable")
+    steps = gap * np.arange(len(places))
+    relative = places[order] - steps
+    # Pushing all up and pushing all down both keep the gap, and so does the mean of the two.
+    up = np.maximum.accumulate(relative)
+    down = np.minimum.accumulate(relative[::-1])[::-1]
+    moved = np.empty(len(places))
+    moved[order] = (up + down) / 2 + steps
+    return moved
+
+
+def mib(size: float) -> str:
+    return f"{size:,.0f}" if size >= 10 else f"{size:.2g}"

@@ -1,0 +1,72 @@
+"""The book's look: `book.mplstyle`, and one colour for one thing, of those of Okabe and Ito."""
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.style
+
+STYLE = str(Path(__file__).with_name("book.mplstyle"))
+styled = matplotlib.style.context(STYLE)  # decorates what draws
+
+BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
+ORANGE, VERMILLION, PURPLE, GREY = "#E69F00", "#D55E00", "#CC79A7", "#999999"
+OTHERS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)  # the yellow vanishes on white
+INK = "#222222"
+
+# One thing has one colour throughout the book.
+COLOURS = {
+    "right lung": SKY,
+    "left lung": ORANGE,
+    "heart": VERMILLION,
+    "lesion": PURPLE,
+    "infarct": PURPLE,
+    "tumour": PURPLE,
+    "spleen": GREEN,
+    "liver": VERMILLION,
+    "stomach": PURPLE,
+    "pancreas": BLUE,
+    "right kidney": SKY,
+    "left kidney": ORANGE,
+    "polyp": SKY,
+    "anterior hippocampus": SKY,
+    "posterior hippocampus": ORANGE,
+    "object": ORANGE,
+    "MedSAGa": BLUE,
+    "SAMed": VERMILLION,
+    "S-SAM": GREEN,
+    "DAE-Former": PURPLE,
+    "full": ORANGE,
+    "weights": GREY,
+    "gradients": SKY,
+    "states": VERMILLION,
+    "activations": ORANGE,
+}
+
+WIDTH = 7.0  # inches
+POINTS = 72  # per inch
+NAME_SIZE = 8.0  # points
+LETTER_WIDTH, LINE_HEIGHT = 0.66, 1.4  # of a bold letter and of a line, in font sizes
+
+
+def use_style() -> None:
+    """Give the book's look to the figures that a notebook draws by itself."""
+    matplotlib.style.use(STYLE)
+
+
+def colour(name: str) -> str:
+    """The colour of a label, a method or a part of memory, the same in every figure.
+
+    >>> colour("right lung")
+    '#56B4E9'
+    """
+    return COLOURS.get(name) or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
+
+
+def distinct_colours(names: Sequence[str]) -> list[str]:
+    """The colours of names that stand in one figure: a colour that is taken gives way."""
+    chosen: list[str] = []
+    for name in names:
+        free = [tint for tint in (colour(name), *OTHERS) if tint not in chosen]
+        chosen.append(free[0] if free else colour(name))
+    return chosen

@@ -1,0 +1,27 @@
+"""One thing has one colour, and the style stays in the figures."""
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib import font_manager
+
+from medsaga_lib import display
+from medsaga_lib.display import style
+
+OKABE_ITO = {"#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
+
+
+def test_colours_are_okabe_ito_and_do_not_change():
+    assert set(style.COLOURS.values()) <= OKABE_ITO | {style.GREY}
+    assert display.colour("right lung") != display.colour("left lung") != display.colour("heart")
+    assert display.colour("gallbladder") == style.OTHERS[2332613143 % 6]  # by its CRC-32
+
+
+def test_the_style_is_used_and_does_not_leak():
+    before = dict(matplotlib.rcParams)
+    figure = display.bar_ledger({"full": {"weights": 2**20}}, alt="x")
+    assert dict(matplotlib.rcParams) == before
+    assert figure.get_figwidth() == 7
+    assert figure.dpi == 150
+    found = font_manager.findfont("DejaVu Sans", fallback_to_default=False)
+    assert Path(matplotlib.get_data_path()) in Path(found).parents  # ships with matplotlib
