@@ -31,13 +31,6 @@ app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 
 
-class Weights(StrEnum):
-    """Where the backbone's weights come from."""
-
-    pretrained = "pretrained"
-    random = "random"
-
-
 class Split(StrEnum):
     """Part of a data set."""
 
@@ -319,7 +312,9 @@ def train(
     shots: Annotated[int, typer.Option(min=1, help="Labelled images to train on.")] = 32,
     backbone: Backbone = "pocket",
     out: Annotated[Path | None, typer.Option(help="Default: runs/RECIPE-DATA-SHOTS-sSEED.")] = None,
-    weights: Weights = Weights.pretrained,
+    weights: Annotated[
+        str, typer.Option(help="Of the backbone: pretrained, random, or a file of its layout.")
+    ] = "pretrained",
     size: Annotated[int | None, typer.Option(help="Pixels along one side.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
@@ -343,7 +338,7 @@ def train(
     chosen = replace(chosen, steps=steps or chosen.steps, batch=batch or chosen.batch)
     dataset = open_dataset(data)
     if out is None:
-        start = "" if weights is Weights.pretrained else "-random"
+        start = "" if weights == "pretrained" else f"-{Path(weights).stem}"
         sam = "" if isinstance(chosen.image_encoder, Scratch) else f"-{backbone}{start}"
         what = "-".join([recipe, *(changes or ())])
         few = shots if chosen.steps else 0
@@ -354,7 +349,7 @@ def train(
         shots,
         out,
         backbone=backbone,
-        weights=weights.value,
+        weights=weights,
         size=size,
         seed=seed,
         changes=changes or (),

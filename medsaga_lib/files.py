@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and the folder for what can be had again."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -32,6 +33,15 @@ def replacing(path: Path) -> Iterator[Path]:
             f"Cannot write {path}: {error.strerror or error}; free some space or choose another "
             "folder. What was there before is untouched."
         ) from error
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's content; UserError if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}; put the file back.") from error
 
 
 def cache_folder() -> Path:

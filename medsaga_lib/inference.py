@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from medsaga_lib.backbones.weights import fetch
+from medsaga_lib.backbones.weights import file_of
 from medsaga_lib.consistency import Step, consistent
 from medsaga_lib.data.folder import Case, DataSet
 from medsaga_lib.data.images import Picture, read_case, read_image, read_pair
@@ -21,13 +21,14 @@ from medsaga_lib.data.prompts import Prompts, draw_prompts
 from medsaga_lib.data.samples import squeeze
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation import Evaluation, evaluate_cases
+from medsaga_lib.files import file_hash
 from medsaga_lib.heads import Promptable
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import Model, build_model
 from medsaga_lib.recipes.recipe import changed
 from medsaga_lib.results import stem, targets, write_bytes, write_labels
 from medsaga_lib.runs import RUN_FILE, read_checkpoint, read_run
-from medsaga_lib.training import file_hash, load_weights
+from medsaga_lib.training import load_weights
 
 SLICES_AT_ONCE = 8  # our choice: enough to keep two cores busy
 PROMPT_SEED = 0  # of the points that evaluation draws from the truth
@@ -120,11 +121,12 @@ def load_run(folder: Path) -> Predictor:
     if saved is None:
         raise UserError(f"{folder} has no checkpoint yet; let `medsaga train` run longer.")
     settings = run["settings"]
-    backbone, expected = settings["backbone"], run["backbone_sha256"]
-    if expected is not None and file_hash(fetch(backbone)) != expected:
+    backbone = settings["backbone"]
+    file = file_of(backbone, settings["weights"])
+    if file is not None and file_hash(file) != run["backbone_sha256"]:
         raise UserError(
-            f"{folder / RUN_FILE} was made on other {backbone} weights than those that are "
-            "installed now; train the run again, or install the version it was made with."
+            f"{folder / RUN_FILE} was made on other {backbone} weights than those in {file} now; "
+            "train the run again, or put the file there that it was made with."
         )
     labels = {int(value): name for value, name in run["labels"].items()}
     model = build_model(

@@ -26,7 +26,7 @@ class Settings:
 
     recipe: str
     backbone: str
-    weights: str  # pretrained | random
+    weights: str  # pretrained | random | a file
     size: int
     data: str  # name of the data set
     shots: int

@@ -7,7 +7,6 @@ to nothing else; its precision is fixed for the life of a process, so that is to
 """
 
 import csv
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from medsaga_lib.backbones.weights import fetch
+from medsaga_lib.backbones.weights import file_of
 from medsaga_lib.data.batches import Batches, choose_shots, passes, sample_names
 from medsaga_lib.data.embedded import Embedded
 from medsaga_lib.data.folder import DataSet
@@ -29,13 +28,12 @@ from medsaga_lib.data.samples import Samples
 from medsaga_lib.data.synthesis import Pasting, backgrounds
 from medsaga_lib.data.transforms import Augment
 from medsaga_lib.errors import UserError
-from medsaga_lib.files import replacing
+from medsaga_lib.files import file_hash, replacing
 from medsaga_lib.heads import FromEmbeddings, Promptable
 from medsaga_lib.losses import OBJECTIVES
 from medsaga_lib.optim.schedule import scaled_warmup, warmup_polynomial
 from medsaga_lib.recipes.build import (
     Model,
-    Weights,
     build_model,
     build_optimizer,
     checkpoint_blocks,
@@ -76,7 +74,7 @@ def train(
     out: Path | None = None,
     *,
     backbone: str = "pocket",
-    weights: Weights = "pretrained",
+    weights: str = "pretrained",
     size: int | None = None,
     seed: int = 0,
     changes: Sequence[str] = (),
@@ -97,7 +95,7 @@ def train(
             the recipe has no steps.
         out: the run's folder; goes on with the run that is there. None: nothing is written.
         backbone: pocket, vit_b or medsam; a recipe from scratch has none.
-        weights: pretrained or random.
+        weights: of the backbone: pretrained, random, or a file of its layout.
         size: pixels along one side of the input; default: the backbone's own.
         seed: of everything random.
         changes: other values of the recipe, as `recipe.changed` reads them; the run keeps them.
@@ -117,6 +115,8 @@ def train(
     recipe = changed(recipe, changes)
     if isinstance(recipe.image_encoder, Scratch):
         backbone, weights = "none", "random"
+    if weights not in ("pretrained", "random"):
+        weights = str(Path(weights).absolute())  # the run is read from other folders, too
     if recipe.batch % accumulate:
         raise UserError(
             f"A batch of {recipe.batch} cannot be made of {accumulate} equal passes; "
@@ -329,12 +329,6 @@ def load_weights(model: Model, weights: dict[str, Tensor]) -> None:
     model.load_state_dict(weights, strict=False)
 
 
-def file_hash(path: Path) -> str:
-    """sha256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _facts(recipe: Recipe, dataset: DataSet, backbone, weights, train_samples) -> dict:
     """What `run.json` says beside the settings."""
     import medsaga_lib
@@ -344,7 +338,7 @@ def _facts(recipe: Recipe, dataset: DataSet, backbone, weights, train_samples) -
         "modality": dataset.modality,
         "window": dataset.window,
         "recipe": asdict(recipe),
-        "backbone_sha256": file_hash(fetch(backbone)) if weights == "pretrained" else None,
+        "backbone_sha256": file_hash(file) if (file := file_of(backbone, weights)) else None,
         "train_samples": train_samples,
         "versions": {"medsaga_lib": medsaga_lib.__version__, "torch": torch.__version__},
     }

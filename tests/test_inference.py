@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from medsaga_lib import training
+from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.consistency import consistent
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.images import Picture, read_image
@@ -156,8 +158,6 @@ def test_a_run_before_its_first_checkpoint(run, tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "other tensors"])
 def test_a_bad_checkpoint(run, tmp_path, damage):
-    from safetensors.torch import save_file
-
     (tmp_path / RUN_FILE).write_bytes((run / RUN_FILE).read_bytes())
     whole = (run / CHECKPOINT_FILE).read_bytes()
     path = tmp_path / CHECKPOINT_FILE
@@ -168,14 +168,25 @@ def test_a_bad_checkpoint(run, tmp_path, damage):
         load_run(tmp_path)
 
 
-def test_other_backbone_weights_than_those_of_the_run_are_noticed(run, tmp_path, monkeypatch):
-    other = json.loads((run / RUN_FILE).read_text()) | {"backbone_sha256": "0" * 64}
-    (tmp_path / RUN_FILE).write_text(json.dumps(other))
-    (tmp_path / CHECKPOINT_FILE).write_bytes((run / CHECKPOINT_FILE).read_bytes())
-    (tmp_path / "w.pth").write_bytes(b"")
-    monkeypatch.setattr("medsaga_lib.inference.fetch", lambda name: tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"run\.json was made on other pocket weights"):
-        load_run(tmp_path)
+@pytest.mark.parametrize("recipe", ["samed", "s_sam"])
+def test_a_run_may_start_from_any_file_of_the_backbone(phantoms, tmp_path, recipe):
+    file, folder = tmp_path / "mine.safetensors", tmp_path / "run"
+    save_file(build_sam("pocket").state_dict(), file)
+    short = replace(get_recipe(recipe), steps=2, batch=2)
+    options = {"weights": str(file), "size": 64, "progress": False, "validations": 0}
+    trained = training.train(short, open_dataset(phantoms), 4, folder, **options).model.eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(load_run(folder).model(image), trained(image))
+
+    save_file(build_sam("pocket").state_dict(), file)  # drawn anew
+    with pytest.raises(UserError, match=r"made on other pocket weights than those in .*mine"):
+        load_run(folder)
+    file.unlink()
+    with pytest.raises(UserError, match=r"Cannot read .*mine.safetensors"):
+        load_run(folder)
+    with pytest.raises(UserError, match=r"no checkpoint at .*mine.safetensors"):
+        training.train(short, open_dataset(phantoms), 4, tmp_path / "new", **options)
 
 
 @pytest.fixture(scope="module", params=["points", "boxes"])

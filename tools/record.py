@@ -27,13 +27,12 @@ from typing import Any
 
 import torch
 
-from medsaga_lib.backbones.weights import fetch
+from medsaga_lib.backbones.weights import file_of
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.errors import UserError
-from medsaga_lib.files import write_json
+from medsaga_lib.files import file_hash, write_json
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.recipe import Scratch
-from medsaga_lib.training import file_hash
 from tools.execute import commit, device
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +81,9 @@ def parser() -> argparse.ArgumentParser:
         default=["samed", "medsaga"],
         help="names, with other values behind a colon each: samed:lr=0.001:warmup=0",
     )
-    parser.add_argument("--weights", nargs="+", default=["pretrained", "random"])
+    parser.add_argument(
+        "--weights", nargs="+", default=["pretrained", "random"], help="these, or files"
+    )
     parser.add_argument("--shots", nargs="+", type=int, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--backbone", default="pocket")
@@ -136,8 +137,8 @@ def a_run(
     train += "".join(f" --set {shlex.quote(change)}" for change in changes)
     facts = {"recipe": recipe, "weights": weights, "data": data, "shots": shots, "seed": seed}
     facts["command"] = train
-    if weights == "pretrained":
-        facts["backbone_sha256"] = file_hash(fetch(options.backbone))
+    if file := file_of(options.backbone, weights):
+        facts["backbone_sha256"] = file_hash(file)
     return facts
 
 

@@ -180,12 +180,25 @@ def _resuming_download(part: Path, progress: bool) -> Callable:
     return download
 
 
-def load_state(name: str, size: int | None = None, progress: bool = True) -> dict:
+def file_of(name: str, weights: str = "pretrained", progress: bool = True) -> Path | None:
+    """The file that a backbone starts from: its checkpoint, or another that `weights` names.
+
+    None for weights that are "random", or where there is no backbone ("none").
+    """
+    if weights == "random" or name == "none":
+        return None
+    return fetch(name, progress) if weights == "pretrained" else Path(weights).absolute()
+
+
+def load_state(
+    name: str, size: int | None = None, progress: bool = True, file: Path | None = None
+) -> dict:
     """The pretrained weights of a backbone, made to fit an input size.
 
     Args:
         name: pocket, vit_b, medsam, mobile_sam or lite_medsam.
         size: pixels along one side; default: the checkpoint's own.
+        file: a checkpoint of the same network in place of the published one.
 
     Returns:
         the state dict of `build_sam(name, size)`, float32.
@@ -193,7 +206,7 @@ def load_state(name: str, size: int | None = None, progress: bool = True) -> dic
     Raises:
         UserError: the file is missing, truncated or of another network.
     """
-    path = fetch(name, progress)
+    path = file or fetch(name, progress)
     shape = shape_of(name)
     state = {
         key: tensor.float() if tensor.is_floating_point() else tensor

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch import nn
 from medsaga_lib.adapt import adapter, biases, lora, svd
 from medsaga_lib.backbones.sam import Attention, build_sam, input_size, recompute_blocks
 from medsaga_lib.backbones.text import WIDTH, ClipText, Spelling, TextEncoder
-from medsaga_lib.backbones.weights import load_state
+from medsaga_lib.backbones.weights import file_of, load_state
 from medsaga_lib.errors import UserError
 from medsaga_lib.heads import (
     ClassTokens,
@@ -28,8 +28,6 @@ from medsaga_lib.optim.galore import GaLoreAdamW, GaLoreConfig, param_groups
 from medsaga_lib.optim.galore_published import PublishedGaLoreAdamW
 from medsaga_lib.recipes.recipe import Frozen, Full, GaLore, Recipe, Scratch
 
-Weights = Literal["pretrained", "random"]
-
 KEPT = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by checkpointing, for each precision
 OPTIMIZERS = {"galore": GaLoreAdamW, "fira": FiraAdamW, "apollo": ApolloAdamW}
 TEXT_ENCODERS: dict[str, Callable[[], TextEncoder]] = {"spelling": Spelling, "clip": ClipText}
@@ -43,7 +41,7 @@ def build_model(
     backbone: str,
     size: int,
     classes: int,
-    weights: Weights = "pretrained",
+    weights: str = "pretrained",
     seed: int = 0,
     attention: Attention = "fused",
     names: Sequence[str] | None = None,
@@ -55,7 +53,7 @@ def build_model(
         backbone: a name of `backbones.sam.SHAPES`; a recipe from scratch has none.
         size: pixels along one side of the input.
         classes: foreground classes.
-        weights: the backbone's checkpoint, or none.
+        weights: of the backbone: pretrained, random, or a file of its layout.
         seed: of everything drawn here; torch's global generator is left as it was.
         attention: as in `build_sam`; the weights do not depend on it.
         names: of the classes, for recipes that ask by name; default: "label 1", "label 2", ...
@@ -65,7 +63,8 @@ def build_model(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return FromScratch(how.network, size, classes)
-    state = load_state(backbone, size) if weights == "pretrained" else None
+    file = file_of(backbone, weights)
+    state = None if file is None else load_state(backbone, size, file=file)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: ClassTokens | LabelPrompts | Promptable
