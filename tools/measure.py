@@ -52,6 +52,7 @@ def main(words: list[str] | None = None) -> None:
     add("--batches", nargs="+", type=int, default=[1, 4, 12])
     add("--sizes", nargs="+", type=int, default=[256, 512, 1024])
     add("--ways", type=int, default=len(WAYS), help="only the first few of the ways to save")
+    add("--steps", type=int, default=STEPS, help="for each plan; the least counts, not the first")
     options = parser.parse_args(words)
     rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     known = [{**row["plan"], "recipe": row["recipe"], "device": row["device"]} for row in rows]
@@ -60,7 +61,11 @@ def main(words: list[str] | None = None) -> None:
         if {**asdict(plan), "recipe": recipe.name, "device": name} in known:
             continue
         rows.append(
-            {"recipe": recipe.name, "device": name, **measured(recipe, plan, options.device)}
+            {
+                "recipe": recipe.name,
+                "device": name,
+                **measured(recipe, plan, options.device, options.steps),
+            }
         )
         print(json.dumps(rows[-1]), flush=True)
         provenance = {
@@ -87,11 +92,11 @@ def plans(options: argparse.Namespace) -> Iterator[tuple[Recipe, Plan]]:
             yield get_recipe(name), Plan(options.backbone, batch, size, CLASSES, **ways)
 
 
-def measured(recipe: Recipe, plan: Plan, kind: str) -> dict[str, Any]:
+def measured(recipe: Recipe, plan: Plan, kind: str, count: int = STEPS) -> dict[str, Any]:
     """Bytes and seconds of a step of this plan; the peak is None on a CPU, both where it is full.
 
     `predicted` is the ledger's peak. Weights are random and images blank: neither changes a number.
-    `seconds` is the least of `STEPS` steps but the first: what else runs only adds.
+    `seconds` is the least of `count` steps but the first: what else runs only adds.
     """
     row: dict[str, Any] = {"plan": asdict(plan), "predicted": predict_peak(recipe, plan)}
     row |= {"peak": None, "seconds": None, "fits": True}
@@ -99,7 +104,7 @@ def measured(recipe: Recipe, plan: Plan, kind: str) -> dict[str, Any]:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
-        row["seconds"] = min(steps(recipe, plan, kind)[1:])
+        row["seconds"] = min(steps(recipe, plan, kind, count)[1:])
     except torch.OutOfMemoryError:
         row["fits"] = False
     else:
@@ -128,9 +133,11 @@ def steps(recipe: Recipe, plan: Plan, kind: str, count: int = STEPS) -> list[flo
 
 
 def _now(kind: str) -> float:
+    """On a single core its own time, so that what else runs there does not count."""
     if kind == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter()
+    alone = kind == "cpu" and torch.get_num_threads() == 1
+    return time.process_time() if alone else time.perf_counter()
 
 
 if __name__ == "__main__":
