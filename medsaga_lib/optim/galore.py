@@ -332,6 +332,9 @@ class GaLoreAdamW(torch.optim.Optimizer):
         beta_1, beta_2 = group["betas"]
         G = _short_side_first(_gradient(W)).float()  # (m, n)
         state = self.state[W]
+        if not state and _is_rounding(G, eps):  # a basis of it would stay for T steps
+            W.mul_(1 - eta * decay)
+            return
         if projection is None:
             P, R = self._project(index, group, W, G)  # (m, r), (r, n)
         else:
@@ -394,6 +397,15 @@ def new_moments(zeros: Tensor) -> dict[str, Tensor]:
 def _gradient(W: Tensor) -> Tensor:
     assert W.grad is not None  # `_update` keeps only tensors that have one
     return W.grad
+
+
+def _is_rounding(G: Tensor, eps: float) -> bool:
+    """Whether Adam's eps is all that Adam would see: then G (m, n) has no direction to follow.
+
+    So it is in the first step of a network whose classes all start equal, or of a layer behind a
+    zero.
+    """
+    return float(torch.linalg.vector_norm(G)) <= eps * G.numel() ** 0.5
 
 
 def _stands(W: Tensor) -> bool:

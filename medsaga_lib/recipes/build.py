@@ -153,7 +153,7 @@ def build_optimizer(
         raise UserError("GaLore and per-layer updates are there for adamw only, not for sgd.")
     if isinstance(how, GaLore):
         image_encoder = model.get_submodule("sam.image_encoder")
-        config = galore_config(how, image_encoder, seed)
+        config = galore_config(how, image_encoder, seed, recipe.steps)
         groups = param_groups(image_encoder, config, lr=how.lr, weight_decay=recipe.weight_decay)
         if rest:
             groups.append({"params": list(rest.values()), "names": list(rest), **dense})
@@ -185,13 +185,19 @@ def _matrices_projected(groups: list[dict]) -> list[dict]:
     return split
 
 
-def galore_config(how: GaLore, image_encoder: nn.Module, seed: int = 0) -> GaLoreConfig:
-    """GaLore's settings with the rank that this encoder's width gives, TinyViT's largest."""
+def galore_config(
+    how: GaLore, image_encoder: nn.Module, seed: int = 0, steps: int | None = None
+) -> GaLoreConfig:
+    """GaLore's settings with the rank that this encoder's width gives, TinyViT's largest.
+
+    steps: of the run; where it is short, the basis is renewed more often (`GaLore.bases`).
+    """
     neck: nn.Conv2d = image_encoder.get_submodule("neck.0")  # type: ignore[assignment]
     width = neck.in_channels
+    longest = max(1, steps // how.bases) if steps and how.bases else None
     return GaLoreConfig(
         rank=width // WIDTH_PER_RANK if how.rank is None else how.rank,
-        refresh=how.refresh,
+        refresh=how.refresh if longest is None else min(how.refresh, longest),
         scale=how.scale,
         moments=how.moments,
         subspace=how.subspace,

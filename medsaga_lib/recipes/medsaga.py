@@ -14,7 +14,7 @@ MEDSAGA = Recipe(
     image_encoder=GaLore(
         lr=1e-3,  # section 4.2
         rank=None,  # our choice, width / 12: the paper names no rank
-        refresh=200,  # section 4.2, "plane change rate"
+        refresh=200,  # section 4.2, "plane change rate"; the paper does not say of how many steps
         scale=0.25,  # our choice, GaLore's reference: the paper names no scale
     ),
     start="copied",  # our choice; the paper says nothing

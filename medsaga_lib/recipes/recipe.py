@@ -49,7 +49,9 @@ class GaLore:
 
     lr: float
     rank: int | None = None  # None: width of the encoder / 12
-    refresh: int = 200  # T
+    refresh: int = 200  # T, the steps between two bases
+    # The least number of bases in a run too short for T; 0: T as it stands. Our choice
+    bases: int = 10
     scale: float = 0.25  # alpha
     moments: Literal["rotate", "keep"] = "rotate"
     subspace: Literal["randomized", "exact"] = "randomized"

@@ -10,6 +10,8 @@ from torch import nn
 
 from medsaga_lib.errors import UserError
 from medsaga_lib.optim import galore
+from medsaga_lib.optim.apollo import ApolloAdamW
+from medsaga_lib.optim.fira import FiraAdamW
 from medsaga_lib.optim.galore import (
     GaLoreAdamW,
     GaLoreConfig,
@@ -283,6 +285,19 @@ def test_a_zero_gradient_at_a_refresh_keeps_the_basis():
     net.wide.grad.zero_()
     optimizer.step()
     assert optimizer.state[net.wide]["basis"] is basis
+
+
+@pytest.mark.parametrize("kind", [GaLoreAdamW, FiraAdamW, ApolloAdamW])
+def test_the_first_basis_waits_for_a_gradient_that_is_more_than_rounding(kind):
+    """As the encoder's is not, before the class tokens have moved apart: about 1e-10 a weight."""
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(6, 24, 40, generator=generator)
+    late, plain = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    for W, steps in ((late, [1e-10 * gradients[0], *gradients[1:]]), (plain, gradients[1:])):
+        optimizer = kind([{"params": [W], "rank": 4, "weight_decay": 0.0, "subspace": "exact"}])
+        for W.grad in steps:
+            optimizer.step()
+    assert torch.equal(late, plain)  # what came before the first basis has left no trace
 
 
 def test_memory_format_changes_nothing():

@@ -214,3 +214,17 @@ def test_sgd_is_for_dense_updates_after_the_backward_pass():
     medsaga = replace(get_recipe("medsaga"), optimizer="sgd")
     with pytest.raises(UserError, match="adamw only"):
         build_optimizer(medsaga, build_model(medsaga, "pocket", 32, 1, "random"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "bases", "refresh"),
+    [(14_880, 10, 200), (2_000, 10, 200), (400, 10, 40), (200, 10, 20), (6, 10, 1), (60, 0, 200)],
+)
+def test_a_short_run_renews_its_bases_more_often(steps, bases, refresh):
+    recipe = get_recipe("medsaga")
+    how = replace(recipe.image_encoder, bases=bases)
+    recipe = replace(recipe, image_encoder=how, steps=steps)
+    with torch.device("meta"):
+        model = build_model(recipe, "pocket", 64, 2, "random")
+    group = build_optimizer(recipe, model).param_groups[0]
+    assert group["refresh"] == refresh
