@@ -37,7 +37,7 @@ def propagate(
         segment: called with increasing, then with decreasing z.
         next_box: the box for the next slice, or None for an empty mask.
     """
-    middles = [(span.start + span.stop - 1) // 2 for span in spans]
+    middles = [_middle(span) for span in spans]
     ends = [min(span.stop, depth) for span in spans]
     up = [range(middle, end) for middle, end in zip(middles, ends, strict=True)]
     down = [range(span.start, middle) for middle, span in zip(middles, spans, strict=True)]
@@ -59,3 +59,13 @@ def propagate(
     current = after_middle.copy()
     for z in range(max(middles) - 1, min(s.start for s in spans) - 1, -1):
         ask(z, down)
+
+
+def both_ways(spans: Sequence[range]) -> set[int]:
+    """Slices that `propagate` visits twice: above one object's middle and below another's."""
+    up = {z for span in spans for z in span if z >= _middle(span)}
+    return up & {z for span in spans for z in span if z < _middle(span)}
+
+
+def _middle(span: range) -> int:
+    return (span.start + span.stop - 1) // 2

@@ -25,7 +25,8 @@ def cvpr24_scores(
 ) -> tuple[float, float]:
     """Mean DSC and NSD (tolerance 2.0) of a case, over the labels 1 ... max(truth).
 
-    A number that neither map has makes the mean DSC NaN and NSD 0. Labels of the prediction above
+    A number that neither map has makes the mean DSC NaN and NSD 0, and so does a truth without
+    labels. Labels of the prediction above
     the truth's largest are ignored. NSD is 0 where the mean DSC is 0.2 or less.
 
     Args:
@@ -35,7 +36,8 @@ def cvpr24_scores(
             published numbers of volumes that are not isotropic.
     """
     labels = range(1, int(truth.max()) + 1)
-    dsc = float(np.mean([dice(prediction == v, truth == v) for v in labels])) if labels else 0.0
+    each = [dice(prediction == v, truth == v) for v in labels]
+    dsc = float(np.mean(each)) if each else math.nan
     if not dsc > LEAST_DICE:
         return dsc, 0.0
     nsd = [surface_dice(prediction == v, truth == v, spacing) for v in labels]

@@ -67,7 +67,7 @@ def segment_boxes(
     boxes: Tensor,
     size: tuple[int, int],
     values: Sequence[int] | None = None,
-    squeezed: bool = False,
+    frame: Frame | None = None,
 ) -> Segmentation:
     """The object in each box; where masks overlap, the box with the larger logit has the pixel.
 
@@ -78,11 +78,11 @@ def segment_boxes(
         size: (H, W) of the picture.
         values: label of each box; default 1 ... N. LiteMedSAM's code renames labels one after the
             other, which turns 2, 3, 5 into 5, 5, 5; here each keeps its own.
-        squeezed: as in `Frame`.
+        frame: where the picture lies in the input; default: as segment_anything places it.
     """
-    frame = Frame(size, sam.prompt_encoder.input_image_size[0], squeezed)
+    frame = frame or Frame(size, sam.prompt_encoder.input_image_size[0])
     best, labels = torch.zeros(size), torch.zeros(size, dtype=torch.int64)
-    values = values or range(1, len(boxes) + 1)
+    values = range(1, len(boxes) + 1) if values is None else [int(value) for value in values]
     inside = frame.boxes(boxes)
     masks = [*paint_boxes(sam, embedding, inside, frame, values, best, labels)]
     return Segmentation(labels.numpy(), masks)
@@ -132,6 +132,8 @@ def decode_boxes(sam: Sam, embedding: Tensor, boxes: Tensor) -> Iterator[Tensor]
         sam, embedding: as in `segment_boxes`.
         boxes: (N, 4) x0, y0, x1, y1 in pixels of the input.
     """
+    if not len(boxes):
+        return
     decoder, grid = sam.mask_decoder, embedding.shape[-2:]
     sparse, dense = sam.prompt_encoder(None, boxes.to(embedding.device), None)
     output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
+from skimage.transform import resize
 from torch import Tensor
 from torch.nn import functional
 
@@ -54,6 +55,20 @@ def embed_litemedsam(sam: Sam, pixels: np.ndarray) -> Tensor:
     return sam.image_encoder(torch.from_numpy(given)[None].to(sam.device))
 
 
+@torch.inference_mode()
+def embed_medsam(sam: Sam, pixels: np.ndarray) -> Tensor:
+    """As `embed`, but fed as MedSAM was trained: squeezed by cubic splines, min-max.
+
+    Source: bowang-lab/MedSAM, MedSAM_Inference.py.
+    """
+    side = sam.image_encoder.img_size
+    grey_levels = (255 * _three_channels(pixels)).round().numpy()
+    square = resize(grey_levels, (side, side), order=3, preserve_range=True, anti_aliasing=True)
+    square = np.trunc(square)  # the script's uint8
+    given = (square - square.min()) / max(np.ptp(square), litemedsam.LEAST_RANGE)
+    return sam.image_encoder(torch.from_numpy(given).float().movedim(-1, 0)[None].to(sam.device))
+
+
 def _three_channels(pixels: np.ndarray) -> Tensor:
     """(H, W, 3) of (H, W) or (H, W, 3)."""
     channels = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
@@ -68,7 +83,7 @@ class BoxPrompts:
     modality: str = ""
     window: Window | None = None
     embed: Callable[[Sam, np.ndarray], Tensor] = embed
-    squeezed: bool = False  # as in `Frame`; `embed` must do the same
+    frame: Callable[[tuple[int, int], int], Frame] = Frame  # `embed` must place pictures so
 
     def __call__(self, picture: Picture, boxes: Boxes, way: Way = "propagate") -> NDArray[np.int64]:
         """Label map of the picture's size, 1 ... N in the order of the boxes.
@@ -79,20 +94,30 @@ class BoxPrompts:
         require_boxes(boxes, picture.shape)
         if len(picture.shape) == 2:
             embedding = self.embed(self.sam, picture.pixels)
-            arguments = torch.from_numpy(boxes), picture.pixels.shape[:2]
-            found = segment_boxes(self.sam, embedding, *arguments, squeezed=self.squeezed)
-            return found.labels
+            frame = self._frame(picture.shape)
+            asked = torch.from_numpy(boxes)
+            return segment_boxes(self.sam, embedding, asked, frame.size, frame=frame).labels
         return self._volume(picture.pixels, boxes, way)
 
+    def _frame(self, size: tuple[int, ...]) -> Frame:
+        height, width = size
+        return self.frame((height, width), self.sam.prompt_encoder.input_image_size[0])
+
     def _volume(self, pixels: np.ndarray, boxes: Boxes, way: Way) -> NDArray[np.int64]:
-        side = self.sam.prompt_encoder.input_image_size[0]
-        frame = Frame(pixels.shape[1:], side, self.squeezed)
+        frame = self._frame(pixels.shape[1:])
         flat = frame.boxes(torch.from_numpy(boxes[:, [0, 1, 3, 4]])).numpy()
         spans = [range(int(first), int(last) + 1) for first, last in boxes[:, [2, 5]]]
         best, labels = torch.zeros(pixels.shape), torch.zeros(pixels.shape, dtype=torch.int64)
 
+        twice = boxes3d.both_ways(spans) if way == "propagate" else set()
+        kept: dict[int, Tensor] = {}
+
         def segment(z: int, asked: np.ndarray, objects: Sequence[int]) -> list[np.ndarray]:
-            embedding = self.embed(self.sam, pixels[z])
+            embedding = kept.pop(z, None)
+            if embedding is None:
+                embedding = self.embed(self.sam, pixels[z])
+                if z in twice:
+                    kept[z] = embedding
             values = [1 + number for number in objects]
             here = frame, values, best[z], labels[z]
             masks = paint_boxes(self.sam, embedding, torch.from_numpy(asked), *here)
@@ -102,7 +127,9 @@ class BoxPrompts:
             box = litemedsam.box_of(mask)
             if box is None:
                 return None
-            of_picture = box * (max(frame.size) / litemedsam.SIDE)
+            if frame.whole:
+                return box
+            of_picture = box / Frame(frame.size, litemedsam.SIDE).ratios.numpy()
             return frame.boxes(torch.from_numpy(of_picture[None]))[0].numpy()
 
         if way == "same":
@@ -110,6 +137,13 @@ class BoxPrompts:
         else:
             boxes3d.propagate(flat, spans, len(pixels), segment, next_box)
         return labels.numpy()
+
+
+# Backbones that were trained on pictures prepared otherwise than SAM's
+FED: dict[str, tuple[Callable, Callable]] = {
+    "medsam": (embed_medsam, partial(Frame, squeezed=True)),
+    "lite_medsam": (embed_litemedsam, partial(Frame, whole=True)),
+}
 
 
 def takes_boxes(run: Path) -> bool:
@@ -137,8 +171,8 @@ def load_prompted(run: Path, window: Window | None = None) -> BoxPrompts:
     if str(run) in SHAPES:
         sam = build_sam(str(run))
         sam.load_state_dict(load_state(str(run)))
-        fed = {"lite_medsam": embed_litemedsam}.get(str(run), embed)
-        return BoxPrompts(sam.eval(), window=window, embed=fed)
+        fed, frame = FED.get(str(run), (embed, Frame))
+        return BoxPrompts(sam.eval(), window=window, embed=fed, frame=frame)
     if window is not None:
         raise UserError(f"{run} was trained with its own window; leave --window.")
     trained = load_run(run)
@@ -148,7 +182,7 @@ def load_prompted(run: Path, window: Window | None = None) -> BoxPrompts:
         trained.modality,
         trained.window,
         embed=partial(embed, squeezed=True),
-        squeezed=True,
+        frame=partial(Frame, squeezed=True),
     )
 
 

@@ -29,3 +29,12 @@ def test_each_label_at_each_tolerance(case):
         for tolerance, wanted in row["nsd"].items():
             found = surface_dice(*masks, CASES[case]["spacing"], float(tolerance))
             np.testing.assert_allclose(found, float(wanted), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("predicted", [0, 1])
+def test_a_truth_without_labels_has_no_mean(predicted):
+    """The code takes the mean of nothing, and nothing is not above 0.2."""
+    prediction = np.full((4, 5), predicted)
+    dsc, nsd = cvpr24_scores(prediction, np.zeros((4, 5), int))
+    assert np.isnan(dsc)
+    assert nsd == 0

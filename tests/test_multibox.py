@@ -131,3 +131,14 @@ def test_nothing_to_find(sam, embedding):
     found = segment_boxes(silent, embedding, random_boxes(2), SIZE)
     assert not found.labels.any()
     assert [mask.whole(SIZE).any() for mask in found.masks] == [False, False]
+
+
+def test_labels_in_an_array_and_no_boxes_at_all(sam, embedding):
+    boxes = random_boxes(2)
+    for values in (np.array([2, 7]), torch.tensor([2, 7])):
+        found = segment_boxes(sam, embedding, boxes, SIZE, values)
+        assert set(np.unique(found.labels)) <= {0, 2, 7}
+        assert found.labels.any()
+    nothing = segment_boxes(sam, embedding, torch.zeros(0, 4), SIZE)
+    assert nothing.masks == []
+    assert not nothing.labels.any()

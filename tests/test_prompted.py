@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
+import oracle
 import pytest
 import torch
 from PIL import Image
@@ -17,8 +19,15 @@ from medsaga_lib.data.prompts import draw_prompts
 from medsaga_lib.display import show_boxes
 from medsaga_lib.errors import UserError
 from medsaga_lib.inference import load_run
-from medsaga_lib.multibox import segment_boxes
-from medsaga_lib.prompted import embed, embed_litemedsam, load_prompted
+from medsaga_lib.multibox import Mask, segment_boxes
+from medsaga_lib.prompted import (
+    FED,
+    BoxPrompts,
+    embed,
+    embed_litemedsam,
+    embed_medsam,
+    load_prompted,
+)
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.runs import Settings, write_run
 from medsaga_lib.training import train
@@ -144,6 +153,71 @@ def test_pictures_are_fed_as_sam_is(prompts):
     assert (ours - wanted).abs().mean() < 0.02 * wanted.std()
 
 
+class Recorder:
+    """In the place of an image encoder: keeps what it is given."""
+
+    def __init__(self, img_size):
+        self.given, self.img_size = [], img_size
+
+    def __call__(self, image):
+        self.given.append(image)
+        return torch.zeros(1, 256, 4, 4)
+
+
+def test_medsam_is_fed_as_its_script_feeds_it():
+    """Squeezed, and stretched between the least and the largest grey level; so are its boxes."""
+    sam = SimpleNamespace(image_encoder=Recorder(64), device="cpu")
+    steps = np.repeat(np.linspace(0.3, 0.5, 20, dtype=np.float32), 5)
+    embed_medsam(sam, np.tile(steps, (50, 1)))
+    (image,) = sam.image_encoder.given
+    assert image.shape == (1, 3, 64, 64)
+    assert (image.min(), image.max()) == (0, 1)
+    inside = image[..., 2:-2]  # splines swing at the edge
+    assert (inside[..., 1:] >= inside[..., :-1]).all()
+    assert image.std(2).max() < 0.02  # no padding below
+    _, frame = FED["medsam"]
+    box = frame((100, 200), 256).boxes(torch.tensor([[20.0, 20, 180, 80]]))
+    torch.testing.assert_close(box, torch.tensor([[25.6, 51.2, 230.4, 204.8]]))
+
+
+@pytest.mark.parametrize("name", ["up_96x80", "down_320x280", "reach_last_slice"])
+def test_lite_medsams_boxes_are_its_scripts(monkeypatch, name):
+    """Cut off to whole pixels, and from slice to slice as they are."""
+    case = oracle.read("litemedsam_preprocessing")["volume_3d"]["cases"][name]
+    asked = []
+
+    def paint(sam, embedding, boxes, frame, values, best, labels):
+        """The oracle's rule in place of a network."""
+        for box in boxes.numpy():
+            asked.append(box.tolist())
+            x0, y0, x1, y1 = (box * (max(frame.size) / 256)).astype(int)
+            mask = np.zeros(frame.size, bool)
+            mask[y0 + 4 : y1 - 4, x0 + 5 : x1 - 4] = True
+            yield Mask(0, 0, mask)
+
+    monkeypatch.setattr("medsaga_lib.prompted.paint_boxes", paint)
+    sam = SimpleNamespace(prompt_encoder=SimpleNamespace(input_image_size=(256, 256)))
+    _, frame = FED["lite_medsam"]
+    lite = BoxPrompts(sam, embed=lambda sam, pixels: torch.zeros(()), frame=frame)
+    volume = Picture(np.zeros(case["volume"]["shape"], np.float32), (1.0, 1.0, 1.0), None)
+    lite(volume, np.array(case["boxes_xyzxyz"], float))
+    assert asked == [call["box_256"] for call in case["calls"]]
+
+
+def test_a_slice_is_embedded_once(prompts):
+    """Also where it lies above the middle of one object and below that of another."""
+    calls = []
+
+    def counted(sam, pixels):
+        calls.append(float(pixels[0, 0]))
+        return embed(sam, pixels)
+
+    pixels = np.tile(np.arange(9, dtype=np.float32)[:, None, None] / 9, (1, 32, 32))
+    boxes = np.array([[2, 2, 0, 20, 20, 6], [8, 8, 4, 30, 30, 8], [4, 4, 1, 9, 9, 7.0]])
+    replace(prompts, embed=counted)(Picture(pixels, (1.0, 1.0, 1.0), None), boxes)
+    assert len(calls) == len(set(calls)) == 9
+
+
 def test_the_litemedsam_way_is_another(prompts):
     """Min-max makes a faint picture as strong as any, which SAM's own normalisation does not."""
     pixels = np.random.default_rng(0).random((64, 64), dtype=np.float32)
@@ -159,7 +233,7 @@ def test_the_litemedsam_way_is_another(prompts):
     [
         ("discs.png", ("--box", "20,25,70"), "has 3 numbers; write x0,y0,x1,y1"),
         ("discs.png", ("--box", "20,25,70,b"), "is not made of numbers"),
-        ("discs.png", ("--box", "20,25,20,75"), "The box 20,25,20,75 is empty"),
+        ("discs.png", ("--box", "20,25,19,75"), "The box 20,25,19,75 is empty"),
         ("discs.png", ("--box", "70,25,20,75"), "The box 70,25,20,75 is empty"),
         ("discs.png", ("--box", "nan,25,20,75"), "is empty"),
         ("discs.png", ("--box", "20,25,170,75"), "is not within 0 and 160x120"),

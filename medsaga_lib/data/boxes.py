@@ -52,8 +52,8 @@ def stored_boxes(path: Path) -> Boxes:
 def require_boxes(boxes: Boxes, shape: tuple[int, ...]) -> None:
     """UserError unless every box lies in a picture (H, W) or volume (D, H, W).
 
-    Corners are pixels, so that the last one is H - 1; H itself is accepted, as where a box ends
-    before it.
+    Corners are pixels: both may be the same, and the last one is H - 1; H itself is accepted, as
+    where a box ends before it.
     """
     dimensions, size = boxes.shape[1] // 2, "x".join(map(str, reversed(shape)))
     if dimensions != len(shape):
@@ -65,7 +65,7 @@ def require_boxes(boxes: Boxes, shape: tuple[int, ...]) -> None:
     for box in boxes:
         first, last = box[:dimensions], box[dimensions:]
         shown = ",".join(f"{number:g}" for number in box)
-        if not np.isfinite(box).all() or not (last[:2] > first[:2]).all() or last[-1] < first[-1]:
+        if not np.isfinite(box).all() or (last < first).any():
             raise UserError(f"The box {shown} is empty; its second corner must be the larger one.")
         if (first < 0).any() or (first >= limits).any() or (last > limits).any():
             raise UserError(f"The box {shown} is not within 0 and {size}; correct its corners.")

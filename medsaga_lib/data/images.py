@@ -1,7 +1,8 @@
 """Reads pictures, volumes and masks: PNG, JPEG, BMP, TIFF, NIfTI, and npz as in CVPR24's challenge.
 
 Intensities follow LiteMedSAM (bowang-lab/MedSAM, branch LiteMedSAM): CT windowed at level 40 and
-width 400, other volumes between their percentiles 0.5 and 99.5, then scaled to [0, 1].
+width 400, other volumes between the percentiles 0.5 and 99.5 of what is above 0, then scaled to
+[0, 1].
 """
 
 import warnings
@@ -19,7 +20,7 @@ Window = tuple[float, float]
 Array = np.ndarray
 
 CT_WINDOW: Window = (-160.0, 240.0)  # Hounsfield units: level 40, width 400 (LiteMedSAM)
-PERCENTILES = (0.5, 99.5)  # of the volume (LiteMedSAM)
+PERCENTILES = (0.5, 99.5)  # of the values above 0 (LiteMedSAM)
 AFFINE_TOLERANCE = 1e-2  # mm; our choice: headers round differently, slices are rarely below 0.5 mm
 SHOWN_VALUES = 5  # our choice: of wrong mask values, so many are named
 BITMAPS = {".png", ".jpg", ".jpeg", ".bmp"}
@@ -158,7 +159,8 @@ def _range(stored: Stored, modality: str) -> Window:
     if is_volume and modality.upper() == "CT":
         return CT_WINDOW
     if is_volume:
-        low, high = np.percentile(values, PERCENTILES)
+        shown = values[values > 0]
+        low, high = np.percentile(shown if shown.size else values, PERCENTILES)
         return float(low), float(high)
     if values.dtype == np.uint8:
         return 0.0, 255.0

@@ -14,8 +14,8 @@ SHIFT = 3  # pixels by which the box for the next slice is larger than the last 
 LEAST_RANGE = 1e-8  # of intensities, so that a constant picture becomes 0
 
 
-def network_input(image: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.float32]:
-    """(H, W, 3) with values 0 ... 255 as (3, side, side) in [0, 1]: area, min-max, zeros."""
+def network_input(image: NDArray, side: int = SIDE) -> NDArray[np.float32]:
+    """(H, W, 3), uint8 or any other numbers, as (3, side, side) in [0, 1]: area, min-max, zeros."""
     small = resize_area(image, Frame(image.shape[:2], side).inner).astype(np.float32)
     low, high = small.min(), small.max()
     scaled = (small - low) / max(high - low, np.float32(LEAST_RANGE))
@@ -23,17 +23,15 @@ def network_input(image: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.floa
     return np.pad(scaled, [*padding, (0, 0)]).transpose(2, 0, 1)
 
 
-def resize_area(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, C) to another size, each pixel the mean of what it covers, rounded.
+def resize_area(image: NDArray, size: tuple[int, int]) -> NDArray:
+    """(H, W) or (H, W, C) to another size (height, width), as the script: OpenCV's `INTER_AREA`.
 
-    OpenCV's `INTER_AREA`, which enlarges by a linear rule of its own.
+    Each pixel is the mean of what it covers, rounded where the type is of whole numbers; where a
+    picture grows, a linear rule of OpenCV's own.
     """
-    height, width = image.shape[:2]
-    shrinks = size[0] <= height and size[1] <= width
-    weights = _covered if shrinks else _stretched
-    rows, columns = weights(height, size[0]), weights(width, size[1])
-    resized = np.einsum("yh,hw...,xw->yx...", rows, image.astype(float), columns, optimize=True)
-    return np.rint(resized).astype(np.uint8)
+    import cv2
+
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def resize_box(box: NDArray, size: tuple[int, int], side: int = SIDE) -> NDArray:
@@ -54,23 +52,3 @@ def box_of(mask: NDArray[np.bool_]) -> NDArray | None:
     rows, columns = np.flatnonzero(small.any(1)), np.flatnonzero(small.any(0))
     box = np.array([columns[0], rows[0], columns[-1], rows[-1]])
     return np.clip(box + np.repeat([-SHIFT, SHIFT], 2), 0, SIDE)
-
-
-def _covered(old: int, new: int) -> NDArray[np.float64]:
-    """How much of each new pixel each old one covers, (new, old)."""
-    edges = np.arange(new + 1)[:, None] * old / new
-    right = np.minimum(edges[1:], np.arange(1, old + 1))
-    left = np.maximum(edges[:-1], np.arange(old))
-    return np.maximum(right - left, 0) * new / old
-
-
-def _stretched(old: int, new: int) -> NDArray[np.float64]:
-    """Linear weights (new, old), as OpenCV places them where a picture grows."""
-    at = np.arange(new)
-    place = np.floor(at * old / new + 1e-9).astype(int)
-    beyond = (at + 1) - (place + 1) * new / old
-    beyond = np.where(beyond <= 0, 0, beyond - np.floor(beyond))
-    weights = np.zeros((new, old))
-    weights[at, place] += 1 - beyond
-    weights[at, np.minimum(place + 1, old - 1)] += beyond
-    return weights

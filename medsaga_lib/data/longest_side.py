@@ -1,8 +1,8 @@
 """SAM's geometry: the longer side becomes the input's side, the rest is padded right and below.
 
-What is trained here sees pictures squeezed to a square (`samples.squeeze`, as SAMed does); a SAM
-as it came sees them with their proportions, as it was pretrained (segment_anything's
-`ResizeLongestSide`; LiteMedSAM's inference script rounds in the same way).
+What is trained here sees pictures squeezed to a square (`samples.squeeze`, as SAMed does), and so
+does MedSAM; other SAMs as they came see them with their proportions, as they were pretrained
+(segment_anything's `ResizeLongestSide`; LiteMedSAM's inference script rounds in the same way).
 """
 
 from dataclasses import dataclass
@@ -17,28 +17,37 @@ class Frame:
     """How a picture of `size` (H, W) lies in a square input of `side` pixels.
 
     squeezed: it fills the square, whatever its proportions.
+    whole: boxes are cut off to whole pixels, as in LiteMedSAM's script.
     """
 
     size: tuple[int, int]
     side: int
     squeezed: bool = False
+    whole: bool = False
 
     @property
     def inner(self) -> tuple[int, int]:
-        """Height and width of the picture within the input, rounded half up."""
+        """Height and width of the picture within the input, rounded half up, at least 1."""
         if self.squeezed:
             return self.side, self.side
         height, width = self.size
         longest = max(self.size)
         return (
-            (2 * height * self.side + longest) // (2 * longest),
-            (2 * width * self.side + longest) // (2 * longest),
+            max(1, (2 * height * self.side + longest) // (2 * longest)),
+            max(1, (2 * width * self.side + longest) // (2 * longest)),
         )
+
+    @property
+    def ratios(self) -> Tensor:
+        """Pixels of the input for one of the picture: right, down, right, down."""
+        down, right = (new / old for new, old in zip(self.inner, self.size, strict=True))
+        return torch.tensor([right, down, right, down])
 
     def boxes(self, boxes: Tensor) -> Tensor:
         """Boxes (N, 4) x0, y0, x1, y1 of the picture in pixels of the input, float32."""
-        down, right = (new / old for new, old in zip(self.inner, self.size, strict=True))
-        return boxes.float() * torch.tensor([right, down, right, down])
+        if self.whole:
+            return (boxes * (self.side / max(self.size))).trunc().float()
+        return boxes.float() * self.ratios
 
     def enlarging(self, axis: int, cells: int) -> Tensor:
         """The matrix (H or W, cells) from logits of the input to pixels of the picture.

@@ -50,7 +50,7 @@ def predict_peak(recipe: Recipe, plan: Plan) -> int:
 
 
 def largest_batch(recipe: Recipe, plan: Plan, limit: int) -> int:
-    """The largest batch whose predicted peak is within `limit` bytes; 0 if not even 1 is.
+    """The largest batch whose predicted peak is within `limit` bytes; 0 if not even the least is.
 
     The peak is a straight line of the batch, or bends a few times: each guess follows the last
     slope, and the search ends between a batch that fits and the next, which does not.
@@ -59,10 +59,11 @@ def largest_batch(recipe: Recipe, plan: Plan, limit: int) -> int:
     def peak(batch: int) -> int:
         return predict_peak(recipe, replace(plan, batch=batch))
 
-    fits, needed = 1, peak(1)
+    least = 2 if recipe.head == "names" and plan.classes == 1 else 1  # `LabelPrompts` says why
+    fits, needed = least, peak(least)
     if needed > limit:
         return 0
-    slope, too_many = peak(2) - needed, None
+    slope, too_many = peak(least + 1) - needed, None
     while too_many is None or too_many - fits > 1:
         guess = fits + max(1, (limit - needed) // max(1, slope))
         guess = guess if too_many is None else min(guess, too_many - 1)

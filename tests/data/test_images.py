@@ -2,6 +2,7 @@
 
 import nibabel as nib
 import numpy as np
+import oracle
 import pytest
 import tifffile
 from hypothesis import given, settings
@@ -84,7 +85,7 @@ def test_nifti_scale_factors_are_applied(tmp_path):
     image.header.set_slope_inter(2, -100)
     image.to_filename(tmp_path / "a.nii")
     stored = nib.load(tmp_path / "a.nii").get_fdata()
-    low, high = np.percentile(stored, [0.5, 99.5])
+    low, high = np.percentile(stored[stored > 0], [0.5, 99.5])
     expected = np.clip((stored.T - low) / (high - low), 0, 1)
     assert_picture(read_image(tmp_path / "a.nii", "MR"), expected, (1.0, 1.0, 1.0))
 
@@ -95,16 +96,31 @@ def test_percentiles_of_a_volume(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("volume") / "a.nii"
     nib.Nifti1Image(values, np.eye(4)).to_filename(path)
     pixels = read_image(path, "MR").pixels
-    ordered = np.sort(values.ravel().astype(np.float64))
+    above = values[values > 0] if (values > 0).any() else values
+    ordered = np.sort(above.ravel().astype(np.float64))
 
     def percentile(p):  # linear between the order statistics, by hand
         place = p / 100 * (len(ordered) - 1)
         below = int(place)
-        return ordered[below] + (place - below) * (ordered[below + 1] - ordered[below])
+        above = min(below + 1, len(ordered) - 1)
+        return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
     low, high = percentile(0.5), percentile(99.5)
     expected = np.clip((values.T.astype(np.float64) - low) / (high - low), 0, 1)
     np.testing.assert_allclose(pixels, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_volumes_are_scaled_as_litemedsams_script_does(tmp_path, modality):
+    stored = oracle.read("litemedsam_preprocessing")["ct_mr_windowing"][modality]
+    described, images = stored["volume"], stored["images"]
+    values = oracle.fill.integers(described["tag"], described["shape"], 2400) - 1000
+    nib.Nifti1Image(values.astype(np.int16).T, np.eye(4)).to_filename(tmp_path / "a.nii")
+    labelled = read_image(tmp_path / "a.nii", modality).pixels[1:4]  # the script drops the others
+    levels = (255 * labelled + 1e-3).astype(np.uint8)
+    sample = levels.reshape(-1)[oracle.fill.sample_indices(levels.size)].astype(int)
+    assert np.abs(sample - images["sample"]).max() <= 1  # a grey level: it is cut off, not rounded
+    assert levels.mean() == pytest.approx(images["mean"], abs=0.1)
 
 
 def test_a_window_goes_before_every_rule(tmp_path):

@@ -131,6 +131,13 @@ def test_kept_embeddings_spare_what_the_encoder_needs_in_passing():
 
 
 @needs_peak
+def test_largest_batch_of_a_recipe_that_needs_two_images_for_one_name():
+    recipe, plan = get_recipe("s_sam"), Plan("pocket", 1, 64, 1)
+    batch = largest_batch(recipe, plan, 60 * 2**20)
+    assert batch >= 2
+    assert predict_peak(recipe, replace(plan, batch=batch)) <= 60 * 2**20
+
+
 def test_largest_batch_fits_and_one_more_does_not():
     recipe, plan = get_recipe("samed"), Plan("pocket", 1, 64, 2)
     limit = 60 * 2**20
