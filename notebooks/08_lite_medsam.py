@@ -171,7 +171,7 @@ display.show(
     display.grid(panels, {}, alt="Reach of a token."),
     alt="Three maps of 28 x 28 places, bright where they move one token at the edge of its window. "
     "Attention alone: its window of 7 x 7. One block: that window and its right neighbour. Two "
-    "blocks: twelve windows, the three upper rows of the map.",
+    "blocks: twelve windows, three of the four rows of windows.",
 )
 
 # %% [markdown]
@@ -205,7 +205,7 @@ for name, chosen in (("first", rows < 128), ("last", rows >= 256)):
     print(pd.DataFrame(share.numpy(), [f"{name} third, head {h}" for h in range(4)], [*"qkv"]))
 
 # %% [markdown]
-# What was meant for $q$ reaches three queries of four, and a key and a value besides; what was meant for $v$ likewise. The published code does this.
+# What was meant for $q$ reaches two queries of four, and a key and a value besides; what was meant for $v$ reaches two values of four, and a query and a key besides. The published code does this.
 # Nothing warns: a detour begins at zero wherever it lies, and there are as many numbers as there should be. Whether it costs quality we cannot say without the weights.
 #
 # What is right for TinyViT is in `SplitQKV`, which is told how often $q$, $k$, $v$ follow one another:
@@ -265,7 +265,7 @@ for side in (4, 16, 64, 128):
 # ## Which pictures are drawn
 #
 # The challenge's training set has 1,218,411 CT pictures, 82 % of all, and 191,308 of MR, 13 %. Several modalities have fewer than 2,000. A network that sees pictures as they come sees CT.
-# The authors draw CT with a probability of .40, MR with .10, and one of the nine others with .50. (Eleven in all; the introduction says ten.) Here are a thousand pictures in about these proportions, the nine small and unequal (how the small ones share the rest is made up):
+# The authors draw CT with a probability of .40, MR with .10, and one of the nine others with .50. (Eleven in all; the introduction says ten. That the nine share the .50 evenly is our reading; the draft does not say.) Here are a thousand pictures in about these proportions, the nine small and unequal (how the small ones share the rest is made up):
 
 # %%
 from medsaga_lib.data.sampling import probabilities
@@ -365,7 +365,7 @@ print(crowd.citation, "|", crowd.licence)
 #
 # Now the decoder. The published scripts call it once for each box. What in it does not depend on the box? Do not read the code, ask it: run it for two boxes and compare what every linear layer gives.
 #
-# > **Predict.** The two-way transformer has 32 linear layers. How many of them give the same for both boxes?
+# > **Predict.** The heart of the decoder is a *two-way transformer*: in each of two layers the tokens look at each other and at the picture, then the picture looks at the tokens. It has 32 linear layers. How many of them give the same for both boxes?
 
 # %%
 from pathlib import Path
@@ -412,7 +412,7 @@ same = [name for name in one if one[name].equal(other[name])]
 print(f"{len(same)} of {len(one)}:", *same, sep="\n  ")
 
 # %% [markdown]
-# Three: the keys and values that the image offers to the tokens in the first layer, and the queries with which it asks back. From then on the picture has heard of the box. Worse, these three work on all image tokens, thousands of them, while everything on the token side works on seven (two corners of the box, four masks, one guess at their quality).
+# Three: the keys and values that the image offers to the tokens in the first layer, and the queries with which it asks back. From then on the picture has heard of the box. Worse, these three work on all image tokens, 256 in the pocket SAM and 4,096 in SAM, while everything on the token side works on seven (two corners of the box, four masks, one guess at their quality).
 #
 # So `medsaga_lib.multibox` projects them once. In the later layers, where each box has a picture of its own, it turns the product round: $q \cdot (x W_k) = (q W_k^\top) \cdot x$, and projects the few tokens in place of the many places. And of SAM's four masks it draws only the one that is asked for, only where it is positive.
 #
@@ -442,7 +442,8 @@ curves = [
 ]
 alt = (
     "Billions of operations against the number of boxes for LiteMedSAM. The encoder is a flat line; "
-    "the published decoder climbs above it to ten times its height at 241 boxes, ours to about half."
+    "the published decoder climbs above it to twelve times its height at 241 boxes, ours to about "
+    "half of that."
 )
 axes = "boxes on the picture", "billion operations"
 display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
@@ -539,7 +540,7 @@ print(labels)
 #
 # ## On real nuclei
 #
-# All boxes of the picture at once, by `segment_boxes`, and the published way beside it.
+# All boxes of the picture at once, by `segment_boxes`, and the published way beside it, compared by IoU (intersection over union: what two masks share, over what either covers).
 
 # %%
 from medsaga_lib.bench_boxes import iou, one_by_one
@@ -757,7 +758,7 @@ print(scan.citation, "|", scan.licence)
 #
 # ## A score with its axes exchanged
 #
-# The challenge's files store the spacing as (x, y, z), its arrays are (z, y, x), and its code hands one to the other. Dice does not care. The surface Dice, NSD, counts which part of the surface lies within 2 mm:
+# The challenge's files store the spacing as (x, y, z), its arrays are (z, y, x), and its code hands one to the other. Dice does not care. The surface Dice, NSD, counts which part of the two surfaces lies within 2 mm of the other one:
 
 # %%
 from medsaga_lib.metrics_cvpr24 import cvpr24_scores
@@ -767,7 +768,7 @@ for name, spacing in (("(z, y, x)", volume.spacing), ("(x, y, z)", volume.spacin
     print(f"spacing as {name}: Dice {dsc:.3f}, NSD {nsd:.3f}")
 
 # %% [markdown]
-# Slices are 5 mm apart, pixels 0.8. With the axes exchanged, an error across slices is counted as short, and here the score rises without a better mask. `cvpr24_scores` takes what it is given, to compare with published numbers; for results of our own there is `metrics`, which wants the spacing in the order of the array.
+# Slices are 5 mm apart, pixels 0.8. With the axes exchanged, a slice counts as 0.8 mm and a pixel to the left or right as 5 mm: errors across slices are forgiven, sideways ones punished. The mask is the same, the score is not. `cvpr24_scores` takes what it is given, to compare with published numbers; for results of our own there is `metrics`, which wants the spacing in the order of the array.
 #
 # ## Exercises
 #
