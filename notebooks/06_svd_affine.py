@@ -19,7 +19,8 @@ if "google.colab" in sys.modules:
     if not os.path.isdir("/content/book"):
         clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
         subprocess.run(clone, check=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book"], check=True)
+        install = [sys.executable, "-m", "pip", "install", "-q", "/content/book[galore]"]
+        subprocess.run(install, check=True)
     os.chdir("/content/book/notebooks")
 
 # %% tags=["parameters"]
@@ -245,7 +246,7 @@ for name, tensor in (("value", off.values()), ("a", off.scale.grad), ("b", off.s
     print(f"{name:5} {tensor[0].item():.1f} and, of its neighbour, {tensor[1].item():.1f}")
 
 # %% [markdown]
-# The first direction is off, and no gradient reaches either of its two numbers any more. Only weight decay does: it pulls $b_i$ towards zero, and every $a_i$ too, although 1 would be home.
+# The first direction is off, and no gradient reaches either of its two numbers any more. Only weight decay does: it pulls $b_i$ towards zero, and every $a_i$ too, although 1 would be home. Both shrink by the same factor, so that $a_i s_i + b_i$ stays negative: there is no way back.
 #
 # ## What may a matrix become?
 #
@@ -265,7 +266,7 @@ samed, medsaga, s_sam = (
     replace(get_recipe(name), steps=20, batch=4, weight_decay=0.0)
     for name in ("samed", "medsaga", "s_sam")
 )
-medsaga = replace(medsaga, image_encoder=replace(medsaga.image_encoder, refresh=10))
+medsaga = replace(medsaga, image_encoder=replace(medsaga.image_encoder, refresh=10, bases=0))
 
 # %%
 changes = {}
@@ -281,7 +282,7 @@ for name, change in changes.items():
     print(f"{name:8} rank {rank:3}, moved {change.norm() / W.norm():.1%} of the weight's norm")
 
 # %% [markdown]
-# S-SAM's change has full rank. Its authors say so in the rebuttal, and count it as an advantage over LoRA. But rank is not freedom. Write each change in the matrix's own coordinates, $U^\top (W' - W)\,V$: cell $(i, j)$ says how much of question $j$ now goes to place $i$.
+# LoRA's rank is 4 for $q$ and 4 for $v$, GaLore's 16 for each of its two subspaces; S-SAM's change has full rank, or nearly. Its authors say so in the rebuttal, and count it as an advantage over LoRA. But rank is not freedom. Write each change in the matrix's own coordinates, $U^\top (W' - W)\,V$: cell $(i, j)$ says how much of question $j$ now goes to place $i$.
 
 # %%
 U, _, Vh = torch.linalg.svd(W, full_matrices=False)
@@ -448,7 +449,7 @@ alt = (
 display.show(display.curve_with_interval(curves, "logit of a lung pixel", "pull", alt), alt=alt)
 
 # %% [markdown]
-# Focal loss was made to pull hardest where the network is wrong. Twice through the sigmoid it hardly pulls at all, and least where the network is most wrong. The code trains nevertheless, because Dice beside it wants probabilities and gets them.
+# Focal loss was made to pull hardest where the network is wrong. Twice through the sigmoid it pulls weakly everywhere, most where the network is undecided, and next to nothing where it is most wrong. The code trains nevertheless, because Dice beside it wants probabilities and gets them.
 # Nothing warns: the loss falls, the masks come. The library feeds logits; `tests/test_losses.py` holds it against torchvision's focal loss.
 #
 # We also leave out other things that the code does: its encoder has no relative positions and no windows, its decoder no positional encodings, and one of its pixel deviations has a typing error.
@@ -479,27 +480,31 @@ from medsaga_lib.evaluation import evaluate_cases
 from medsaga_lib.inference import Predictor
 
 # %%
-test, predictors = dataset.split("test"), {}
+test, predictors, found = dataset.split("test"), {}, {}
 for name, labels in names.items():
     predict = Predictor(trained[name], labels, dataset.modality, dataset.window)
-    scores = evaluate_cases(partial(predict.case, dataset), dataset, test)
+    found[name] = scores = evaluate_cases(partial(predict.case, dataset), dataset, test)
     low, high = scores.interval("dice")
     print(f"{name:9} Dice {scores.summary()['dice']:.3f}, 95 % interval {low:.3f} to {high:.3f}")
     predictors[name] = predict
+two, three = (scores.table["dice"] for scores in found.values())
+print(f"the third name changes Dice by {(three - two).mean():+.3f} on average")
 
 # %%
 picture, truth = read_pair(dataset, test[0])
 panels = [display.Panel(picture.pixels, truth, p(picture), n) for n, p in predictors.items()]
 display.show(
     display.grid(panels, dataset.labels, alt="Both predictions.", columns=2),
-    alt="A held-out chest X-ray with the masks of both networks. Each finds the two lungs and keeps "
-    "them apart; the solid outlines are coarser than the annotator's dashed ones.",
+    alt="A held-out chest X-ray with the masks of both networks, solid, beside the annotator's dashed "
+    "ones. Where solid outlines cross, a network has not told the lungs apart.",
 )
 
 # %%
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
+# The third name does not come free: sixty steps now also teach an empty mask. How much it costs depends on the data. On the drawn X-rays the second network loses much and mixes the lungs up; on real ones the difference was a hundredth. (One seed each.)
+#
 # Which directions did that move? Compare the values with those of the start.
 
 # %%
@@ -555,14 +560,14 @@ display.show(
     display.grid(panels, {1: "answer"}, alt="Answers.", columns=4),
     alt="One X-ray and four words, put to both networks. The one that knows two names outlines lung "
     "for every word, for spleen and banana too. The one that was taught that spleen is nowhere "
-    "answers both with nothing, and outlines the left lung when the right one is misspelt.",
+    "leaves spleen empty, or nearly so.",
 )
 
 # %% [markdown]
 # A network that was only ever asked for lungs answers with lung, whatever it is asked for: a *banana* has about the size of one. Nothing in its training was an empty mask, so it cannot say *not here*.
-# One name that is always absent teaches it that, for this name. That *banana* gets nothing as well is luck: no loss has ever spoken of bananas, and another seed or data set may answer with a lung.
+# One name that is always absent teaches it that, for this name. What *banana* gets from it is luck, nothing or a lung: no loss has ever spoken of bananas.
 #
-# And look at *rigth lung*. Two letters in the wrong order, and the first network adds parts of the left lung; the second draws mostly the **left** lung, without a sign of doubt.
+# And look at *rigth lung*, two letters in the wrong order: read in the two columns which lung comes. On the real X-rays the second network drew mostly the **left** one, without a sign of doubt.
 # `Spelling` folds case and spaces, so *Right Lung* is no harm. A program that takes names from people should accept those it was trained with and refuse the rest, whichever text encoder stands behind it.
 #
 # ## Longer runs
@@ -577,7 +582,7 @@ for name in ("s_sam", "svf", "decoder_only"):
     print(f"{name:13} {trains:8,} numbers, learning rate {recipe.lr}")
 
 # %% [markdown]
-# SVF needs thirty times S-SAM's rate: without a shift, quiet directions wait for large factors.
+# SVF's best rate in its bracket is thirty times S-SAM's. One guess: without a shift, quiet directions need large factors.
 #
 # > **Predict.** Who is ahead at 8 shots: one of the two that turn volumes, or the decoder?
 
@@ -618,8 +623,8 @@ axes = "labelled images", "mean Dice"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# Three methods, one result. The intervals overlap nearly whole, each row is one seed, and four times the labels buy about a hundredth. Turning volumes learns these lungs as well as a trained decoder does, with a fraction of the numbers.
-# Factors alone do, too, once they get their own learning rate. At S-SAM's they would have looked well behind: an ablation that takes one part away and keeps the rate tests the rate.
+# One seed and eleven patients tell no difference between the three, and four times the labels buy about a hundredth. S-SAM and SVF train a tenth of the decoder's numbers; most of those are the text layer, and no row here shows it alone.
+# A rate can hide a method: in SVF's bracket (`recipes/s_sam.py`) S-SAM's own rate came last. An ablation that takes one part away and keeps the rate tests the rate.
 #
 # What this cannot say: whether it holds for SAM's own weights, for organs that look less like holes, for many names, or with CLIP.
 #
@@ -667,7 +672,7 @@ assert error < 1e-4, f"a direction that stays has changed by {error:.2f}"
 
 # %% [markdown]
 # ### Exercise 3 (medium, 10 minutes)
-# A network is to be asked for the organs below, by `Spelling`. Which two names are nearest to each other, and so the likeliest to be taken for one another? Put the pair into `nearest`, and think of what CLIP would say.
+# A network is to be asked for the organs below, by `Spelling`. Which two names are nearest to each other, and so the likeliest to be taken for one another? Put the pair into `nearest`.
 
 # %% tags=["exercise"]
 organs = ["spleen", "right kidney", "left kidney", "gallbladder", "liver", "stomach", "aorta"]
@@ -681,6 +686,7 @@ row, column = divmod(cosines.argmax().item(), len(organs))
 nearest = organs[row], organs[column]
 
 # %% tags=["exercise-check"]
+assert nearest[0] != nearest[1], "two different names"
 vectors = Spelling()(organs)
 distances = torch.pdist(vectors)  # of all pairs
 distance = (vectors[organs.index(nearest[0])] - vectors[organs.index(nearest[1])]).norm()

@@ -19,7 +19,8 @@ if "google.colab" in sys.modules:
     if not os.path.isdir("/content/book"):
         clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
         subprocess.run(clone, check=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book"], check=True)
+        install = [sys.executable, "-m", "pip", "install", "-q", "/content/book[galore]"]
+        subprocess.run(install, check=True)
     os.chdir("/content/book/notebooks")
 
 # %% tags=["parameters"]

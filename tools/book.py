@@ -31,7 +31,8 @@ if "google.colab" in sys.modules:
     if not os.path.isdir("/content/book"):
         clone = ["git", "clone", "-q", "--depth", "1", "{address}", "/content/book"]
         subprocess.run(clone, check=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "/content/book"], check=True)
+        install = [sys.executable, "-m", "pip", "install", "-q", "/content/book[galore]"]
+        subprocess.run(install, check=True)
     os.chdir("/content/book/notebooks")
 """
 SOLUTION_TITLE = "# @title Solution"  # what Colab shows of a folded cell

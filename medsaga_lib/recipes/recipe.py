@@ -4,6 +4,7 @@ Backbone and data come with the run; head, what trains and how, objective and sc
 An ablation is `dataclasses.replace(recipe, ...)`, or `changed(recipe, ["lr=0.001"])` in words.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -16,6 +17,10 @@ from medsaga_lib.data.synthesis import Synthesis
 from medsaga_lib.data.transforms import Kind as Augmentation
 from medsaga_lib.errors import UserError
 from medsaga_lib.heads import Answer, Start
+
+# The least that a number of this name may be
+LEAST = {"lr": 0, "weight_decay": 0, "warmup": 0, "steps": 0, "batch": 1, "rank": 1, "copies": 0,
+         "refresh": 1, "bases": 0}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Frozen:
 class Scratch:
     """No SAM at all: a network of `networks`, from random weights."""
 
-    network: str
+    network: Literal["unet", "segresnet", "dae_former"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for record in (self, self.image_encoder):
             _check_choices(record)
+            _check_numbers(record)
         if self.decoder == "lora" and not isinstance(self.image_encoder, LoRA):
             raise UserError(
                 "decoder='lora' takes rank and targets from the image encoder's LoRA, and there is "
@@ -123,18 +129,29 @@ def _check_choices(record: Any) -> None:
             raise UserError(f"{name} is {value!r}; choose one of {choices}.")
 
 
+def _check_numbers(record: Any) -> None:
+    """UserError where a number makes no sense."""
+    for name, least in LEAST.items():
+        value = getattr(record, name, None)
+        if value is not None and not least <= value < math.inf:  # nor is it NaN
+            raise UserError(f"{name} is {value}; it must be a number from {least}.")
+    if not all(0 <= beta < 1 for beta in getattr(record, "betas", ())):
+        raise UserError(f"betas are {record.betas}; both must be at least 0 and below 1.")
+
+
 def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     """The recipe with other values: "lr=0.001", "image_encoder.moments=keep".
 
     Raises:
         UserError: a change is not KEY=VALUE, or the recipe has no such key or value.
     """
+    values: dict[str, Any] = {}
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
             raise UserError(f"{change!r} changes nothing; write KEY=VALUE, as lr=0.001.")
-        recipe = _replaced(recipe, key.split("."), text, change)
-    return recipe
+        _put(values, recipe, key.split("."), text, change)
+    return _replaced(recipe, values)
 
 
 def with_rank(recipe: Recipe, rank: int) -> Recipe:
@@ -145,7 +162,16 @@ def with_rank(recipe: Recipe, rank: int) -> Recipe:
     return replace(recipe, image_encoder=replace(how, rank=rank))
 
 
-def _replaced(record: Any, path: list[str], text: str, change: str) -> Any:
+def _replaced(record: Any, values: dict[str, Any]) -> Any:
+    """All at once: what one change forbids, another of them may allow."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            values = values | {name: _replaced(getattr(record, name), value)}
+    return replace(record, **values) if values else record
+
+
+def _put(values: dict[str, Any], record: Any, path: list[str], text: str, change: str) -> None:
+    """Adds a change of a record to the values that it gets, nested as the record is."""
     kinds = get_type_hints(type(record))
     names = [field.name for field in fields(record)]
     name, *rest = path
@@ -155,8 +181,10 @@ def _replaced(record: Any, path: list[str], text: str, change: str) -> Any:
     if is_dataclass(value) != bool(rest):
         hint = f"; name one of its parts, as {name}.{fields(value)[0].name}" if not rest else ""
         raise UserError(f"{change!r}: {name} is {value!r}{hint}.")
-    new = _replaced(value, rest, text, change) if rest else _parsed(kinds[name], text, change)
-    return replace(record, **{name: new})
+    if rest:
+        _put(values.setdefault(name, {}), value, rest, text, change)
+    else:
+        values[name] = _parsed(kinds[name], text, change)
 
 
 def _parsed(kind: Any, text: str, change: str) -> Any:
@@ -170,7 +198,11 @@ def _parsed(kind: Any, text: str, change: str) -> Any:
     if kind is str:
         return text
     if get_origin(kind) is tuple:
-        return tuple(_parsed(get_args(kind)[0], part, change) for part in text.split(","))
+        of, *others = get_args(kind)
+        parts = text.split(",")
+        if others != [...] and len(parts) != 1 + len(others):
+            raise UserError(f"{change!r}: write {1 + len(others)} values with a comma between.")
+        return tuple(_parsed(of, part, change) for part in parts)
     for number in (int, float):  # also where None is another choice
         if kind is number or number in get_args(kind):
             try:

@@ -33,8 +33,25 @@ def test_words_do_what_replace_does():
         ("image_encoder=GaLore", "name one of its parts, as image_encoder.lr"),
         ("image_encoder.stagger=1", "choose one of true, false"),
         ("lr.x=1", "lr is 0.005"),
+        ("lr=nan", "lr is nan; it must be a number from 0"),
+        ("lr=-1", "lr is -1.0"),
+        ("batch=0", "batch is 0; it must be a number from 1"),
+        ("image_encoder.rank=0", "rank is 0"),
+        ("betas=0.9", "write 2 values"),
+        ("betas=0.9,0.99,0.5", "write 2 values"),
+        ("betas=0.9,1", "betas are"),
     ],
 )
 def test_change_that_cannot_be_says_why(change, sentence):
     with pytest.raises(UserError, match=sentence):
         changed(MEDSAGA, [change])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_changes_count_together_in_any_order(order):
+    """Points are drawn anew in each step, which kept embeddings forbid; here none are kept."""
+    words = ["head=points", "image_encoder.copies=0"][::order]
+    recipe = changed(get_recipe("frozen_encoder"), words)
+    assert (recipe.head, recipe.image_encoder.copies) == ("points", 0)
+    with pytest.raises(UserError, match=r"set image_encoder\.copies=0"):
+        changed(get_recipe("frozen_encoder"), words[:1] if order == 1 else words[1:])
