@@ -318,7 +318,7 @@ def train(
     size: Annotated[int | None, typer.Option(help="Pixels along one side.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Another value of the recipe, as lr=0.001.")
     ] = None,

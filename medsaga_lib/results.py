@@ -15,8 +15,10 @@ VOLUME_ENDINGS = (".nii", ".nii.gz")
 def targets(inputs: list[Path], out: Path) -> dict[Path, Path]:
     """Where each input's label map goes, and the input; UserError where two go to one place.
 
-    A picture gives STEM_labels.png, NIfTI STEM_labels.nii.gz, npz STEM.npz.
+    A picture gives STEM_labels.png, NIfTI STEM_labels.nii.gz, npz STEM.npz. Refused is also a
+    place, of a label map or of the overlay beside it, where one of the inputs lies.
     """
+    given = {path.resolve() for path in inputs}
     found: dict[Path, Path] = {}
     for path in inputs:
         target = out / _result_name(path)
@@ -25,6 +27,9 @@ def targets(inputs: list[Path], out: Path) -> dict[Path, Path]:
                 f"{path} and {found[target]} would both be written to {target}; "
                 "predict them into different folders."
             )
+        for written in (target, out / f"{stem(path)}_overlay.png"):
+            if written.resolve() in given:
+                raise UserError(f"{written} is an input and would be lost; choose another --out.")
         found[target] = path
     return found
 

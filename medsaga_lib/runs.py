@@ -57,13 +57,20 @@ def write_run(folder: Path, settings: Settings, facts: dict[str, Any]) -> None:
     """
     path = folder / RUN_FILE
     if path.exists():
-        before = asdict(Settings(**read_run(folder)["settings"]))
+        run = read_run(folder)
+        before = asdict(Settings(**run["settings"]))
         different = [k for k, v in asdict(settings).items() if before.get(k) != v]
         if different:
             key = different[0]
             raise UserError(
                 f"{folder} holds another run ({key} = {before.get(key)!r}, not "
                 f"{getattr(settings, key)!r}); choose another --out."
+            )
+        now = json.loads(json.dumps(facts))
+        if any(run.get(key) != now.get(key) for key in ("labels", "window", "train_samples")):
+            raise UserError(
+                f"{folder} was trained on other data of the name {settings.data}; choose another "
+                "--out."
             )
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -77,12 +84,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         Settings(**content["settings"])
-    except FileNotFoundError as error:
+        _ = content["labels"], content["modality"], content["window"], content["backbone_sha256"]
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(
             f"{folder} is no run: it has no {RUN_FILE}; give the --out folder of `medsaga train`."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); train the run again.") from error
+        raise UserError(
+            f"{path} is damaged ({error}); delete {folder} and train the run again."
+        ) from error
     return content
 
 

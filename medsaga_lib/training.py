@@ -367,5 +367,9 @@ def _read_log(out: Path) -> list[dict[str, float]]:
     path = out / LOG_FILE
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="") as file:
+            table = csv.DictReader(file)
+            return [{name: float(row[name]) for name in LOG_COLUMNS} for row in table]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged; delete {out} and train the run again.") from error

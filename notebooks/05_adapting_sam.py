@@ -347,7 +347,7 @@ display.show(
 # %% [markdown]
 # Read the table before the legend of any paper. The intervals of one column of shots overlap all over: with one seed each and eleven patients, nobody has won, neither LoRA nor GaLore.
 #
-# And pretraining, the reason why one starts from SAM at all, buys one to three hundredths here, in all four rows and inside their intervals: a network of random numbers, trained for a minute or two, ends nearly as high.
+# And pretraining, the reason why one starts from SAM at all, buys up to three hundredths here, in all four rows and inside their intervals: a network of random numbers, trained for a minute or two, ends nearly as high.
 # That is a statement about the pocket SAM, which saw 124,000 drawn pictures in 2.4 hours; SAM saw eleven million photographs.
 #
 # One seed proves little, and eight images may already be many. So here are four images and five seeds, MedSAGa from both starts, and a guest: a U-Net of 1.6 million parameters that has never heard of SAM.

@@ -119,6 +119,20 @@ def test_two_inputs_for_one_result_are_refused_before_anything_is_written(run, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["scan.npz", "a_labels.png", "a_overlay.png"])
+def test_an_input_is_never_overwritten(run, tmp_path, name):
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    if name.endswith("npz"):
+        np.savez(tmp_path / name, imgs=pixels)
+    else:
+        Image.fromarray(pixels).save(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(UserError, match=f"{name} is an input and would be lost"):
+        list(predict_files(load_run(run), [tmp_path / "a.png", tmp_path / name], tmp_path))
+    assert (tmp_path / name).read_bytes() == before
+
+
 def test_evaluation_writes_csv_json_and_figure(run, phantoms, tmp_path):
     dataset = open_dataset(phantoms)
     evaluation = evaluate_run(run, dataset, "test", tmp_path / "e")
@@ -144,10 +158,19 @@ def test_a_folder_that_is_no_run(tmp_path):
         load_run(tmp_path)
 
 
-def test_a_damaged_run_file(run, tmp_path):
-    (tmp_path / RUN_FILE).write_text("{")
-    with pytest.raises(UserError, match=r"run\.json is damaged"):
+@pytest.mark.parametrize("content", ["{", '{"settings": {}}', "without labels"])
+def test_a_damaged_run_file(run, tmp_path, content):
+    if content == "without labels":
+        content = json.dumps({"settings": json.loads((run / RUN_FILE).read_text())["settings"]})
+    (tmp_path / RUN_FILE).write_text(content)
+    with pytest.raises(UserError, match=r"run\.json is damaged .* delete .* and train"):
         load_run(tmp_path)
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "scan.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"scan\.png is no run"):
+        load_run(tmp_path / "scan.png")
 
 
 def test_a_run_before_its_first_checkpoint(run, tmp_path):

@@ -116,6 +116,11 @@ def test_another_run_in_the_same_folder_is_refused(dataset, tmp_path):
     training.train(recipe_of("samed", steps=1), dataset, 4, tmp_path / "run", **SMALL)
     with pytest.raises(UserError, match=r"holds another run \(shots = 4, not 2\)"):
         training.train(recipe_of("samed", steps=1), dataset, 2, tmp_path / "run", **SMALL)
+    other = replace(
+        dataset, labels={1: "liver", **{k: v for k, v in dataset.labels.items() if k > 1}}
+    )
+    with pytest.raises(UserError, match="trained on other data of the name"):
+        training.train(recipe_of("samed", steps=1), other, 4, tmp_path / "run", **SMALL)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/me.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"photos exists and is no run"):

@@ -237,15 +237,19 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         RuntimeError,
         EOFError,
         UnpicklingError,
-        KeyError,
+        LookupError,
+        ValueError,
+        AttributeError,
+        TypeError,
         struct.error,
         json.JSONDecodeError,
     ) as error:
         raise UserError(
             f"{path} cannot be read as a checkpoint ({path.stat().st_size:,} bytes; truncated, or "
-            "not a tensors-only file); delete it and fetch it again."
+            "not a tensors-only file); give another, or delete it and fetch it again."
         ) from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(t) for t in state.values()):
+    pairs = state.items() if isinstance(state, dict) else [(None, None)]
+    if not all(isinstance(key, str) and torch.is_tensor(tensor) for key, tensor in pairs):
         raise UserError(f"{path} is no state dict of tensors; it cannot be used as weights.")
     return state
 

@@ -42,8 +42,13 @@ def stored_boxes(path: Path) -> Boxes:
     way_out = "give --box, or an npz file with `imgs` and `boxes`"
     if path.suffix.lower() != ".npz" or not path.is_file():
         raise UserError(f"{path} comes without boxes; {way_out}.")
-    with np.load(path, allow_pickle=False) as arrays:
-        boxes = np.asarray(arrays["boxes"], np.float64) if "boxes" in arrays else np.empty((0, 0))
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            boxes = np.asarray(arrays.get("boxes", []), np.float64)
+    except ValueError as error:  # words, or objects
+        raise UserError(
+            f"The array `boxes` of {path} is not made of numbers; {way_out}."
+        ) from error
     if boxes.ndim != 2 or boxes.shape[1] not in (4, 6) or not len(boxes):
         raise UserError(f"{path} has no array `boxes` of shape (N, 4) or (N, 6); {way_out}.")
     return boxes

@@ -1,6 +1,7 @@
 """The one on-disk layout of every data set: `dataset.toml`, `index.csv`, `images/`, `masks/`."""
 
 import csv
+import math
 import os
 import tomllib
 from collections import Counter
@@ -251,6 +252,12 @@ def _label_problems(root: Path, description: dict[str, Any]) -> Iterator[Problem
             yield Problem(file, what, "0 is the background; number the foreground from 1.")
         if not (isinstance(name, str) and name.strip()):
             yield Problem(file, f"label {key} in [labels] has no name", f'write {key} = "...".')
+    values = Counter(int(key) for key in labels if key.isascii() and key.isdigit())
+    names = Counter(name for name in labels.values() if isinstance(name, str))
+    for twice in [key for key, count in (values + names).items() if count > 1]:
+        yield Problem(
+            file, f"[labels] has {twice!r} twice", "give each label its own line and name."
+        )
     if labels or description.get("masks") != "labels":
         return
     if (root / LABEL_LIST).is_file():
@@ -358,7 +365,7 @@ def _labels(description: dict[str, Any]) -> dict[int, str]:
 
 def _is_window(window: list[Any]) -> bool:
     numbers = [value for value in window if isinstance(value, int | float)]
-    return len(window) == len(numbers) == 2 and numbers[0] < numbers[1]
+    return len(window) == len(numbers) == 2 and -math.inf < numbers[0] < numbers[1] < math.inf
 
 
 _TOML_NAMES = {str: "string", int: "whole number", dict: "table", list: "list of two numbers"}

@@ -165,7 +165,11 @@ def _range(stored: Stored, modality: str) -> Window:
     if values.dtype == np.uint8:
         return 0.0, 255.0
     what = f"has {values.dtype} values from {values.min():g} to {values.max():g}, not 8 bits"
-    raise BadFile(path, what, "add `window = [low, high]` to dataset.toml, or save it as 8 bits.")
+    raise BadFile(
+        path,
+        what,
+        "add `window = [low, high]` to dataset.toml, give --window, or save it as 8 bits.",
+    )
 
 
 def _read_labels(path: Path) -> Stored:
@@ -294,6 +298,7 @@ def _read_nifti(path: Path) -> Stored:
         raise BadFile(path, what, "save one volume (x, y, z) in a file.")
     zooms = volume.header.get_zooms()[:3]  # type: ignore[attr-defined]
     spacing = tuple(float(zoom) for zoom in reversed(zooms))
+    _require_spacing(path, spacing)
     return Stored(path, np.ascontiguousarray(values.T), spacing, volume.affine)  # type: ignore
 
 
@@ -307,7 +312,14 @@ def _read_npz(path: Path) -> Stored:
         if "spacing" in arrays and len(spacing) == 3:
             x, y, z = (float(value) for value in arrays["spacing"])  # the array is (z, y, x)
             spacing = (z, y, x)
+            _require_spacing(path, spacing)
     return Stored(path, values, spacing, None)
+
+
+def _require_spacing(path: Path, spacing: tuple[float, ...]) -> None:
+    if not all(0 < length < np.inf for length in spacing):  # nor is it NaN
+        what = f"has voxels of {_mm(spacing)}"
+        raise BadFile(path, what, "correct the voxel size in the file.")
 
 
 def _dimensions(values: Array, colours: tuple[int, ...] = (3,)) -> int:

@@ -6,6 +6,7 @@ SAMed (hitachinsk/SAMed) zooms every slice to its input size without keeping the
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -37,6 +38,7 @@ class _Slices:
 class Samples(Dataset[dict[str, Tensor]]):
     """Labelled 2-D samples: {"image": float32 (3, size, size), "label": int64 (size, size)}.
 
+    Labels are classes 1 ... K, in the order of the data set's label values, whatever these are.
     A picture is one sample; a volume gives one for each slice that has a label. Decoded cases are
     kept in memory, up to `CACHE_BYTES`. All masks are read once, at the start.
 
@@ -87,6 +89,9 @@ class Samples(Dataset[dict[str, Tensor]]):
 
     def _decode(self, case: Case) -> _Slices:
         picture, mask = read_pair(self.dataset, case)
+        values = [0, *sorted(self.dataset.labels)]
+        if values != list(range(len(values))):
+            mask = np.searchsorted(values, mask)
         pixels, labels = torch.from_numpy(picture.pixels), torch.from_numpy(mask)
         if labels.max() <= torch.iinfo(torch.uint8).max:
             labels = labels.to(torch.uint8)

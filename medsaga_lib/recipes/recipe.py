@@ -173,7 +173,8 @@ def _replaced(record: Any, values: dict[str, Any]) -> Any:
 def _put(values: dict[str, Any], record: Any, path: list[str], text: str, change: str) -> None:
     """Adds a change of a record to the values that it gets, nested as the record is."""
     kinds = get_type_hints(type(record))
-    names = [field.name for field in fields(record)]
+    fixed = ("name", "title", "source")  # of a recipe; by these it is found again
+    names = [field.name for field in fields(record) if field.name not in fixed]
     name, *rest = path
     if name not in names:
         raise UserError(f"{change!r}: there is no {name}; choose one of {', '.join(names)}.")

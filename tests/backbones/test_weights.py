@@ -208,6 +208,20 @@ def test_keys_and_shapes_are_strict(change, says, official, tmp_path, monkeypatc
         weights.load_state("pocket")
 
 
+@pytest.mark.parametrize("content", [b"bad", b"", b"PK\x03\x04"])
+def test_a_file_that_is_no_checkpoint(tmp_path, content):
+    path = tmp_path / "mine.pth"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"mine\.pth cannot be read .* give another"):
+        weights.read_tensors(path)
+
+
+def test_a_checkpoint_has_names(tmp_path):
+    torch.save({1: torch.zeros(2)}, tmp_path / "mine.pth")
+    with pytest.raises(UserError, match=r"mine\.pth is no state dict"):
+        weights.read_tensors(tmp_path / "mine.pth")
+
+
 def test_published_checkpoints_are_pinned():
     for item in weights.CHECKPOINTS.values():
         assert (item.url is None) == (item.known_hash is None)

@@ -45,6 +45,16 @@ def test_instances_are_one_label(tiny):
     assert open_dataset(tiny).labels == {1: "object"}
 
 
+@pytest.mark.parametrize(
+    ("line", "twice"), [('3 = "left lung"', "'left lung'"), ('01 = "heart"', "1")]
+)
+def test_labels_are_told_apart_by_value_and_by_name(tiny, line, twice):
+    text = (tiny / "dataset.toml").read_text()
+    (tiny / "dataset.toml").write_text(text.replace("[labels]", f"[labels]\n{line}"))
+    with pytest.raises(UserError, match=rf"\[labels\] has {twice} twice"):
+        open_dataset(tiny)
+
+
 def test_window_is_read(tiny):
     rewrite(tiny / "dataset.toml", 'licence = "CC0"', "window = [-160, 240]")
     assert open_dataset(tiny).window == (-160.0, 240.0)
@@ -141,3 +151,10 @@ def test_phantoms_stand_in_only_where_no_real_data_are_named(tiny, monkeypatch):
     assert open_or_phantoms("tiny").name == "tiny"
     with pytest.raises(UserError, match="other"):
         open_or_phantoms("other")
+
+
+@pytest.mark.parametrize("window", ["[-inf, inf]", "[0, nan]", "[3, 1]"])
+def test_a_window_has_two_ends(tiny, window):
+    rewrite(tiny / "dataset.toml", 'licence = "CC0"', f"window = {window}")
+    with pytest.raises(UserError, match="window"):
+        open_dataset(tiny)

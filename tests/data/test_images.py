@@ -130,6 +130,13 @@ def test_a_window_goes_before_every_rule(tmp_path):
         np.testing.assert_allclose(pixels, np.clip((VOLUME.T + 1000) / 2000, 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("length", [float("nan"), float("inf")])
+def test_voxels_have_a_size(tmp_path, length):
+    np.savez(tmp_path / "a.npz", imgs=np.zeros((2, 5, 6), np.uint8), spacing=[1.0, length, 1.0])
+    with pytest.raises(UserError, match=r"has voxels of .* correct the voxel size"):
+        read_image(tmp_path / "a.npz", "CT")
+
+
 def test_a_constant_volume_is_black(tmp_path):
     nib.Nifti1Image(np.full((3, 4, 5), 7.0), np.eye(4)).to_filename(tmp_path / "a.nii")
     assert not read_image(tmp_path / "a.nii", "MR").pixels.any()

@@ -13,6 +13,23 @@ from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.samples import Samples, squeeze
 
 
+def test_label_values_with_gaps_become_classes(tiny):
+    """BraTS has 1, 2 and 4; the loss counts classes."""
+    before = [
+        sample["label"] for sample in Samples(open_dataset(tiny), open_dataset(tiny).cases, 8)
+    ]
+    text = (tiny / "dataset.toml").read_text()
+    (tiny / "dataset.toml").write_text(text.replace("1 =", "3 =").replace("2 =", "7 ="))
+    for case in open_dataset(tiny).cases:
+        if case.mask is not None:
+            mask = np.array([0, 3, 7], np.uint8)[np.asarray(Image.open(case.mask))]
+            Image.fromarray(mask).save(case.mask)
+    dataset = open_dataset(tiny)
+    assert dataset.labels == {3: "right lung", 7: "left lung"}
+    after = [sample["label"] for sample in Samples(dataset, dataset.cases, 8)]
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
 def test_sample_of_a_grey_picture(tiny):
     dataset = open_dataset(tiny)
     samples = Samples(dataset, dataset.split("train"), 16)

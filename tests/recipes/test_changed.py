@@ -26,7 +26,8 @@ def test_words_do_what_replace_does():
     ("change", "sentence"),
     [
         ("lr", "write KEY=VALUE"),
-        ("rate=1", "there is no rate; choose one of name, title"),
+        ("rate=1", "there is no rate; choose one of image_encoder, start"),
+        ("name=mine", "there is no name"),
         ("lr=fast", "'fast' is not a number"),
         ("steps=1.5", "'1.5' is not a number"),
         ("start=warm", "choose one of copied, random"),
