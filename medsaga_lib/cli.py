@@ -382,16 +382,17 @@ def evaluate(
     run: Path,
     data: Data,
     split: Split = Split.test,
-    out: Annotated[Path | None, typer.Option(help="Default: RUN/evaluation.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: a folder in RUN.")] = None,
     as_json: Json = False,
 ) -> None:
     """Dice, HD95 and NSD of a run, per case and class: CSV, JSON and a figure."""
     from medsaga_lib.data.folder import open_dataset
     from medsaga_lib.evaluation import without_nan
-    from medsaga_lib.inference import evaluate_run
+    from medsaga_lib.inference import evaluate_run, evaluation_folder
 
-    out = out or run / "evaluation"
-    evaluation = evaluate_run(run, open_dataset(data), split.value, out)
+    dataset = open_dataset(data)
+    out = out or evaluation_folder(run, dataset, split.value)
+    evaluation = evaluate_run(run, dataset, split.value, out)
     summary = evaluation.summary()
     if as_json:
         return _print_json(without_nan(summary))

@@ -37,6 +37,8 @@ class Evaluation:
 
     table: pd.DataFrame
     prompts: str | None = None  # what the model was told of the truth, if anything
+    data: str = ""  # name of the data set
+    split: str = ""
 
     def means(self, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
         """Means over cases, without NaN: one row for each class, one column for each metric."""
@@ -47,8 +49,9 @@ class Evaluation:
 
         `dice`, `hd95`, `nsd` are means over classes of the means over cases, `dice_interval` ...
         their 95 % intervals. NaN scores are left out of every mean; `empty` counts them. `prompts`
-        is there if the model was told something of the truth, and says what. `classes` gives the
-        same for each class with 95 % intervals, `cases` for each case.
+        is there if the model was told something of the truth, and says what; `data` and `split`
+        are there if they are known. `classes` gives the same for each class with 95 % intervals,
+        `cases` for each case.
         """
         overall = self.means().mean()
         return {
@@ -56,6 +59,7 @@ class Evaluation:
             **{f"{metric}_interval": list(self.interval(metric)) for metric in METRICS},
             "empty": _count_empty(self.table),
             **({"prompts": self.prompts} if self.prompts else {}),
+            **({"data": self.data, "split": self.split} if self.data else {}),
             "classes": [
                 self._class_summary(name, rows)
                 for name, rows in self.table.groupby("class", sort=False)

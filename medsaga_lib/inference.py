@@ -143,6 +143,14 @@ def load_run(folder: Path) -> Predictor:
     return Predictor(model.eval(), labels, run["modality"], window)
 
 
+def evaluation_folder(run: Path, dataset: DataSet, split: str) -> Path:
+    """Where a run's scores go: evaluation/ for the test split of its own data, or else a folder
+    that names data and split, so that none replaces another.
+    """
+    own = (dataset.name, split) == (read_run(run)["settings"]["data"], "test")
+    return run / ("evaluation" if own else f"evaluation-{dataset.name}-{split}")
+
+
 def evaluate_run(folder: Path, dataset: DataSet, split: str, out: Path) -> Evaluation:
     """Scores a run on a split and writes cases.csv, summary.json and figure.png to `out`.
 
@@ -158,6 +166,7 @@ def evaluate_run(folder: Path, dataset: DataSet, split: str, out: Path) -> Evalu
         )
     cases = [case for case in dataset.split(split) if case.mask is not None]
     evaluation = evaluate_cases(partial(predictor.case, dataset), dataset, cases)
+    evaluation = replace(evaluation, data=dataset.name, split=split)
     if isinstance(predictor.model, Promptable):
         evaluation = replace(evaluation, prompts=TRUTH_PROMPTS[predictor.model.kind])
     evaluation.save(out)

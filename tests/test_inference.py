@@ -16,7 +16,7 @@ from medsaga_lib.consistency import consistent
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.images import Picture, read_image
 from medsaga_lib.errors import UserError
-from medsaga_lib.inference import evaluate_run, load_run, predict_files
+from medsaga_lib.inference import evaluate_run, evaluation_folder, load_run, predict_files
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.runs import CHECKPOINT_FILE, RUN_FILE
 
@@ -144,7 +144,19 @@ def test_evaluation_writes_csv_json_and_figure(run, phantoms, tmp_path):
     assert [c["name"] for c in summary["classes"]] == ["right lung", "left lung", "heart"]
     assert len(summary["cases"]) == len(dataset.split("test"))
     assert evaluation.summary()["dice"] == pytest.approx(summary["dice"])
+    assert (summary["data"], summary["split"]) == (dataset.name, "test")
     assert Image.open(tmp_path / "e/figure.png").width > 600
+
+
+def test_no_evaluation_replaces_another(run, phantoms):
+    dataset = open_dataset(phantoms)
+    folders = [
+        evaluation_folder(run, dataset, "test"),
+        evaluation_folder(run, dataset, "val"),
+        evaluation_folder(run, replace(dataset, name="other"), "test"),
+    ]
+    names = ["evaluation", f"evaluation-{dataset.name}-val", "evaluation-other-test"]
+    assert folders == [run / name for name in names]
 
 
 def test_labels_must_be_those_of_the_run(run, phantoms, tmp_path):
