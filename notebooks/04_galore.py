@@ -400,6 +400,7 @@ print(f"rotated ahead of kept: {ahead:+.3f} +- {spread:.3f}")
 # %% [markdown]
 # All seven are within two hundredths of each other, on 19 X-rays of eleven patients: no reason to choose an optimizer by. Against AdamW on the same seeds, five of the six differences lie within their intervals. Only the package's does not, and after a correction for six comparisons it would too. (The intervals are over seeds; other patients would widen them.)
 # Rotated is ahead of kept, but each ran at its own learning rate, chosen on one seed. At 0.01 and on that seed kept was not worse (0.878 against 0.877, in the bracket's file). So this table cannot say whether the rotation or the rate did it.
+# And all but AdamW and LoRA began with a handicap. In the first step the class tokens are equal and the encoder's gradient is a zero of rounding errors ([chapter 5](05_adapting_sam.ipynb)); when these runs were recorded, bases and lengths were still taken from it, which held until step 20. (The library now waits for a gradient. The package does not.)
 #
 # A footnote, without which the table says too much: at the paper's $T = 200$ these runs would see a single subspace, and kept and rotated would be the same run.
 #
