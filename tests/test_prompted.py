@@ -261,7 +261,8 @@ def test_bad_boxes_are_one_sentence(name, words, says, files, predict, tmp_path)
 
 def test_a_run_that_takes_no_boxes(files, predict, tmp_path):
     values = ("samed", "pocket", "random", 64, "phantoms", 2, 0, 1, 2, "fp32", 1, False)
-    write_run(tmp_path / "run", Settings(*values), {})
+    facts = dict.fromkeys(("labels", "modality", "window", "backbone_sha256"))
+    write_run(tmp_path / "run", Settings(*values), facts)
     code, _, error = predict(tmp_path / "run", files / "discs.png", *DISCS)
     assert code == 2
     assert "was trained to predict without boxes; leave --box" in error
