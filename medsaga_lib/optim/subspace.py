@@ -49,13 +49,20 @@ def randomized_basis(
     # One QR a step, not two: G G^T squares the singular values, so in float32 directions with less
     # than 1e-7 of the largest energy blur. They hold nothing worth a QR of the long side.
     for _ in range(steps):
-        Q = torch.linalg.qr(G @ (G.T @ Q)).Q  # (m, columns)
+        Q = torch.linalg.qr(G @ _scaled(G.T @ Q)).Q  # (m, columns)
 
     # Rayleigh-Ritz: the strongest `rank` directions inside Q, left singular vectors of B = Q^T G,
     # from the eigenvectors of B B^T for the same reason
     B_T = G.T @ Q
-    U = torch.linalg.eigh(B_T.T @ B_T).eigenvectors.flip(1)[:, :rank]  # strongest first
+    B_1 = _scaled(B_T)
+    U = torch.linalg.eigh(B_1.T @ B_1).eigenvectors.flip(1)[:, :rank]  # strongest first
     return Q @ U, (B_T @ U).T
+
+
+def _scaled(B: Tensor) -> Tensor:
+    """B over its largest number, so that the squares of a tiny gradient do not vanish."""
+    largest = B.abs().amax()
+    return B / torch.where(largest > 0, largest, 1.0)
 
 
 def refresh_seed(seed: int, step: int, index: int) -> int:
