@@ -54,6 +54,8 @@ def main(words: list[str] | None = None) -> None:
     add("--ways", type=int, default=len(WAYS), help="only the first few of the ways to save")
     add("--steps", type=int, default=STEPS, help="for each plan; the least counts, not the first")
     options = parser.parse_args(words)
+    if options.steps < 2:
+        parser.error("--steps: at least 2, because the first is not counted")
     rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     known = [{**row["plan"], "recipe": row["recipe"], "device": row["device"]} for row in rows]
     name = device(torch.get_num_threads())
