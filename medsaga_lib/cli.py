@@ -87,8 +87,8 @@ def main() -> None:
 @app.command()
 def methods(
     backbone: Backbone = "vit_b",
-    classes: Annotated[int, typer.Option(min=1, help="Foreground classes.")] = 8,
-    size: Annotated[int, typer.Option(min=16, help="Pixels along one side.")] = 512,
+    classes: Annotated[int, typer.Option(min=1, max=1000, help="Foreground classes.")] = 8,
+    size: Annotated[int, typer.Option(min=16, max=2**16, help="Pixels along one side.")] = 512,
     as_json: Json = False,
 ) -> None:
     """Every recipe: what trains, what the optimizer keeps, and where it comes from."""
@@ -110,9 +110,9 @@ def methods(
 def memory(
     recipe: Annotated[list[str] | None, typer.Option(help="Again for more; default: all.")] = None,
     backbone: Backbone = "vit_b",
-    batch: Annotated[int, typer.Option(min=1, help="Images in one pass.")] = 12,
-    size: Annotated[int | None, typer.Option(help="Pixels along one side.")] = None,
-    classes: Annotated[int, typer.Option(min=1, help="Foreground classes.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=10**6, help="Images in one pass.")] = 12,
+    size: Annotated[int | None, typer.Option(max=2**16, help="Pixels along one side.")] = None,
+    classes: Annotated[int, typer.Option(min=1, max=1000, help="Foreground classes.")] = 8,
     rank: Annotated[int | None, typer.Option(min=1, help="Of GaLore or LoRA.")] = None,
     checkpointing: Checkpointing = False,
     bf16: Bf16 = False,
@@ -315,7 +315,7 @@ def train(
     weights: Annotated[
         str, typer.Option(help="Of the backbone: pretrained, random, or a file of its layout.")
     ] = "pretrained",
-    size: Annotated[int | None, typer.Option(help="Pixels along one side.")] = None,
+    size: Annotated[int | None, typer.Option(max=2**16, help="Pixels along one side.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,

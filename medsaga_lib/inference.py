@@ -26,7 +26,7 @@ from medsaga_lib.heads import Promptable
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import Model, build_model
 from medsaga_lib.recipes.recipe import changed
-from medsaga_lib.results import stem, targets, write_bytes, write_labels
+from medsaga_lib.results import require_room, stem, targets, write_bytes, write_labels
 from medsaga_lib.runs import RUN_FILE, read_checkpoint, read_run
 from medsaga_lib.training import load_weights
 
@@ -213,6 +213,7 @@ def predict_files(
 
     for target, path in targets(inputs, out).items():
         picture = read_image(path, predictor.modality, predictor.window)
+        require_room(target, path, picture)
         prediction = predictor(picture, axis, step)
         write_labels(target, picture, prediction)
         record: dict[str, Any] = {"input": str(path), "labels": str(target)}

@@ -25,7 +25,7 @@ from medsaga_lib.errors import UserError
 from medsaga_lib.inference import load_run
 from medsaga_lib.multibox import paint_boxes, segment_boxes
 from medsaga_lib.recipes import get_recipe
-from medsaga_lib.results import stem, targets, write_bytes, write_labels
+from medsaga_lib.results import require_room, stem, targets, write_bytes, write_labels
 from medsaga_lib.runs import read_run
 
 Way = Literal["propagate", "same"]  # from slice to slice, see `boxes3d`
@@ -206,6 +206,7 @@ def predict_boxes(
     """
     for target, path in targets(inputs, out).items():
         picture = read_image(path, prompts.modality, prompts.window)
+        require_room(target, path, picture)
         asked = stored_boxes(path) if boxes is None else boxes
         labels = prompts(picture, asked, way)
         write_labels(target, picture, labels)

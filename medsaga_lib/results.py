@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from medsaga_lib.data.images import Picture
+from medsaga_lib.data.problems import BadFile
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import replacing
 
@@ -46,6 +47,13 @@ def _result_name(path: Path) -> str:
     if name.endswith(".npz"):
         return f"{stem(path)}.npz"
     return f"{stem(path)}_labels.png"
+
+
+def require_room(target: Path, path: Path, picture: Picture) -> None:
+    """BadFile where `target` cannot hold the labels of an input: a PNG those of a stack."""
+    if target.suffix == ".png" and len(picture.shape) == 3:
+        what = f"holds {picture.shape[0]} slices, too many for a PNG of labels"
+        raise BadFile(path, what, "save the stack as NIfTI or npz.")
 
 
 def write_labels(target: Path, picture: Picture, labels: np.ndarray) -> None:

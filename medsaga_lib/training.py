@@ -114,6 +114,8 @@ def train(
 
     recipe = changed(recipe, changes)
     if isinstance(recipe.image_encoder, Scratch):
+        if weights not in ("pretrained", "random"):
+            raise UserError(f"{recipe.name} has no backbone for {weights}; leave --weights.")
         backbone, weights = "none", "random"
     if weights not in ("pretrained", "random"):
         weights = str(Path(weights).absolute())  # the run is read from other folders, too

@@ -6,6 +6,7 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -119,6 +120,14 @@ def test_two_inputs_for_one_result_are_refused_before_anything_is_written(run, t
     assert not (tmp_path / "out").exists()
 
 
+def test_a_stack_that_no_png_can_hold_is_refused_before_it_is_predicted(run, tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((3, 8, 8), np.uint8), photometric="minisblack")
+    predictor = load_run(run)
+    monkeypatch.setattr(type(predictor), "__call__", lambda *_: pytest.fail("it was predicted"))
+    with pytest.raises(UserError, match=r"a\.tif: holds 3 slices, .*; save the stack as NIfTI"):
+        list(predict_files(predictor, [tmp_path / "a.tif"], tmp_path / "out"))
+
+
 @pytest.mark.parametrize("name", ["scan.npz", "a_labels.png", "a_overlay.png"])
 def test_an_input_is_never_overwritten(run, tmp_path, name):
     pixels = np.zeros((8, 8, 3), np.uint8)
@@ -222,6 +231,8 @@ def test_a_run_may_start_from_any_file_of_the_backbone(phantoms, tmp_path, recip
         load_run(folder)
     with pytest.raises(UserError, match=r"no checkpoint at .*mine.safetensors"):
         training.train(short, open_dataset(phantoms), 4, tmp_path / "new", **options)
+    with pytest.raises(UserError, match=r"unet has no backbone for .*mine.safetensors; leave"):
+        training.train(get_recipe("unet"), open_dataset(phantoms), 4, tmp_path / "new", **options)
 
 
 @pytest.fixture(scope="module", params=["points", "boxes"])

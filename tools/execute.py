@@ -26,7 +26,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from tools import book, pairs
+from tools import book, exercises, pairs
 from tools.book import BUILD, BookError
 from tools.lint import LONGEST_CHAPTER
 
@@ -139,7 +139,7 @@ def execute_one(root: Path, chapter: Path, target: Path, profile: str) -> dict[s
     for start in range(1, STARTS + 1):
         try:
             notebook = papermill.execute_notebook(
-                str(root / chapter),
+                exercises.with_proofs(pairs.read_notebook(root / chapter)),
                 str(part),
                 parameters={"profile": profile},
                 cwd=str(root / STAGE / "notebooks"),
@@ -158,10 +158,11 @@ def execute_one(root: Path, chapter: Path, target: Path, profile: str) -> dict[s
         finally:
             part.unlink(missing_ok=True)
     record = provenance(root, notebook, profile)
+    notebook, problems = exercises.without_proofs(notebook)
     notebook.cells = [
         cell for cell in notebook.cells if "injected-parameters" not in book.tags(cell)
     ]
-    if problems := list(blemishes(notebook)):
+    if problems := [*problems, *blemishes(notebook)]:
         raise BookError("\n".join(f"{chapter}: {problem}" for problem in problems))
     for cell in notebook.cells:
         cell.metadata = {

@@ -1,56 +1,61 @@
-"""Proves that an exercise can be failed: without its solution, its check must say what is wrong.
+"""Proves that an exercise can be failed: where its stub stands, its check must say what is wrong.
 
-That the solution passes is proven by executing the chapter, solutions and checks included.
+The proofs are cells that run with the chapter, each between a stub and its solution, and are taken
+out of it again. That the solution passes is proven by the cells of the chapter itself.
 """
 
-from pathlib import Path
+import json
 
-from nbclient import NotebookClient
+import nbformat
 from nbformat import NotebookNode
 
-from tools import book, pairs
-from tools.execute import HUNG, kernel_environment
+from tools import book
+
+PROOF = "exercise-proof"  # tag of a cell that no reader sees
+
+# In a copy of the chapter's names: what a check imports or defines is not there for the solution.
+SOURCE = """\
+def _proof():
+    import json
+
+    try:
+        exec({check!r}, dict(globals()))
+    except Exception as error:
+        return json.dumps([type(error).__name__, str(error)])
+    return json.dumps(None)
 
 
-def unsolved(notebook: NotebookNode) -> NotebookNode:
-    """The notebook as a reader finds it, up to its last check: without the solutions."""
-    checks = [number for number, cell in enumerate(notebook.cells) if is_check(cell)]
-    cells = notebook.cells[: checks[-1] + 1] if checks else []
-    notebook.cells = [cell for cell in cells if book.SOLUTION not in book.tags(cell)]
+print("\\n" + _proof())"""
+
+
+def with_proofs(notebook: NotebookNode) -> NotebookNode:
+    """The notebook with a proof before each solution, of the check that follows it."""
+    cells = []
+    for cell, after in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
+        if after is not None and book.SOLUTION in book.tags(cell):
+            source = SOURCE.format(check=after.source)
+            cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": [PROOF]}))
+        cells.append(cell)
+    notebook.cells = cells
     return notebook
 
 
-def is_check(cell: NotebookNode) -> bool:
-    """Whether a cell checks an exercise."""
-    return book.CHECK in book.tags(cell)
+def without_proofs(notebook: NotebookNode) -> tuple[NotebookNode, list[str]]:
+    """The executed notebook as its readers know it, and what is wrong with its checks.
 
-
-def unfailed(root: Path, chapter: Path) -> list[str]:
-    """What is wrong with the checks of a chapter: those that a stub does not fail as it should.
-
-    A check must raise an AssertionError that says what is wrong; the stub itself must run.
-    Executes the chapter in a kernel of its own, in the folder of the notebooks.
+    A check must raise an AssertionError that says what is wrong.
     """
-    notebook = unsolved(pairs.read_notebook(root / chapter))
-    client = NotebookClient(
-        notebook,
-        timeout=HUNG,
-        kernel_name="python3",
-        allow_errors=True,
-        resources={"metadata": {"path": str((root / chapter).parent)}},
-    )
-    client.execute(env=kernel_environment())
-    problems, count = [], 0
-    for cell in book.code_cells(notebook):
-        errors = [output for output in cell.outputs if output.output_type == "error"]
-        if is_check(cell):
-            count += 1
-            where = f"{chapter}: the check of exercise {count}"
-            if not errors:
-                problems.append(f"{where} passes without the solution")
-            elif errors[0].ename != "AssertionError" or not errors[0].evalue.strip():
-                said = f"{errors[0].ename}: {errors[0].evalue}"
-                problems.append(f"{where} must raise an AssertionError that says why, not '{said}'")
-        elif errors and book.EXERCISE in book.tags(cell):
-            problems.append(f"{chapter}: a stub does not run: {errors[0].ename}")
-    return problems
+    proofs = [cell for cell in notebook.cells if PROOF in book.tags(cell)]
+    notebook.cells = [cell for cell in notebook.cells if PROOF not in book.tags(cell)]
+    problems = []
+    for count, cell in enumerate(proofs, start=1):
+        printed = "".join(out.text for out in cell.outputs if out.get("name") == "stdout")
+        raised = json.loads(printed.splitlines()[-1])
+        if raised is None:
+            problems.append(f"the check of exercise {count} passes without the solution")
+        elif raised[0] != "AssertionError" or not raised[1].strip():
+            problems.append(
+                f"the check of exercise {count} must raise an AssertionError that says why, "
+                f"not '{raised[0]}: {raised[1]}'"
+            )
+    return notebook, problems

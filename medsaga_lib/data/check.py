@@ -52,6 +52,10 @@ def case_problems(dataset: DataSet, case: Case) -> list[Problem]:
     """What is wrong with the image and the mask of one case."""
     problems: list[Problem] = []
     picture = _collect(problems, lambda: read_case(dataset, case))
+    if case.mask is None:
+        what = f"case '{case.name}' has no mask"
+        remedy = "it is not trained on nor scored; name one in index.csv to use it."
+        return [*problems, Problem(str(case.image), what, remedy, note=True)]
     mask = _collect(problems, lambda: read_case_mask(case))
     if picture is not None and mask is not None:
         _collect(problems, lambda: match(dataset, picture, mask))

@@ -17,6 +17,7 @@ DESCRIPTION = "dataset.toml"
 INDEX = "index.csv"
 LABEL_LIST = "labels.json"  # stands for [labels] where the label values differ from case to case
 DATA_VARIABLE = "MEDSAGA_DATA"
+LARGEST_LABEL = 2**16 - 1  # that a PNG can hold
 PHANTOMS = "phantom_cxr"  # the data set that is drawn where none is given
 
 Split = Literal["train", "val", "test"]
@@ -247,8 +248,8 @@ def _label_problems(root: Path, description: dict[str, Any]) -> Iterator[Problem
     if not isinstance(labels, dict):
         return  # said already, with the types of the other keys
     for key, name in labels.items():
-        if not (key.isascii() and key.isdigit() and int(key) > 0):
-            what = f"label '{key}' in [labels] is not a whole number above 0"
+        if not (key.isascii() and key.isdigit() and 0 < int(key) <= LARGEST_LABEL):
+            what = f"label '{key}' in [labels] is not a whole number from 1 to {LARGEST_LABEL}"
             yield Problem(file, what, "0 is the background; number the foreground from 1.")
         if not (isinstance(name, str) and name.strip()):
             yield Problem(file, f"label {key} in [labels] has no name", f'write {key} = "...".')
@@ -324,8 +325,8 @@ def _split_problems(file: str, rows: list[dict[str, str]]) -> Iterator[Problem]:
 
 def train_problems(root: Path, rows: list[dict[str, str]]) -> Iterator[Problem]:
     """What keeps a faultless index from being trained on; evaluating needs no training cases."""
-    if rows and not any(row["split"] == "train" for row in rows):
-        what = "no case is in the split 'train'"
+    if rows and not any(row["split"] == "train" and row["mask"] for row in rows):
+        what = "no case with a mask is in the split 'train'"
         yield Problem(str(root / INDEX), what, "write train in the column split of some.")
 
 

@@ -282,7 +282,10 @@ def _read_bitmap(path: Path, is_mask: bool) -> Stored:
 def _read_tiff(path: Path) -> Stored:
     import tifffile
 
-    values = tifffile.imread(path)
+    with tifffile.TiffFile(path) as file:
+        values, axes = file.series[0].asarray(), file.series[0].axes
+    if axes == "SYX":  # a plane for each colour, no volume
+        values = np.moveaxis(values, 0, -1)
     return Stored(path, values, (1.0,) * _dimensions(values, (3, 4)), None)
 
 

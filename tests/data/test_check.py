@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsaga_lib.data.batches import choose_shots
 from medsaga_lib.data.check import check_dataset
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.samples import Samples
@@ -96,6 +97,10 @@ BAD = {
         lambda r: edit(r / "dataset.toml", '1 = "right', '0 = "right'),
         ("dataset.toml", "label '0'", "number the foreground from 1"),
     ),
+    "label that no PNG can hold": (
+        lambda r: edit(r / "dataset.toml", '1 = "right', '65536 = "right'),
+        ("dataset.toml", "label '65536' in [labels] is not a whole number from 1 to 65535", "1"),
+    ),
     "label without a name": (
         lambda r: edit(r / "dataset.toml", '"left lung"', '""'),
         ("dataset.toml", "label 2 in [labels] has no name", 'write 2 = "..."'),
@@ -163,10 +168,6 @@ BAD = {
     "missing mask": (
         lambda r: (r / "masks/case1.png").unlink(),
         ("masks/case1.png", "is missing", "put the file there"),
-    ),
-    "no mask named": (
-        lambda r: edit(r / "index.csv", "masks/case1.png", ""),
-        ("images/case1.png", "case 'case1' has no mask", "name one in index.csv"),
     ),
     "mask of another size": (
         lambda r: save(r / "masks/case1.png", grey(shape=(24, 31))),
@@ -262,12 +263,24 @@ def test_no_training_case_is_for_evaluation_only(tiny):
     edit(tiny / "index.csv", ",train", ",test")
     (problem,) = check_dataset(tiny)
     assert problem.file == str(tiny / "index.csv")
-    assert "no case is in the split 'train'" in problem.what
+    assert "no case with a mask is in the split 'train'" in problem.what
     assert "write train" in problem.remedy
     dataset = open_dataset(tiny)
     assert len(Samples(dataset, dataset.split("test"), 16)) == 5
     with pytest.raises(UserError, match=r"index\.csv: gives no labelled image.*choose another"):
         Samples(dataset, dataset.split("train"), 16)
+
+
+def test_a_case_without_a_mask_is_a_note(tiny):
+    edit(tiny / "index.csv", "masks/case1.png", "")
+    (problem,) = check_dataset(tiny)
+    assert problem.note
+    assert problem.file == str(tiny / "images/case1.png")
+    assert "case 'case1' has no mask" in problem.what
+    assert "name one in index.csv" in problem.remedy
+    assert len(choose_shots(open_dataset(tiny), 3, 16, seed=0)) == 3  # of four training cases
+    with pytest.raises(UserError, match="4 shots of 3 labelled images"):
+        choose_shots(open_dataset(tiny), 4, 16, seed=0)
 
 
 def test_labels_by_case_are_a_note(tiny):

@@ -69,6 +69,24 @@ def test_16_bits_need_a_window(tmp_path, ending):
         read_image(path, "X-ray")
 
 
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_colour_tiff_in_pixels_or_in_planes(tmp_path, planes, compression):
+    colours = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)
+    stored = colours if planes == "contig" else np.moveaxis(colours, -1, 0)
+    how = {"photometric": "rgb", "planarconfig": planes, "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **how)
+    assert_picture(read_image(tmp_path / "a.tif", "X-ray"), colours / 255, (1.0, 1.0))
+
+
+def test_pages_of_a_tiff_are_slices(tmp_path):
+    pages = np.stack([GREY, 255 - GREY, GREY // 2])
+    tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack", compression="lzw")
+    low, high = np.percentile(pages[pages > 0], [0.5, 99.5])
+    expected = np.clip((pages - low) / (high - low), 0, 1)
+    assert_picture(read_image(tmp_path / "a.tif", "X-ray"), expected, (1.0, 1.0, 1.0))
+
+
 def test_nifti_axes_spacing_and_affine(tmp_path):
     affine = np.array([[0.5, 0, 0, 9], [0, 0.75, 0, -3], [0, 0, 4, 1], [0, 0, 0, 1.0]])
     nib.Nifti1Image(VOLUME, affine).to_filename(tmp_path / "a.nii.gz")

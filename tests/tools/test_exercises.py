@@ -1,40 +1,46 @@
-"""The stub of every exercise fails its check, in the small book and in the book itself."""
-
-import pathlib
+"""A chapter is built only where each exercise's check fails its stub and says why."""
 
 import pytest
+from nbformat.v4 import new_output
 
-from tools import book, exercises, pairs
+from tools import execute, exercises, pairs
+from tools.book import BookError
 
-ROOT = pathlib.Path(__file__).parents[2]
-SMALL = pathlib.Path("notebooks/01_small.ipynb")
+SMALL = "notebooks/01_small.ipynb"
 
 
-def test_the_stubs_of_the_small_book_fail_as_they_should(small_book):
-    assert exercises.unfailed(small_book.root, SMALL) == []
+def test_a_chapter_is_the_same_before_and_after_its_proofs(small_book):
+    cells = list(pairs.read_notebook(small_book.notebook).cells)
+    proven = exercises.with_proofs(pairs.read_notebook(small_book.notebook))
+    assert len(proven.cells) == len(cells) + 2
+    for cell in proven.cells:
+        if exercises.PROOF in cell.metadata.get("tags", []):
+            cell.outputs = [new_output("stream", name="stdout", text='said\n["A", "b"]\n')]
+    left, problems = exercises.without_proofs(proven)
+    assert left.cells == cells
+    assert len(problems) == 2
 
 
 def test_checks_that_cannot_fail_or_do_not_say_why_are_found(small_book):
-    small_book.edit('assert double(3) == 6, f"twice', 'assert double(0) == 0, f"twice')
-    small_book.edit('assert half == 0.5, "half is one over two"', "half + 1")
-    small_book.edit_chapter("half = None", "half = None\nraise ValueError")
-    assert exercises.unfailed(small_book.root, SMALL) == [
+    small_book.edit_chapter('assert double(3) == 6, f"twice', 'assert double(0) == 0, f"twice')
+    small_book.edit_chapter('assert half == 0.5, "half is one over two"', "half + 1")
+    with pytest.raises(BookError) as raised:
+        execute.execute(small_book.root, "quick")
+    assert str(raised.value).splitlines() == [
         f"{SMALL}: the check of exercise 1 passes without the solution",
-        f"{SMALL}: a stub does not run: ValueError",
         f"{SMALL}: the check of exercise 2 must raise an AssertionError that says why, "
         "not 'TypeError: unsupported operand type(s) for +: 'NoneType' and 'int''",
     ]
 
 
-def test_without_solutions_a_chapter_ends_at_its_last_check(small_book):
-    whole = pairs.read_notebook(small_book.notebook)
-    left = exercises.unsolved(pairs.read_notebook(small_book.notebook))
-    assert len(left.cells) == len(whole.cells) - 2 - 1  # two solutions and the summary
-    assert not any(book.SOLUTION in book.tags(cell) for cell in left.cells)
-    assert book.CHECK in book.tags(left.cells[-1])
+def test_an_assertion_without_a_word_is_found(small_book):
+    small_book.edit_chapter('assert half == 0.5, "half is one over two"', "assert half == 0.5")
+    with pytest.raises(BookError, match="exercise 2 must raise an AssertionError that says why"):
+        execute.execute(small_book.root, "quick")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("chapter", book.chapters(ROOT), ids=lambda chapter: chapter.stem)
-def test_the_stubs_of_every_chapter_fail_as_they_should(chapter):
-    assert exercises.unfailed(ROOT, chapter) == []
+def test_a_solution_does_not_see_what_its_check_imports(small_book):
+    small_book.edit_chapter("assert half == 0.5", "import math\nassert half == 0.5")
+    small_book.edit_chapter("\nhalf = 0.5", "\nhalf = math.cos(0) / 2")
+    with pytest.raises(BookError, match="name 'math' is not defined"):
+        execute.execute(small_book.root, "quick")
