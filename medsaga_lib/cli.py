@@ -309,7 +309,7 @@ def data_check(folder: str, as_json: Json = False) -> None:
 def train(
     recipe: Annotated[str, typer.Argument(help="A name that `medsaga methods` prints.")],
     data: Data = "phantom_cxr",
-    shots: Annotated[int, typer.Option(min=1, help="Labelled images to train on.")] = 32,
+    shots: Annotated[str, typer.Option(help="Labelled images to train on, or a share: 1%.")] = "32",
     backbone: Backbone = "pocket",
     out: Annotated[Path | None, typer.Option(help="Default: runs/RECIPE-DATA-SHOTS-sSEED.")] = None,
     weights: Annotated[
@@ -329,6 +329,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a recipe on a few labelled images; the same command goes on after a stop."""
+    from medsaga_lib.data.batches import count_shots
     from medsaga_lib.data.folder import open_dataset
     from medsaga_lib.recipes import get_recipe
     from medsaga_lib.recipes.recipe import Scratch
@@ -337,16 +338,17 @@ def train(
     chosen = get_recipe(recipe)
     chosen = replace(chosen, steps=steps or chosen.steps, batch=batch or chosen.batch)
     dataset = open_dataset(data)
+    images = count_shots(dataset, shots)
     if out is None:
         start = "" if weights == "pretrained" else f"-{Path(weights).stem}"
         sam = "" if isinstance(chosen.image_encoder, Scratch) else f"-{backbone}{start}"
         what = "-".join([recipe, *(changes or ())])
-        few = shots if chosen.steps else 0
+        few = images if chosen.steps else 0
         out = Path("runs", f"{what}{sam}-{dataset.name}-{few}-s{seed}")
     result = run(
         chosen,
         dataset,
-        shots,
+        images,
         out,
         backbone=backbone,
         weights=weights,

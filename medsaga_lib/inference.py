@@ -21,6 +21,7 @@ from medsaga_lib.data.prompts import Prompts, draw_prompts
 from medsaga_lib.data.samples import squeeze
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation import Evaluation, evaluate_cases
+from medsaga_lib.everything import everything, named_by
 from medsaga_lib.files import file_hash
 from medsaga_lib.heads import Promptable
 from medsaga_lib.recipes import get_recipe
@@ -35,6 +36,7 @@ PROMPT_SEED = 0  # of the points that evaluation draws from the truth
 TRUTH_PROMPTS = {
     "points": f"a random pixel of each label in each slice of the truth, seed {PROMPT_SEED}",
     "boxes": "the exact box of each label in each slice of the truth",
+    "grid": "a grid of points; each label gets the mask that is nearest to its truth",
 }
 
 
@@ -61,6 +63,11 @@ class Predictor:
         prompts: for a model that is asked by points or boxes: one for each label of each slice,
             (slices or 1, K, N, ...), in pixels of the slice.
         """
+        if self._asks_for_everything:
+            raise UserError(
+                "The masks of a grid of points have no names; "
+                "`medsaga evaluate` takes those that are nearest to the masks of a data set."
+            )
         if isinstance(self.model, Promptable) and prompts is None:
             raise UserError(
                 f"This run has to be asked by {self.model.kind}, and files come with none; "
@@ -101,6 +108,8 @@ class Predictor:
         if not isinstance(self.model, Promptable):
             return self(read_case(dataset, case))
         picture, truth = read_pair(dataset, case)
+        if self._asks_for_everything:
+            return self._everything(picture, truth)
         seed = PROMPT_SEED + zlib.crc32(case.name.encode())
         slices = truth.reshape(-1, *truth.shape[-2:])
         drawn = [
@@ -108,6 +117,19 @@ class Predictor:
             for number, labels in enumerate(slices)
         ]
         return self(picture, prompts=default_collate(drawn))
+
+    @property
+    def _asks_for_everything(self) -> bool:
+        return isinstance(self.model, Promptable) and self.model.kind == "grid"
+
+    @torch.inference_mode()
+    def _everything(self, picture: Picture, truth: np.ndarray) -> np.ndarray:
+        """Label map of a grid's masks, named by the truth; volumes slice by slice."""
+        sam, values = self.model.get_submodule("sam"), sorted(self.labels)
+        if len(picture.shape) == 2:
+            return named_by(truth, everything(sam, picture.pixels), values)
+        slices = zip(truth, picture.pixels, strict=True)
+        return np.stack([named_by(t, everything(sam, p), values) for t, p in slices])
 
 
 def load_run(folder: Path) -> Predictor:

@@ -278,7 +278,7 @@ def test_bad_words_are_one_sentence(words, says, phantoms, medsaga, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [("train",), ("frobnicate",), ("train", "samed", "--shots", "0")])
+@pytest.mark.parametrize("words", [("train",), ("frobnicate",), ("train", "samed", "--batch", "0")])
 def test_wrong_usage_exits_with_2(words, medsaga):
     code, _, error = medsaga(*words)
     assert code == 2

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from medsaga_lib.backbones.weights import file_of
+from medsaga_lib.data.batches import count_shots
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_hash, write_json
@@ -84,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", nargs="+", default=["pretrained", "random"], help="these, or files"
     )
-    parser.add_argument("--shots", nargs="+", type=int, default=[])
+    parser.add_argument("--shots", nargs="+", default=[], help="numbers, or shares as 1%%")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--backbone", default="pocket")
     parser.add_argument("--steps", type=int)
@@ -114,12 +115,15 @@ def data_and_shots(options: argparse.Namespace) -> list[tuple[str, int]]:
     for entry in options.data:
         data, _, own = entry.partition(":")
         counts = own.split(",") if own else options.shots
-        if not counts or not all(str(count).isdecimal() for count in counts):
+        if not counts or not all(
+            count.removesuffix("%").replace(".", "", 1).isdecimal() for count in counts
+        ):
             raise UserError(
                 f"{entry} has no numbers of shots; give --shots, or --data {data}:8,32."
             )
-        shots = [int(count) for count in counts]
-        pairs += [(data, count) for count in shots]
+        for count in counts:
+            number = count_shots(open_dataset(data), count) if "%" in count else int(count)
+            pairs.append((data, number))
     return pairs
 
 

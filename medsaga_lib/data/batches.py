@@ -1,6 +1,8 @@
 """Which samples make up a batch and how each is changed: functions of (seed, step, place)."""
 
+import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -8,13 +10,44 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from medsaga_lib.data.folder import DataSet
+from medsaga_lib.data.folder import Case, DataSet
+from medsaga_lib.data.images import read_case_mask
 from medsaga_lib.data.prompts import Prompts
 from medsaga_lib.data.samples import Samples
 from medsaga_lib.data.splits import few_shot
 from medsaga_lib.data.transforms import Sample
+from medsaga_lib.errors import UserError
 
 GPU_WORKERS = 4  # our choice; on a CPU the cores are busy with the network
+
+
+def count_shots(dataset: DataSet, text: str) -> int:
+    """The number of labelled training images that "32" or "1%" means; of volumes, of slices.
+
+    A share is rounded up, so that it is never nothing.
+
+    Raises:
+        UserError: the text is neither a whole number from 1 nor a share up to 100 %.
+    """
+    number = text.strip().removesuffix("%")
+    try:
+        count = float(number) if "%" in text else int(number)
+    except ValueError:
+        count = 0
+    if not 0 < count <= (100 if "%" in text else math.inf):
+        raise UserError(f"--shots {text} is no number of images; write 32, or a share as 1%.")
+    if "%" not in text:
+        return int(count)
+    cases = labelled(dataset)
+    total = len(cases)
+    if dataset.dimensions == 3:  # slices without a label are no samples
+        total = sum(int(read_case_mask(case).values.any(axis=(1, 2)).sum()) for case in cases)
+    return math.ceil(Fraction(number) * total / 100)
+
+
+def labelled(dataset: DataSet) -> list[Case]:
+    """The training cases that have a mask."""
+    return [case for case in dataset.split("train") if case.mask is not None]
 
 
 def choose_shots(dataset: DataSet, shots: int, size: int, seed: int) -> Samples | Subset:
@@ -23,7 +56,7 @@ def choose_shots(dataset: DataSet, shots: int, size: int, seed: int) -> Samples 
     Raises:
         UserError: there are fewer, or one cannot be used.
     """
-    cases = [case for case in dataset.split("train") if case.mask is not None]
+    cases = labelled(dataset)
     if dataset.dimensions == 2:
         return Samples(dataset, few_shot(cases, shots, seed), size)
     samples = Samples(dataset, cases, size)

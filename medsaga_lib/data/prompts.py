@@ -12,7 +12,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-Kind = Literal["points", "boxes"]
+Kind = Literal["points", "boxes", "grid"]  # a grid asks for no label
 
 # Roles of prompt tokens, which segment_anything's PromptEncoder calls labels
 PAD, NEGATIVE, POSITIVE, CORNER, OPPOSITE_CORNER = -1, 0, 1, 2, 3

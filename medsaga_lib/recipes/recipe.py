@@ -91,8 +91,9 @@ class Recipe:
     batch: int
     steps: int
     augmentation: Augmentation
-    # A mask for each class token, or for each label's name, point or box as a prompt
-    head: Literal["classes", "names", "points", "boxes"] = "classes"
+    # A mask for each class token, or for each label's name, point or box as a prompt; or of a grid
+    # of points, without training, the mask that is nearest to the label
+    head: Literal["classes", "names", "points", "boxes", "grid"] = "classes"
     answer: Answer = "single"  # to a point or a box: token 0's mask, or the best of the others
     text: Literal["spelling", "clip"] = "spelling"  # what makes vectors of names
     # What trains in mask decoder and prompt encoder: all; all but the transformer, which gets the
@@ -112,6 +113,8 @@ class Recipe:
                 "decoder='lora' takes rank and targets from the image encoder's LoRA, and there is "
                 f"none in {self.name}; choose whole, norms or frozen."
             )
+        if self.head == "grid" and self.steps:
+            raise UserError("A grid asks for everything and trains nothing; set steps=0.")
         draws = self.head in ("points", "boxes") or self.synthesis is not None
         if draws and isinstance(self.image_encoder, Frozen) and self.image_encoder.copies:
             raise UserError(

@@ -1,8 +1,8 @@
 """SAM as it is: nothing is trained, a point or a box of the truth asks for each label.
 
 `medsaga train sam_zero_shot` writes a run of no steps, which is evaluated like any other. For
-boxes: `--set head=boxes --set answer=single`. SAM's automatic masks have no names, so that they
-cannot be scored by class, and are left out.
+boxes: `--set head=boxes --set answer=single`. For a grid of points: `--set head=grid`; its masks
+have no names, so that each label is scored by the mask nearest to it: what the best choice reaches.
 """
 
 from dataclasses import replace

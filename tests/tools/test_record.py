@@ -5,6 +5,8 @@ import json
 import pytest
 from distributed import LocalCluster
 
+from medsaga_lib.data.batches import count_shots
+from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.errors import UserError
 from tools import record
 
@@ -64,12 +66,14 @@ def test_network_from_scratch_is_run_once_and_changes_go_into_the_command():
     assert "--steps" not in untrained["command"]
 
 
-def test_data_sets_have_their_own_shots_or_those_of_all():
+def test_data_sets_have_their_own_shots_or_those_of_all(phantoms):
     def pairs(words):
         return record.data_and_shots(record.parser().parse_args(["name", *words.split()]))
 
     assert pairs("--data chest:8,32 polyps:64") == [("chest", 8), ("chest", 32), ("polyps", 64)]
     assert pairs("--data chest polyps:64 --shots 4") == [("chest", 4), ("polyps", 64)]
+    third = count_shots(open_dataset(phantoms), "33.5%")
+    assert pairs(f"--data {phantoms}:1,33.5%") == [(str(phantoms), 1), (str(phantoms), third)]
     for words in ("--data chest polyps:64", "--data chest:8,few", "--data chest:8,"):
         with pytest.raises(UserError, match=r"chest.* has no numbers of shots"):
             pairs(words)
