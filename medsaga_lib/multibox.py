@@ -12,9 +12,8 @@ make that slow on a CPU, and none of them is needed:
    are products there), and only its part with positive logits is brought to the picture's size.
 4. Of overlapping masks the running maximum is kept, never all of them.
 
-Tried on a 64 x 64 grid and left out, one thread of a CPU without bfloat16 arithmetic: autocast to
-bfloat16 (a product of matrices took 70 times longer), torch.compile (as fast, after 35 s of
-compiling), ONNX Runtime on the published decoder (1.6 times faster than it; the above is 3.3).
+Left out, because none came near: bfloat16, torch.compile and ONNX Runtime on the published decoder.
+`python -m tools.boxes` times them beside the above; chapter 8 of the book shows its numbers.
 """
 
 from collections.abc import Iterator, Sequence

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from medsaga_lib.bench_boxes import AT_ONCE, Task, bench, drawn, iou, one_by_one
@@ -96,7 +95,7 @@ def _in_bfloat16(*arguments: Any) -> list[np.ndarray]:
 class _Published(nn.Module):
     """The published decoder as a function of tensors alone."""
 
-    def __init__(self, sam: Sam):
+    def __init__(self, sam: Any):
         super().__init__()
         self.decoder, self.position = sam.mask_decoder, sam.prompt_encoder.get_dense_pe()
 
@@ -120,7 +119,7 @@ def _exported(task: Task) -> Any:
 
 @torch.no_grad()
 def _by_onnx(
-    session: Any, sam: Sam, embedding: Tensor, boxes: Tensor, size: tuple[int, int]
+    session: Any, sam: Any, embedding: Tensor, boxes: Tensor, size: tuple[int, int]
 ) -> list[np.ndarray]:
     """`one_by_one` with the exported decoder."""
     frame = Frame(size, sam.prompt_encoder.input_image_size[0])
