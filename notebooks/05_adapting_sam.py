@@ -220,6 +220,34 @@ for recipe in (samed, medsaga):
 # the freedom of full fine-tuning, whose states would take 702 MiB here, at a seventh of that memory.
 # What both cost in a real step, activations included, is [chapter 3](03_memory_ledger.ipynb)'s subject.
 #
+# ## Two neighbours
+#
+# Two more ways to move an encoder by little stand in [chapter 9](09_from_scratch.ipynb)'s table. *Medical SAM Adapter* ([Wu et al. 2023](https://arxiv.org/abs/2304.12620)) gives each block two small networks, down, GELU, up, one behind the attention and one beside the MLP, the last layer at zero.
+# *AdaptiveSAM* ([Paranjape et al. 2023](https://arxiv.org/abs/2308.03726)) adds nothing: it trains what is no matrix, the biases, norms and positions, and is asked by the organ's name, as [chapter 6](06_svd_affine.ipynb)'s S-SAM is.
+#
+# > **Predict.** Which of the four, LoRA, GaLore, adapters, biases, leaves a network that after training is SAM again, of SAM's shape and size?
+
+# %%
+from medsaga_lib.backbones.sam import build_sam
+
+
+def of_the_encoder(sam):
+    """How many numbers an image encoder has, and how many of them train."""
+    numbers = [(p.numel(), p.requires_grad) for p in sam.image_encoder.parameters()]
+    return sum(n for n, _ in numbers), sum(n for n, trains in numbers if trains)
+
+
+# %%
+with torch.device("meta"):  # shapes without memory
+    before, _ = of_the_encoder(build_sam("vit_b", 512))
+    for name in ("samed", "medsaga", "sam_adapter", "adaptive_sam"):
+        network = build_model(get_recipe(name), "vit_b", 512, classes=8, weights="random")
+        after, trained = of_the_encoder(network.sam)
+        print(f"{name:12} trains {trained:10,} numbers, {after - before:9,} of them new")
+
+# %% [markdown]
+# All but the adapter. GaLore and the biases add nothing, and LoRA's detour is a product of matrices, which can be added to the weight it bends around. The adapter has a GELU between its two layers; no single matrix does what it does, and it stays for good.
+#
 # ## Train both
 #
 # A *recipe* holds everything that makes a method: what trains, how, with which loss and schedule. Both of ours share the loss of the papers,

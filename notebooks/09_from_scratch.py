@@ -370,7 +370,7 @@ for run in recorded["runs"]:
 # %% [markdown]
 # ## Everybody, on the same pictures
 #
-# By now every method of this book has been introduced. Here they stand side by side, on lungs from 8 and from 32 labelled X-rays and on polyps from 64 frames: the same pictures, the same 200 steps, the pocket SAM under all that adapt one, two networks from scratch, and what people with little memory are told to do, a *frozen encoder*, whose embeddings are computed once while only the decoder trains.
+# By now every method of this book has been introduced. Here they stand side by side, on lungs from 8 and from 32 labelled X-rays and on polyps from 64 frames: the same pictures, the same 200 steps, the pocket SAM under all that adapt one, two networks from scratch (the U-Net and SegResNet, [Myronenko 2018](https://arxiv.org/abs/1810.11654), the same ladder with residual blocks), and what people with little memory are told to do, a *frozen encoder*, whose embeddings are computed once while only the decoder trains.
 #
 # > **Predict.** Is anybody behind the frozen encoder? On which of the three tasks do the methods differ most? Who needs most memory, who most time?
 
