@@ -66,6 +66,7 @@ def main(words: list[str] | None = None) -> None:
             {
                 "recipe": recipe.name,
                 "device": name,
+                "commit": commit(ROOT, "notebooks/recorded"),
                 **measured(recipe, plan, options.device, options.steps),
             }
         )
@@ -73,7 +74,6 @@ def main(words: list[str] | None = None) -> None:
         provenance = {
             "command": shlex.join(["python", "-m", "tools.measure", *(words or sys.argv[1:])]),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "commit": commit(ROOT),
             "torch": torch.__version__,
         }
         write_json(options.out, {"provenance": provenance, "rows": rows})

@@ -9,6 +9,8 @@ from marks import needs_peak
 from medsaga_lib.recipes import RECIPES, get_recipe
 from medsaga_lib.recipes.predict import Plan, predict_peak
 from tools import measure
+from tools.execute import commit
+from tools.record import ROOT
 
 WORDS = "--device cpu --backbone pocket --recipes samed --sizes 32 --batches 2 --out"
 
@@ -22,6 +24,7 @@ def test_grid_is_measured_once(tmp_path, capsys):
     rows = json.loads(out.read_text())["rows"]
     assert len(rows) == len(measure.WAYS)
     assert all(row["seconds"] > 0 and row["fits"] and row["peak"] is None for row in rows)
+    assert {row["commit"] for row in rows} == {commit(ROOT, "notebooks/recorded")}
     for row in rows:
         plan = Plan(**row["plan"])
         assert row["predicted"] == predict_peak(get_recipe("samed"), plan)
