@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medsaga_lib.adapt import lora
 from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.errors import UserError
 from medsaga_lib.memory import held_bytes
@@ -171,11 +172,11 @@ def _contestants(backbone: str, rank: int, period: int, seed: int) -> list[Conte
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         encoder = build_sam(backbone).image_encoder
+        adapted = build_sam(backbone).image_encoder
+        lora.attach(adapted, lora.LoRA(rank=LORA_RANK, targets=("q", "v")))  # by peft
     shapes = [tuple(p.shape) for n, p in encoder.named_parameters() if n.endswith(MATRICES)]
     gradients = [_gradient(shape, generator) for shape in shapes]
-    widths = [p.shape[1] for n, p in encoder.named_parameters() if n.endswith("qkv.weight")]
-    pairs = [((LORA_RANK, width), (width, LORA_RANK)) for width in widths]  # A and B
-    thin = [shape for pair in pairs for shape in pair * 2]  # on q and v
+    thin = [tuple(p.shape) for p in adapted.parameters() if p.requires_grad]  # A and B
     of_lora = [torch.randn(shape, generator=generator) for shape in thin]
 
     def contestant(

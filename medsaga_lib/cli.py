@@ -137,6 +137,7 @@ def memory(
     chosen = [get_recipe(name) for name in recipe or RECIPES]
     if not recipe:  # of all methods, those that the question is about
         chosen = [r for r in chosen if not (checkpointing and isinstance(r.image_encoder, Scratch))]
+        chosen = [r for r in chosen if not (per_layer and r.optimizer == "sgd")]
         chosen = [r for r in chosen if rank is None or isinstance(r.image_encoder, GaLore | LoRA)]
     if rank is not None:
         chosen = [with_rank(r, rank) for r in chosen]

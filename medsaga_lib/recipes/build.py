@@ -139,6 +139,15 @@ def checkpoint_blocks(model: Model, precision: str) -> None:
     recompute_blocks(model.sam.image_encoder, KEPT[precision])
 
 
+def require_per_layer(recipe: Recipe) -> None:
+    """UserError where the recipe's optimizer cannot update inside the backward pass."""
+    how = recipe.image_encoder
+    if recipe.optimizer == "sgd":
+        raise UserError("Per-layer updates are there for adamw only, not for sgd.")
+    if isinstance(how, GaLore) and how.optimizer != "galore":
+        raise UserError(f"There are no per-layer updates for {how.optimizer}; use galore.")
+
+
 def build_optimizer(
     recipe: Recipe, model: Model, seed: int = 0, per_layer: bool = False
 ) -> torch.optim.Optimizer:
@@ -149,16 +158,16 @@ def build_optimizer(
     encoder, rest = _encoder_and_rest(model)
     dense = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     how = recipe.image_encoder
-    if recipe.optimizer == "sgd" and (per_layer or isinstance(how, GaLore)):
-        raise UserError("GaLore and per-layer updates are there for adamw only, not for sgd.")
+    if per_layer:
+        require_per_layer(recipe)
+    if recipe.optimizer == "sgd" and isinstance(how, GaLore):
+        raise UserError("GaLore is there for adamw only, not for sgd.")
     if isinstance(how, GaLore):
         image_encoder = model.get_submodule("sam.image_encoder")
         config = galore_config(how, image_encoder, seed, recipe.steps)
         groups = param_groups(image_encoder, config, lr=how.lr, weight_decay=recipe.weight_decay)
         if rest:
             groups.append({"params": list(rest.values()), "names": list(rest), **dense})
-        if per_layer and how.optimizer != "galore":
-            raise UserError(f"There are no per-layer updates for {how.optimizer}; use galore.")
         if how.optimizer == "published":
             return PublishedGaLoreAdamW(_matrices_projected(groups), betas=recipe.betas)
         kind = FusedGaLoreAdamW if per_layer else OPTIMIZERS[how.optimizer]

@@ -18,6 +18,7 @@ from medsaga_lib.recipes.build import (
     build_model,
     build_optimizer,
     checkpoint_blocks,
+    require_per_layer,
     trained_part,
 )
 from medsaga_lib.recipes.recipe import Recipe
@@ -102,6 +103,8 @@ def _faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Call
     """The recipe's network, its parameter groups and the loss of a step, without memory."""
     if plan.batch < 1:
         raise UserError(f"A batch has at least one image, not {plan.batch}.")
+    if plan.per_layer:
+        require_per_layer(recipe)
     with torch.device("meta"):  # peft cannot attach to tensors that are fake from the start
         model = build_model(
             recipe, plan.backbone, plan.size, plan.classes, "random", attention=plan.attention

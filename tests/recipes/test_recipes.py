@@ -16,6 +16,7 @@ from medsaga_lib.recipes.build import (
     galore_config,
     trainable,
 )
+from medsaga_lib.recipes.predict import Plan, predict_ledger
 from medsaga_lib.recipes.recipe import Full
 
 
@@ -207,6 +208,8 @@ def test_sgd_is_for_dense_updates_after_the_backward_pass():
     medsaga = replace(get_recipe("medsaga"), optimizer="sgd")
     with pytest.raises(UserError, match="adamw only"):
         build_optimizer(medsaga, build_model(medsaga, "pocket", 32, 1, "random"))
+    with pytest.raises(UserError, match="adamw only"):  # nor is it predicted
+        predict_ledger(get_recipe("dae_former"), Plan("none", 1, 32, 1, per_layer=True))
 
 
 @pytest.mark.parametrize(
