@@ -1,5 +1,6 @@
 """Every recipe on TinyViT: builds, counts, trains what it says, is predicted and resumed."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -96,3 +97,16 @@ def test_a_stopped_run_ends_with_the_very_same_weights_and_statistics(
     assert all(whole[k].equal(parts[k]) for k in whole)
     mean = whole["sam.image_encoder.patch_embed.seq.0.bn.running_mean"]
     assert mean.any() == (name == "medsaga")  # frozen, it stays as it came: zeros here
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [("lite_medsam", name) for name in ON_SAM if RECIPES[name].steps]
+    + [("vit_b", name) for name in ("medsaga", "samed", "lite_medsam_lora")],
+)
+def test_the_one_loop_takes_steps_of_every_recipe(backbone, name, phantoms):
+    recipe, dataset = replace(get_recipe(name), steps=2, batch=2), open_dataset(phantoms)
+    options = {"backbone": backbone, "weights": "random", "size": 32, "validations": 0}
+    result = training.train(recipe, dataset, 2, progress=False, **options)
+    assert [row["step"] for row in result.log] == [0, 1]
+    assert all(math.isfinite(row["loss"]) for row in result.log)
