@@ -15,33 +15,41 @@ Array = np.ndarray
 
 
 def everything(sam: Sam, pixels: Array) -> list[Array]:
-    """Masks (H, W) bool of a picture (H, W) or (H, W, 3) in [0, 1], in no special order.
+    """Masks (h, w) bool of a picture (H, W) or (H, W, 3) in [0, 1], in no special order.
 
-    They are made at the size of SAM's input, its longest side, and brought to the picture's.
+    They have the size of SAM's input: the longest side is that of the encoder.
     """
     image = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
     image = (image if image.ndim == 3 else image[..., None]).expand(-1, -1, 3).movedim(-1, 0)[None]
     height, width = image.shape[2:]
     factor = sam.image_encoder.img_size / max(height, width)
-    inner = round(height * factor), round(width * factor)
+    inner = max(1, round(height * factor)), max(1, round(width * factor))
     small = F.interpolate(image, inner, mode="bilinear", align_corners=False, antialias=factor < 1)
     grey_levels = (255 * small[0].movedim(0, -1)).round().clamp(0, 255).to(torch.uint8).numpy()
     unfiltered = {"pred_iou_thresh": 0, "stability_score_thresh": 0}
     found = SamAutomaticMaskGenerator(sam, **unfiltered).generate(grey_levels)
-    masks = (torch.from_numpy(record["segmentation"]).float() for record in found)
-    large = (F.interpolate(m[None, None], (height, width), mode="nearest-exact") for m in masks)
-    return [mask[0, 0].numpy() > 0 for mask in large]
+    return [record["segmentation"] for record in found]
 
 
 def named_by(truth: Array, masks: list[Array], values: list[int]) -> Array:
     """A label map (H, W) int64: each label value of the truth (H, W) gets the mask nearest to it.
 
-    Nearest by IoU. A label that no mask overlaps, or that the truth does not show, is left out.
+    Nearest by IoU at the size of the masks (h, w). A label that no mask overlaps, or that the truth
+    does not show, is left out.
     """
-    labels = np.zeros(truth.shape, np.int64)
+    if not masks:
+        return np.zeros(truth.shape, np.int64)
+    small = _resized(truth, masks[0].shape)
+    labels = np.zeros(small.shape, np.int64)
     for value in values:
-        target = truth == value
+        target = small == value
         overlaps = [(mask & target).sum() / max(1, (mask | target).sum()) for mask in masks]
-        if overlaps and max(overlaps) > 0:
+        if max(overlaps) > 0:
             labels[masks[int(np.argmax(overlaps))] & (labels == 0)] = value
-    return labels
+    return _resized(labels, truth.shape)
+
+
+def _resized(labels: Array, size: tuple[int, ...]) -> Array:
+    """A label map by the nearest pixels at another size, int64."""
+    tensor = torch.from_numpy(labels.astype(np.int64))[None, None].double()
+    return F.interpolate(tensor, size, mode="nearest-exact")[0, 0].long().numpy()
