@@ -1,6 +1,8 @@
 """MedSAGa: GaLore on the whole image encoder; decoder and prompt embedding dense.
 
-Its two variants of section 5: v1 has GaLore on the attention alone, v2 trains no decoder.
+The paper's equation 1 projects from both sides, P^T G Q; here, as in GaLore's reference, one side
+is: the shorter. Its two variants of section 5: v1 has GaLore on the attention alone, v2 trains no
+decoder.
 """
 
 from dataclasses import replace
