@@ -475,7 +475,7 @@ table.sort_values("mean", ascending=False).round(3).astype(object).fillna("")
 # %% [markdown]
 # Without the warm-up both end where they ended with it, one a little below and one a little above on the same seeds. The paper's Table 2 has it otherwise (0.913 with, 0.736 without, on X-rays); our runs are short, and in them the warm-up is shortened, too.
 # SAMed_s, v1 and MedSAGa are as near to each other as their seeds.
-# v2 is the exception, and its tokens are the reason. Random ones reach what their draw allows, 0.33 to 0.66; SAM's own four in turn reach 0.75, with the same frozen decoder. A tenth is still missing to those whose decoder trains.
+# v2 is the exception, and its tokens are the reason. Random ones reach what their draw allows, 0.33 to 0.66; SAM's own four in turn reach 0.75 with the same frozen decoder, still a tenth behind all whose decoder trains.
 #
 # ## Exercises
 #

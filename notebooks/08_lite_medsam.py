@@ -803,13 +803,15 @@ print(f"{how_many} pieces; the largest: {largest.sum()} of {infarct.sum()} voxel
 found = walk(brain, largest)
 
 # %%
-z = int(box[0, 2] + box[0, 5]) // 2
+left, top, first, right, bottom, last = box[0].astype(int)
+z = (first + last) // 2
+here = np.s_[z, max(0, top - 20) : bottom + 20, max(0, left - 20) : right + 20]
 panels = [
-    display.Panel(brain.pixels[z], largest[z], found[name][z], f"{name}, slice {z}")
+    display.Panel(brain.pixels[here], largest[here], found[name][here], f"{name}, slice {z}")
     for name in ("propagated", "ellipse")
 ]
 alt = (
-    "A slice of a brain, bright where a stroke has been, twice, the largest piece dashed: some eight "
+    "A part of a slice of a brain, bright where a stroke has been, the largest piece dashed: some eight "
     "pixels high. The propagated mask covers a part of it, the ellipse most."
 )
 display.show(display.grid(panels, {1: "infarct"}, alt), alt=alt)
