@@ -510,7 +510,7 @@ for task in recorded["tasks"]:
 # The masks agree on all 241 boxes (many of the pocket SAM's are empty there; we come to that), and in every round ours took less than half of the published time, at SAM's size as on the pocket. It still does where both also pay for the look: the pocket's, and at SAM's size TinyViT's, whose time no weights change.
 # A batch is another matter. For the pocket SAM's small maps it pays; at SAM's size sixteen boxes at a time are *slower* than one after the other, since one box stays in the processor's cache and sixteen do not. On a GPU that may well turn round.
 #
-# > **Predict.** And what is said to be fast on a CPU: `torch.compile`, numbers of 16 bits, ONNX Runtime? Each with the published decoder at SAM's size, on twelve boxes.
+# > **Predict.** And what is said to be fast on a CPU: `torch.compile`, numbers of 16 bits, ONNX Runtime (which `tools.boxes` tries where `onnx`, `onnxscript` and `onnxruntime` are installed)? Each with the published decoder at SAM's size, on twelve boxes.
 
 # %%
 for way in recorded["attempts"]:

@@ -428,7 +428,7 @@ costs.sort_values("minutes").astype({"trainable": int, "MiB": int}).round(1)
 #
 # Eleven methods are ahead of the frozen encoder in all nine runs. S-SAM and the decoder alone are behind it in two each, by a hundredth and a half at most.
 # Far behind are two, and both should be. `sam_zero_shot` was not trained at all. `medsaga_v2` may move the whole encoder and none of the decoder; its class tokens are random and stay so, and what it reaches depends on the draw: between 0.33 and 0.66 on the same lungs ([chapter 5](05_adapting_sam.ipynb)).
-# SVF is behind in six of nine, on polyps by a tenth. Is its rate too high, which was chosen on lungs? Here are polyps again at a tenth of it:
+# SVF is behind in six of nine, on polyps by nine hundredths. Is its rate too high, which was chosen on lungs? Here are polyps again at a tenth of it:
 
 # %%
 slower = json.loads(Path("recorded/svf_rates.json").read_text())
@@ -436,7 +436,7 @@ print(slower["provenance"]["command"])
 print("Dice", *[round(run["dice"], 3) for run in slower["runs"]])
 
 # %% [markdown]
-# No: slower is worse. What is left is what it trains. S-SAM turns the same singular values and adds shifts, norms, positions and the decoder's norms; it is ahead of SVF in eight of nine runs, on polyps by one to two tenths.
+# It was not too high: at a tenth of it one seed stays where it was and two are worse. S-SAM turns the same singular values, trains shifts, norms, positions and the decoder's norms besides, and is ahead of SVF in eight of nine runs, on polyps by seven to twenty-two hundredths. Singular values alone may be too little to move: a guess that fits, not a proof.
 #
 # The frozen encoder takes the least time of all that train, because each picture goes through the encoder a few times and not in every step; most memory and most time go into SegResNet. Among those that adapt the pocket SAM memory differs little, because its encoder is small ([chapter 3](03_memory_ledger.ipynb) has ViT-B).
 # Four times the X-rays move most of them up, by one to five hundredths; S-SAM, SVF and the decoder alone, which hardly change the encoder, stay where they are. And the two networks that knew nothing lead among all that are asked by nothing but the picture, or are close to it: whoever adapts a foundation model should train one of them, too.

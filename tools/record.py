@@ -115,9 +115,7 @@ def data_and_shots(options: argparse.Namespace) -> list[tuple[str, int]]:
     for entry in options.data:
         data, _, own = entry.partition(":")
         counts = own.split(",") if own else options.shots
-        if not counts or not all(
-            count.removesuffix("%").replace(".", "", 1).isdecimal() for count in counts
-        ):
+        if not counts or not all(count.isdecimal() or count.endswith("%") for count in counts):
             raise UserError(
                 f"{entry} has no numbers of shots; give --shots, or --data {data}:8,32."
             )

@@ -40,7 +40,12 @@ def draw_prompts(
         labels: (H, W).
         seed: of the random numbers; each label has its own, whatever the others are.
         jitter: move the sides of boxes, as SAM's training does; then the label map is square.
+
+    Raises:
+        ValueError: of a grid, which no mask has a part in.
     """
+    if kind == "grid":
+        raise ValueError("A grid of points is not drawn from masks.")
     drawn = []
     for value in values:
         mask, random = labels == value, np.random.default_rng([seed, value])
