@@ -18,6 +18,9 @@ Where a block looks through windows, segment_anything fills the grid up with zer
 (32 x 32 tokens become 42 x 42), computes q, k, v and the projection for those too, and throws the
 result away. Here the attention itself cuts the windows, so that layers and memory see the grid's
 own tokens; the filling, at which they do look, gets the q, k, v of a zero, which are the bias.
+
+The mask decoder's attention stays the original's: its maps have some twelve rows, and to leave
+them out changes the kept bytes by less than 0.4 %, for S-SAM upwards.
 """
 
 from typing import Any, NamedTuple

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from marks import needs_peak
+from segment_anything.modeling.transformer import Attention as DecoderAttention
 
 from medsaga_lib.heads import FromEmbeddings
 from medsaga_lib.losses import OBJECTIVES
@@ -146,3 +147,20 @@ def test_largest_batch_fits_and_one_more_does_not():
     assert predict_peak(recipe, replace(plan, batch=batch)) <= limit
     assert predict_peak(recipe, replace(plan, batch=batch + 1)) > limit
     assert largest_batch(recipe, plan, 2**20) == 0
+
+
+@pytest.mark.parametrize("name", ["medsaga", "samed", "s_sam"])
+def test_a_decoder_without_maps_would_change_next_to_nothing(name, monkeypatch):
+    """Why only the encoder's attention is fused: the decoder's maps have some twelve rows."""
+
+    def without_map(self, q, k, v):
+        projected = self.q_proj(q), self.k_proj(k), self.v_proj(v)
+        heads = (self._separate_heads(x, self.num_heads) for x in projected)
+        out = torch.nn.functional.scaled_dot_product_attention(*heads)
+        return self.out_proj(self._recombine_heads(out))
+
+    recipe, plan = get_recipe(name), Plan("vit_b", batch=12, size=512, classes=8)
+    original = predict_ledger(recipe, plan).activations
+    monkeypatch.setattr(DecoderAttention, "forward", without_map)
+    changed = predict_ledger(recipe, plan).activations
+    assert original != changed == pytest.approx(original, rel=0.004)

@@ -75,7 +75,7 @@ def test_data_sets_have_their_own_shots_or_those_of_all(phantoms):
     third = count_shots(open_dataset(phantoms), "33.5%")
     assert pairs(f"--data {phantoms}:1,33.5%") == [(str(phantoms), 1), (str(phantoms), third)]
     for words in ("--data chest polyps:64", "--data chest:8,few", "--data chest:8.5,"):
-        with pytest.raises(UserError, match="chest.* has no numbers of shots"):
+        with pytest.raises(UserError, match=r"chest.* has no numbers of shots"):
             pairs(words)
     with pytest.raises(UserError, match="few% is no number of images"):
         pairs(f"--data {phantoms}:few%")
