@@ -88,9 +88,10 @@ def row(name: str, plan: Plan) -> dict[str, Any]:
 
 
 def shapes() -> dict[str, list[list[int]]]:
-    """[m, n, how many] of the tensors of full fine-tuning at 512 px; m is 1 for one-sided ones.
+    """[m, n, dimensions, how many] of the tensors of full fine-tuning at 512 px; m is 1 of vectors.
 
-    `encoder` and `rest`: what GaLore may project, and what it leaves to AdamW.
+    `encoder` and `rest`: what GaLore may project, and what it leaves to AdamW. The package takes
+    tensors of two dimensions only; the library makes matrices of the others.
     """
     with torch.device("meta"):
         model = build_model(get_recipe("full"), "vit_b", 512, CLASSES, "random")
@@ -98,8 +99,8 @@ def shapes() -> dict[str, list[list[int]]]:
     for name, W in model.named_parameters():
         part = "encoder" if name.startswith("sam.image_encoder.") else "rest"
         matrix = as_matrix(tuple(W.shape)) if W.ndim > 1 else (1, W.numel())
-        found[part][matrix] += 1
-    return {k: [[*matrix, count] for matrix, count in v.items()] for k, v in found.items()}
+        found[part][*matrix, W.ndim] += 1
+    return {k: [[*kind, count] for kind, count in v.items()] for k, v in found.items()}
 
 
 if __name__ == "__main__":

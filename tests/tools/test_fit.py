@@ -5,9 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from marks import needs_peak
 
+from medsaga_lib.optim.galore import treatment
 from medsaga_lib.recipes import get_recipe
+from medsaga_lib.recipes.build import build_model, galore_config
 from medsaga_lib.recipes.predict import Plan, predict_ledger, predict_peak
 from tools import fit, site
 
@@ -114,6 +117,25 @@ def test_readings_of_the_claim_are_the_ledgers(page):
     # what the page says in words
     said = {"states": 90, "abstract": 67, "fair": 56, "card": 4, "lean": 30}
     assert {reading: shown(reading) for reading in said} == said
+
+
+def test_the_package_holds_the_whole_factor_of_each_matrix(page):
+    """The bytes of `hidden` that chapter 3 adds to the ledger, at the same place."""
+    recipe = get_recipe("medsaga")
+    with torch.device("meta"):
+        encoder = build_model(recipe, "vit_b", 512, 8, "random").sam.image_encoder
+    plans = treatment(encoder, galore_config(recipe.image_encoder, encoder))
+    matrices = [min(t.matrix) for t in plans if t.how == "projected" and len(t.shape) == 2]
+    hidden = sum(4 * short * (short - 64) for short in matrices)
+    plan = Plan("vit_b", 12, 512, 8, attention="original")
+    galore, adamw = (predict_ledger(get_recipe(name), plan) for name in ("medsaga", "full"))
+    page.locator("#claim [data-reading=card]").click()
+    shown = float(page.locator("#claim-published").inner_text().removesuffix(" %"))
+    assert hidden / 2**20 == pytest.approx(99, abs=0.5)
+    assert shown == round(less(galore.sum + hidden, adamw.sum))
+    for reading, said in {"states": "75 %", "lean": "25 %"}.items():  # what the page says in words
+        page.locator(f"#claim [data-reading={reading}]").click()
+        assert page.locator("#claim-published").inner_text() == said
 
 
 def test_rank_slider_leads_from_small_states_to_adamw(page):
