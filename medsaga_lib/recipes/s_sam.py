@@ -1,4 +1,9 @@
-"""S-SAM: the singular values of the image encoder learn, and labels are asked for by name."""
+"""S-SAM: the singular values of the image encoder learn, and labels are asked for by name.
+
+Not followed, because nothing in the paper asks for it and a pretrained SAM has them: the code's
+encoder has no relative positions and no windows, its decoder no positional encodings, and one of
+its pixel deviations has a typing error. Chapter 6 shows what else differs.
+"""
 
 from dataclasses import replace
 
