@@ -518,7 +518,7 @@ for way in recorded["attempts"]:
           f"masks agree to IoU {way['least_iou']:.2f}")  # fmt: skip
 
 # %% [markdown]
-# Compiling makes the published decoder half as fast again, after compiling for as long as all 241 boxes take. ONNX Runtime hardly helps. bfloat16 takes twenty times as long, since this processor has no arithmetic for it, and moves the masks. A better engine for the same work gains less than not doing it twice.
+# Compiling makes the published decoder half as fast again, after compiling for as long as all 241 boxes take. ONNX Runtime hardly helps. bfloat16 took twenty times as long on a processor that has no arithmetic for it, and it moves the masks. A better engine for the same work gains less than not doing it twice.
 #
 # ## Who owns a pixel?
 #

@@ -71,6 +71,13 @@ class Canvas:
         """Adds an object that consists of the objects painted into it afterwards."""
         return self._add(parent, GROUP)
 
+    def wall(self, label: int) -> int:
+        """Adds the object that an object is without its parts, which has no outline of its own."""
+        new = self._add(BACKGROUND, GROUP)
+        if new != BACKGROUND:
+            self.covers[new, label] = True
+        return new
+
     def _add(self, parent: int, kind: int) -> int:
         new = len(self.parents)
         if new > MAXIMUM_OBJECTS:
@@ -258,14 +265,15 @@ def paint_trees(rng: Generator, canvas: Canvas) -> None:
 
 
 def paint_shells(rng: Generator, canvas: Canvas) -> None:
-    """Walls around a lumen: vessels in section, ventricles, bladders, cysts."""
+    """Lumens in walls, and the walls alone: vessels in section, ventricles, bladders, cysts."""
     for _ in range(rng.integers(1, 6)):
         centre, radius = _place(rng, canvas.size), _sizes(rng, canvas.size, 0.05, 0.3)
         outline = blob_outline(rng, centre, radius, rng.uniform(0, 0.4))
         whole = canvas.paint(fill_polygon(outline, canvas.size))
         shift = rng.uniform(-0.1, 0.1, 2) * radius
         inner = centre + shift + (outline - centre) * rng.uniform(0.4, 0.9)
-        canvas.paint(fill_polygon(inner, canvas.size), whole)
+        if canvas.paint(fill_polygon(inner, canvas.size), whole):
+            canvas.wall(whole)
 
 
 def paint_cells(rng: Generator, canvas: Canvas) -> None:
@@ -375,7 +383,7 @@ def paint_onions(rng: Generator, canvas: Canvas) -> None:
 
 
 def paint_camouflage(rng: Generator, canvas: Canvas) -> None:
-    """Lumps of their surroundings' brightness (never trained on: told apart by texture alone)."""
+    """Lumps of their surroundings' tone and tint (never trained on: told apart by texture)."""
     for _ in range(rng.integers(1, 5)):
         centre, radius = _place(rng, canvas.size, 0.2), _sizes(rng, canvas.size, 0.08, 0.25)
         canvas.paint(_blob(rng, canvas.size, centre, radius))
@@ -449,7 +457,7 @@ TEXTURES = (0.3, 0.3, 0.15, 0.1, 0.15)  # how often: gradient, clouds, fibres, s
 
 
 def _texture(rng: Generator, size: int) -> np.ndarray:
-    """A field (size, size) float32 of about unit variance: clouds, grain, stripes or spots."""
+    """A field (size, size) float32 about 0, of about unit variance, in one of five styles."""
     style = rng.choice(5, p=TEXTURES)
     if style == 0:  # a gradient
         return smooth_noise(rng, size, int(rng.integers(2, 5)))
@@ -466,7 +474,8 @@ def _texture(rng: Generator, size: int) -> np.ndarray:
         phase = across * np.float32(np.cos(angle)) + across[:, None] * np.float32(np.sin(angle))
         return np.float32(1.4) * np.sin(phase + 2 * smooth_noise(rng, size, 4))
     spots = smooth_noise(rng, size, int(rng.integers(16, 64)))
-    return 2 * (spots > rng.uniform(0.3, 1)).astype(np.float32)
+    marked = 2 * (spots > rng.uniform(0.3, 1)).astype(np.float32)
+    return marked - marked.mean()
 
 
 def _tones(rng: Generator, canvas: Canvas, contrast: float, by_texture: bool) -> np.ndarray:
@@ -518,7 +527,7 @@ def _render(rng: Generator, canvas: Canvas, labels: np.ndarray, by_texture: bool
     grey = _noisy(rng, grey, contrast)
     if rng.random() < 0.3:
         grey = 1 - grey
-    return _coloured(rng, grey, kinds, labels)
+    return _coloured(rng, grey, np.zeros_like(kinds) if by_texture else kinds, labels)
 
 
 def _noisy(rng: Generator, grey: np.ndarray, contrast: float) -> np.ndarray:

@@ -93,13 +93,15 @@ def _best_mask(
     """The loss (scalar), the IoU (N,) and the logits (N, h, w), without gradient, of one mask each.
 
     The mask is token 0's or, for ambiguous prompts (N,), the one of the others with the least loss.
+    The IoU head learns about all of those others, because it has to choose among them when nobody
+    knows the loss (as in SAM 2, arXiv 2408.00714; SAM does not say).
     """
-    losses = mask_losses(logits, targets[:, None].expand_as(logits))  # (N, T)
-    is_single = torch.arange(losses.shape[1], device=losses.device)[None] == 0
-    losses = losses.masked_fill(is_single == is_ambiguous[:, None], math.inf)
-    least, best = losses.min(dim=1)
+    targets = targets[:, None].expand_as(logits)  # (N, T, h, w)
+    is_single = torch.arange(logits.shape[1], device=logits.device)[None] == 0
+    asked = is_single != is_ambiguous[:, None]  # (N, T)
+    least, best = mask_losses(logits, targets).masked_fill(~asked, math.inf).min(dim=1)
     prompts = torch.arange(len(best), device=best.device)
+    iou = mask_iou(logits.detach(), targets)  # (N, T)
+    score_loss = functional.mse_loss(scores[asked].float(), iou[asked])
     mask = logits.detach()[prompts, best]
-    iou = mask_iou(mask, targets)
-    score_loss = functional.mse_loss(scores[prompts, best].float(), iou)
-    return least.mean() + IOU_WEIGHT * score_loss, iou, mask
+    return least.mean() + IOU_WEIGHT * score_loss, iou[prompts, best], mask

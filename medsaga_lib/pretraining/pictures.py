@@ -34,6 +34,7 @@ class Settings:
     weight_decay: float = 0.05
     clip: float = 1.0  # largest norm of the gradient
     average: float = 0.999  # decay of the moving average of the weights, which is what is shipped
+    iou_head_alone: bool = False  # all other weights stay as they are
 
 
 class Pictures(Dataset):
@@ -49,7 +50,7 @@ class Pictures(Dataset):
         """A batch of B pictures with N = B x objects prompts.
 
         `images` (B, 3, S, S) uint8; `foreground`, `borders` (B, S/4, S/4) float32, the cells of any
-        object, and those where two labels meet; `picture` (N,) int64, whose prompt it is;
+        label, and those where two labels meet; `picture` (N,) int64, whose prompt it is;
         `coordinates` (N, 2, 2) and `labels` (N, 2): a box or a point with padding; `targets`
         (N, S/4, S/4) float32, the covered part of each cell; `noise` (corrections, 2, N, S/4, S/4)
         in [0, 1), which decides the clicks and where masks are shown.

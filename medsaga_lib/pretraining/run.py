@@ -39,6 +39,9 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.sam = build_sam("pocket", settings.size).to(device)
+        if settings.iou_head_alone:
+            self.sam.requires_grad_(False)
+            self.sam.mask_decoder.iou_prediction_head.requires_grad_(True)
         self.average = {k: v.detach().clone() for k, v in self.sam.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
             _groups(self.sam, settings), lr=settings.learning_rate, betas=BETAS
@@ -107,8 +110,9 @@ class Run:
         run.average = _part(tensors, "average.")
         run.sam.load_state_dict(_part(tensors, "model."))
         for name, parameter in run.sam.named_parameters():
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                run.optimizer.state[parameter][key] = tensors[f"optimizer.{key}.{name}"]
+            if parameter.requires_grad:
+                for key in ("step", "exp_avg", "exp_avg_sq"):
+                    run.optimizer.state[parameter][key] = tensors[f"optimizer.{key}.{name}"]
         return run
 
 

@@ -36,9 +36,10 @@ class Prompted(NamedTuple):
 
 
 def prompted(scenes: Iterable[Scene], objects: int = 4) -> Iterable[Prompted]:
-    """The first `objects` objects of each scene."""
-    for scene in scenes:
-        yield Prompted(scene.image, scene.masks(slice(0, objects)))
+    """`objects` objects of each scene, drawn at random but always the same; all if it has fewer."""
+    for number, scene in enumerate(scenes):
+        chosen = np.random.default_rng(number).permutation(len(scene))[:objects]
+        yield Prompted(scene.image, scene.masks(chosen))
 
 
 def evaluate(sam: Sam, pictures: Iterable[Prompted], clicks: int = 3) -> dict:
@@ -48,7 +49,8 @@ def evaluate(sam: Sam, pictures: Iterable[Prompted], clicks: int = 3) -> dict:
         `box`: the exact box; `point`: one point in the middle of the object, best of three masks;
         `clicks_k`: k clicks in all, each in the middle of the larger error, the first one's mask
         chosen by the IoU head. Beside them `box_itself` and the `ellipse` inscribed in it, and
-        `ceiling`, the truth passed through logits of a quarter of the size. `gain`: the 95 %
+        `ceiling`, the truth passed through logits of a quarter of the size (its coverage, cut at a
+        half; other logits may be a little better). `gain`: the 95 %
         interval of `box` - `ellipse`, by drawing pictures. `iou_head`: correlation of predicted
         with true IoU over the masks for boxes and points. `pictures`, `objects`: how many.
     """

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import binary_fill_holes
 
 from medsaga_lib.data.procedural import (
     BACKGROUND,
@@ -143,3 +144,23 @@ def test_every_family_is_drawn_and_none_that_is_held_out():
     drawn = {procedural_scene((9, i), size=32).family for i in range(150)}
     assert drawn == set(TRAINED)
     assert drawn.isdisjoint(HELD_OUT)
+
+
+def test_walls_are_objects_and_have_holes():
+    walls = 0
+    for seed in range(20):
+        masks = procedural_scene((seed, 3), size=96, families=["shells"]).masks()
+        walls += sum(binary_fill_holes(mask).sum() > 1.05 * mask.sum() for mask in masks)
+    assert walls > 10
+
+
+def test_camouflage_has_the_hue_of_its_surroundings():
+    coloured = 0
+    for seed in range(40):
+        scene = procedural_scene((seed, 4), size=96, families=["camouflage"])
+        colours = scene.image.astype(float) + 0.5  # as `uint8` cuts off what is below
+        red = colours[..., 0] / colours.sum(axis=2)
+        inside = scene.masks().any(axis=0)
+        assert abs(red[inside].mean() - red[~inside].mean()) < 0.02
+        coloured += abs(red.mean() - 1 / 3) > 0.02
+    assert coloured > 5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medsaga_lib.pretraining.losses import mask_iou, mask_losses
+from medsaga_lib.pretraining.losses import _best_mask, mask_iou, mask_losses
 
 
 def test_losses_equal_the_formulas_for_binary_targets():
@@ -24,3 +24,21 @@ def test_iou_counts_cells_that_are_covered_by_more_than_half():
     targets = torch.tensor([[[0.6, 0.5, 1, 0]]])
     assert mask_iou(logits, targets).item() == pytest.approx(1 / 3)
     assert mask_iou(-logits.abs(), 0 * targets).item() == 0
+
+
+def test_the_best_of_three_is_taught_and_the_iou_head_learns_of_all_three():
+    """One prompt for the single mask (token 0), one that leaves three possible; float64."""
+    truth = torch.zeros(2, 4, 4, dtype=torch.float64)
+    truth[:, :2] = 1  # eight cells
+    cells = [8, 4, 2, 0], [8, 2, 6, 4]  # of the truth that each token's mask has, for each prompt
+    logits = torch.full((2, 4, 4, 4), -6.0, dtype=torch.float64)
+    for prompt, counts in enumerate(cells):
+        for token, count in enumerate(counts):
+            logits[prompt, token].view(-1)[:count] = 6.0
+    scores = torch.tensor([[0.9, 0.1, 0.2, 0.3], [0.4, 0.5, 0.6, 0.7]])
+    loss, iou, mask = _best_mask(logits, scores, truth, torch.tensor([False, True]))
+    assert iou.tolist() == [1, 6 / 8]  # token 0, though another would do; token 2, not token 0
+    assert torch.equal(mask, torch.stack([logits[0, 0], logits[1, 2]]))
+    taught = mask_losses(torch.stack([logits[0, 0], logits[1, 2]]), truth).mean()
+    errors = [0.9 - 1, 0.5 - 2 / 8, 0.6 - 6 / 8, 0.7 - 4 / 8]  # of the scores that count
+    assert loss.item() == pytest.approx(taught.item() + np.square(errors).mean(), rel=1e-6)

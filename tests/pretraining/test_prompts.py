@@ -74,6 +74,14 @@ def test_clicks_fall_where_the_mask_is_wrong():
     assert truth[2, row, column] == 1, "a mask without an error is clicked inside"
 
 
+def test_an_object_smaller_than_a_cell_is_clicked_inside():
+    truth = torch.zeros(40, 8, 8)
+    truth[:, 3, 5], truth[:, 3, 6] = 0.4, 0.1  # no cell is covered by more than half
+    where, label = corrective_click(torch.full((40, 8, 8), -4.0), truth, torch.rand(40, 8, 8))
+    assert (label == POSITIVE).all()
+    assert where.unique(dim=0).tolist() == [[[4 * 5 + 1.5, 4 * 3 + 1.5]]]
+
+
 def test_borders_lie_where_labels_meet():
     labels = np.zeros((8, 8), np.uint8)
     labels[2:5, 3:7] = 1

@@ -31,8 +31,26 @@ def test_a_step_changes_what_has_a_gradient_and_nothing_else():
     changed = {k for k, v in run.sam.state_dict().items() if not torch.equal(v, before[k])}
     names = {name for name, _ in run.sam.named_parameters()}
     assert changed <= names, "no buffer changes"
-    # Of the three masks for a point only the best is taught
+    # A hypernetwork whose mask was never the best of three has no gradient
     assert all(".output_hypernetworks_mlps." in name for name in names - changed)
+    assert len(names - changed) < len(names) / 4
+
+
+def test_the_iou_head_can_learn_alone_and_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TEST_PICTURES", 1)
+    whole, halves = (Run(replace(SMALL, iou_head_alone=True)) for _ in range(2))
+    before = {key: value.clone() for key, value in whole.sam.state_dict().items()}
+    train(whole, tmp_path / "whole")
+    after = whole.sam.state_dict()
+    changed = {key for key in after if not torch.equal(after[key], before[key])}
+    head = "mask_decoder.iou_prediction_head."
+    assert changed == {key for key in after if key.startswith(head)}
+    assert all(torch.equal(whole.average[key], before[key]) for key in after.keys() - changed)
+
+    train(halves, tmp_path / "halves", minutes=0)
+    resumed = Run.load(tmp_path / "halves" / "run.safetensors")
+    train(resumed, tmp_path / "halves")
+    assert all(torch.equal(after[key], value) for key, value in resumed.sam.state_dict().items())
 
 
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
