@@ -260,7 +260,7 @@ for row in recorded["real"]:
 #
 # ## Would more pictures help?
 #
-# These are the third weights. The first had seen 18,000 pictures, by prompts alone, the second 72,480, the third 124,480 (`git show ca249cf:medsaga_lib/backbones/pocket.safetensors > ../pocket-ca249cf.safetensors` brings the second back). MedSAGa starts from each of them and from random numbers, with four labelled X-rays and five seeds.
+# The encoder has been trained three times. The first weights had seen 18,000 pictures, by prompts alone, the second 72,480, those of today 124,480 (`git show ca249cf:medsaga_lib/backbones/pocket.safetensors > ../pocket-ca249cf.safetensors` brings the second back). MedSAGa starts from each of them and from random numbers, with four labelled X-rays and five seeds.
 # Two lines to measure it by: the U-Net that starts from nothing, and what people reach. Two observers who outlined the lungs of other chest X-rays agree with an IoU of 0.946 ([van Ginneken et al. 2006](https://doi.org/10.1016/j.media.2005.02.002)), which is a Dice of 0.972.
 #
 # > **Predict.** Draw the curve on from 124,480 pictures. How many does it take to reach the U-Net, and the observers?
