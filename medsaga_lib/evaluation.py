@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from medsaga_lib.data.folder import Case, DataSet
 from medsaga_lib.data.images import read_case_mask
@@ -169,6 +170,18 @@ def bootstrap(sums: NDArray, counts: NDArray) -> tuple[float, float]:
     tail = (1 - COVERAGE) / 2
     low, high = np.quantile(np.nanmean(means, axis=1), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of a few runs and half of its 95 % interval, by Student's t; NaN for a single run.
+
+    It says what other seeds would give, that is other shots and other random numbers. Not what
+    other patients would: that is `Evaluation.interval`.
+    """
+    mean, runs = float(np.mean(values)), len(values)
+    if runs < 2:
+        return mean, math.nan
+    return mean, float(stats.sem(values) * stats.t.ppf((1 + COVERAGE) / 2, runs - 1))
 
 
 def without_nan(content: Any) -> Any:

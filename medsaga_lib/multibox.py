@@ -12,7 +12,8 @@ make that slow on a CPU, and none of them is needed:
    are products there), and only its part with positive logits is brought to the picture's size.
 4. Of overlapping masks the running maximum is kept, never all of them.
 
-Left out, because none came near: bfloat16, torch.compile and ONNX Runtime on the published decoder.
+Left out: torch.compile and ONNX Runtime on the published decoder, which come nowhere near, and
+bfloat16, which moves the masks.
 `python -m tools.boxes` times them beside the above; chapter 8 of the book shows its numbers.
 """
 

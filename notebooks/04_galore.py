@@ -363,15 +363,8 @@ print(origin["test_cases"], "held-out X-rays of", origin["test_patients"], "pati
 table = pd.DataFrame(recorded["runs"]).pivot(index="seed", columns="recipe", values="dice")
 
 # %%
-from scipy import stats
+from medsaga_lib.evaluation import over_seeds  # mean, and half of a 95 % interval (Student's t)
 
-
-def over_seeds(dice):
-    """Mean and half of a 95 % interval (Student's t)."""
-    return dice.mean(), stats.t.ppf(0.975, len(dice) - 1) * dice.sem()
-
-
-# %%
 called = {"full": "AdamW", "samed": "LoRA", "fira": "Fira", "apollo": "APOLLO", "keep": "kept",
           "published": "galore-torch", "galore": "rotated"}  # fmt: skip
 names = {r: next(name for part, name in called.items() if part in r) for r in table}

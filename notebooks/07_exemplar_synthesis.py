@@ -35,13 +35,13 @@ seed = 0
 # *Cheap Lunch* ([arXiv 2308.14133](https://arxiv.org/abs/2308.14133)) makes training pictures from a few *exemplars* in this way, and adapts SAM to them with LoRA and point prompts.
 # (This book knows the paper by a summary only. That names the changes: blur, intensity, scale, flip and rotation, of organ and background. It gives no numbers, so every range below is our choice.)
 #
-# The pictures are frames of colonoscopies, each with a polyp; where `MEDSAGA_DATA` names no real data, they are drawn chest X-rays with lungs and heart. With the paper we say *organ* for whatever is outlined.
+# The pictures are frames of colonoscopies, each with a polyp, and late in the chapter slices of a brain; where `MEDSAGA_DATA` names no real data, they are drawn chest X-rays with lungs and heart. With the paper we say *organ* for whatever is outlined.
 
 # %% tags=["data"]
 from medsaga_lib.data.folder import open_or_phantoms
 
-dataset = open_or_phantoms("polyp_kvasir")
-print(dataset.describe())
+dataset, brain = open_or_phantoms("polyp_kvasir"), open_or_phantoms("hippocampus_msd")
+print(*dict.fromkeys([dataset.describe(), brain.describe()]), sep="\n")
 
 # %%
 from medsaga_lib import display
@@ -671,13 +671,12 @@ by_seed = runs.pivot(index="seed", columns="recipe", values="dice")[list(names)]
 by_seed.columns = list(names.values())
 
 # %%
-from scipy import stats
+from medsaga_lib.evaluation import over_seeds  # mean, and half of a 95 % interval (Student's t)
 
 
 def with_interval(values):
-    """The mean over seeds and half of its 95 % interval."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.sem()
-    return f"{values.mean():+.3f} +- {half:.3f} over {len(values)} seeds"
+    """The mean over seeds and its interval, as text."""
+    return "{:+.3f} +- {:.3f}".format(*over_seeds(values)) + f" over {len(values)} seeds"
 
 
 # %%
@@ -717,7 +716,6 @@ print(f"the first gain less the second: {with_interval(gains[0] - gains[1])}")
 # > **Predict.** Does synthesis still help? Look at four pastes first.
 
 # %%
-brain = open_or_phantoms("hippocampus_msd")
 chosen = choose_shots(brain, 23, size, seed)
 paste = Pasting(Synthesis(share=1), backgrounds(chosen, brain), len(brain.labels), Augment("none"))
 panels = [panel(chosen[i], "exemplar") for i in (0, 5, 10, 15)]

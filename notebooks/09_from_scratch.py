@@ -113,7 +113,8 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
+
+from medsaga_lib.evaluation import over_seeds  # mean, and half of a 95 % interval (Student's t)
 
 recorded = json.loads(Path("recorded/pretraining_value.json").read_text())
 origin = recorded["provenance"]
@@ -126,8 +127,8 @@ dice = runs.pivot(index="seed", columns=["recipe", "weights"], values="dice")
 dice.columns = [" ".join(pair) for pair in dice.columns]
 dice["U-Net ahead of MedSAGa"] = dice["unet random"] - dice["medsaga pretrained"]
 for name, values in dice.items():
-    half = stats.t.ppf(0.975, len(values) - 1) * values.sem()
-    print(f"{name:22} {values.mean():+.3f} +- {half:.3f} over {len(values)} seeds")
+    mean, half = over_seeds(values)
+    print(f"{name:22} {mean:+.3f} +- {half:.3f} over {len(values)} seeds")
 
 # %% [markdown]
 # The last line compares seed by seed, which takes out how good the four pictures were. Its interval just takes in zero: at four shots, on this task, the network that knows nothing is ahead in four seeds of five, and the pretrained one has not shown that it is better.
@@ -446,7 +447,7 @@ costs.sort_values("minutes").astype({"trainable": int, "MiB": int}).round(1)
 # Who is asked by points or boxes was told where the organ is, by the truth ([chapter 7](07_exemplar_synthesis.ipynb)); those rows compare with each other only. On polyps, which may be anywhere, being told is worth more than any method. MiB is the peak of the whole process, and some 400 of it are Python and its libraries.
 #
 # Eleven methods are ahead of the frozen encoder in all nine runs. S-SAM and the decoder alone are behind it in two each, by a hundredth and a half at most.
-# Far behind are two, and both should be. `sam_zero_shot` was not trained at all. `medsaga_v2` may move the whole encoder and none of the decoder; its class tokens are random and stay so, and what it reaches depends on the draw: between 0.33 and 0.66 on the same lungs ([chapter 5](05_adapting_sam.ipynb)).
+# Far behind on lungs are two, and both should be. `sam_zero_shot` was not trained at all (on polyps the point that it is told makes up for that). `medsaga_v2` may move the whole encoder and none of the decoder; its class tokens are random and stay so, and what it reaches depends on the draw: between 0.33 and 0.66 on the same lungs ([chapter 5](05_adapting_sam.ipynb)).
 # SVF is behind in six of nine, on polyps by nine hundredths. Is its rate too high, which was chosen on lungs? Here are polyps again at a tenth of it:
 
 # %%

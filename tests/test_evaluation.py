@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import stats
 
 from medsaga_lib.data.folder import Case, DataSet
 from medsaga_lib.errors import UserError
-from medsaga_lib.evaluation import COLUMNS, METRICS, Evaluation, evaluate_cases
+from medsaga_lib.evaluation import COLUMNS, METRICS, Evaluation, evaluate_cases, over_seeds
 from medsaga_lib.metrics import score_case
 
 NAN = math.nan
@@ -204,3 +205,11 @@ def test_what_cannot_be_evaluated_is_named(tmp_path):
     unlabelled = Case("b", "p", Path("b.png"), None, "test")
     with pytest.raises(UserError, match=r"'b' has no mask"):
         evaluate_cases(lambda case: np.ones((4, 4)), dataset, [case, unlabelled])
+
+
+def test_the_interval_over_seeds_is_students():
+    dice = [0.85, 0.87, 0.84, 0.90, 0.86]
+    mean, half = over_seeds(dice)
+    low, high = stats.t.interval(0.95, 4, np.mean(dice), np.std(dice, ddof=1) / np.sqrt(5))
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert np.isnan(over_seeds([0.9])[1])
