@@ -392,7 +392,7 @@ print(f"rotated ahead of kept: {ahead:+.3f} +- {spread:.3f}")
 
 # %% [markdown]
 # All seven are within two hundredths of each other, on 19 X-rays of eleven patients: no reason to choose an optimizer by. Against AdamW on the same seeds, five of the six differences lie within their intervals, LoRA's by a hair. Only the package's does not, and after a correction for six comparisons it would too. (The intervals are over seeds; other patients would widen them.)
-# Rotated and kept run at the same rate here and end in the same place. So the rotation, for all its charm, bought no Dice. Kept moments point elsewhere after a refresh, as we saw; but Adam's first moment forgets in ten steps, and a refresh comes every twenty.
+# Rotated and kept run at the same rate here and end in the same place. So the rotation, for all its charm, bought no Dice that these runs could see. Kept moments point elsewhere after a refresh, as we saw; perhaps it matters little because Adam's first moment forgets in ten steps and a refresh comes every twenty, but that was not tested.
 # What costs the package its hundredth and a half? These runs do not say. One handicap is known: its first basis comes from the very first step, in which the class tokens are equal and the encoder's gradient is a zero of rounding errors ([chapter 5](05_adapting_sam.ipynb)), and holds until step 20. The library waits for a gradient.
 #
 # A footnote, without which the table says too much: at the paper's $T = 200$ these runs would see a single subspace, and kept and rotated would be the same run.

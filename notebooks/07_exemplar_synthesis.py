@@ -705,13 +705,13 @@ print(f"the first gain less the second: {with_interval(gains[0] - gains[1])}")
 
 # %% [markdown]
 # Both intervals leave out zero, and synthesis is ahead in every seed: with four exemplars it is worth about a tenth of Dice on average. Whether it helps less where nothing says where the organ is, these seeds cannot tell: the difference of the two gains is inside its interval.
-# What these runs cannot tell apart: a paste shows the organ in another place, and it also shows it turned, enlarged and in another light, more than the recipe's own mild augmentation does. How much of the gain a stronger augmentation alone would give was not tried. Nor were sixteen exemplars, or another organ.
+# What these runs cannot tell apart: a paste shows the organ in another place, and it also shows it turned, enlarged and in another light, more than the recipe's own mild augmentation does. How much of the gain a stronger augmentation alone would give was not tried. More exemplars and another organ come next.
 #
 # Two other differences in the table are no gains. Points are far ahead of no prompt: an oracle's lead. And boxes are ahead of everything; whether also of the ellipse in the box, which has learned nothing, is a question to ask each time. (Where this page ran on the polyps, the ellipse above is that of these very pictures.)
 #
 # ## Half a per cent, one, three
 #
-# The paper takes its exemplars as a share of what is labelled: half a per cent, one, three. So once more, on an organ of another kind. A hippocampus is no thing before a wall but a part of the brain, and nothing in its brightness says where it ends. The Decathlon's 180 training volumes hold 4557 slices with a label on them; the three shares are 23, 46 and 137.
+# The paper takes its exemplars as a share of what is labelled: half a per cent, one, three. So once more, on an organ of another kind. A hippocampus is no thing before a wall but a part of the brain, and its brightness says little about where it ends. The 180 volumes that we train on hold 4557 slices with a label; the three shares are 23, 46 and 137.
 #
 # > **Predict.** Does synthesis still help? Look at four pastes first.
 
@@ -723,7 +723,8 @@ panels += [panel(paste(chosen[i], seed=i), "paste") for i in (0, 5, 10, 15)]
 display.show(
     display.grid(panels, brain.labels, alt="Slices and pastes.", columns=4),
     alt="Four slices of an MR around the hippocampus, its two parts outlined, and below them the same "
-    "parts on slices without any: a grey patch amid tissue that was never beside it.",
+    "parts pasted on slices without any, or with their own filled in: beside them lies tissue that "
+    "never was there, and a grey patch. (Drawn X-rays where no data are at hand.)",
 )
 print(brain.citation, "|", brain.licence)
 

@@ -119,7 +119,7 @@ from medsaga_lib.evaluation import over_seeds  # mean, and half of a 95 % interv
 recorded = json.loads(Path("recorded/pretraining_value.json").read_text())
 origin = recorded["provenance"]
 print(origin["command"])
-print(origin["date"], "|", origin["device"])
+print(origin["date"], "|", origin["device"], "| 19 held-out X-rays of 11 patients")
 
 # %%
 runs = pd.DataFrame(recorded["runs"]).query("data == 'cxr_hannover_lungs' and shots == 4")
@@ -371,7 +371,7 @@ for run in recorded["runs"]:
 # %% [markdown]
 # ## Untrained, asked in three ways
 #
-# Before those who learn, one who does not: the pocket SAM as it is, no labelled picture seen. Asked by a point in each organ, by the box around it, or by nothing: a grid of 32 x 32 points, three masks for each, and for each organ we take the mask that is nearest to it. (Nobody without the truth could take that one; it is what the best choice would reach.)
+# Before those who learn, one who does not: the pocket SAM as it is, no labelled picture seen. Asked by a point in each organ, by the box around it, or by nothing: a grid of 32 x 32 points, three masks for each, and for each organ we take the mask that is nearest to it. (Nobody without the truth could take that one; it is what the best choice would reach.) All at 128 pixels, like the table below; at its own 256 the pocket SAM answers boxes better ([appendix A](90_pretraining.ipynb)).
 #
 # > **Predict.** Is the best of three thousand masks better than the one for a box?
 
@@ -382,11 +382,12 @@ asked = {"sam_zero_shot": "point", "sam_zero_shot:head=boxes:answer=single": "bo
          "sam_zero_shot:head=grid": "best of a grid"}  # fmt: skip
 for run in recorded["runs"]:
     low, high = run["dice_interval"]
-    print(f"{run['data']:18} {asked[run['recipe']]:14} Dice {run['dice']:.3f} ({low:.3f} to {high:.3f})")
+    print(f"{run['data']:18} {asked[run['recipe']]:14} Dice {run['dice']:.3f}, 95 % interval over "
+          f"patients {low:.3f} to {high:.3f}")  # fmt: skip
 
 # %% [markdown]
-# The grid is level with the box on polyps and not clearly ahead on lungs: among its masks is one about as good as what the box was answered with, and the trouble is to know which. A point leaves open how far the organ goes, and the answer is mostly a part of it.
-# On lungs eight labelled X-rays teach almost everybody below more than that. On polyps, which lie anywhere, a box that the truth has drawn is worth more than any training without one. And an ellipse in the box, which has learned nothing, beats all three on lungs (0.84, [chapter 8](08_lite_medsam.ipynb)).
+# The grid is level with the box on polyps and not clearly ahead on lungs: among its masks is one about as good as what the box was answered with, and the trouble is to know which. A point does worse, perhaps because it leaves open how far the organ goes.
+# On lungs eight labelled X-rays teach almost everybody below more than that. On polyps, which lie anywhere, a box that the truth has drawn is worth more than any training without one. It is the box's merit, not the network's: an ellipse in it, which has learned nothing, is better than the network's answer on both (lungs 0.84, [chapter 8](08_lite_medsam.ipynb)).
 #
 # ## Everybody, on the same pictures
 #
@@ -447,7 +448,7 @@ costs.sort_values("minutes").astype({"trainable": int, "MiB": int}).round(1)
 # Who is asked by points or boxes was told where the organ is, by the truth ([chapter 7](07_exemplar_synthesis.ipynb)); those rows compare with each other only. On polyps, which may be anywhere, being told is worth more than any method. MiB is the peak of the whole process, and some 400 of it are Python and its libraries.
 #
 # Eleven methods are ahead of the frozen encoder in all nine runs. S-SAM and the decoder alone are behind it in two each, by a hundredth and a half at most.
-# Far behind on lungs are two, and both should be. `sam_zero_shot` was not trained at all (on polyps the point that it is told makes up for that). `medsaga_v2` may move the whole encoder and none of the decoder; its class tokens are random and stay so, and what it reaches depends on the draw: between 0.33 and 0.66 on the same lungs ([chapter 5](05_adapting_sam.ipynb)).
+# Far behind on lungs are two, and both should be. `sam_zero_shot` was not trained at all (on polyps the point that it is told makes up for that). `medsaga_v2` may move the whole encoder and none of the decoder; its class tokens are random and stay so, and what it reaches depends on the draw: between 0.32 and 0.66 on the same lungs ([chapter 5](05_adapting_sam.ipynb)).
 # SVF is behind in six of nine, on polyps by nine hundredths. Is its rate too high, which was chosen on lungs? Here are polyps again at a tenth of it:
 
 # %%

@@ -145,9 +145,9 @@ figure = display.curve_with_interval(curves, "pictures seen", "IoU in training; 
 display.show(figure, alt=alt)
 
 # %% [markdown]
-# (The fourth was stopped before its 1500 steps were over. Stages with the same seed show the same scenes again, so of 124,480 pictures shown 91,680 differ.)
-# Each line is a command that you can type. It writes a curve and a checkpoint; stopped, by `--minutes 30` or by a power cut, it goes on with the same words to the very weights that it would have had. `--start` begins with other weights, `--export` writes what the library ships, and `--device cuda --bf16 --workers 8` is meant for a GPU, on which nobody has run it yet. (`--bf16` alone takes a quarter off a step on a processor that has instructions for it.)
-# The seventh stage trained the small head alone. Until then it had been taught about the best of the three masks only, and did not know the others when it saw them: on polyps the mask that it chose after one click had an IoU of 0.26, the best of the three 0.59. Thirteen minutes later it chose 0.50.
+# (The fourth was stopped before its 1500 steps were over. Stages with the same seed and size draw the same scenes again, some of them untidy now, so the 124,480 pictures show 91,680 scenes.)
+# Each line is a command that you can type. It writes a curve and a checkpoint; stopped, by `--minutes 30` or by a power cut, it goes on with the same words to the very weights that it would have had. `--start` begins with other weights, `--export` writes what the library ships, and `--device cuda --bf16 --workers 8` is meant for a GPU, on which nobody has run it yet.
+# The seventh stage trained the small head alone. Until then it had been taught about the best of the three masks only, and did not know the others when it saw them: on polyps the mask that it chose after one click had an IoU of 0.26, the best of the three 0.59. Thirteen minutes later it was 0.50 (both from the model card).
 #
 # When the spread of the first stage is measured for the first time, after 8,000 pictures, it is high. That proves nothing, as the random weights above show, which had a high one, too; a low one would be an alarm. The proof is IoU for borders: nobody can draw those without looking. It is still below .2 there and goes on rising. This is where the first hour went.
 # Our first weights, trained with prompts alone and a patch embedding that learned too fast, never came back from it; their model card, `medsaga_lib/backbones/pocket.md`, tells the story.
@@ -201,7 +201,7 @@ for name, families in {"trained on": TRAINED, "never seen": HELD_OUT}.items():
 #
 # ## Untidy pictures
 #
-# On real images the weights before these failed, and a look said why: in a box around a lung or a polyp they kept what had one brightness, and left out ribs, glare and shadows.
+# On real images the second weights failed, and a look said why: in a box around a lung or a polyp they kept what had one brightness, and left out ribs, glare and shadows.
 # In a drawn scene an object has one brightness, so that is what an object was. The mend is in the data: from the third stage on six or seven of ten training pictures get light and shade inside objects, half transparent ribs, glare, tubes, veils, or so much haze that only the prompt is left. No mask changes.
 
 # %%
@@ -247,14 +247,14 @@ display.show(
 )
 
 # %%
-print("box IoU on real objects: weights before, these weights, ellipse; 95 % of these - ellipse")
+print("box IoU on real objects: second weights, today's, ellipse; 95 % of today's - ellipse")
 for row in recorded["real"]:
     low, high = row["gain"]
     print(f"{row['real']:32} {row['before']:.2f}  {row['box']:.2f}  {row['ellipse']:.2f}  "
           f"[{low:+.2f}, {high:+.2f}]  {row['pictures']} pictures")  # fmt: skip
 
 # %% [markdown]
-# A box around a polyp is answered better than before, and so are all drawn families (the model card has both tables): by the clutter, or by the 52,000 pictures more that these weights have seen; we did not train once without it to tell. A lung is not, and the right one is answered worse. The answer follows the border that one can *see*, and on real X-rays the annotator drew the lung on behind the heart, too.
+# A box around a polyp is answered better than before, and so are both sets of drawn families (the model card has the numbers): by the clutter, or by the 52,000 pictures more that these weights have seen; we did not train once without it to tell. A lung is not, and the right one is answered worse. We think that the answer follows the border that one can *see*; on real X-rays the annotator drew the lung on behind the heart, too.
 # The box knew. Its sides touch the truth, and a mask that keeps away from a side must be wrong; the ellipse, which knows nothing else, wins by that alone. On none of the real objects is the network ahead of it.
 #
 # What matters most for this book is another number: how much these weights help when a few real images are labelled. [Chapter 5](05_adapting_sam.ipynb) measures it on three organs; here is the question behind it.
@@ -276,6 +276,8 @@ for name in ("pretraining_value", "pretraining_curve"):
     recorded = json.loads(Path(f"recorded/{name}.json").read_text())
     runs += recorded["runs"]
     print(recorded["provenance"]["command"])
+
+# %%
 runs = pd.DataFrame(runs).query("data == 'cxr_hannover_lungs' and shots == 4")
 runs["start"] = runs["recipe"].where(runs["recipe"] == "unet", runs["weights"])
 dice = runs.pivot(index="seed", columns="start", values="dice")
@@ -283,8 +285,13 @@ dice = runs.pivot(index="seed", columns="start", values="dice")
 # %%
 seen = {"random": 0, "../pocket-e74b4f1.safetensors": 18_000,
         "../pocket-ca249cf.safetensors": 72_480, "pretrained": 124_480}  # fmt: skip
+print("19 held-out X-rays of 11 patients")
 for start in [*seen, "unet"]:
     print("{:30} {:.3f} +- {:.3f}".format(start, *over_seeds(dice[start])))
+
+# %%
+more = dice["pretrained"] - dice["../pocket-ca249cf.safetensors"]
+print("today's less the second: {:+.3f} +- {:.3f}".format(*over_seeds(more)))
 
 # %%
 means, halves = np.array([over_seeds(dice[start]) for start in seen]).T
@@ -304,7 +311,7 @@ display.show(figure, alt=alt)
 
 
 # %% [markdown]
-# Pretraining is not good in itself: the first weights, which had learned not to look, cost six hundredths. From the second to today's it is one hundredth for 52,000 pictures, well inside the intervals. If lines were straight, this one would reach the U-Net's after a hundred thousand more; nothing says that it is straight. And with four X-rays everybody, the U-Net too, is far from two observers.
+# Pretraining is not good in itself: the first weights, which had learned not to look, cost six hundredths. From the second to today's it is one hundredth for 52,000 pictures: little, but seed by seed ahead in all five. (Those pictures were untidy, too, and the first weights came from another recipe altogether, so this is no pure curve of more of the same.) If it were a straight line, it would reach the U-Net's after some hundred thousand more and the observers' after nearly eight hundred thousand. Nothing says that it is straight.
 
 # %% [markdown]
 # ## Exercises

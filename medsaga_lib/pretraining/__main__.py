@@ -34,7 +34,7 @@ def main() -> None:
     add("--patch-rate", type=float, default=Settings.patch_rate, help="of the patch embedding")
     add("--iou-head-alone", action="store_true", help="all other weights stay as they are")
     add("--device", default="cpu", help="cpu or cuda")
-    add("--bf16", action="store_true", help="bfloat16 where autocast allows it, for GPUs")
+    add("--bf16", action="store_true", help="bfloat16 where autocast allows it")
     add("--workers", type=int, default=0, help="processes that draw pictures")
     add("--export", type=Path, help="also write the averaged weights in float16 to this file")
     add("--report", action="store_true", help="print the model card's tables of --out or --start")
