@@ -410,7 +410,7 @@ for name in ("pretrained", "random", "unet"):
 alt = (
     "Mean Dice on held-out X-rays against the number of labelled ones, with intervals over seeds: the "
     "U-Net on top, then MedSAGa from pretrained weights, then from random ones. The bands overlap "
-    "at four and eight X-rays and are apart at 32."
+    "at four X-rays and are apart at 32."
 )
 axes = "labelled X-rays", "mean Dice, five seeds"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)

@@ -457,7 +457,19 @@ print(slower["provenance"]["command"])
 print("Dice", *[round(run["dice"], 3) for run in slower["runs"]])
 
 # %% [markdown]
-# It was not too high: at a tenth of it one seed stays where it was and two are worse. S-SAM turns the same singular values, trains shifts, norms, positions and the decoder's norms besides, and is ahead of SVF in eight of nine runs, on polyps by seven to twenty-two hundredths. Singular values alone may be too little to move: a guess that fits, not a proof.
+# So it was not too high? At a tenth of it one seed stays where it was and two are worse. But S-SAM turns the same singular values, at a thirtieth of the rate, and does not fall behind. It trains four things more: shifts, the encoder's norms, its positions, and the decoder's norms.
+#
+# > **Predict.** Take one of the four away from S-SAM; then all four, which leaves SVF at S-SAM's rate. What makes it fall to SVF's level?
+
+# %%
+parts = json.loads(Path("recorded/s_sam_parts.json").read_text())
+print(parts["provenance"]["command"])
+less = pd.DataFrame(parts["runs"]).pivot(index="recipe", columns="seed", values="dice")
+less = pd.concat([less, dice.loc[["s_sam", "svf"], "polyps from 64"]])
+less.assign(mean=less.mean(axis=1)).sort_values("mean", ascending=False).round(3)
+
+# %% [markdown]
+# Nothing does. Each of the four is worth a few hundredths at most, and without all of them SVF is ahead of the frozen encoder in every seed. So it *was* the rate, and a tenth of it happened to be no better. In the bracket on lungs this low rate came out last of five ([chapter 6](06_svd_affine.ipynb)): a rate that is right for one task need not be for another, and this table gives each method a single one. SVF pays for it most openly; others may pay, too.
 #
 # The frozen encoder takes the least time of all that train, because each picture goes through the encoder a few times and not in every step; most memory and most time go into SegResNet. Among those that adapt the pocket SAM memory differs little, because its encoder is small ([chapter 3](03_memory_ledger.ipynb) has ViT-B).
 # Four times the X-rays move most of them up, by one to five hundredths; S-SAM, SVF and the decoder alone, which hardly change the encoder, stay where they are. And the two networks that knew nothing lead among all that are asked by nothing but the picture, or are close to it: whoever adapts a foundation model should train one of them, too.
