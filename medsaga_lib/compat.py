@@ -11,6 +11,7 @@ A torchvision whose operators load is left as it is.
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,14 @@ def supply_missing_operators() -> bool:
     else:
         sys.meta_path.insert(0, _ExtensionFinder())
     return True
+
+
+def quiet_bitsandbytes() -> None:
+    """Silences what bitsandbytes says on each CPU with bf16: that kernels for 4 bits are missing.
+
+    peft and galore_torch import it, nothing here computes with 4 bits, and pages show warnings.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:

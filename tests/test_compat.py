@@ -26,6 +26,14 @@ def test_imports_in_every_order(first):
     run(f"import medsaga_lib, {first}, {', '.join(rest)}")
 
 
+def test_bitsandbytes_says_nothing_of_kernels_for_four_bits():
+    """On a CPU with bf16 the import itself would warn; on others only the logger tells."""
+    code = "import sys, logging; sys.stderr = sys.stdout; import medsaga_lib, bitsandbytes"
+    assert run(code) == ""
+    code += "; logging.getLogger('bitsandbytes.backends.cpu.ops').warning('kernels')"
+    assert run(code) == ""
+
+
 @pytest.mark.parametrize("first", ["segment_anything", "peft"])
 def test_an_import_that_failed_before_is_mended(first):
     run(
