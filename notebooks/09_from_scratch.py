@@ -380,10 +380,10 @@ recorded = json.loads(Path("recorded/zero_shot.json").read_text())
 print(recorded["provenance"]["command"])
 asked = {"sam_zero_shot": "point", "sam_zero_shot:head=boxes:answer=single": "box",
          "sam_zero_shot:head=grid": "best of a grid"}  # fmt: skip
+print("Dice, and its 95 % interval over patients")
 for run in recorded["runs"]:
     low, high = run["dice_interval"]
-    print(f"{run['data']:18} {asked[run['recipe']]:14} Dice {run['dice']:.3f}, 95 % interval over "
-          f"patients {low:.3f} to {high:.3f}")  # fmt: skip
+    print(f"{run['data']:18} {asked[run['recipe']]:14} {run['dice']:.3f} ({low:.3f} to {high:.3f})")
 
 # %% [markdown]
 # The grid is level with the box on polyps and not clearly ahead on lungs: among its masks is one about as good as what the box was answered with, and the trouble is to know which. A point does worse, perhaps because it leaves open how far the organ goes.
