@@ -1,4 +1,4 @@
-"""Lets torchvision be imported where its compiled operators do not fit the installed torch.
+"""Lets torchvision be imported where its compiled operators do not fit, and bitsandbytes quietly.
 
 A torch CPU build beside the package index's torchvision (a CUDA build) leaves torchvision without
 its operators: importing it ends in "operator torchvision::nms does not exist", and so does

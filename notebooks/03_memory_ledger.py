@@ -318,7 +318,7 @@ times.pivot_table(index=on, columns="recipe", values="seconds", sort=False).roun
 
 # %% [markdown]
 # The fused attention saves time, too, 8 to 12 %, with LoRA 5, which may be noise. Checkpointing costs most, 16 to 43 % on top of the row before it. Per-layer updates are nearly free, or cost a tenth. And bf16 takes 33 to 43 % off, so that everything at once is *faster* than the start. (Each number is the fastest of three steps; differences of about 6 % are noise.)
-# That last row is the processor's merit: it has instructions for bf16. On an older one without them PyTorch emulates it: there the same step of MedSAGa took 298 seconds, against 14 in fp32 (an earlier run, which this file no longer holds). What has yours?
+# That last row is the processor's merit: it has instructions for bf16. An older one without them has to emulate it, and then bf16 takes many times longer than fp32. What has yours?
 
 # %%
 from time import perf_counter

@@ -80,7 +80,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def build_sam(
-    name: str,
+    name: str | Shape,
     size: int | None = None,
     mask_tokens: int = MASK_TOKENS,
     attention: Attention = "fused",
@@ -88,7 +88,7 @@ def build_sam(
     """A SAM with random weights.
 
     Args:
-        name: pocket, vit_b, medsam, mobile_sam or lite_medsam.
+        name: pocket, vit_b, medsam, mobile_sam or lite_medsam, or a shape of one's own.
         size: pixels along one side of the square input, a multiple of 16 (lite_medsam: of 4);
             default: the checkpoint's own (256 for pocket and lite_medsam, 1024 for the others).
         mask_tokens: masks besides token 0; K for a head with K foreground classes.
@@ -154,14 +154,16 @@ def _image_encoder(shape: Shape, size: int, attention: Attention) -> ImageEncode
     return encoder
 
 
-def shape_of(name: str) -> Shape:
+def shape_of(name: str | Shape) -> Shape:
     """The architecture of a backbone; UserError for an unknown name."""
+    if isinstance(name, Shape):
+        return name
     if name not in SHAPES:
         raise UserError(f"There is no backbone {name!r}; choose one of {', '.join(SHAPES)}.")
     return SHAPES[name]
 
 
-def input_size(name: str, size: int | None) -> int:
+def input_size(name: str | Shape, size: int | None) -> int:
     """The size asked for, or the backbone's own; UserError if patches do not fit into it."""
     shape = shape_of(name)
     size, patch = shape.size if size is None else size, shape.patch

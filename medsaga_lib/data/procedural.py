@@ -71,11 +71,11 @@ class Canvas:
         """Adds an object that consists of the objects painted into it afterwards."""
         return self._add(parent, GROUP)
 
-    def wall(self, label: int) -> int:
-        """Adds the object that an object is without its parts, which has no outline of its own."""
+    def wall(self, whole: int) -> int:
+        """Adds the object that a whole is without its parts, which has no outline of its own."""
         new = self._add(BACKGROUND, GROUP)
         if new != BACKGROUND:
-            self.covers[new, label] = True
+            self.covers[new, whole] = True
         return new
 
     def _add(self, parent: int, kind: int) -> int:

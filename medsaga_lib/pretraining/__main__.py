@@ -13,6 +13,7 @@ from medsaga_lib.pretraining.pictures import Settings, unseen_scenes
 from medsaga_lib.pretraining.real import real_objects
 from medsaga_lib.pretraining.run import Run, export, train
 from medsaga_lib.pretraining.scores import evaluate, prompted, spread
+from medsaga_lib.pretraining.together import join, share
 
 REPORT_PICTURES = 200  # of each set
 
@@ -33,6 +34,9 @@ def main() -> None:
     add("--learning-rate", type=float, default=Settings.learning_rate)
     add("--patch-rate", type=float, default=Settings.patch_rate, help="of the patch embedding")
     add("--iou-head-alone", action="store_true", help="all other weights stay as they are")
+    add("--width", type=int, default=Settings.width, help="channels of the image encoder")
+    add("--depth", type=int, default=Settings.depth, help="its blocks")
+    add("--heads", type=int, default=Settings.heads, help="of each block's attention")
     add("--device", default="cpu", help="cpu or cuda")
     add("--bf16", action="store_true", help="bfloat16 where autocast allows it")
     add("--workers", type=int, default=0, help="processes that draw pictures")
@@ -51,12 +55,13 @@ def _run(options: argparse.Namespace) -> None:
     real = [open_dataset(name) for name in options.data]
     if real and not options.report:
         raise UserError("--data is for --report: no step of the pretraining sees a real picture.")
+    join(options.device)
     run = _opened(options)
     if options.report:
         _report(run, real)
         return
     train(run, options.out, options.minutes, options.bf16, options.workers)
-    if options.export:
+    if options.export and share()[0] == 0:
         export(run, options.export)
 
 

@@ -7,7 +7,7 @@ mask. Ranges are our choice.
 
 import numpy as np
 from numpy.random import Generator
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 
 from medsaga_lib.data.procedural import (
     blob_outline,
@@ -24,7 +24,7 @@ def cluttered(image: np.ndarray, labels: np.ndarray, rng: Generator) -> np.ndarr
     size, unit = len(labels), float(image.std()) + 8  # grey values: what counts as much here
     added = np.zeros((size, size), np.float32)
     for _ in range(2):  # every object, and the background, in a light of its own
-        strength = unit * rng.uniform(0, 0.8) * rng.standard_normal(labels.max() + 1)
+        strength = unit * rng.uniform(0, 1.2) * rng.standard_normal(labels.max() + 1)
         light = smooth_noise(rng, size, int(rng.integers(2, 9)))
         added += strength.astype(np.float32)[labels] * light
     if rng.random() < 0.3:
@@ -37,6 +37,9 @@ def cluttered(image: np.ndarray, labels: np.ndarray, rng: Generator) -> np.ndarr
     if rng.random() < 0.4:  # an object goes on behind a veil, as a lung behind the heart
         veil = rng.uniform(0.5, 1) * _veil(rng, size)[..., None]
         result += veil * (rng.choice(result[::16, ::16].reshape(-1, 3)) - result)
+    if rng.random() < 0.4:  # borders get lost, as a lung's beneath the shoulder
+        lost = _somewhere(rng, size)[..., None]
+        result += lost * (_without_detail(rng, result) - result)
     if rng.random() < 0.15:  # haze: little is left but the prompt
         result = result.mean() + rng.uniform(0, 0.4) * (result - result.mean())
     return np.clip(result, 0, 255).astype(np.uint8)
@@ -80,6 +83,21 @@ def _veil(rng: Generator, size: int) -> np.ndarray:
     )
     canvas = _filled(fill_polygon(outline, size), size)
     return gaussian_filter(canvas, radius * rng.uniform(0.02, 0.2), truncate=2)
+
+
+def _somewhere(rng: Generator, size: int) -> np.ndarray:
+    """From 0 to 1: smooth patches that cover some of the picture, or all of it."""
+    height = smooth_noise(rng, size, int(rng.integers(2, 6))) + rng.uniform(-1, 1)
+    return np.clip(2 * height, 0, 1)
+
+
+def _without_detail(rng: Generator, image: np.ndarray) -> np.ndarray:
+    """The picture (S, S, 3) blurred over a tenth of its side and more, in steps of 8 pixels."""
+    size, step = len(image), 8
+    coarse = image.reshape(size // step, step, size // step, step, 3).mean(axis=(1, 3))
+    radius = size / step * rng.uniform(0.06, 0.2)
+    coarse = gaussian_filter(coarse, (radius, radius, 0), truncate=2)
+    return zoom(coarse, (step, step, 1), order=1, grid_mode=True, mode="nearest")
 
 
 def _painted(pixels: np.ndarray, rng: Generator, size: int) -> np.ndarray:

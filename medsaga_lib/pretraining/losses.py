@@ -45,12 +45,14 @@ def pretraining_loss(sam: Sam, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     Returns:
         `loss` with gradient, the sum over the rounds; without: `foreground` and `borders`, the IoU
         without a prompt; `box` and `point`, the IoU after the first prompt (of three masks the
-        best); `click`, the IoU after the last click.
+        best); `click`, the IoU after the last click; `unseen`, the IoU of boxes on a blank picture.
     """
     encoder, picture, targets = sam.prompt_encoder, batch["picture"], batch["targets"]
     coordinates, labels = batch["coordinates"], batch["labels"]
     pixels = (batch["images"].float() - sam.pixel_mean) / sam.pixel_std
-    of_pictures = sam.image_encoder(pixels)  # (B, C, h, w)
+    blank = pixels[:1].mean(dim=(2, 3), keepdim=True).expand_as(pixels[:1])
+    embedded = sam.image_encoder(torch.cat([pixels, blank]))
+    of_pictures, of_blank = embedded[:-1], embedded[-1:]  # (B, C, h, w), (1, C, h, w)
     position, no_mask = encoder.get_dense_pe(), encoder.no_mask_embed.weight[:, :, None, None]
 
     # No prompt (not in SAM): token 0 draws all objects, token 1 their borders. It makes the
@@ -72,6 +74,16 @@ def pretraining_loss(sam: Sam, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     more, iou, shown = _best_mask(*answer, targets, is_point)
     loss = loss + more
     parts |= {"box": iou[~is_point].nanmean(), "point": iou[is_point].nanmean()}
+    parts["unseen"] = iou.new_tensor(math.nan)  # if there is no box
+
+    # The same boxes with nothing to see (not in SAM): what is learned is where a box lies and what
+    # tends to fill it. From pictures alone the decoder learned that too late to use it.
+    boxes, boxed = sparse[~is_point], targets[~is_point]
+    if len(boxes):
+        nowhere = of_blank.expand(len(boxes), -1, -1, -1)
+        logits, _ = decode_masks(sam.mask_decoder, nowhere, position, boxes, no_mask)
+        loss = loss + mask_losses(logits[:, 0], boxed).mean()
+        parts["unseen"] = mask_iou(logits[:, 0], boxed).mean()
 
     # Corrective clicks ask for the single mask; half of the prompts come with the mask so far
     for of_click, of_mask in batch["noise"]:

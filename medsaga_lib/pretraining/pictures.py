@@ -1,16 +1,19 @@
 """Batches of procedural pictures with prompts, each a function of (settings, step)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from medsaga_lib.backbones.sam import POCKET, ViTShape
 from medsaga_lib.data.procedural import BACKGROUND, TRAINED, Scene, procedural_scene
+from medsaga_lib.errors import UserError
 from medsaga_lib.pretraining.clutter import cluttered
 from medsaga_lib.pretraining.prompts import REDUCTION, first_prompt
+from medsaga_lib.pretraining.together import share
 
 TRAIN_STREAM, PROMPT_STREAM, TEST_STREAM, CLUTTER_STREAM = range(4)  # keep random numbers apart
 
@@ -35,19 +38,42 @@ class Settings:
     clip: float = 1.0  # largest norm of the gradient
     average: float = 0.999  # decay of the moving average of the weights, which is what is shipped
     iou_head_alone: bool = False  # all other weights stay as they are
+    # Of the image encoder: the pocket SAM's unless another is to be measured against it
+    width: int = POCKET.width
+    depth: int = POCKET.depth
+    heads: int = POCKET.heads
+
+    @property
+    def shape(self) -> ViTShape:
+        """The network's, with global attention in every block."""
+        return replace(
+            POCKET,
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            global_blocks=tuple(range(self.depth)),
+        )
 
 
 class Pictures(Dataset):
-    """Batches for training: item `step` is a function of the settings' seed and of `step`."""
+    """Batches for training: item `step` is a function of the settings' seed and of `step`.
+
+    Raises:
+        UserError: the processes that train together cannot share a step's pictures evenly.
+    """
 
     def __init__(self, settings: Settings, families: Sequence[str] = TRAINED):
         self.settings, self.families = settings, families
+        number, processes = share()
+        self.share = slice(number, None, processes)
+        if settings.pictures % processes:
+            raise UserError(f"{processes} processes cannot share {settings.pictures} pictures.")
 
     def __len__(self) -> int:
         return self.settings.steps
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        """A batch of B pictures with N = B x objects prompts.
+        """A batch of B pictures with N = B x objects prompts: this process's of the step's.
 
         `images` (B, 3, S, S) uint8; `foreground`, `borders` (B, S/4, S/4) float32, the cells of any
         label, and those where two labels meet; `picture` (N,) int64, whose prompt it is;
@@ -55,9 +81,9 @@ class Pictures(Dataset):
         (N, S/4, S/4) float32, the covered part of each cell; `noise` (corrections, 2, N, S/4, S/4)
         in [0, 1), which decides the clicks and where masks are shown.
         """
-        settings = self.settings
+        settings, positions = self.settings, range(self.settings.pictures)[self.share]
         lists: dict[str, list] = {key: [] for key in _OF_BATCH}
-        for position in range(settings.pictures):
+        for position in positions:
             key = settings.seed, step, position
             scene = procedural_scene((TRAIN_STREAM, *key), settings.size, self.families)
             rng = np.random.default_rng((PROMPT_STREAM, *key))
@@ -77,7 +103,7 @@ class Pictures(Dataset):
                 lists["noise"].append(rng.random(shape, np.float32))
         batch = {key: torch.from_numpy(np.stack(values)) for key, values in lists.items()}
         batch["noise"] = batch["noise"].movedim(0, 2)
-        whose = torch.arange(settings.pictures).repeat_interleave(settings.objects)
+        whose = torch.arange(len(positions)).repeat_interleave(settings.objects)
         return batch | {"picture": whose}
 
 

@@ -1,4 +1,4 @@
-"""A pretraining run: model, moving average, optimizer, curve; saved whole, resumed exactly."""
+"""A pretraining run: model, moving average, optimizers, curve; saved whole, resumed exactly."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -16,14 +16,15 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from medsaga_lib.backbones.sam import SHAPES, build_sam, resize_positions
+from medsaga_lib.backbones.sam import build_sam, resize_positions
 from medsaga_lib.data.procedural import HELD_OUT, TRAINED
 from medsaga_lib.files import replacing
 from medsaga_lib.pretraining.losses import pretraining_loss
+from medsaga_lib.pretraining.optimizers import STATE, build_optimizers
 from medsaga_lib.pretraining.pictures import Pictures, Settings, unseen_scenes
 from medsaga_lib.pretraining.scores import evaluate, prompted, spread
+from medsaga_lib.pretraining.together import any_of_all, average_gradients, share
 
-BETAS = (0.9, 0.95)  # of AdamW; the second as in MAE (2111.06377), for fresh second moments
 LOG_EVERY = 50  # steps
 TEST_EVERY = 500
 SAVE_EVERY = 250
@@ -32,20 +33,18 @@ READABLE = 0o644  # safetensors writes files that only their owner can read
 
 
 class Run:
-    """A model, its moving average and its optimizer, at a step."""
+    """A model, its moving average and its optimizers, at a step."""
 
     def __init__(self, settings: Settings, device: str = "cpu"):
         self.settings, self.device, self.step = settings, device, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.sam = build_sam("pocket", settings.size).to(device)
+            self.sam = build_sam(settings.shape, settings.size).to(device)
         if settings.iou_head_alone:
             self.sam.requires_grad_(False)
             self.sam.mask_decoder.iou_prediction_head.requires_grad_(True)
         self.average = {k: v.detach().clone() for k, v in self.sam.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            _groups(self.sam, settings), lr=settings.learning_rate, betas=BETAS
-        )
+        self.optimizers = build_optimizers(self.sam, settings)
 
     def rate(self) -> float:
         """The learning rate of this step: linear warm-up, then half a cosine to 0."""
@@ -58,15 +57,18 @@ class Run:
     def train_step(self, batch: dict[str, Tensor], bf16: bool = False) -> dict[str, float]:
         """One step on a batch of `Pictures`; returns the parts of its loss."""
         batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate() * group["relative_rate"]
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate() * group["relative_rate"]
         precision = torch.autocast(self.device, torch.bfloat16) if bf16 else nullcontext()
         with precision:
             parts = pretraining_loss(self.sam, batch)
-        self.optimizer.zero_grad()
         parts["loss"].backward()
+        average_gradients(self.sam)
         nn.utils.clip_grad_norm_(self.sam.parameters(), self.settings.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         decay = min(self.settings.average, self.step / (self.step + 10))
         with torch.no_grad():
@@ -76,7 +78,7 @@ class Run:
 
     def averaged(self) -> Sam:
         """A copy with the averaged weights, in evaluation mode."""
-        sam = build_sam("pocket", self.settings.size)
+        sam = build_sam(self.settings.shape, self.settings.size)
         sam.load_state_dict(self.average)
         return sam.to(self.device).eval()
 
@@ -85,8 +87,9 @@ class Run:
         tensors = {f"average.{key}": value for key, value in self.average.items()}
         tensors |= {f"model.{key}": value for key, value in self.sam.state_dict().items()}
         for name, parameter in self.sam.named_parameters():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{key}.{name}"] = value
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"optimizer.{key}.{name}"] = value
         metadata = {"step": str(self.step), "settings": json.dumps(asdict(self.settings))}
         write_tensors(tensors, path, metadata)
 
@@ -95,7 +98,7 @@ class Run:
         tensors = load_file(path)
         weights = _part(tensors, "average.") or tensors
         weights = {key: value.float() for key, value in weights.items()}
-        weights = resize_positions(weights, SHAPES["pocket"], self.settings.size)
+        weights = resize_positions(weights, self.settings.shape, self.settings.size)
         self.sam.load_state_dict(weights)
         self.average = {k: v.detach().clone() for k, v in self.sam.state_dict().items()}
 
@@ -109,30 +112,17 @@ class Run:
         run.step = int(metadata["step"])
         run.average = _part(tensors, "average.")
         run.sam.load_state_dict(_part(tensors, "model."))
-        for name, parameter in run.sam.named_parameters():
-            if parameter.requires_grad:
-                for key in ("step", "exp_avg", "exp_avg_sq"):
-                    run.optimizer.state[parameter][key] = tensors[f"optimizer.{key}.{name}"]
+        name_of = {parameter: name for name, parameter in run.sam.named_parameters()}
+        for optimizer in run.optimizers:
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                for key in STATE:
+                    if (name := f"optimizer.{key}.{name_of[parameter]}") in tensors:
+                        optimizer.state[parameter][key] = tensors[name]
         return run
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _groups(sam: Sam, settings: Settings) -> list[dict]:
-    """Weight decay for matrices and convolutions; none for positions, tokens, norms and biases."""
-    patches = list(sam.image_encoder.patch_embed.parameters())
-    layers = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-    weights = [module.weight for module in sam.modules() if isinstance(module, layers)]
-    slow, decayed = {id(p) for p in patches}, {id(p) for p in weights}
-    rest = [p for p in sam.parameters() if id(p) not in slow | decayed]
-    matrices = [p for p in weights if id(p) not in slow]
-    return [
-        {"params": matrices, "weight_decay": settings.weight_decay, "relative_rate": 1.0},
-        {"params": rest, "weight_decay": 0.0, "relative_rate": 1.0},
-        {"params": patches, "weight_decay": 0.0, "relative_rate": settings.patch_rate},
-    ]
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -150,7 +140,15 @@ class Curve:
         "minutes",  # of training in all
         "pictures_per_second",
         "learning_rate",
-        *("loss", "foreground", "borders", "box", "point", "click"),  # of `pretraining_loss`
+        *(
+            "loss",
+            "foreground",
+            "borders",
+            "box",
+            "point",
+            "unseen",
+            "click",
+        ),  # of `pretraining_loss`
         "spread",  # of the embeddings over pictures, as a part of their whole spread
         *("test_box", "test_point", "test_clicks_3"),  # of the average, on families trained on
         *("held_out_box", "held_out_point", "held_out_clicks_3"),
@@ -181,9 +179,10 @@ def train(
 ) -> None:
     """Trains to the last step of the settings, or for `minutes`.
 
-    Writes `out`/run.safetensors, from which `Run.load` goes on, and `out`/curve.csv.
+    Writes `out`/run.safetensors, from which `Run.load` goes on, and `out`/curve.csv; of several
+    processes the first does.
     """
-    settings = run.settings
+    settings, writes = run.settings, share()[0] == 0
     pictures = DataLoader(
         Pictures(settings),
         batch_size=None,
@@ -198,21 +197,22 @@ def train(
         rate = run.rate()
         recent.append(run.train_step(batch, bf16))
         now = time.monotonic()
-        stop = run.step == settings.steps or now - start >= 60 * minutes
-        if stop or run.step % LOG_EVERY == 0:
+        late = any_of_all(now - start >= 60 * minutes, run.device)
+        stop = late or run.step == settings.steps
+        if writes and (stop or run.step % LOG_EVERY == 0):
             row = {
                 "step": run.step,
                 "minutes": round(curve.minutes + (now - since) / 60, 2),
                 "pictures_per_second": round(settings.pictures * len(recent) / (now - since), 1),
                 "learning_rate": f"{rate:.3g}",
             }
-            row |= {k: round(float(np.nanmean([r[k] for r in recent])), 4) for k in recent[0]}
+            row |= pd.DataFrame(recent).mean().round(4).to_dict()
             if stop or run.step % TEST_EVERY == 0:
                 row |= _tested(run)
             curve.add(row)
             print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
             recent, since = [], time.monotonic()
-        if stop or run.step % SAVE_EVERY == 0:
+        if writes and (stop or run.step % SAVE_EVERY == 0):
             run.save(out / "run.safetensors")
         if stop:
             return

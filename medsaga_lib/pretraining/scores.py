@@ -50,9 +50,9 @@ def evaluate(sam: Sam, pictures: Iterable[Prompted], clicks: int = 3) -> dict:
         `clicks_k`: k clicks in all, each in the middle of the larger error, the first one's mask
         chosen by the IoU head. Beside them `box_itself` and the `ellipse` inscribed in it, and
         `ceiling`, the truth passed through logits of a quarter of the size (its coverage, cut at a
-        half; other logits may be a little better). `gain`: the 95 %
-        interval of `box` - `ellipse`, by drawing pictures. `iou_head`: correlation of predicted
-        with true IoU over the masks for boxes and points. `pictures`, `objects`: how many.
+        half; other logits may be a little better). `gain`: the 95 % interval of `box` - `ellipse`,
+        by drawing pictures. `iou_head`: correlation of predicted with true IoU over the masks for
+        boxes and points. `pictures`, `objects`: how many.
     """
     rows, heads = [], []
     for number, (image, masks) in enumerate(pictures):

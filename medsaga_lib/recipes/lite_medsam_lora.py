@@ -1,8 +1,8 @@
 """LiteMedSAM + LoRA: LoRA on attention and MLPs of TinyViT, a box for each label.
 
 Its backbone is lite_medsam, but it runs on any. The one loop squeezes pictures to a square, as it
-does for all; LiteMedSAM's own way, padding and contrast, is `data.litemedsam`. Drawing
-pictures by modality is a matter of the data, `data.sampling`: one data set here has one modality.
+does for all; LiteMedSAM's own way, padding and contrast, is `data.litemedsam`. Drawing pictures by
+modality is a matter of the data, `data.sampling`: one data set here has one modality.
 """
 
 from medsaga_lib.adapt.lora import LoRA

@@ -25,7 +25,7 @@ def test_same_numbers_give_the_same_pixels_and_others_do_not():
 
 
 def test_every_kind_is_drawn_and_fits_every_scene(monkeypatch):
-    kinds = {"_bands": 0.3, "_spots": 0.3, "_lines": 0.2, "_veil": 0.4}
+    kinds = {"_bands": 0.3, "_spots": 0.3, "_lines": 0.2, "_veil": 0.4, "_without_detail": 0.4}
     spies = {name: Mock(wraps=getattr(clutter, name)) for name in kinds}
     for name, spy in spies.items():
         monkeypatch.setattr(clutter, name, spy)

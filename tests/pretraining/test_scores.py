@@ -35,11 +35,8 @@ def asked(monkeypatch):
         prompts.append((coordinates.tolist(), labels, mask))
         turn = (len(prompts) - 1) % 5  # of an object's five prompts
         if turn == 0:  # the box
-            return (
-                np.stack([block(16, 40, 16, 48), *first[1:]]),
-                [0.7, 0.0, 0.0, 0.0],
-                torch.ones(4),
-            )
+            masks = np.stack([block(16, 40, 16, 48), *first[1:]])
+            return masks, [0.7, 0.0, 0.0, 0.0], torch.ones(4)
         if turn == 1:  # one point: the head likes the left half best
             return np.stack(first), [0.99, 0.5, 0.3, 0.2], torch.arange(4.0)
         answer = too_much if turn == 2 else TRUTH
@@ -61,9 +58,8 @@ def test_scores_are_those_of_the_answers_and_clicks_correct_the_larger_error(ask
     assert found["box_itself"] == 1
     assert found["ceiling"] == pytest.approx(1, abs=0.005)  # whole cells, but for the corners
     assert found["ellipse"] == pytest.approx(np.pi / 4, abs=0.01)
-    assert (
-        found["gain"] == [pytest.approx(found["box"] - found["ellipse"])] * 2
-    )  # of equal pictures
+    gain = found["box"] - found["ellipse"]
+    assert found["gain"] == [pytest.approx(gain)] * 2  # of equal pictures
     predicted, true = [0.7, 0.5, 0.3, 0.2], [24 / 32, 16 / 32, 24 / 32, 8 / 32]
     assert found["iou_head"] == pytest.approx(np.corrcoef(predicted, true)[0, 1])
     assert (found["pictures"], found["objects"]) == (2, 2)

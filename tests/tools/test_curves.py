@@ -1,0 +1,36 @@
+"""Curves of pretraining runs become a recorded result."""
+
+import json
+
+import pytest
+
+from medsaga_lib.pretraining import run as module
+from medsaga_lib.pretraining.pictures import Settings
+from medsaga_lib.pretraining.run import Run, train
+from tools import curves
+
+
+def test_the_curve_and_the_settings_of_each_run_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TEST_PICTURES", 1)
+    small = {"size": 32, "pictures": 1, "objects": 1, "warmup": 1}
+    for name, width in (("narrow", 24), ("wide", 48)):
+        train(Run(Settings(steps=1, width=width, depth=1, heads=2, **small)), tmp_path / name)
+    curves.main(["shapes", str(tmp_path / "narrow"), str(tmp_path / "wide")], tmp_path)
+
+    kept = json.loads((tmp_path / "shapes.json").read_text())
+    assert kept["provenance"]["commit"]
+    narrow, wide = kept["runs"]
+    assert (narrow["settings"]["width"], wide["settings"]["width"]) == (24, 48)
+    assert narrow["parameters"] < wide["parameters"]
+    for run in (narrow, wide):
+        (row,) = run["rows"]
+        assert row["step"] == 1
+        assert 0 <= row["test_box"] <= 1
+
+
+def test_a_folder_without_a_run_is_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        curves.main(["shapes", str(tmp_path)], tmp_path)
+    assert stop.value.code == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    assert not (tmp_path / "shapes.json").exists()
