@@ -89,6 +89,7 @@ for name in ("box_itself", "ellipse", "ceiling"):
 # Filling the box, or the ellipse in it, is a fair answer to most questions. The last row is the truth itself, squeezed through masks of a quarter of the size: no answer can be much better.
 # A network that has learned to fill boxes scores like the first rows and has learned nothing about pictures. Our first one did just that.
 # So the pretraining also asks *without* a prompt: one mask for all objects, one for their borders. There is no box to fill then, one has to look.
+# And today's command asks each box once more of a *blank* picture, where there is nothing to look at and only the box can tell, and lets [Muon](https://kellerjordan.github.io/posts/muon/) train the matrices. The weights that this page shows are from before; what that changes so far stands in the model card.
 #
 # ## A short training
 #
