@@ -140,15 +140,8 @@ class Curve:
         "minutes",  # of training in all
         "pictures_per_second",
         "learning_rate",
-        *(
-            "loss",
-            "foreground",
-            "borders",
-            "box",
-            "point",
-            "unseen",
-            "click",
-        ),  # of `pretraining_loss`
+        # of `pretraining_loss`
+        *("loss", "foreground", "borders", "box", "point", "unseen", "click"),
         "spread",  # of the embeddings over pictures, as a part of their whole spread
         *("test_box", "test_point", "test_clicks_3"),  # of the average, on families trained on
         *("held_out_box", "held_out_point", "held_out_clicks_3"),
