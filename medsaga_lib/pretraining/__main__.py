@@ -55,10 +55,11 @@ def _run(options: argparse.Namespace) -> None:
     real = [open_dataset(name) for name in options.data]
     if real and not options.report:
         raise UserError("--data is for --report: no step of the pretraining sees a real picture.")
-    join(options.device)
+    join()
     run = _opened(options)
     if options.report:
-        _report(run, real)
+        if share()[0] == 0:
+            _report(run, real)
         return
     train(run, options.out, options.minutes, options.bf16, options.workers)
     if options.export and share()[0] == 0:

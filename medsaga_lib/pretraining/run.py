@@ -19,11 +19,10 @@ from torch.utils.data import DataLoader
 from medsaga_lib.backbones.sam import build_sam, resize_positions
 from medsaga_lib.data.procedural import HELD_OUT, TRAINED
 from medsaga_lib.files import replacing
-from medsaga_lib.pretraining.losses import pretraining_loss
 from medsaga_lib.pretraining.optimizers import STATE, build_optimizers
 from medsaga_lib.pretraining.pictures import Pictures, Settings, unseen_scenes
 from medsaga_lib.pretraining.scores import evaluate, prompted, spread
-from medsaga_lib.pretraining.together import any_of_all, average_gradients, share
+from medsaga_lib.pretraining.together import any_of_all, objective, share
 
 LOG_EVERY = 50  # steps
 TEST_EVERY = 500
@@ -45,6 +44,7 @@ class Run:
             self.sam.mask_decoder.iou_prediction_head.requires_grad_(True)
         self.average = {k: v.detach().clone() for k, v in self.sam.state_dict().items()}
         self.optimizers = build_optimizers(self.sam, settings)
+        self.objective = objective(self.sam, settings.corrections)
 
     def rate(self) -> float:
         """The learning rate of this step: linear warm-up, then half a cosine to 0."""
@@ -63,9 +63,8 @@ class Run:
                 group["lr"] = self.rate() * group["relative_rate"]
         precision = torch.autocast(self.device, torch.bfloat16) if bf16 else nullcontext()
         with precision:
-            parts = pretraining_loss(self.sam, batch)
+            parts = self.objective(batch)
         parts["loss"].backward()
-        average_gradients(self.sam)
         nn.utils.clip_grad_norm_(self.sam.parameters(), self.settings.clip)
         for optimizer in self.optimizers:
             optimizer.step()

@@ -6,17 +6,19 @@ On two CPU cores two processes of one thread each draw and train 26 pictures a s
 two threads does 20. They begin alike and step along the mean of their gradients, so they stay so.
 """
 
-import os
-
 import torch
 import torch.distributed as dist
+from segment_anything.modeling import Sam
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from medsaga_lib.pretraining.losses import pretraining_loss
 
 
-def join(device: str) -> None:
+def join() -> None:
     """Joins the processes that torchrun started; alone it does nothing."""
-    if "WORLD_SIZE" in os.environ:
-        dist.init_process_group("gloo" if device == "cpu" else "nccl")
+    if dist.is_torchelastic_launched():
+        dist.init_process_group()
 
 
 def share() -> tuple[int, int]:
@@ -24,19 +26,22 @@ def share() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-@torch.no_grad()
-def average_gradients(module: nn.Module) -> None:
-    """Gives every process the mean of all processes' gradients; a missing one counts as zeros."""
-    _, processes = share()
-    if processes == 1:
-        return
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    parts = (flat / processes).split([p.numel() for p in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
+def objective(sam: Sam, corrections: int) -> nn.Module:
+    """`pretraining_loss` of batches; its backward pass averages the gradients of all processes."""
+    loss = _Objective(sam)
+    if not dist.is_initialized():
+        return loss
+    masks_unused = corrections == 0  # no click, so no mask is shown with it
+    return DistributedDataParallel(loss, find_unused_parameters=masks_unused)
+
+
+class _Objective(nn.Module):
+    def __init__(self, sam: Sam):
+        super().__init__()
+        self.sam = sam
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return pretraining_loss(self.sam, batch)
 
 
 def any_of_all(value: bool, device: str) -> bool:
