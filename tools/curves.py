@@ -1,8 +1,10 @@
 """Keeps the curves of pretraining runs, with their settings, as a recorded result of the book.
 
     python -m tools.curves pretraining_shapes RUN RUN
+    python -m tools.curves pretraining RUN RUN --reports before=FILE after=FILE
 
-A RUN is a folder that `python -m medsaga_lib.pretraining --out RUN` has written.
+A RUN is a folder that `python -m medsaga_lib.pretraining --out RUN` has written, a FILE what it
+printed with --report.
 """
 
 import argparse
@@ -27,13 +29,17 @@ def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--reports", nargs="+", default=[], metavar="NAME=FILE")
     options = parser.parse_args(words)
+    kept: dict[str, Any] = {"provenance": machine()}
     try:
-        runs = [recorded(run) for run in options.runs]
+        kept["runs"] = [recorded(run) for run in options.runs]
+        if options.reports:
+            kept["reports"] = dict(report(words) for words in options.reports)
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    write_json(folder / f"{options.name}.json", {"provenance": machine(), "runs": runs})
+    write_json(folder / f"{options.name}.json", kept)
 
 
 def recorded(run: Path) -> dict[str, Any]:
@@ -51,6 +57,14 @@ def recorded(run: Path) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in sam.parameters()),
         "rows": json.loads(rows),
     }
+
+
+def report(words: str) -> tuple[str, list[dict[str, Any]]]:
+    """The name and the rows of NAME=FILE."""
+    name, _, file = words.partition("=")
+    if not (name and Path(file).is_file()):
+        raise UserError(f"--reports {words}: give NAME=FILE, with what --report printed in FILE.")
+    return name, [json.loads(line) for line in Path(file).read_text().splitlines()]
 
 
 if __name__ == "__main__":

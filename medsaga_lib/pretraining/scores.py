@@ -46,7 +46,9 @@ def evaluate(sam: Sam, pictures: Iterable[Prompted], clicks: int = 3) -> dict:
     """Mean IoU at full resolution over all objects of the pictures.
 
     Returns:
-        `box`: the exact box; `point`: one point in the middle of the object, best of three masks;
+        `box`: the exact box; `box_kept`, `box_kept_blank`: IoU of the box around its answer with
+        the box itself, on the picture and on one of the mean colour; `point`: one point in the
+        middle of the object, best of three masks;
         `clicks_k`: k clicks in all, each in the middle of the larger error, the first one's mask
         chosen by the IoU head. Beside them `box_itself` and the `ellipse` inscribed in it, and
         `ceiling`, the truth passed through logits of a quarter of the size (its coverage, cut at a
@@ -55,12 +57,16 @@ def evaluate(sam: Sam, pictures: Iterable[Prompted], clicks: int = 3) -> dict:
         boxes and points. `pictures`, `objects`: how many.
     """
     rows, heads = [], []
+    size = sam.image_encoder.img_size
+    with torch.no_grad():
+        blank = sam.image_encoder(torch.zeros(1, 3, size, size, device=sam.device))
     for number, (image, masks) in enumerate(pictures):
         pixels = torch.from_numpy(image.transpose(2, 0, 1).copy()).float()
         with torch.no_grad():
             embedding = sam.image_encoder(sam.preprocess(pixels.to(sam.device))[None])
         for truth in masks:
             row, pairs = _answers(sam, embedding, truth, clicks)
+            row["box_kept_blank"] = _kept(_boxed(sam, blank, truth)[0][0], truth)
             rows.append({"picture": number} | row | baselines(truth))
             heads += pairs
     table = pd.DataFrame(rows).set_index("picture")
@@ -102,9 +108,8 @@ def _answers(
     sam: Sam, embedding: Tensor, truth: np.ndarray, clicks: int
 ) -> tuple[dict[str, float], list[tuple[float, float]]]:
     """IoU after each prompt for one object, and pairs of predicted and true IoU."""
-    corners = box_of(truth).reshape(2, 2)
-    masks, scores, _ = ask(sam, embedding, corners, [CORNER, OPPOSITE_CORNER])
-    row = {"box": _iou(masks[0], truth)}
+    masks, scores, _ = _boxed(sam, embedding, truth)
+    row = {"box": _iou(masks[0], truth), "box_kept": _kept(masks[0], truth)}
     pairs = [(scores[0], row["box"])]
 
     points, labels = [middle_of(truth)], [POSITIVE]
@@ -126,6 +131,18 @@ def _answers(
         which = 0
         row[f"clicks_{count}"] = _iou(masks[0], truth)
     return row, pairs
+
+
+def _boxed(sam: Sam, embedding: Tensor, truth: np.ndarray) -> tuple[np.ndarray, list, Tensor]:
+    """What is answered to the exact box."""
+    return ask(sam, embedding, box_of(truth).reshape(2, 2), [CORNER, OPPOSITE_CORNER])
+
+
+def _kept(mask: np.ndarray, truth: np.ndarray) -> float:
+    """IoU of the boxes around both; 0 of an empty mask."""
+    if not mask.any():
+        return 0.0
+    return _iou(*(fill_box(box_of(m), truth.shape) for m in (mask, truth)))
 
 
 @torch.no_grad()

@@ -30,13 +30,16 @@ def asked(monkeypatch):
     nothing = block(0, 0, 0, 0)
     first = [nothing, block(16, 48, 16, 32), block(16, 48, 16, 40), block(16, 24, 16, 48)]
     too_much = block(16, 64, 16, 48)
+    halves = [block(16, 48, 16, 32), nothing]  # of the first object, and of the second
 
     def ask(sam, embedding, coordinates, labels, mask=None):
         prompts.append((coordinates.tolist(), labels, mask))
-        turn = (len(prompts) - 1) % 5  # of an object's five prompts
+        turn = (len(prompts) - 1) % 6  # of an object's six prompts
         if turn == 0:  # the box
             masks = np.stack([block(16, 40, 16, 48), *first[1:]])
             return masks, [0.7, 0.0, 0.0, 0.0], torch.ones(4)
+        if turn == 5:  # the box, on a blank picture
+            return np.stack([halves[len(prompts) // 6 - 1], *first[1:]]), [0.0] * 4, torch.ones(4)
         if turn == 1:  # one point: the head likes the left half best
             return np.stack(first), [0.99, 0.5, 0.3, 0.2], torch.arange(4.0)
         answer = too_much if turn == 2 else TRUTH
@@ -46,11 +49,28 @@ def asked(monkeypatch):
     return prompts
 
 
+class Encoder:
+    """Keeps what it is shown."""
+
+    img_size = SIZE
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, pixels):
+        self.seen.append(pixels)
+        return pixels
+
+
 def test_scores_are_those_of_the_answers_and_clicks_correct_the_larger_error(asked):
-    sam = SimpleNamespace(image_encoder=lambda x: x, preprocess=lambda x: x, device="cpu")
+    encoder = Encoder()
+    sam = SimpleNamespace(image_encoder=encoder, preprocess=lambda x: x - 7, device="cpu")
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
     found = evaluate(sam, [Prompted(image, TRUTH[None])] * 2, clicks=4)
     assert found["box"] == 24 / 32
+    assert found["box_kept"] == 24 / 32
+    assert found["box_kept_blank"] == (16 / 32 + 0) / 2
+    assert [(e.min(), e.max()) for e in encoder.seen] == [(0, 0), (-7, -7), (-7, -7)]  # blank first
     assert found["point"] == 24 / 32  # the best of three
     assert found["clicks_1"] == 16 / 32  # the one that the head chose
     assert found["clicks_2"] == 32 / 48
@@ -64,8 +84,8 @@ def test_scores_are_those_of_the_answers_and_clicks_correct_the_larger_error(ask
     assert found["iou_head"] == pytest.approx(np.corrcoef(predicted, true)[0, 1])
     assert (found["pictures"], found["objects"]) == (2, 2)
 
-    box, *clicks = asked[:5]
-    assert box[0] == [[16, 16], [47, 47]]
+    box, *clicks, blank = asked[:6]
+    assert box[0] == blank[0] == [[16, 16], [47, 47]]
     assert [labels for _, labels, _ in clicks] == [
         [POSITIVE, PAD],
         [POSITIVE, POSITIVE, PAD],

@@ -15,10 +15,14 @@ def test_the_curve_and_the_settings_of_each_run_are_kept(tmp_path, monkeypatch):
     small = {"size": 32, "pictures": 1, "objects": 1, "warmup": 1}
     for name, width in (("narrow", 24), ("wide", 48)):
         train(Run(Settings(steps=1, width=width, depth=1, heads=2, **small)), tmp_path / name)
-    curves.main(["shapes", str(tmp_path / "narrow"), str(tmp_path / "wide")], tmp_path)
+    printed = tmp_path / "printed"
+    printed.write_text('{"families": "trained", "box": 0.5}\n{"spread": 0.9}\n')
+    runs = [str(tmp_path / "narrow"), str(tmp_path / "wide")]
+    curves.main(["shapes", *runs, "--reports", f"first={printed}"], tmp_path)
 
     kept = json.loads((tmp_path / "shapes.json").read_text())
     assert kept["provenance"]["commit"]
+    assert kept["reports"] == {"first": [{"families": "trained", "box": 0.5}, {"spread": 0.9}]}
     narrow, wide = kept["runs"]
     assert (narrow["settings"]["width"], wide["settings"]["width"]) == (24, 48)
     assert narrow["parameters"] < wide["parameters"]
@@ -28,9 +32,12 @@ def test_the_curve_and_the_settings_of_each_run_are_kept(tmp_path, monkeypatch):
         assert 0 <= row["test_box"] <= 1
 
 
-def test_a_folder_without_a_run_is_one_sentence(tmp_path, capsys):
+@pytest.mark.parametrize("reports", [[], ["--reports", "nameless"]])
+def test_what_is_not_there_is_one_sentence(tmp_path, capsys, monkeypatch, reports):
+    if reports:
+        monkeypatch.setattr(curves, "recorded", lambda run: {})
     with pytest.raises(SystemExit) as stop:
-        curves.main(["shapes", str(tmp_path)], tmp_path)
+        curves.main(["shapes", str(tmp_path), *reports], tmp_path)
     assert stop.value.code == 2
-    assert str(tmp_path) in capsys.readouterr().err
+    assert (reports[-1] if reports else str(tmp_path)) in capsys.readouterr().err
     assert not (tmp_path / "shapes.json").exists()
