@@ -6,9 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medsaga_lib.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CACHE_VARIABLE = "MEDSAGA_CACHE"
 
@@ -56,3 +59,20 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str]) -> None:
+    """A .safetensors file, whole or not at all, even if the power fails."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    # a tensor that is a view of another's storage is stored for itself
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # its own wrapping of "no space left" and the like
+            raise OSError(str(error)) from error
+        temporary.chmod(0o644)  # safetensors lets only the owner read
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())

@@ -73,7 +73,8 @@ def embed_prompts(
         roles: (N, K) PAD, NEGATIVE, POSITIVE, CORNER or OPPOSITE_CORNER.
     """
     centres = coordinates + 0.5
-    position = encoder.pe_layer.forward_with_coords(centres, encoder.input_image_size)
+    with torch.autocast(centres.device.type, enabled=False):  # bfloat16 would move points
+        position = encoder.pe_layer.forward_with_coords(centres, encoder.input_image_size)
     kinds = torch.cat([e.weight for e in (encoder.not_a_point_embed, *encoder.point_embeddings)])
     return torch.where(roles[..., None] == PAD, 0.0, position) + kinds[roles - PAD]
 

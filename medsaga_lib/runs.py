@@ -5,7 +5,6 @@ moment there is a whole one. While training goes on it also holds the optimizer'
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from medsaga_lib.errors import UserError
-from medsaga_lib.files import replacing, write_json
+from medsaga_lib.files import write_json, write_tensors
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -98,21 +97,9 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Replaces the run's checkpoint at once, whole or not at all."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     tensors = {f"weights.{k}": v for k, v in checkpoint.weights.items()}
     tensors |= {f"optimizer.{k}": v for k, v in checkpoint.optimizer.items()}
-    # a tensor that is a view of another's storage is stored for itself
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    with replacing(folder / CHECKPOINT_FILE) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"step": str(checkpoint.step)})
-        except SafetensorError as error:  # its own wrapping of "no space left" and the like
-            raise OSError(str(error)) from error
-        temporary.chmod(0o644)  # safetensors lets only the owner read
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+    write_tensors(folder / CHECKPOINT_FILE, tensors, {"step": str(checkpoint.step)})
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:

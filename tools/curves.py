@@ -10,17 +10,17 @@ printed with --report.
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import safe_open
 
 from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import write_json
-from medsaga_lib.pretraining.pictures import Settings
+from medsaga_lib.pretraining.run import RUN_FILE, saved_state
 from tools.record import RECORDED, machine
 
 
@@ -44,18 +44,18 @@ def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
 
 def recorded(run: Path) -> dict[str, Any]:
     """The settings, the network's parameters and the rows of the curve of one run."""
-    weights, curve = run / "run.safetensors", run / "curve.csv"
+    weights, curve = run / RUN_FILE, run / "curve.csv"
     if not (weights.exists() and curve.exists()):
         raise UserError(f"There is no run at {run}; give a folder with {weights.name}.")
-    with safe_open(weights, "pt") as file:
-        settings = json.loads(file.metadata()["settings"])
+    step, settings = saved_state(weights)
     with torch.device("meta"):
-        sam = build_sam(Settings(**settings).shape)
-    rows = pd.read_csv(curve).to_json(orient="records")  # null where a row has no test
+        sam = build_sam(settings.shape, settings.size)
+    rows = pd.read_csv(curve)
+    rows = rows[rows["step"] <= step]  # later ones were not saved
     return {
-        "settings": settings,
+        "settings": asdict(settings),
         "parameters": sum(parameter.numel() for parameter in sam.parameters()),
-        "rows": json.loads(rows),
+        "rows": json.loads(rows.to_json(orient="records")),  # null where a row has no test
     }
 
 
@@ -64,7 +64,10 @@ def report(words: str) -> tuple[str, list[dict[str, Any]]]:
     name, _, file = words.partition("=")
     if not (name and Path(file).is_file()):
         raise UserError(f"--reports {words}: give NAME=FILE, with what --report printed in FILE.")
-    return name, [json.loads(line) for line in Path(file).read_text().splitlines()]
+    try:
+        return name, [json.loads(line) for line in Path(file).read_text().splitlines()]
+    except ValueError as error:
+        raise UserError(f"{file} is not what --report printed ({error}).") from error
 
 
 if __name__ == "__main__":

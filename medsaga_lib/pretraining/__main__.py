@@ -3,17 +3,21 @@
 import argparse
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
+
+import torch
 
 from medsaga_lib import pretraining
 from medsaga_lib.data.folder import DataSet, open_dataset
 from medsaga_lib.data.procedural import HELD_OUT, TRAINED
 from medsaga_lib.errors import UserError
+from medsaga_lib.files import file_hash
 from medsaga_lib.pretraining.pictures import Settings, unseen_scenes
 from medsaga_lib.pretraining.real import real_objects
-from medsaga_lib.pretraining.run import Run, export, train
+from medsaga_lib.pretraining.run import RUN_FILE, Run, saved_state, train
 from medsaga_lib.pretraining.scores import evaluate, prompted, spread
-from medsaga_lib.pretraining.together import join, share
+from medsaga_lib.pretraining.together import joined, share
 
 REPORT_PICTURES = 200  # of each set
 
@@ -37,7 +41,7 @@ def main() -> None:
     add("--width", type=int, default=Settings.width, help="channels of the image encoder")
     add("--depth", type=int, default=Settings.depth, help="its blocks")
     add("--heads", type=int, default=Settings.heads, help="of each block's attention")
-    add("--device", default="cpu", help="cpu or cuda")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--bf16", action="store_true", help="bfloat16 where autocast allows it")
     add("--workers", type=int, default=0, help="processes that draw pictures")
     add("--export", type=Path, help="also write the averaged weights in float16 to this file")
@@ -55,38 +59,52 @@ def _run(options: argparse.Namespace) -> None:
     real = [open_dataset(name) for name in options.data]
     if real and not options.report:
         raise UserError("--data is for --report: no step of the pretraining sees a real picture.")
-    join()
-    run = _opened(options)
-    if options.report:
-        if share()[0] == 0:
-            _report(run, real)
-        return
-    train(run, options.out, options.minutes, options.bf16, options.workers)
-    if options.export and share()[0] == 0:
-        export(run, options.export)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("There is no GPU that torch can use; leave --device.")
+    with joined(options.device):
+        if not options.report:
+            run = _opened(options)
+            train(run, options.out, options.minutes, options.workers)
+            if options.export and share()[0] == 0:
+                run.export(options.export)
+        elif share()[0] == 0:
+            _report(_to_report(options), real)
 
 
 def _opened(options: argparse.Namespace) -> Run:
     """The run that is in --out, or a new one."""
-    asked = {name: value for name, value in vars(options).items() if hasattr(Settings, name)}
-    settings = Settings(**asked)
-    saved = options.out / "run.safetensors" if options.out else None
-    if saved and saved.exists():
-        run = Run.load(saved, options.device)
-        if run.settings != settings and not options.report:
-            raise UserError(f"{saved} was begun with {run.settings}; repeat them or change --out.")
-        return run
-    if options.report and not options.start:
-        where = f"at {options.out}" if options.out else "without --out"
-        raise UserError(f"There is no run {where} to report on; train it first, or name --start.")
-    if not options.report and not options.out:
+    if not options.out:
         raise UserError("A run needs a folder: give --out.")
+    asked = {name: value for name, value in vars(options).items() if hasattr(Settings, name)}
+    asked |= {"processes": share()[1], "start": file_hash(options.start) if options.start else ""}
+    settings, saved = Settings(**asked), options.out / RUN_FILE
+    if saved.exists():
+        run = Run.load(saved, options.device)
+        for name, value in asdict(run.settings).items():
+            if getattr(settings, name) != value:
+                raise UserError(
+                    f"{saved} was begun with {name} {value}, not {getattr(settings, name)}; repeat "
+                    "its words or change --out."
+                )
+        return run
     run = Run(settings, options.device)
     if options.start:
-        if not options.start.is_file():
-            raise UserError(f"There are no weights at {options.start}; give a run.safetensors.")
         run.start_from(options.start)
     return run
+
+
+def _to_report(options: argparse.Namespace) -> Run:
+    """The run in --out, or one with the weights of --start."""
+    if bool(options.out) == bool(options.start):
+        raise UserError("A report is on the run in --out or on the weights of --start; give one.")
+    if options.start:
+        _, settings = saved_state(options.start)
+        run = Run(settings, options.device)
+        run.start_from(options.start)
+        return run
+    if not (options.out / RUN_FILE).exists():
+        raise UserError(f"There is no run at {options.out} to report on; train it first.")
+    return Run.load(options.out / RUN_FILE, options.device)
 
 
 def _report(run: Run, real: list[DataSet]) -> None:

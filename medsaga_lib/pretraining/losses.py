@@ -21,6 +21,7 @@ def mask_losses(logits: Tensor, targets: Tensor) -> Tensor:
     For fractions the focal factor is |target - probability| (Li et al., arXiv 2006.04388) and the
     Dice has squared denominators, so that both are least where the probability is the target.
     """
+    logits = logits.to(targets.dtype)  # in bfloat16 a probability near 1 has no gradient
     probability = logits.sigmoid()
     entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     focal = ((targets - probability).abs() ** FOCAL_GAMMA * entropy).mean(dim=(-2, -1))
@@ -53,7 +54,9 @@ def pretraining_loss(sam: Sam, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     blank = pixels[:1].mean(dim=(2, 3), keepdim=True).expand_as(pixels[:1])
     embedded = sam.image_encoder(torch.cat([pixels, blank]))
     of_pictures, of_blank = embedded[:-1], embedded[-1:]  # (B, C, h, w), (1, C, h, w)
-    position, no_mask = encoder.get_dense_pe(), encoder.no_mask_embed.weight[:, :, None, None]
+    with torch.autocast(pixels.device.type, enabled=False):  # as in `embed_prompts`
+        position = encoder.get_dense_pe().to(embedded.dtype)
+    no_mask = encoder.no_mask_embed.weight[:, :, None, None]
 
     # No prompt (not in SAM): token 0 draws all objects, token 1 their borders. It makes the
     # encoder look at all of a picture, and it is how class tokens will ask (`heads.ClassTokens`).

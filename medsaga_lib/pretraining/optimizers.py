@@ -7,7 +7,6 @@ from torch.optim import AdamW, Muon, Optimizer
 from medsaga_lib.pretraining.pictures import Settings
 
 BETAS = (0.9, 0.95)  # of AdamW; the second as in MAE (2111.06377), for fresh second moments
-STATE = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # what both keep of a tensor
 
 
 def build_optimizers(sam: Sam, settings: Settings) -> tuple[Optimizer, Optimizer]:

@@ -38,10 +38,24 @@ class Settings:
     clip: float = 1.0  # largest norm of the gradient
     average: float = 0.999  # decay of the moving average of the weights, which is what is shipped
     iou_head_alone: bool = False  # all other weights stay as they are
+    bf16: bool = False  # bfloat16 where autocast allows it
+    processes: int = 1  # that share a step's pictures
+    start: str = ""  # sha256 of the file of the weights it began with; "" for random numbers
     # Of the image encoder: the pocket SAM's unless another is to be measured against it
     width: int = POCKET.width
     depth: int = POCKET.depth
     heads: int = POCKET.heads
+
+    def __post_init__(self) -> None:
+        """UserError for what no run can have."""
+        counts = "steps", "size", "pictures", "objects", "width", "depth", "heads", "processes"
+        for name, least in (dict.fromkeys(counts, 1) | {"corrections": 0, "seed": 0}).items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}; give {least} or more.")
+        if self.width % self.heads:
+            raise UserError(f"width {self.width} has no {self.heads} equal heads; change one.")
+        if self.pictures % self.processes:
+            raise UserError(f"{self.processes} processes cannot share {self.pictures} pictures.")
 
     @property
     def shape(self) -> ViTShape:
@@ -56,21 +70,12 @@ class Settings:
 
 
 class Pictures(Dataset):
-    """Batches for training: item `step` is a function of the settings' seed and of `step`.
+    """Batches for training: item `step` is a function of the settings' seed and of `step`."""
 
-    Raises:
-        UserError: the processes that train together cannot share a step's pictures evenly.
-    """
-
-    def __init__(self, settings: Settings, families: Sequence[str] = TRAINED):
-        self.settings, self.families = settings, families
-        number, processes = share()
-        self.share = slice(number, None, processes)
-        if settings.pictures % processes:
-            raise UserError(f"{processes} processes cannot share {settings.pictures} pictures.")
-
-    def __len__(self) -> int:
-        return self.settings.steps
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        number, _ = share()
+        self.share = slice(number, None, settings.processes)
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         """A batch of B pictures with N = B x objects prompts: this process's of the step's.
@@ -79,13 +84,13 @@ class Pictures(Dataset):
         label, and those where two labels meet; `picture` (N,) int64, whose prompt it is;
         `coordinates` (N, 2, 2) and `labels` (N, 2): a box or a point with padding; `targets`
         (N, S/4, S/4) float32, the covered part of each cell; `noise` (corrections, 2, N, S/4, S/4)
-        in [0, 1), which decides the clicks and where masks are shown.
+        in [0, 1), which decides the clicks and whether masks are shown.
         """
         settings, positions = self.settings, range(self.settings.pictures)[self.share]
         lists: dict[str, list] = {key: [] for key in _OF_BATCH}
         for position in positions:
             key = settings.seed, step, position
-            scene = procedural_scene((TRAIN_STREAM, *key), settings.size, self.families)
+            scene = procedural_scene((TRAIN_STREAM, *key), settings.size, TRAINED)
             rng = np.random.default_rng((PROMPT_STREAM, *key))
             image, mess = scene.image, np.random.default_rng((CLUTTER_STREAM, *key))
             if mess.random() < settings.clutter:
@@ -124,8 +129,6 @@ def coverage(mask: np.ndarray) -> np.ndarray:
     return mask.reshape(cells, REDUCTION, cells, REDUCTION).mean(axis=(1, 3), dtype=np.float32)
 
 
-def unseen_scenes(
-    count: int, families: Sequence[str], size: int = 256, seed: int = 0
-) -> Iterator[Scene]:
+def unseen_scenes(count: int, families: Sequence[str], size: int = 256) -> Iterator[Scene]:
     """Pictures that no training step sees."""
-    return (procedural_scene((TEST_STREAM, seed, i), size, families) for i in range(count))
+    return (procedural_scene((TEST_STREAM, 0, i), size, families) for i in range(count))

@@ -22,10 +22,13 @@ from medsaga_lib.data.prompts import (
     fill_box,
     middle_of,
 )
+from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation import bootstrap
 from medsaga_lib.heads import decode_masks, embed_prompts
 from medsaga_lib.pretraining.pictures import coverage, unseen_scenes
 from medsaga_lib.pretraining.prompts import REDUCTION
+
+SPREAD_PICTURES = 16
 
 
 class Prompted(NamedTuple):
@@ -54,7 +57,10 @@ def evaluate(sam: Sam, pictures: Iterable[Prompted], clicks: int = 3) -> dict:
         `ceiling`, the truth passed through logits of a quarter of the size (its coverage, cut at a
         half; other logits may be a little better). `gain`: the 95 % interval of `box` - `ellipse`,
         by drawing pictures. `iou_head`: correlation of predicted with true IoU over the masks for
-        boxes and points. `pictures`, `objects`: how many.
+        boxes and points; None where either is always the same. `pictures`, `objects`: how many.
+
+    Raises:
+        UserError: the pictures show nothing to ask for.
     """
     rows, heads = [], []
     size = sam.image_encoder.img_size
@@ -69,25 +75,29 @@ def evaluate(sam: Sam, pictures: Iterable[Prompted], clicks: int = 3) -> dict:
             row["box_kept_blank"] = _kept(_boxed(sam, blank, truth)[0][0], truth)
             rows.append({"picture": number} | row | baselines(truth))
             heads += pairs
+    if not rows:
+        raise UserError("These pictures show no object to ask for; take a data set with masks.")
     table = pd.DataFrame(rows).set_index("picture")
+    predicted, true = np.array(heads).T
+    known = predicted.std() > 0 and true.std() > 0
     gain = (table["box"] - table["ellipse"]).groupby("picture").agg(["sum", "count"])
     return table.mean().to_dict() | {
         "gain": list(bootstrap(gain[["sum"]].to_numpy(), gain[["count"]].to_numpy())),
-        "iou_head": float(np.corrcoef(np.array(heads).T)[0, 1]),
+        "iou_head": float(np.corrcoef(predicted, true)[0, 1]) if known else None,
         "pictures": len(gain),
         "objects": len(table),
     }
 
 
 @torch.no_grad()
-def spread(sam: Sam, count: int = 16) -> float:
+def spread(sam: Sam) -> float:
     """How much the embedding of a place differs from picture to picture: 0 not at all, 1 wholly.
 
     The standard deviation over pictures, of each channel at each place, root mean square, divided
     by the standard deviation of all values. 0 means an encoder that does not look.
     """
     size = sam.image_encoder.img_size
-    images = np.stack([scene.image for scene in unseen_scenes(count, TRAINED, size)])
+    images = np.stack([scene.image for scene in unseen_scenes(SPREAD_PICTURES, TRAINED, size)])
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2)).float().to(sam.device)
     embeddings = sam.image_encoder(sam.preprocess(pixels))
     return (embeddings.var(dim=0).mean() / embeddings.var()).sqrt().item()

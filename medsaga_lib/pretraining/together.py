@@ -6,6 +6,10 @@ On two CPU cores two processes of one thread each draw and train 26 pictures a s
 two threads does 20. They begin alike and step along the mean of their gradients, so they stay so.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from segment_anything.modeling import Sam
@@ -15,10 +19,19 @@ from torch.nn.parallel import DistributedDataParallel
 from medsaga_lib.pretraining.losses import pretraining_loss
 
 
-def join() -> None:
-    """Joins the processes that torchrun started; alone it does nothing."""
-    if dist.is_torchelastic_launched():
-        dist.init_process_group()
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """Joins the processes that torchrun started, each with a GPU of its own; alone, nothing."""
+    if not dist.is_torchelastic_launched():
+        yield
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group()
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def share() -> tuple[int, int]:

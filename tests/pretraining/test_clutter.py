@@ -1,4 +1,4 @@
-"""Clutter: the same for the same numbers, never in the test pictures, and never in a mask."""
+"""Clutter: the same for the same numbers, and never in a mask."""
 
 from unittest.mock import Mock
 

@@ -11,7 +11,7 @@ from medsaga_lib.backbones.weights import file_of
 from medsaga_lib.pretraining import __main__ as command
 from medsaga_lib.pretraining import run as module
 
-SMALL = "--size 64 --pictures 1 --objects 2 --corrections 1 --steps 2"
+SMALL = "--size 64 --pictures 1 --objects 2 --corrections 1 --steps 2 --seed 7"
 
 
 @pytest.fixture
@@ -35,8 +35,11 @@ def test_a_run_is_exported_reported_on_and_started_from(tmp_path, pretraining):
     assert {value.dtype for value in weights.values()} == {torch.float16}
     assert "loss" in (out / "curve.csv").read_text()
 
+    with pytest.raises(SystemExit):
+        pretraining(f"--out {out} {SMALL} --bf16")  # another run
+
     of_run = pretraining(f"--out {out} --report")  # the run's own settings
-    of_file = pretraining(f"--start {half} --size 64 --report")
+    of_file = pretraining(f"--start {half} --report")  # of the settings that the file names
     rows = [json.loads(line) for line in of_run.splitlines()]
     assert [row.get("families") for row in rows] == ["trained", "held_out", None]
     assert all(0 <= row["box"] <= 1 for row in rows[:2])
@@ -44,7 +47,7 @@ def test_a_run_is_exported_reported_on_and_started_from(tmp_path, pretraining):
         assert ours.get("box") == pytest.approx(theirs.get("box"), abs=0.02)  # float16
 
     other = tmp_path / "other"
-    pretraining(f"--out {other} --start {half} --seed 5 {SMALL} --iou-head-alone")
+    pretraining(f"--out {other} --start {half} {SMALL} --iou-head-alone")
     begun = load_file(other / "run.safetensors")
     key = "image_encoder.patch_embed.proj.weight"
     assert torch.equal(begun[f"average.{key}"], weights[key].float())
@@ -59,16 +62,21 @@ def test_a_report_on_the_shipped_weights_reaches_real_objects(pretraining, phant
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("--out OUT --start no.safetensors", "There are no weights at no.safetensors"),
+        ("--out OUT --start no.safetensors", "Cannot read no.safetensors"),
         ("--out OUT --report", "to report on; train it first"),
-        ("--report", "There is no run without --out to report on"),
+        ("--report", "A report is on the run in --out or on the weights of --start; give one"),
+        ("--out OUT --start POCKET --report", "give one"),
+        ("--out OUT --heads 5", "no 5 equal heads"),
+        ("--out OUT --steps 0", "steps is 0"),
+        ("--out OUT --device gpu", "invalid choice"),
         ("--steps 1", "A run needs a folder"),
         ("--out OUT --data phantom_cxr", "--data is for --report"),
     ],
 )
 def test_one_sentence(words, expected, tmp_path, pretraining, capsys):
+    places = {"OUT": str(tmp_path / "run"), "POCKET": str(file_of("pocket"))}
     with pytest.raises(SystemExit) as stopped:
-        pretraining(words.replace("OUT", str(tmp_path / "run")))
+        pretraining(" ".join(places.get(word, word) for word in words.split()))
     assert stopped.value.code == 2
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

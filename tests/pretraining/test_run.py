@@ -7,9 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from medsaga_lib.errors import UserError
+from medsaga_lib.files import write_tensors
+from medsaga_lib.heads import embed_prompts
 from medsaga_lib.pretraining import run as module
+from medsaga_lib.pretraining.curve import Curve
 from medsaga_lib.pretraining.pictures import Pictures, Settings
-from medsaga_lib.pretraining.run import Run, export, train
+from medsaga_lib.pretraining.run import Run, saved_state, train
 
 SMALL = Settings(steps=6, size=64, pictures=2, objects=3, warmup=2)
 
@@ -77,6 +81,15 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_processes_that_draw_pictures_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TEST_PICTURES", 1)
+    runs = [Run(replace(SMALL, steps=2)) for _ in range(2)]
+    for workers, run in enumerate(runs):
+        train(run, tmp_path / str(workers), workers=workers)
+    ours, theirs = (run.sam.state_dict() for run in runs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
 def test_learning_rate_rises_then_falls_to_nothing():
     run = Run(replace(SMALL, steps=100, warmup=10, learning_rate=1.0))
     rates = []
@@ -89,9 +102,59 @@ def test_learning_rate_rises_then_falls_to_nothing():
 
 def test_export_starts_a_run_of_another_size(tmp_path):
     run = Run(SMALL)
-    export(run, tmp_path / "half.safetensors")
+    run.export(tmp_path / "half.safetensors")
+    assert saved_state(tmp_path / "half.safetensors") == (0, SMALL)
     large = Run(replace(SMALL, size=96))
     large.start_from(tmp_path / "half.safetensors")
     key = "mask_decoder.mask_tokens.weight"
     assert torch.equal(large.sam.state_dict()[key], run.average[key].half().float())
     assert large.average["image_encoder.pos_embed"].shape == (1, 6, 6, 192)
+    with pytest.raises(UserError, match="not of this network; give its --width"):
+        Run(replace(SMALL, width=96)).start_from(tmp_path / "half.safetensors")
+
+
+def test_a_file_that_holds_no_run_is_one_sentence(tmp_path):
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(b"cut off")
+    with pytest.raises(UserError, match="cannot be read"):
+        Run.load(path)
+    write_tensors(path, {"other": torch.zeros(1)}, {})
+    with pytest.raises(UserError, match="not written by this command"):
+        Run.load(path)
+    Run(SMALL).export(path)  # weights, but nothing to go on from
+    with pytest.raises(UserError, match="no run that goes on"):
+        Run.load(path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"corrections": -1}, {"heads": 5}, {"pictures": 3, "processes": 2}]
+)
+def test_settings_that_no_run_can_have(wrong):
+    with pytest.raises(UserError, match=f"{min(wrong)}|{max(wrong)}"):
+        Settings(**wrong)
+
+
+def test_a_curve_goes_on_from_the_saved_step(tmp_path):
+    curve = Curve(tmp_path / "curve.csv", 0)
+    for step in (1, 2, 3):
+        curve.add({"step": step, "minutes": step / 2, "loss": step})
+    resumed = Curve(tmp_path / "curve.csv", 2)  # the third step was not saved
+    assert resumed.minutes == 1
+    resumed.add({"step": 3, "minutes": 2, "loss": 7})
+    assert [row["loss"] for row in Curve(tmp_path / "curve.csv", 9).rows] == ["1", "2", "7"]
+
+
+def test_bfloat16_is_near_float32_and_moves_no_prompt():
+    """A step of each from the same weights; loss and prompts are computed in float32 by both."""
+    batch, embedded = Pictures(SMALL)[0], []
+    losses = []
+    for bf16 in (False, True):
+        run = Run(replace(SMALL, bf16=bf16))
+        losses.append(run.train_step(batch)["loss"])
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            encoder = run.sam.prompt_encoder
+            embedded.append(embed_prompts(encoder, batch["coordinates"], batch["labels"]))
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    positions = [tokens - tokens.mean() for tokens in embedded]
+    assert torch.allclose(*positions, atol=1e-3)

@@ -8,6 +8,7 @@ import torch
 
 from medsaga_lib.data.procedural import procedural_scene
 from medsaga_lib.data.prompts import NEGATIVE, PAD, POSITIVE
+from medsaga_lib.errors import UserError
 from medsaga_lib.pretraining import scores
 from medsaga_lib.pretraining.scores import Prompted, evaluate, prompted
 
@@ -97,6 +98,20 @@ def test_scores_are_those_of_the_answers_and_clicks_correct_the_larger_error(ask
     assert 23 <= y <= 40  # no nearer to its ends than to its sides
     assert below in (55, 56)  # of what was too much
     assert [mask.item() for *_, mask in clicks[1:]] == [1, 9, 9]  # logits of the mask so far
+
+
+def test_nothing_to_ask_for_is_one_sentence():
+    sam = SimpleNamespace(image_encoder=Encoder(), device="cpu")
+    with pytest.raises(UserError, match="no object to ask for"):
+        evaluate(sam, [])
+
+
+def test_a_head_that_always_says_the_same_has_no_correlation(asked, monkeypatch):
+    answer = scores.ask
+    monkeypatch.setattr(scores, "ask", lambda *a: (answer(*a)[0], [0.5] * 4, torch.ones(4)))
+    sam = SimpleNamespace(image_encoder=Encoder(), preprocess=lambda x: x, device="cpu")
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    assert evaluate(sam, [Prompted(image, TRUTH[None])], clicks=4)["iou_head"] is None
 
 
 def test_objects_are_drawn_from_the_whole_picture_and_always_the_same():
