@@ -131,7 +131,7 @@ def memory(
     from medsaga_lib.recipes import RECIPES, get_recipe
     from medsaga_lib.recipes.build import model_size
     from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak
-    from medsaga_lib.recipes.recipe import GaLore, LoRA, Scratch, with_rank
+    from medsaga_lib.recipes.recipe import GaLore, LoRA, Recipe, Scratch, with_rank
 
     limit = None if fit is None else parse_bytes(fit)
     chosen = [get_recipe(name) for name in recipe or RECIPES]
@@ -141,10 +141,14 @@ def memory(
         chosen = [r for r in chosen if rank is None or isinstance(r.image_encoder, GaLore | LoRA)]
     if rank is not None:
         chosen = [with_rank(r, rank) for r in chosen]
+
+    def of_backbone(recipe: Recipe) -> bool:
+        return not isinstance(recipe.image_encoder, Scratch)
+
     plan = Plan(
         backbone=backbone,
         batch=batch,
-        size=model_size(chosen[0], backbone, size),
+        size=model_size(next((r for r in chosen if of_backbone(r)), chosen[0]), backbone, size),
         classes=classes,
         checkpointing=checkpointing,
         per_layer=per_layer,
@@ -337,6 +341,9 @@ def train(
     from medsaga_lib.training import train as run
 
     chosen = get_recipe(recipe)
+    for name, value in (("steps", steps), ("batch", batch)):
+        if value and any(change.startswith(f"{name}=") for change in changes or ()):
+            raise UserError(f"--{name} and --set {name}= say the same; leave one.")
     chosen = replace(chosen, steps=steps or chosen.steps, batch=batch or chosen.batch)
     dataset = open_dataset(data)
     images = count_shots(dataset, shots)
@@ -431,7 +438,8 @@ def predict(
     ),
     axis: Annotated[Axis, typer.Option(help="Across which volumes are cut.")] = Axis.z,
     consistency: Annotated[
-        Consistency, typer.Option(help="majority of three slices, or largest piece of each label.")
+        Consistency,
+        typer.Option(help="Of volumes: majority of three slices, or largest pieces."),
     ] = Consistency.none,
     as_json: Json = False,
 ) -> None:
@@ -448,6 +456,8 @@ def predict(
         found = predict_boxes(load_prompted(run, seen), inputs, out, asked, slices.value)
     elif seen is not None:
         raise UserError(f"{run} was trained with its own window; leave --window.")
+    elif slices is not Slices.propagate:
+        raise UserError(f"{run} takes no boxes; leave --slices.")
     else:
         number = "zyx".index(axis.value)
         found = predict_files(load_run(run), inputs, out, number, consistency.value)

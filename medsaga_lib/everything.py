@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
+from medsaga_lib.data.longest_side import Frame
+
 Array = np.ndarray
 
 
@@ -21,10 +23,8 @@ def everything(sam: Sam, pixels: Array) -> list[Array]:
     """
     image = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
     image = (image if image.ndim == 3 else image[..., None]).expand(-1, -1, 3).movedim(-1, 0)[None]
-    height, width = image.shape[2:]
-    factor = sam.image_encoder.img_size / max(height, width)
-    inner = max(1, round(height * factor)), max(1, round(width * factor))
-    small = F.interpolate(image, inner, mode="bilinear", align_corners=False, antialias=factor < 1)
+    inner = Frame(pixels.shape[:2], sam.image_encoder.img_size).inner
+    small = F.interpolate(image, inner, mode="bilinear", align_corners=False, antialias=True)
     grey_levels = (255 * small[0].movedim(0, -1)).round().clamp(0, 255).to(torch.uint8).numpy()
     unfiltered = {"pred_iou_thresh": 0, "stability_score_thresh": 0}
     found = SamAutomaticMaskGenerator(sam, **unfiltered).generate(grey_levels)

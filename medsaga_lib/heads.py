@@ -31,7 +31,7 @@ def decode_masks(
     Args:
         decoder: of any number of mask tokens T.
         image_embeddings: (B, C, h, w), one row for each pair (index it to repeat an image).
-        image_pe: (1, C, h, w), from `prompt_encoder.get_dense_pe()`.
+        image_pe: (1, C, h, w), from `grid_positions`.
         sparse: (B or 1, N, C) prompt tokens; N may be 0.
         dense: (B or 1, C, h, w) mask prompts.
 
@@ -61,6 +61,13 @@ def decode_masks(
     return masks, decoder.iou_prediction_head(iou_token)
 
 
+def grid_positions(encoder: PromptEncoder, dtype: torch.dtype) -> torch.Tensor:
+    """The encoding (1, C, h, w) of where each cell lies, computed in float32 even in autocast."""
+    device = encoder.no_mask_embed.weight.device
+    with torch.autocast(device.type, enabled=False):
+        return encoder.get_dense_pe().to(dtype)
+
+
 def embed_prompts(
     encoder: PromptEncoder, coordinates: torch.Tensor, roles: torch.Tensor
 ) -> torch.Tensor:
@@ -73,7 +80,7 @@ def embed_prompts(
         roles: (N, K) PAD, NEGATIVE, POSITIVE, CORNER or OPPOSITE_CORNER.
     """
     centres = coordinates + 0.5
-    with torch.autocast(centres.device.type, enabled=False):  # bfloat16 would move points
+    with torch.autocast(centres.device.type, enabled=False):  # as `grid_positions`
         position = encoder.pe_layer.forward_with_coords(centres, encoder.input_image_size)
     kinds = torch.cat([e.weight for e in (encoder.not_a_point_embed, *encoder.point_embeddings)])
     return torch.where(roles[..., None] == PAD, 0.0, position) + kinds[roles - PAD]
@@ -106,9 +113,8 @@ class ClassTokens(nn.Module):
         """Logits (B, K + 1, 4h, 4w) of embeddings (B, C, h, w)."""
         sam = self.sam
         sparse, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
-        masks, _ = decode_masks(
-            sam.mask_decoder, embeddings, sam.prompt_encoder.get_dense_pe(), sparse, dense
-        )
+        position = grid_positions(sam.prompt_encoder, embeddings.dtype)
+        masks, _ = decode_masks(sam.mask_decoder, embeddings, position, sparse, dense)
         return masks
 
 
@@ -155,7 +161,7 @@ class LabelPrompts(nn.Module):
         embeddings = embeddings.repeat_interleave(count, dim=0)  # (B x K, C, h, w)
         tokens = self.affine(self.texts.repeat(batch, 1))[:, None]  # (B x K, 1, C)
         _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
-        position = sam.prompt_encoder.get_dense_pe()
+        position = grid_positions(sam.prompt_encoder, embeddings.dtype)
         masks, _ = decode_masks(sam.mask_decoder, embeddings, position, tokens, dense)
         return _before_background(masks[:, 0].unflatten(0, (batch, count)))
 
@@ -191,7 +197,7 @@ class Promptable(nn.Module):
         embeddings = _embed(sam, images).repeat_interleave(pairs[1], dim=0)
         tokens = embed_prompts(sam.prompt_encoder, coordinates.flatten(0, 1), roles.flatten(0, 1))
         _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
-        position = sam.prompt_encoder.get_dense_pe()
+        position = grid_positions(sam.prompt_encoder, embeddings.dtype)
         masks, scores = decode_masks(sam.mask_decoder, embeddings, position, tokens, dense)
         chosen = masks[:, 0]  # (B x K, S/4, S/4)
         if self.answer == "best":

@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 from medsaga_lib.backbones.weights import file_of
 from medsaga_lib.consistency import Step, consistent
 from medsaga_lib.data.folder import Case, DataSet
-from medsaga_lib.data.images import Picture, read_case, read_image, read_pair
+from medsaga_lib.data.images import Picture, read_image, read_pair
 from medsaga_lib.data.prompts import Prompts, draw_prompts
 from medsaga_lib.data.samples import squeeze
 from medsaga_lib.errors import UserError
@@ -26,7 +26,7 @@ from medsaga_lib.files import file_hash
 from medsaga_lib.heads import Promptable
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import Model, build_model
-from medsaga_lib.recipes.recipe import changed
+from medsaga_lib.recipes.recipe import Recipe, changed
 from medsaga_lib.results import require_room, stem, targets, write_bytes, write_labels
 from medsaga_lib.runs import RUN_FILE, read_checkpoint, read_run
 from medsaga_lib.training import load_weights
@@ -105,9 +105,9 @@ class Predictor:
 
     def case(self, dataset: DataSet, case: Case) -> np.ndarray:
         """Label map of a case of a data set; prompts, if they are needed, are the truth's."""
-        if not isinstance(self.model, Promptable):
-            return self(read_case(dataset, case))
         picture, truth = read_pair(dataset, case)
+        if not isinstance(self.model, Promptable):
+            return self(picture)
         if self._asks_for_everything:
             return self._everything(picture, truth)
         seed = PROMPT_SEED + zlib.crc32(case.name.encode())
@@ -132,8 +132,13 @@ class Predictor:
         return np.stack([named_by(t, everything(sam, p), values) for t, p in slices])
 
 
+def recipe_of(run: dict[str, Any]) -> Recipe:
+    """The recipe of what `read_run` has read, with the values that were changed for it."""
+    return changed(get_recipe(run["settings"]["recipe"]), run["settings"].get("changes", []))
+
+
 def load_run(folder: Path) -> Predictor:
-    """The network of a finished or interrupted run.
+    """The network of a finished or interrupted run, on a GPU if there is one.
 
     Raises:
         UserError: the folder is no run, has no checkpoint yet, or the backbone's file has changed.
@@ -152,7 +157,7 @@ def load_run(folder: Path) -> Predictor:
         )
     labels = {int(value): name for value, name in run["labels"].items()}
     model = build_model(
-        changed(get_recipe(settings["recipe"]), settings.get("changes", [])),
+        recipe_of(run),
         backbone,
         settings["size"],
         len(labels),
@@ -162,7 +167,8 @@ def load_run(folder: Path) -> Predictor:
     )
     load_weights(model, saved.weights)
     window = tuple(run["window"]) if run["window"] else None
-    return Predictor(model.eval(), labels, run["modality"], window)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return Predictor(model, labels, run["modality"], window)
 
 
 def evaluation_folder(run: Path, dataset: DataSet, split: str) -> Path:
@@ -236,6 +242,8 @@ def predict_files(
     for target, path in targets(inputs, out).items():
         picture = read_image(path, predictor.modality, predictor.window)
         require_room(target, path, picture)
+        if len(picture.shape) == 2 and (axis, step) != (0, "none"):
+            raise UserError(f"{path} is no volume; leave --axis and --consistency.")
         prediction = predictor(picture, axis, step)
         write_labels(target, picture, prediction)
         record: dict[str, Any] = {"input": str(path), "labels": str(target)}

@@ -54,12 +54,15 @@ class FromScratch(nn.Module):
 
 
 def network_size(name: str, size: int | None) -> int:
-    """The size asked for, or `SIZE`; UserError if that network cannot halve it often enough."""
+    """The size asked for, or `SIZE`; UserError if that network cannot halve it often enough.
+
+    A single pixel at the bottom is too little: it is its own mean, which instance norm takes off.
+    """
     size = SIZE if size is None else size
     halvings = NETWORKS[name].halvings
     multiple = 2**halvings
-    if size <= 0 or size % multiple:
-        nearest = max(multiple, round(size / multiple) * multiple)
+    if size < 2 * multiple or size % multiple:
+        nearest = max(2 * multiple, round(size / multiple) * multiple)
         raise UserError(
             f"Input size {size} cannot be halved {halvings} times, as {name} does; "
             f"choose {nearest}."

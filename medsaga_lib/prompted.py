@@ -22,9 +22,8 @@ from medsaga_lib.data.boxes import Boxes, require_boxes, stored_boxes
 from medsaga_lib.data.images import Picture, Window, read_image
 from medsaga_lib.data.longest_side import Frame
 from medsaga_lib.errors import UserError
-from medsaga_lib.inference import load_run
+from medsaga_lib.inference import load_run, recipe_of
 from medsaga_lib.multibox import paint_boxes, segment_boxes
-from medsaga_lib.recipes import get_recipe
 from medsaga_lib.results import require_room, stem, targets, write_bytes, write_labels
 from medsaga_lib.runs import read_run
 
@@ -150,7 +149,7 @@ def takes_boxes(run: Path) -> bool:
     """Whether a backbone or a run is asked by boxes; UserError if it is neither."""
     if str(run) in SHAPES:
         return True
-    return str(get_recipe(read_run(run)["settings"]["recipe"]).head) == "boxes"
+    return recipe_of(read_run(run)).head == "boxes"
 
 
 def load_prompted(run: Path, window: Window | None = None) -> BoxPrompts:
@@ -175,8 +174,13 @@ def load_prompted(run: Path, window: Window | None = None) -> BoxPrompts:
         return BoxPrompts(sam.eval(), window=window, embed=fed, frame=frame)
     if window is not None:
         raise UserError(f"{run} was trained with its own window; leave --window.")
+    if recipe_of(read_run(run)).answer != "single":
+        raise UserError(
+            f"{run} answers with the best of several masks, which only `medsaga evaluate` does; "
+            "train with --set answer=single."
+        )
     trained = load_run(run)
-    sam = trained.model.get_submodule("sam")
+    sam = trained.model.get_submodule("sam").cpu()
     return BoxPrompts(
         sam,  # type: ignore[arg-type]
         trained.modality,

@@ -37,6 +37,7 @@ class Settings:
     checkpointing: bool  # recompute the blocks' activations instead of keeping them
     per_layer: bool = False  # updates inside the backward pass
     changes: list[str] = field(default_factory=list)  # of the recipe, as `recipe.changed` reads
+    processes: int = 1  # that shared each batch
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,19 @@ def write_run(folder: Path, settings: Settings, facts: dict[str, Any]) -> None:
                 f"{getattr(settings, key)!r}); choose another --out."
             )
         now = json.loads(json.dumps(facts))
-        if any(run.get(key) != now.get(key) for key in ("labels", "window", "train_samples")):
+        if run["backbone_sha256"] != now["backbone_sha256"]:
+            raise UserError(
+                f"{folder} was begun with other {settings.backbone} weights than there are now; "
+                "choose another --out."
+            )
+        begun, today = (_values(facts.get("recipe")) for facts in (run, now))
+        if any(today.get(key, value) != value for key, value in begun.items()):
+            raise UserError(
+                f"{folder} was begun with other values of {settings.recipe} than it has now; "
+                "choose another --out."
+            )
+        of_data = "labels", "modality", "window", "train_samples"
+        if any(run.get(key) != now.get(key) for key in of_data):
             raise UserError(
                 f"{folder} was trained on other data of the name {settings.data}; choose another "
                 "--out."
@@ -75,6 +88,11 @@ def write_run(folder: Path, settings: Settings, facts: dict[str, Any]) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is no run; choose another --out.")
     write_json(path, {"settings": asdict(settings), **facts})
+
+
+def _values(recipe: dict[str, Any] | None) -> dict[str, Any]:
+    """What of a recipe decides the result."""
+    return {k: v for k, v in (recipe or {}).items() if k not in {"title", "source"}}
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """One loop that trains any recipe.
 
 Everything random is a function of (seed, step, sample): which samples make up a batch, how each is
-changed, and GaLore's subspaces. So a run that was killed goes on from its last checkpoint to the
-very weights that it would have had. accelerate sees to device, accumulation and several GPUs, and
-to nothing else; its precision is fixed for the life of a process, so that is torch's autocast here.
+changed, and GaLore's subspaces. So a run that was killed goes on from its last checkpoint, on a CPU
+to the very weights that it would have had. accelerate sees to device, accumulation and several
+GPUs, and to nothing else; its precision is fixed for the life of a process, so that is torch's
+autocast here.
 """
 
 import csv
@@ -119,9 +120,17 @@ def train(
         backbone, weights = "none", "random"
     if weights not in ("pretrained", "random"):
         weights = str(Path(weights).absolute())  # the run is read from other folders, too
-    if recipe.batch % accumulate:
+    if precision not in ("fp32", "bf16"):
+        raise UserError(f"precision is {precision!r}; choose fp32 or bf16.")
+    accelerator = Accelerator(
+        mixed_precision="no",  # `precision` says it, not the environment
+        gradient_accumulation_steps=accumulate,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    if recipe.batch % (accumulate * accelerator.num_processes):
         raise UserError(
-            f"A batch of {recipe.batch} cannot be made of {accumulate} equal passes; "
+            f"A batch of {recipe.batch} cannot be made of {accumulate} equal passes "
+            f"in each of {accelerator.num_processes} processes; "
             "choose an --accumulate that divides it."
         )
     if per_layer and accumulate > 1:
@@ -143,6 +152,7 @@ def train(
         checkpointing=checkpointing,
         per_layer=per_layer,
         changes=list(changes),
+        processes=accelerator.num_processes,
     )
     model = build_model(
         recipe,
@@ -168,7 +178,8 @@ def train(
     start, rows = 0, []
     if out is not None:
         names = sample_names(train_set)
-        write_run(out, settings, _facts(recipe, dataset, backbone, weights, names))
+        with accelerator.main_process_first():  # the others find its file
+            write_run(out, settings, _facts(recipe, dataset, backbone, weights, names))
         if (saved := read_checkpoint(out)) is not None:
             start = saved.step
             load_weights(model, saved.weights)
@@ -178,11 +189,7 @@ def train(
             if start == recipe.steps:
                 return Result(model.eval(), rows)
 
-    accelerator = Accelerator(
-        gradient_accumulation_steps=accumulate,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-    validation: Dataset | None = _validation_set(dataset, settings.size)
+    validation: Dataset | None = _validation_set(dataset, settings.size) if validations else None
     trained = trained_part(recipe, model)
     network, optimizer = accelerator.prepare(trained, optimizer)
     started = time.perf_counter()  # computing embeddings counts as part of the first step
@@ -191,7 +198,6 @@ def train(
         validation = Embedded(validation, partial(_embedding, trained, precision), Augment("none"))
     objective = OBJECTIVES[recipe.objective]
     base_rates = [group["lr"] for group in optimizer.param_groups]
-    every = max(1, recipe.steps // validations) if validations else recipe.steps + 1
     end = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
     feed = passes(batches, range(start, end), accelerator, accumulate)
 
@@ -216,14 +222,16 @@ def train(
                 optimizer.step()
                 optimizer.zero_grad()
                 parts.append(torch.stack([part.detach() for part in loss]))
-        total, cross_entropy, dice = torch.stack(parts).mean(0).tolist()
+        mean = accelerator.reduce(torch.stack(parts).mean(0), "mean")  # of all processes
+        total, cross_entropy, dice = mean.tolist()
         if not np.isfinite(total):
             raise UserError(
                 f"The loss is {total} at step {step}; lower the learning rate, or train in fp32."
             )
         done = step + 1
         val_dice = float("nan")
-        if validation is not None and (done % every == 0 or done == recipe.steps):
+        taken, due = (count * validations // recipe.steps for count in (step, done))
+        if validation is not None and due > taken:
             val_dice = validation_dice(trained, validation)
             network.train()
         seconds = time.perf_counter() - began

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medsaga_lib.backbones.sam import VIT_B, build_sam, resize_positions
-from medsaga_lib.heads import class_tokens, decode_masks
+from medsaga_lib.heads import class_tokens, decode_masks, grid_positions
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,12 @@ def test_names_as_prompts_equal_one_prompt_at_a_time():
                     embeddings[[i]], sam.prompt_encoder.get_dense_pe(), tokens[[k], None], dense
                 )
                 torch.testing.assert_close(logits[i, 1 + k], masks[0, 0], atol=1e-5, rtol=1e-4)
+
+
+def test_positions_are_not_rounded_on_the_way(sam):
+    with torch.autocast("cpu", torch.bfloat16):
+        positions = grid_positions(sam.prompt_encoder, torch.float32)
+    assert torch.equal(positions, sam.prompt_encoder.get_dense_pe())
 
 
 def test_one_name_and_one_image_cannot_be_normalised():

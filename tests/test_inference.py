@@ -15,7 +15,7 @@ from medsaga_lib import training
 from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.consistency import consistent
 from medsaga_lib.data.folder import open_dataset
-from medsaga_lib.data.images import Picture, read_image
+from medsaga_lib.data.images import Picture, read_case_mask, read_image
 from medsaga_lib.errors import UserError
 from medsaga_lib.inference import evaluate_run, evaluation_folder, load_run, predict_files
 from medsaga_lib.recipes import get_recipe
@@ -157,6 +157,18 @@ def test_evaluation_writes_csv_json_and_figure(run, phantoms, tmp_path):
     assert Image.open(tmp_path / "e/figure.png").width > 600
 
 
+def test_a_mask_that_is_not_its_images_is_not_scored(run, phantoms, tmp_path):
+    dataset = open_dataset(phantoms)
+    case = dataset.split("test")[0]
+    values = read_case_mask(case).values.astype(np.uint8)
+    values[0, 0] = 9
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    wrong = replace(dataset, cases=(replace(case, mask=tmp_path / "mask.png"),))
+    with pytest.raises(UserError, match=r"mask\.png.*9"):
+        evaluate_run(run, wrong, "test", tmp_path / "e")
+    assert not (tmp_path / "e").exists()
+
+
 def test_no_evaluation_replaces_another(run, phantoms):
     dataset = open_dataset(phantoms)
     folders = [
@@ -253,6 +265,13 @@ def test_evaluation_asks_with_the_truth_and_says_so(prompted, phantoms, tmp_path
     assert told[prompted.name] in summary["prompts"]
     again = evaluate_run(prompted, dataset, "test", tmp_path / "f")
     assert evaluation.table.equals(again.table)
+
+
+def test_pictures_have_no_axis_to_be_cut_across(run, phantoms, tmp_path):
+    path = open_dataset(phantoms).split("test")[0].image
+    for words in ((1, "none"), (0, "largest")):
+        with pytest.raises(UserError, match="no volume; leave --axis and --consistency"):
+            list(predict_files(load_run(run), [path], tmp_path, *words))
 
 
 def test_a_prompted_run_needs_prompts_for_files(prompted, phantoms, tmp_path):

@@ -53,6 +53,8 @@ def test_each_network_has_its_own_sizes():
     with pytest.raises(UserError, match="100 cannot be halved 4 times, as unet does; choose 96"):
         network_size("unet", 100)
     assert network_size("segresnet", 104) == 104
+    with pytest.raises(UserError, match="16 cannot be halved 4 times, as unet does; choose 32"):
+        network_size("unet", 16)  # instance norm would see a single pixel
 
 
 def test_there_is_nothing_to_recompute():

@@ -27,6 +27,7 @@ from medsaga_lib.prompted import (
     embed_litemedsam,
     embed_medsam,
     load_prompted,
+    takes_boxes,
 )
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.runs import Settings, write_run
@@ -266,6 +267,30 @@ def test_a_run_that_takes_no_boxes(files, predict, tmp_path):
     code, _, error = predict(tmp_path / "run", files / "discs.png", *DISCS)
     assert code == 2
     assert "was trained to predict without boxes; leave --box" in error
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "taken"),
+    [
+        ("samed", ["head=boxes"], True),
+        ("lite_medsam_lora", [], True),
+        ("lite_medsam_lora", ["head=points"], False),
+        ("sam_zero_shot", ["head=boxes", "answer=single"], True),
+    ],
+)
+def test_what_a_run_was_changed_to_decides_whether_it_takes_boxes(recipe, changes, taken, tmp_path):
+    values = (recipe, "pocket", "random", 64, "phantoms", 2, 0, 1, 2, "fp32", 1, False, False)
+    facts = dict.fromkeys(("labels", "modality", "window", "backbone_sha256"))
+    write_run(tmp_path / "run", Settings(*values, changes), facts)
+    assert takes_boxes(tmp_path / "run") == taken
+
+
+def test_the_best_of_several_masks_is_for_evaluation(tmp_path):
+    values = ("sam_zero_shot", "pocket", "random", 64, "phantoms", 2, 0, 0, 2, "fp32", 1, False)
+    facts = dict.fromkeys(("labels", "modality", "window", "backbone_sha256"))
+    write_run(tmp_path / "run", Settings(*values, changes=["head=boxes"]), facts)
+    with pytest.raises(UserError, match="only `medsaga evaluate` does"):
+        load_prompted(tmp_path / "run")
 
 
 def test_every_box_is_drawn_with_its_object():

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from medsaga_lib import training
+from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.data.batches import Batches, choose_shots, sample_names
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.prompts import POSITIVE, draw_prompts
@@ -121,6 +124,9 @@ def test_another_run_in_the_same_folder_is_refused(dataset, tmp_path):
     )
     with pytest.raises(UserError, match="trained on other data of the name"):
         training.train(recipe_of("samed", steps=1), other, 4, tmp_path / "run", **SMALL)
+    higher = replace(recipe_of("samed", steps=1), lr=0.1)
+    with pytest.raises(UserError, match="other values of samed than it has now"):
+        training.train(higher, dataset, 4, tmp_path / "run", **SMALL)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/me.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"photos exists and is no run"):
@@ -223,6 +229,30 @@ def test_two_processes_train_what_one_does(phantoms, tmp_path):
 def test_a_batch_that_cannot_be_divided(dataset):
     with pytest.raises(UserError, match="A batch of 3 cannot be made of 2 equal passes"):
         training.train(recipe_of("samed"), dataset, 4, accumulate=2, **SMALL)
+
+
+def test_other_weights_in_the_same_file_are_refused(dataset, tmp_path):
+    weights, options = tmp_path / "mine.safetensors", SMALL | {"size": 64}
+    for seed, expected in ((0, nullcontext()), (1, pytest.raises(UserError, match="other pocket"))):
+        torch.manual_seed(seed)
+        save_file(build_sam("pocket").state_dict(), weights)
+        with expected:
+            options["weights"] = str(weights)
+            training.train(recipe_of("samed", steps=1), dataset, 4, tmp_path / "run", **options)
+
+
+@pytest.mark.parametrize(
+    ("steps", "taken"), [(7, [1, 3, 5, 6]), (11, [2, 5, 8, 10]), (3, [0, 1, 2])]
+)
+def test_validations_are_as_many_as_asked_and_the_last_is_at_the_end(dataset, steps, taken):
+    recipe = recipe_of("frozen_encoder", steps=steps)
+    log = training.train(recipe, dataset, 4, **(SMALL | {"validations": 4})).log
+    assert [row["step"] for row in log if np.isfinite(row["val_dice"])] == taken
+
+
+def test_precisions_have_names(dataset):
+    with pytest.raises(UserError, match="'fp16'; choose fp32 or bf16"):
+        training.train(recipe_of("samed"), dataset, 4, precision="fp16", **SMALL)
 
 
 def test_bf16_trains_and_keeps_fp32_weights(dataset):

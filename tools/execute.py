@@ -81,7 +81,8 @@ def targets(root: Path, profile: str, data: str) -> dict[Path, Path]:
     found = {}
     for chapter in book.chapters(root):
         source = pairs.notebook_text(pairs.read_notebook(root / chapter), book.colab_cell(root))
-        read = [root / file for file in inputs(root) if file.name in source]
+        # by their stems, because a chapter may put the rest of a name together
+        read = [root / file for file in inputs(root) if file.stem in source]
         name = f"{chapter.stem}.{digest(*read, text=common + source)}.ipynb"
         found[chapter] = root / EXECUTED / name
     return found
@@ -244,11 +245,11 @@ def commit(root: Path, *but: str) -> str:
     return name + ("+" if git("status", "--porcelain", "--", *paths) else "") if name else "unknown"
 
 
-def device(threads: int = 1) -> str:
-    """The processor that the library would compute on, in words."""
+def device(threads: int = 1, kind: str | None = None) -> str:
+    """The processor in words: of a kind, cuda or cpu, or the one that the library would take."""
     import torch  # here, so that it does not count as the kernel's memory
 
-    if torch.cuda.is_available():
+    if kind != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None

@@ -58,7 +58,7 @@ def main(words: list[str] | None = None) -> None:
         parser.error("--steps: at least 2, because the first is not counted")
     rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     known = [{**row["plan"], "recipe": row["recipe"], "device": row["device"]} for row in rows]
-    name = device(torch.get_num_threads())
+    name = device(torch.get_num_threads(), options.device)
     for recipe, plan in plans(options):
         if {**asdict(plan), "recipe": recipe.name, "device": name} in known:
             continue

@@ -55,10 +55,10 @@ def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
         rows = recorded(target, runs)
         missing = [run for run in runs if run["command"] not in rows]
         origin = provenance(options)
+        keep(target, origin, runs, rows)
         for row in trained(options, missing) if missing else ():
             rows[row["command"]] = row
-            done = [rows[run["command"]] for run in runs if run["command"] in rows]
-            write_json(target, {"provenance": origin, "runs": done})
+            keep(target, origin, runs, rows)
     except RunError as error:
         code, said = error.args
         print(said, file=sys.stderr)
@@ -67,6 +67,13 @@ def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     print(f"{target}: {len(missing)} runs new, {len(runs) - len(missing)} kept")
+
+
+def keep(target: Path, origin: dict, runs: list[dict], rows: dict[str, dict]) -> None:
+    """Writes the rows that there are, in the order of the grid."""
+    done = [rows[run["command"]] for run in runs if run["command"] in rows]
+    if done:
+        write_json(target, {"provenance": origin, "runs": done})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,7 +99,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder of the runs")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--workers", type=int, default=1, help="runs at a time on this machine")
+    where.add_argument(
+        "--workers",
+        type=int,
+        choices=range(1, 257),
+        metavar="N",
+        default=1,
+        help="runs at a time on this machine",
+    )
     where.add_argument("--scheduler", help="address of a Dask scheduler")
     return parser
 
@@ -199,7 +213,8 @@ def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, 
     scores, _ = medsaga(["evaluate", str(out), "--data", run["data"]], threads)
     return {
         **run,
-        "commit": commit(ROOT, "notebooks/recorded"),  # these rows are not what made them
+        # these rows are not what made them; None where an earlier process did a part of it
+        "commit": None if begun else commit(ROOT, "notebooks/recorded"),
         "trainable": done["trainable"],
         "steps": done["steps"],
         "seconds": round(done["seconds"]),
@@ -236,7 +251,9 @@ def medsaga(words: list[str], threads: int | None) -> tuple[Any, dict[str, int |
 def provenance(options: argparse.Namespace) -> dict[str, Any]:
     """Where and on what the newest of the runs were made; of the test sets, all together."""
     datasets = [open_dataset(name) for name in dict(data_and_shots(options))]
-    tests = [dataset.split("test") for dataset in datasets]
+    tests = [
+        [case for case in dataset.split("test") if case.mask is not None] for dataset in datasets
+    ]
     return {
         "command": shlex.join(["python", "-m", "tools.record", *sys.argv[1:]]),
         **machine(),

@@ -27,6 +27,8 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """O like v, and L (B, heads, N); the arithmetic, and L, are float32 or better.
 
+    Within autocast the product with V alone takes its lower precision.
+
     q, k, v: (B, heads, N, c), N = h x w; rows (B, heads, N, h) and columns (B, heads, N, w): what
     is added to a query's scores for a key's row and column.
     """

@@ -213,8 +213,8 @@ def recompute_blocks(
 ) -> None:
     """Each block keeps only its input for the backward pass and is computed again there.
 
-    keep: bfloat16 halves what is kept. The input is then rounded before the block sees it, so that
-    forward and backward pass agree; autocast rounds it anyway, inside the block.
+    keep: bfloat16 halves what is kept. While gradients are taken, the input is then rounded before
+    the block sees it, so that forward and backward pass agree.
     """
     tiny = isinstance(image_encoder, TinyViT)
     for block in image_encoder.all_blocks if tiny else image_encoder.blocks:
@@ -227,6 +227,8 @@ def _recomputed(
     keep: torch.dtype,
     x: torch.Tensor,
 ) -> torch.Tensor:
+    if not torch.is_grad_enabled():
+        return forward(x)
     dtype = x.dtype
     return checkpoint(
         lambda kept: forward(kept.to(dtype)),

@@ -201,8 +201,10 @@ def _require_same_grid(mask: Stored, picture: Picture) -> None:
         what = f"is {_times(mask.values.shape)}, but its image is {_times(picture.shape)}"
         raise BadFile(mask.path, what, "give both the same size.")
     if mask.affine is None or picture.affine is None:
-        return
-    if not np.allclose(mask.affine, picture.affine, rtol=0, atol=AFFINE_TOLERANCE):
+        same = np.allclose(mask.spacing, picture.spacing, rtol=0, atol=AFFINE_TOLERANCE)
+    else:
+        same = np.allclose(mask.affine, picture.affine, rtol=0, atol=AFFINE_TOLERANCE)
+    if not same:
         ours, theirs = _mm(mask.spacing), _mm(picture.spacing)
         what = f"has another affine than its image (spacing {ours} and {theirs})"
         raise BadFile(mask.path, what, "resample the mask to its image, or correct its header.")

@@ -7,6 +7,7 @@ differs in the interpolation, in the normalisation and in that it never rounds a
 import numpy as np
 from numpy.typing import NDArray
 
+from medsaga_lib.data import prompts
 from medsaga_lib.data.longest_side import Frame
 
 SIDE = 256  # pixels of the input
@@ -49,6 +50,4 @@ def box_of(mask: NDArray[np.bool_]) -> NDArray | None:
     small = resize_area(mask.astype(np.uint8), Frame(mask.shape, SIDE).inner) > 0
     if not small.any():
         return None
-    rows, columns = np.flatnonzero(small.any(1)), np.flatnonzero(small.any(0))
-    box = np.array([columns[0], rows[0], columns[-1], rows[-1]])
-    return np.clip(box + np.repeat([-SHIFT, SHIFT], 2), 0, SIDE)
+    return np.clip(prompts.box_of(small) + np.repeat([-SHIFT, SHIFT], 2), 0, SIDE)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medsaga_lib.data.prompts import POSITIVE
-from medsaga_lib.heads import decode_masks, embed_prompts
+from medsaga_lib.heads import decode_masks, embed_prompts, grid_positions
 from medsaga_lib.pretraining.prompts import corrective_click
 
 FOCAL_WEIGHT, DICE_WEIGHT, IOU_WEIGHT = 20.0, 1.0, 1.0  # SAM, appendix A
@@ -54,8 +54,7 @@ def pretraining_loss(sam: Sam, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     blank = pixels[:1].mean(dim=(2, 3), keepdim=True).expand_as(pixels[:1])
     embedded = sam.image_encoder(torch.cat([pixels, blank]))
     of_pictures, of_blank = embedded[:-1], embedded[-1:]  # (B, C, h, w), (1, C, h, w)
-    with torch.autocast(pixels.device.type, enabled=False):  # as in `embed_prompts`
-        position = encoder.get_dense_pe().to(embedded.dtype)
+    position = grid_positions(encoder, embedded.dtype)
     no_mask = encoder.no_mask_embed.weight[:, :, None, None]
 
     # No prompt (not in SAM): token 0 draws all objects, token 1 their borders. It makes the

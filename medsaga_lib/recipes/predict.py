@@ -18,6 +18,7 @@ from medsaga_lib.recipes.build import (
     build_model,
     build_optimizer,
     checkpoint_blocks,
+    model_size,
     require_per_layer,
     trained_part,
 )
@@ -105,6 +106,7 @@ def _faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Call
         raise UserError(f"A batch has at least one image, not {plan.batch}.")
     if plan.per_layer:
         require_per_layer(recipe)
+    model_size(recipe, plan.backbone, plan.size)
     with torch.device("meta"):  # peft cannot attach to tensors that are fake from the start
         model = build_model(
             recipe, plan.backbone, plan.size, plan.classes, "random", attention=plan.attention

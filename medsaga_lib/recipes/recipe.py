@@ -20,7 +20,8 @@ from medsaga_lib.heads import Answer, Start
 
 # The least that a number of this name may be
 LEAST = {"lr": 0, "weight_decay": 0, "warmup": 0, "steps": 0, "batch": 1, "rank": 1, "copies": 0,
-         "refresh": 1, "bases": 0}  # fmt: skip
+         "refresh": 1, "bases": 0, "ce_weight": 0, "dice_weight": 0, "decay_power": 0,
+         "share": 0}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Recipe:
     source: str  # paper and section
     image_encoder: Adaptation
     start: Start  # of the class tokens
-    lr: float  # of everything that GaLore does not project; reached after the warm-up
+    # Reached after the warm-up; of everything but an image encoder that has its own
+    lr: float
     betas: tuple[float, float]
     weight_decay: float
     warmup: (
@@ -105,9 +107,10 @@ class Recipe:
     synthesis: Synthesis | None = None  # samples made of the labelled ones, beside them
 
     def __post_init__(self) -> None:
-        for record in (self, self.image_encoder):
-            _check_choices(record)
-            _check_numbers(record)
+        for record in (self, self.image_encoder, self.synthesis):
+            if record is not None:
+                _check_choices(record)
+                _check_numbers(record)
         if self.decoder == "lora" and not isinstance(self.image_encoder, LoRA):
             raise UserError(
                 "decoder='lora' takes rank and targets from the image encoder's LoRA, and there is "
@@ -134,10 +137,11 @@ def _check_choices(record: Any) -> None:
 
 def _check_numbers(record: Any) -> None:
     """UserError where a number makes no sense."""
-    for name, least in LEAST.items():
-        value = getattr(record, name, None)
-        if value is not None and not least <= value < math.inf:  # nor is it NaN
-            raise UserError(f"{name} is {value}; it must be a number from {least}.")
+    for name, value in vars(record).items():
+        least = LEAST.get(name, -math.inf)
+        if isinstance(value, int | float) and not (math.isfinite(value) and value >= least):
+            known = f"a number from {least}" if name in LEAST else "a number"
+            raise UserError(f"{name} is {value}; it must be {known}.")
     if not all(0 <= beta < 1 for beta in getattr(record, "betas", ())):
         raise UserError(f"betas are {record.betas}; both must be at least 0 and below 1.")
 

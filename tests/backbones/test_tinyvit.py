@@ -199,6 +199,14 @@ def test_recomputed_blocks_give_the_same_gradients():
         torch.testing.assert_close(p.grad, q.grad, msg=name)
 
 
+def test_nothing_is_rounded_where_no_gradient_is_taken():
+    plain, recomputing, image = small_encoder(), small_encoder(), torch.rand(2, 3, 32, 32)
+    recompute_blocks(recomputing, torch.bfloat16)
+    with torch.no_grad():
+        assert torch.equal(plain.eval()(image), recomputing.eval()(image))
+    assert not torch.equal(plain(image), recomputing(image))
+
+
 @pytest.mark.parametrize("keep", [torch.float32, torch.bfloat16])
 def test_recomputing_counts_no_batch_twice(keep):
     encoder, image = small_encoder(), torch.rand(2, 3, 32, 32)

@@ -38,6 +38,8 @@ def test_words_do_what_replace_does():
         ("lr=-1", "lr is -1.0"),
         ("batch=0", "batch is 0; it must be a number from 1"),
         ("image_encoder.rank=0", "rank is 0"),
+        ("ce_weight=nan", "ce_weight is nan"),
+        ("decay_power=-1", "decay_power is -1.0; it must be a number from 0"),
         ("betas=0.9", "write 2 values"),
         ("betas=0.9,0.99,0.5", "write 2 values"),
         ("betas=0.9,1", "betas are"),

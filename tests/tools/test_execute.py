@@ -102,7 +102,7 @@ def test_the_key_changes_with_all_that_an_output_depends_on_and_nothing_else(sma
     for file, old, new in (
         ("medsaga_lib/one.py", "one = 1", "one = 2"),
         ("requirements.txt", "", "torch==1\n"),
-        ("notebooks/01_small.ipynb", "1 + 1", "open('read.json')"),
+        ("notebooks/01_small.ipynb", "1 + 1", "open('read' + '.json')"),
         ("notebooks/recorded/read.json", "1", "2"),
     ):
         small_book.edit(old, new, file=file)

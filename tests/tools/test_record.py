@@ -1,6 +1,7 @@
 """Grids of runs through Dask: recorded, not run twice, taken up after a failure."""
 
 import json
+import sys
 
 import pytest
 from distributed import LocalCluster
@@ -9,6 +10,8 @@ from medsaga_lib.data.batches import count_shots
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.errors import UserError
 from tools import record
+
+HOW = "seconds", "cpu_seconds", "peak_bytes", "commit"
 
 
 def grid(folder, data, *more):
@@ -20,8 +23,8 @@ def grid(folder, data, *more):
 
 
 def numbers(row):
-    """The row without what the machine has a say in."""
-    return {k: v for k, v in row.items() if k not in ("seconds", "cpu_seconds", "peak_bytes")}
+    """The row without how, by what and on what it came about."""
+    return {k: v for k, v in row.items() if k not in HOW}
 
 
 @pytest.mark.slow
@@ -45,6 +48,7 @@ def test_grid_is_recorded_once_resumes_and_fails_in_words(tmp_path, phantoms, ca
     assert again["runs"][1] == whole["runs"][1]
     assert numbers(again["runs"][0]) == numbers(whole["runs"][0])
     assert again["runs"][0]["cpu_seconds"] is None  # the run itself was there already
+    assert again["runs"][0]["commit"] is None
 
     # A run that cannot be ends the grid in its own words; what stands in the file stays
     with pytest.raises(SystemExit) as caught:
@@ -88,3 +92,14 @@ def test_rows_of_other_weights_are_not_kept(tmp_path):
     run = {"command": "medsaga train samed", "backbone_sha256": "new"}
     assert record.recorded(target, [run]) == {}
     assert record.recorded(target, [run | {"backbone_sha256": "old"}]) == {row["command"]: row}
+
+
+def test_the_file_holds_the_last_grid_even_if_nothing_is_missing(tmp_path, phantoms, monkeypatch):
+    target, words = tmp_path / "few.json", ["few", "--data", str(phantoms), "--shots", "2"]
+    options = record.parser().parse_args([*words, "--seeds", "0", "1"])
+    target.write_text(json.dumps({"runs": [run | {"dice": 0.5} for run in record.grid(options)]}))
+    monkeypatch.setattr(sys, "argv", ["record", *words])
+    record.main(words, tmp_path)  # of the first seed alone
+    kept = json.loads(target.read_text())
+    assert {run["seed"] for run in kept["runs"]} == {0}
+    assert kept["provenance"]["command"].endswith(f"few --data {phantoms} --shots 2")
