@@ -64,7 +64,7 @@ LOG_COLUMNS = ("step", "lr", "loss", "cross_entropy", "dice_loss", "val_dice", "
 class Result:
     """What a training run gives back."""
 
-    model: Model
+    model: Model  # on the CPU, in evaluation mode
     log: list[dict[str, float]]  # one row for each step, with LOG_COLUMNS
 
 
@@ -243,7 +243,7 @@ def train(
             elif done % SAVE_EVERY == 0:
                 states = flatten_states(optimizer)
                 _save(out, Checkpoint(done, kept_weights(model, weights), states), rows)
-    return Result(model.eval(), rows)
+    return Result(model.cpu().eval(), rows)
 
 
 def learning_rate_factor(recipe: Recipe, step: int) -> float:

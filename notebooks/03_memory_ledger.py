@@ -12,12 +12,13 @@
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
-import os, subprocess, sys
+import importlib.util, os, subprocess, sys
 
 if "google.colab" in sys.modules:
     if not os.path.isdir("/content/book"):
         clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
         subprocess.run(clone, check=True)
+    if importlib.util.find_spec("medsaga_lib") is None:
         install = [sys.executable, "-m", "pip", "install", "-q", "/content/book[galore]"]
         subprocess.run(install, check=True)
     os.chdir("/content/book/notebooks")
@@ -347,7 +348,7 @@ for name, (recipe, on, side) in asked.items():
     table[name] = {"model": (entry.sum - entry.activations) / 2**30, "sum": entry.sum / 2**30}
 
 # %%
-compared = pd.DataFrame(table).T  # GiB
+compared = pd.DataFrame(table).T.rename_axis("GiB", axis=1)
 for column in ("model", "sum"):
     share = compared.loc["MedSAGa", column] / compared[column] - 1
     compared[f"MedSAGa's {column}"] = share.map("{:+.0%}".format)

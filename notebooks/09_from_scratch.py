@@ -13,12 +13,13 @@
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
-import os, subprocess, sys
+import importlib.util, os, subprocess, sys
 
 if "google.colab" in sys.modules:
     if not os.path.isdir("/content/book"):
         clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
         subprocess.run(clone, check=True)
+    if importlib.util.find_spec("medsaga_lib") is None:
         install = [sys.executable, "-m", "pip", "install", "-q", "/content/book[galore]"]
         subprocess.run(install, check=True)
     os.chdir("/content/book/notebooks")
@@ -434,8 +435,9 @@ table["ahead"] = dice.gt(dice.loc["frozen_encoder"]).sum(axis=1).astype(str) + f
 table
 
 # %%
-others = runs.pivot_table(index="recipe", columns="task", values=["hd95", "nsd"]).loc[dice.index]
-others.reindex(columns=tasks, level="task").round(2)
+named = runs.rename(columns={"hd95": "HD95 (pixels)", "nsd": "NSD (within 2 pixels)"})
+others = named.pivot_table(index="recipe", columns="task", values=list(named.filter(like="pixels")))
+others.loc[dice.index].reindex(columns=tasks, level="task").round(2)
 
 # %%
 runs = runs.assign(minutes=runs["cpu_seconds"] / 60, MiB=runs["peak_bytes"] / 2**20)

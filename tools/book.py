@@ -25,12 +25,13 @@ BUDGET = re.compile(
 
 COLAB_CELL = """\
 # Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
-import os, subprocess, sys
+import importlib.util, os, subprocess, sys
 
 if "google.colab" in sys.modules:
     if not os.path.isdir("/content/book"):
         clone = ["git", "clone", "-q", "--depth", "1", "{address}", "/content/book"]
         subprocess.run(clone, check=True)
+    if importlib.util.find_spec("medsaga_lib") is None:
         install = [sys.executable, "-m", "pip", "install", "-q", "/content/book[galore]"]
         subprocess.run(install, check=True)
     os.chdir("/content/book/notebooks")

@@ -232,12 +232,15 @@ def data_used(notebook: NotebookNode) -> list[str]:
 
 
 def commit(root: Path, *but: str) -> str:
-    """The short commit, a plus if files `but` these differ from it; "unknown" outside git."""
+    """The short commit, a plus if files `but` these differ from it; "unknown" without git."""
 
     def git(*words: str) -> str:
-        answer = subprocess.run(
-            ["git", *words], cwd=root, capture_output=True, text=True, check=False
-        )
+        try:
+            answer = subprocess.run(
+                ["git", *words], cwd=root, capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:  # a machine without git
+            return ""
         return answer.stdout.strip()
 
     name = git("rev-parse", "--short=10", "HEAD")

@@ -145,9 +145,12 @@ def only_notebook_changed(script: Path, notebook: Path) -> bool:
 
     def changed(path: Path) -> bool:
         command = ["git", "status", "--porcelain", "--", path.name]
-        answer = subprocess.run(
-            command, cwd=path.parent, capture_output=True, text=True, check=False
-        )
+        try:
+            answer = subprocess.run(
+                command, cwd=path.parent, capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:  # a machine without git
+            return True
         return answer.returncode != 0 or bool(answer.stdout.strip())
 
     return changed(notebook) and not changed(script)

@@ -13,13 +13,15 @@ stop() {
 
 new_enough='import sys; sys.exit(sys.version_info < (3, 11))'
 find_python() {
-    for python in python3.13 python3.12 python3.11 python3; do
+    poor=
+    for python in python3 python3.13 python3.12 python3.11; do
         if "$python" -c "$new_enough" 2>/dev/null; then
-            "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-                stop "$python cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv"
-            return
+            "$python" -c 'import ensurepip, venv' 2>/dev/null && return
+            poor=${poor:-$python}
         fi
     done
+    [ -z "$poor" ] ||
+        stop "$poor cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv"
     found=$(python3 --version 2>/dev/null || echo "no Python")
     stop "this book needs Python 3.11 or newer and found $found; see https://www.python.org/downloads/"
 }

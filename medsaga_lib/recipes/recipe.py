@@ -116,6 +116,14 @@ class Recipe:
                 "decoder='lora' takes rank and targets from the image encoder's LoRA, and there is "
                 f"none in {self.name}; choose whole, norms or frozen."
             )
+        how = self.image_encoder
+        ours = ("rotate", "randomized", False)
+        if (
+            isinstance(how, GaLore)
+            and how.optimizer == "published"
+            and (how.moments, how.subspace, how.stagger) != ours
+        ):
+            raise UserError("galore-torch has no moments, subspace or stagger; leave them.")
         if self.head == "grid" and self.steps:
             raise UserError("A grid asks for everything and trains nothing; set steps=0.")
         draws = self.head in ("points", "boxes") or self.synthesis is not None

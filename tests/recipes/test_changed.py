@@ -50,6 +50,13 @@ def test_change_that_cannot_be_says_why(change, sentence):
         changed(MEDSAGA, [change])
 
 
+def test_what_the_published_optimizer_has_not_is_refused():
+    words = ["image_encoder.optimizer=published", "image_encoder.moments=keep"]
+    with pytest.raises(UserError, match="galore-torch has no moments"):
+        changed(MEDSAGA, words)
+    assert changed(MEDSAGA, words[:1]).image_encoder.optimizer == "published"
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_changes_count_together_in_any_order(order):
     """Points are drawn anew in each step, which kept embeddings forbid; here none are kept."""

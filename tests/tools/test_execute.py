@@ -197,6 +197,11 @@ def test_a_broken_budget_stops_the_build_server_and_warns_elsewhere(
         execute.execute(small_book.root, "quick")
 
 
+def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert execute.commit(tmp_path) == "unknown"
+
+
 def test_the_commit_shows_changes_but_of_what_is_left_out(small_book):
     small_book.commit()
     clean = execute.commit(small_book.root)

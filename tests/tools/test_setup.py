@@ -17,6 +17,7 @@ echo "$*" >>{log}
 case "$*" in
     --version) echo "Python {version}" ;;
     -c*version_info*) exit {too_old} ;;
+    -c*ensurepip*) exit {poor} ;;
     *"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
     *"pip "*) exit {pip} ;;
 esac
@@ -35,12 +36,14 @@ class Machine:
         for name in ("requirements.txt", "pyproject.toml"):
             (self.root / name).write_text("")
 
-    def install(self, *names, version="3.12.1", pip=0):
+    def install(self, *names, version="3.12.1", pip=0, poor=0):
         old = int(version.split(".")[1]) < 11
         for name in names:
             path = self.bin / name
             path.write_text(
-                PRETENDER.format(log=self.log, version=version, too_old=int(old), pip=pip)
+                PRETENDER.format(
+                    log=self.log, version=version, too_old=int(old), pip=pip, poor=poor
+                )
             )
             path.chmod(0o755)
 
@@ -87,6 +90,21 @@ def test_a_python_is_found_under_each_of_its_names(machine, name):
     status, said, _ = machine.run()
     assert status == 0
     assert "making .venv with Python 3.11.0" in said
+
+
+def test_the_python_of_the_path_comes_first_and_one_without_venv_last(machine):
+    """python3 is what the user chose, by a version manager or a build server's setup."""
+    machine.install("python3", version="3.11.0")
+    machine.install("python3.13", version="3.13.0")
+    assert "making .venv with Python 3.11.0" in machine.run()[1]
+    shutil.rmtree(machine.root / ".venv")
+    machine.install("python3", version="3.11.0", poor=1)
+    assert "making .venv with Python 3.13.0" in machine.run()[1]
+    shutil.rmtree(machine.root / ".venv")
+    machine.install("python3.13", version="3.13.0", poor=1)
+    status, said, _ = machine.run()
+    assert status == 1
+    assert "python3 cannot make virtual environments" in said
 
 
 def test_a_second_run_does_nothing_until_a_requirement_changes(machine):
