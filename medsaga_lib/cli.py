@@ -131,7 +131,7 @@ def memory(
     from medsaga_lib.recipes import RECIPES, get_recipe
     from medsaga_lib.recipes.build import model_size
     from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak
-    from medsaga_lib.recipes.recipe import GaLore, LoRA, Recipe, Scratch, with_rank
+    from medsaga_lib.recipes.recipe import GaLore, LoRA, Scratch, with_rank
 
     limit = None if fit is None else parse_bytes(fit)
     chosen = [get_recipe(name) for name in recipe or RECIPES]
@@ -141,14 +141,11 @@ def memory(
         chosen = [r for r in chosen if rank is None or isinstance(r.image_encoder, GaLore | LoRA)]
     if rank is not None:
         chosen = [with_rank(r, rank) for r in chosen]
-
-    def of_backbone(recipe: Recipe) -> bool:
-        return not isinstance(recipe.image_encoder, Scratch)
-
+    with_sam = [r for r in chosen if not isinstance(r.image_encoder, Scratch)]
     plan = Plan(
         backbone=backbone,
         batch=batch,
-        size=model_size(next((r for r in chosen if of_backbone(r)), chosen[0]), backbone, size),
+        size=model_size((with_sam or chosen)[0], backbone, size),
         classes=classes,
         checkpointing=checkpointing,
         per_layer=per_layer,

@@ -127,10 +127,11 @@ def train(
         gradient_accumulation_steps=accumulate,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    if recipe.batch % (accumulate * accelerator.num_processes):
+    processes = accelerator.num_processes
+    if recipe.batch % (accumulate * processes):
+        where = f" in {processes} processes" if processes > 1 else ""
         raise UserError(
-            f"A batch of {recipe.batch} cannot be made of {accumulate} equal passes "
-            f"in each of {accelerator.num_processes} processes; "
+            f"A batch of {recipe.batch} cannot be made of {accumulate} equal passes{where}; "
             "choose an --accumulate that divides it."
         )
     if per_layer and accumulate > 1:
@@ -152,7 +153,7 @@ def train(
         checkpointing=checkpointing,
         per_layer=per_layer,
         changes=list(changes),
-        processes=accelerator.num_processes,
+        processes=processes,
     )
     model = build_model(
         recipe,
