@@ -263,7 +263,7 @@ for row in recorded["real"]:
 #
 # ## Would another network do?
 #
-# Six blocks of 192 channels, why not another shape? Today's command from random numbers, at 128 pixels and on one core each: those, four blocks of 256 channels, and the first again at a learning rate of 0.0015 instead of 0.0006.
+# Six blocks of 192 channels, why not another shape? Today's command (but for borders that get lost in the clutter, which came later) from random numbers, at 128 pixels and on one core each: those, four blocks of 256 channels, and the first again at a learning rate of 0.0015 instead of 0.0006.
 #
 # > **Predict.** Twenty minutes are little. What is the best use of them: a wider network, or a higher rate?
 
@@ -278,14 +278,14 @@ for tried in shapes["runs"]:
     smooth = rows[["minutes", "box"]].rolling(4).mean()[3:]
     curves.append(display.Curve(name, *smooth.to_numpy().T))
 alt = (
-    "IoU with a box in training against minutes, up to twenty: all three curves are flat for some "
-    "minutes and then rise; that of the higher rate rises first, that of the wider network last."
+    "IoU with a box in training against minutes, up to twenty: all three curves are flat for two "
+    "to five minutes and then rise; that of the higher rate rises first, that of the wider network last."
 )
 figure = display.curve_with_interval(curves, "minutes on one core", "IoU with a box", alt)
 display.show(figure, alt=alt)
 
 # %% [markdown]
-# The wider network learns as much from a step, but its steps take longer. The higher rate wins: the same IoU in half of the time. (One seed each: the third was stopped at nine minutes, and small differences mean nothing.)
+# The wider network is a little behind all the way. The higher rate wins: the same IoU in two thirds of the time. (One seed each: the third was stopped at nine minutes, and small differences mean nothing.)
 #
 # ## Would more pictures help?
 #

@@ -268,17 +268,7 @@ def assert_one_sentence(error, says):
         (("memory", "--recipe", "samed", "--size", 100), "multiple of 16"),
         (("memory", "--recipe", "no_such"), "no_such"),
         (
-            (
-                "memory",
-                "--backbone",
-                "lite_medsam",
-                "--recipe",
-                "samed",
-                "--recipe",
-                "unet",
-                "--size",
-                100,
-            ),
+            ("memory", "--backbone=lite_medsam", "--recipe=samed", "--recipe=unet", "--size=100"),
             "100 cannot be halved",
         ),
         (("train", "samed", "--steps", 3, "--set", "steps=2"), "say the same; leave one"),

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from medsaga_lib.backbones.sam import VIT_B, build_sam, resize_positions
-from medsaga_lib.heads import class_tokens, decode_masks, grid_positions
+from medsaga_lib.data.prompts import POSITIVE
+from medsaga_lib.heads import class_tokens, decode_masks, embed_prompts, grid_positions
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +143,14 @@ def test_names_as_prompts_equal_one_prompt_at_a_time():
 
 
 def test_positions_are_not_rounded_on_the_way(sam):
+    encoder, point = (
+        sam.prompt_encoder,
+        (torch.tensor([[[71.3, 18.9]]]), torch.tensor([[POSITIVE]])),
+    )
     with torch.autocast("cpu", torch.bfloat16):
-        positions = grid_positions(sam.prompt_encoder, torch.float32)
-    assert torch.equal(positions, sam.prompt_encoder.get_dense_pe())
+        cells, prompt = grid_positions(encoder, torch.float32), embed_prompts(encoder, *point)
+    assert torch.equal(cells, encoder.get_dense_pe())
+    assert torch.equal(prompt, embed_prompts(encoder, *point))
 
 
 def test_one_name_and_one_image_cannot_be_normalised():

@@ -200,13 +200,11 @@ def _require_same_grid(mask: Stored, picture: Picture) -> None:
     if mask.values.shape != picture.shape:
         what = f"is {_times(mask.values.shape)}, but its image is {_times(picture.shape)}"
         raise BadFile(mask.path, what, "give both the same size.")
-    if mask.affine is None or picture.affine is None:
-        same = np.allclose(mask.spacing, picture.spacing, rtol=0, atol=AFFINE_TOLERANCE)
-    else:
-        same = np.allclose(mask.affine, picture.affine, rtol=0, atol=AFFINE_TOLERANCE)
-    if not same:
+    known = "spacing" if mask.affine is None or picture.affine is None else "affine"
+    of_mask, of_image = getattr(mask, known), getattr(picture, known)
+    if not np.allclose(of_mask, of_image, rtol=0, atol=AFFINE_TOLERANCE):
         ours, theirs = _mm(mask.spacing), _mm(picture.spacing)
-        what = f"has another affine than its image (spacing {ours} and {theirs})"
+        what = f"has another {known} than its image (spacing {ours} and {theirs})"
         raise BadFile(mask.path, what, "resample the mask to its image, or correct its header.")
 
 

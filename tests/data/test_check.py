@@ -5,6 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from medsaga_lib.data.batches import choose_shots
@@ -349,6 +350,14 @@ def test_mask_on_another_grid(volumes, grid):
     write(volumes / "masks/a.nii.gz", np.ones((4, 6, 5), np.uint8), **grid)
     words = ("masks/a.nii.gz", "has another affine than its image", "resample the mask")
     assert_said(volumes, words)
+
+
+def test_mask_whose_file_has_no_affine_must_have_the_spacing(volumes):
+    write(volumes / "images/a.nii.gz", np.ones((8, 6, 5), np.uint8))
+    mask = np.ones((5, 6, 8), np.uint8)  # z, y, x
+    tifffile.imwrite(volumes / "masks/a.tif", mask, photometric="minisblack")
+    set_rows(volumes, "a,images/a.nii.gz,masks/a.tif,a,train")
+    assert_said(volumes, ("masks/a.tif", "has another spacing than its image", "resample the mask"))
 
 
 def test_rounding_of_a_header_is_no_other_grid(volumes):

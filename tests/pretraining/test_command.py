@@ -28,7 +28,7 @@ def pretraining(monkeypatch, capsys):
     return called
 
 
-def test_a_run_is_exported_reported_on_and_started_from(tmp_path, pretraining):
+def test_a_run_is_exported_reported_on_and_started_from(tmp_path, pretraining, capsys):
     out, half = tmp_path / "run", tmp_path / "half.safetensors"
     assert "step=2 " in pretraining(f"--out {out} {SMALL} --export {half}")
     weights = load_file(half)
@@ -36,7 +36,8 @@ def test_a_run_is_exported_reported_on_and_started_from(tmp_path, pretraining):
     assert "loss" in (out / "curve.csv").read_text()
 
     with pytest.raises(SystemExit):
-        pretraining(f"--out {out} {SMALL} --bf16")  # another run
+        pretraining(f"--out {out} {SMALL} --bf16")
+    assert "was begun with bf16 False, not True" in capsys.readouterr().err
 
     of_run = pretraining(f"--out {out} --report")  # the run's own settings
     of_file = pretraining(f"--start {half} --report")  # of the settings that the file names

@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import write_tensors
-from medsaga_lib.heads import embed_prompts
 from medsaga_lib.pretraining import run as module
 from medsaga_lib.pretraining.curve import Curve
 from medsaga_lib.pretraining.pictures import Pictures, Settings
@@ -127,10 +126,16 @@ def test_a_file_that_holds_no_run_is_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"corrections": -1}, {"heads": 5}, {"pictures": 3, "processes": 2}]
+    ("wrong", "says"),
+    [
+        ({"steps": 0}, "steps is 0; give 1 or more"),
+        ({"corrections": -1}, "corrections is -1; give 0 or more"),
+        ({"heads": 5}, "width 192 has no 5 equal heads"),
+        ({"pictures": 3, "processes": 2}, "2 processes cannot share 3 pictures"),
+    ],
 )
-def test_settings_that_no_run_can_have(wrong):
-    with pytest.raises(UserError, match=f"{min(wrong)}|{max(wrong)}"):
+def test_settings_that_no_run_can_have(wrong, says):
+    with pytest.raises(UserError, match=says):
         Settings(**wrong)
 
 
@@ -144,17 +149,8 @@ def test_a_curve_goes_on_from_the_saved_step(tmp_path):
     assert [row["loss"] for row in Curve(tmp_path / "curve.csv", 9).rows] == ["1", "2", "7"]
 
 
-def test_bfloat16_is_near_float32_and_moves_no_prompt():
-    """A step of each from the same weights; loss and prompts are computed in float32 by both."""
-    batch, embedded = Pictures(SMALL)[0], []
-    losses = []
-    for bf16 in (False, True):
-        run = Run(replace(SMALL, bf16=bf16))
-        losses.append(run.train_step(batch)["loss"])
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            encoder = run.sam.prompt_encoder
-            embedded.append(embed_prompts(encoder, batch["coordinates"], batch["labels"]))
-    assert losses[0] != losses[1]
-    assert losses[0] == pytest.approx(losses[1], rel=0.02)
-    positions = [tokens - tokens.mean() for tokens in embedded]
-    assert torch.allclose(*positions, atol=1e-3)
+def test_bfloat16_is_near_float32():
+    batch = Pictures(SMALL)[0]
+    exact, rough = (Run(replace(SMALL, bf16=b)).train_step(batch)["loss"] for b in (False, True))
+    assert exact != rough
+    assert exact == pytest.approx(rough, rel=0.02)

@@ -94,6 +94,13 @@ def test_rows_of_other_weights_are_not_kept(tmp_path):
     assert record.recorded(target, [run | {"backbone_sha256": "old"}]) == {row["command"]: row}
 
 
+def test_no_worker_is_one_sentence(tmp_path, phantoms, capsys):
+    with pytest.raises(SystemExit) as caught:
+        record.main(["few", "--data", str(phantoms), "--shots", "2", "--workers", "0"], tmp_path)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "--workers 0: give 1 or more.\n"
+
+
 def test_the_file_holds_the_last_grid_even_if_nothing_is_missing(tmp_path, phantoms, monkeypatch):
     target, words = tmp_path / "few.json", ["few", "--data", str(phantoms), "--shots", "2"]
     options = record.parser().parse_args([*words, "--seeds", "0", "1"])
