@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from medsaga_lib.backbones.sam import SHAPES
 from medsaga_lib.files import write_json
 from medsaga_lib.recipes import RECIPES, get_recipe
 from medsaga_lib.recipes.build import build_model, build_optimizer, checkpoint_blocks
@@ -47,8 +48,9 @@ def main(words: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--out", type=Path, default=TARGET)
     add("--device", choices=["cuda", "cpu"], default=("cpu", "cuda")[torch.cuda.is_available()])
-    add("--backbone", default="vit_b")
-    add("--recipes", nargs="+", default=[n for n, r in RECIPES.items() if trains_sam(r)])
+    add("--backbone", default="vit_b", choices=list(SHAPES))
+    trained = [name for name, recipe in RECIPES.items() if trains_sam(recipe)]
+    add("--recipes", nargs="+", default=trained, choices=trained)
     add("--batches", nargs="+", type=int, default=[1, 4, 12])
     add("--sizes", nargs="+", type=int, default=[256, 512, 1024])
     add("--ways", type=int, default=len(WAYS), help="only the first few of the ways to save")

@@ -34,6 +34,12 @@ class Scene:
     def __len__(self) -> int:
         return len(self.members)
 
+    @property
+    def areas(self) -> np.ndarray:
+        """(N,) of the objects, parts included, as shares of the picture's."""
+        pixels = np.bincount(self.labels.ravel(), minlength=self.members.shape[1])
+        return self.members @ pixels / self.labels.size
+
     def masks(self, objects: Sequence[int] | np.ndarray | slice = slice(None)) -> np.ndarray:
         """Masks (n, S, S) bool of the chosen objects, of all by default; parts lie in wholes."""
         return self.members[objects][:, self.labels]

@@ -1,4 +1,4 @@
-"""What real pictures have and drawn scenes lack: uneven light, ribs, glare, tubes, veils, haze.
+"""What real pictures have and drawn scenes lack: relief, shadows, ribs, glare, tubes, veils, haze.
 
 Without it the pocket SAM learned that an object is what has one brightness and a border all around:
 with a box around a lung it left out ribs and what lies behind the heart. None of this changes a
@@ -7,7 +7,7 @@ mask. Ranges are our choice.
 
 import numpy as np
 from numpy.random import Generator
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum, zoom
 
 from medsaga_lib.data.procedural import (
     blob_outline,
@@ -17,6 +17,7 @@ from medsaga_lib.data.procedural import (
     smooth_noise,
     wander,
 )
+from medsaga_lib.pretraining.targets import borders
 
 
 def cluttered(image: np.ndarray, labels: np.ndarray, rng: Generator) -> np.ndarray:
@@ -27,6 +28,9 @@ def cluttered(image: np.ndarray, labels: np.ndarray, rng: Generator) -> np.ndarr
         strength = unit * rng.uniform(0, 1.2) * rng.standard_normal(labels.max() + 1)
         light = smooth_noise(rng, size, int(rng.integers(2, 9)))
         added += strength.astype(np.float32)[labels] * light
+    if rng.random() < 0.5:  # objects are round: a polyp is lit so, a lung in X-rays is thin so
+        height = unit * rng.uniform(0, 1.5) * rng.standard_normal(labels.max() + 1)
+        added += height.astype(np.float32)[labels] * _dome(labels)
     if rng.random() < 0.3:
         added += unit * rng.uniform(-1, 1) * _bands(rng, size)
     if rng.random() < 0.3:
@@ -34,15 +38,28 @@ def cluttered(image: np.ndarray, labels: np.ndarray, rng: Generator) -> np.ndarr
     if rng.random() < 0.2:
         added += unit * rng.uniform(-2, 2) * _lines(rng, size)
     result = image + added[..., None] * rng.uniform(0.8, 1, 3).astype(np.float32)
-    if rng.random() < 0.4:  # an object goes on behind a veil, as a lung behind the heart
-        veil = rng.uniform(0.5, 1) * _veil(rng, size)[..., None]
-        result += veil * (rng.choice(result[::16, ::16].reshape(-1, 3)) - result)
+    if rng.random() < 0.6:  # an object goes on behind a veil, as a lung behind the heart
+        veil = _veil(rng, size)[..., None]
+        if rng.random() < 0.6:
+            tone = rng.choice(result[::16, ::16].reshape(-1, 3))
+            result += rng.uniform(0.5, 1) * veil * (tone - result)
+        else:
+            result += unit * rng.uniform(-2, 2) * veil
     if rng.random() < 0.4:  # borders get lost, as a lung's beneath the shoulder
         lost = _somewhere(rng, size)[..., None]
         result += lost * (_without_detail(rng, result) - result)
     if rng.random() < 0.15:  # haze: little is left but the prompt
         result = result.mean() + rng.uniform(0, 0.4) * (result - result.mean())
     return np.clip(result, 0, 255).astype(np.uint8)
+
+
+def _dome(labels: np.ndarray) -> np.ndarray:
+    """From 0 at the borders of each label's region to 1 where it is deepest, as a circle rises."""
+    inside = ~borders(labels)
+    depth = distance_transform_edt(inside).astype(np.float32)
+    deepest = maximum(depth, labels, np.arange(labels.max() + 1))
+    share = depth / np.maximum(np.float32(deepest), 1)[labels]
+    return np.sqrt(share * (2 - share))
 
 
 def _bands(rng: Generator, size: int) -> np.ndarray:

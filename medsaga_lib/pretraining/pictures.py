@@ -10,9 +10,11 @@ from torch.utils.data import Dataset
 
 from medsaga_lib.backbones.sam import POCKET, ViTShape
 from medsaga_lib.data.procedural import BACKGROUND, TRAINED, Scene, procedural_scene
+from medsaga_lib.data.prompts import box_around, point_in
 from medsaga_lib.errors import UserError
 from medsaga_lib.pretraining.clutter import cluttered
-from medsaga_lib.pretraining.prompts import REDUCTION, first_prompt
+from medsaga_lib.pretraining.prompts import first_asked
+from medsaga_lib.pretraining.targets import borders, coverage
 from medsaga_lib.pretraining.together import share
 
 TRAIN_STREAM, PROMPT_STREAM, TEST_STREAM, CLUTTER_STREAM = range(4)  # keep random numbers apart
@@ -98,9 +100,9 @@ class Pictures(Dataset):
             lists["images"].append(image.transpose(2, 0, 1))
             lists["foreground"].append(coverage(scene.labels != BACKGROUND))
             lists["borders"].append((coverage(borders(scene.labels)) > 0).astype(np.float32))
-            chosen = rng.permutation(max(len(scene), settings.objects))[: settings.objects]
-            for mask in scene.masks(chosen % len(scene)):
-                prompt, kinds = first_prompt(mask, rng)
+            chosen, by_box = first_asked(scene, settings.objects, rng)
+            for mask, boxed in zip(scene.masks(chosen), by_box, strict=True):
+                prompt, kinds = box_around(mask, rng) if boxed else point_in(mask, rng)
                 lists["coordinates"].append(prompt.astype(np.float32))
                 lists["labels"].append(np.array(kinds))
                 lists["targets"].append(coverage(mask))
@@ -113,20 +115,6 @@ class Pictures(Dataset):
 
 
 _OF_BATCH = "images", "foreground", "borders", "coordinates", "labels", "targets", "noise"
-
-
-def borders(labels: np.ndarray) -> np.ndarray:
-    """(S, S) bool: pixels whose left or upper neighbour has another label."""
-    differs = np.zeros(labels.shape, bool)
-    differs[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    differs[1:] |= labels[1:] != labels[:-1]
-    return differs
-
-
-def coverage(mask: np.ndarray) -> np.ndarray:
-    """(S/4, S/4) float32: which part of each cell of 4 x 4 pixels the mask (S, S) covers."""
-    cells = len(mask) // REDUCTION
-    return mask.reshape(cells, REDUCTION, cells, REDUCTION).mean(axis=(1, 3), dtype=np.float32)
 
 
 def unseen_scenes(count: int, families: Sequence[str], size: int = 256) -> Iterator[Scene]:

@@ -2,16 +2,42 @@
 
 import numpy as np
 import torch
+from scipy.ndimage import find_objects
 from torch import Tensor
 
-from medsaga_lib.data.prompts import NEGATIVE, POSITIVE, box_around, point_in
+from medsaga_lib.data.procedural import Scene
+from medsaga_lib.data.prompts import NEGATIVE, POSITIVE
+from medsaga_lib.pretraining.targets import REDUCTION
 
-REDUCTION = 4  # input pixels along one side of a logit, a cell
+LARGEST_CLICKED = 0.5  # of the picture's area, our choice: a click means less than that
 
 
-def first_prompt(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
-    """A jittered box or a random point of a mask: coordinates (2, 2) and roles."""
-    return box_around(mask, rng) if rng.random() < 0.5 else point_in(mask, rng)
+def first_asked(
+    scene: Scene, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which objects (count,) of a scene to ask for, and which of them by a box (count,) bool.
+
+    An object's chance grows as the root of its area, since most are small, and most of what people
+    outline is not; one may be asked for twice. A box asks for the largest object that it fits, so
+    not for a shell without its lumen; a point does not ask for most of the picture. Otherwise a
+    coin decides.
+    """
+    sides = np.sqrt(scene.areas)
+    chosen = rng.choice(len(scene), count, p=sides / sides.sum())
+    by_box = (rng.random(count) < 0.5) | (scene.areas[chosen] > LARGEST_CLICKED)
+    return chosen, by_box & ~_lies_in_its_box(scene)[chosen]
+
+
+def _lies_in_its_box(scene: Scene) -> np.ndarray:
+    """(N,) bool: objects whose box is also that of a larger one."""
+    size, labels = len(scene.labels), scene.members.shape[1]
+    sides = np.full((labels, 4), size)  # of each label: top, left, and bottom, right negated
+    for value, found in enumerate(find_objects(scene.labels, labels - 1), start=1):
+        if found:
+            sides[value] = [found[0].start, found[1].start, -found[0].stop, -found[1].stop]
+    boxes = np.where(scene.members[:, :, None], sides, size).min(axis=1)
+    same = (boxes[:, None] == boxes).all(axis=2)
+    return (same & (scene.areas > scene.areas[:, None])).any(axis=1)
 
 
 def corrective_click(logits: Tensor, targets: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

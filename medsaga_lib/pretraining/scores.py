@@ -25,8 +25,8 @@ from medsaga_lib.data.prompts import (
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation import bootstrap
 from medsaga_lib.heads import decode_masks, embed_prompts
-from medsaga_lib.pretraining.pictures import coverage, unseen_scenes
-from medsaga_lib.pretraining.prompts import REDUCTION
+from medsaga_lib.pretraining.pictures import unseen_scenes
+from medsaga_lib.pretraining.targets import REDUCTION, coverage
 
 SPREAD_PICTURES = 16
 

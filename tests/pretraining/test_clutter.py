@@ -25,7 +25,8 @@ def test_same_numbers_give_the_same_pixels_and_others_do_not():
 
 
 def test_every_kind_is_drawn_and_fits_every_scene(monkeypatch):
-    kinds = {"_bands": 0.3, "_spots": 0.3, "_lines": 0.2, "_veil": 0.4, "_without_detail": 0.4}
+    kinds = {"_dome": 0.5, "_bands": 0.3, "_spots": 0.3, "_lines": 0.2}
+    kinds |= {"_veil": 0.6, "_without_detail": 0.4}
     spies = {name: Mock(wraps=getattr(clutter, name)) for name in kinds}
     for name, spy in spies.items():
         monkeypatch.setattr(clutter, name, spy)
@@ -36,6 +37,14 @@ def test_every_kind_is_drawn_and_fits_every_scene(monkeypatch):
     for name, share in kinds.items():
         spread = (share * (1 - share) / 60) ** 0.5
         assert abs(spies[name].call_count / 60 - share) < 3 * spread, name
+
+
+def test_a_dome_rises_from_the_border_of_a_disc_as_a_circle_does():
+    y, x = np.mgrid[-48:48, -48:48]
+    disc = (x**2 + y**2 <= 40**2).astype(np.uint8)
+    expected = np.sqrt(np.clip(1 - (x**2 + y**2) / 40**2, 0, None))
+    inside = x**2 + y**2 <= 36**2  # pixels blur the rim, where a circle is steep
+    np.testing.assert_allclose(clutter._dome(disc)[inside], expected[inside], atol=0.05)
 
 
 def test_clutter_changes_a_share_of_the_pictures_and_no_target():

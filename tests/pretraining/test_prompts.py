@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.data.procedural import Scene
 from medsaga_lib.data.prompts import (
     CORNER,
     NEGATIVE,
@@ -16,8 +17,8 @@ from medsaga_lib.data.prompts import (
     middle_of,
 )
 from medsaga_lib.heads import embed_prompts
-from medsaga_lib.pretraining.pictures import borders, coverage
-from medsaga_lib.pretraining.prompts import corrective_click
+from medsaga_lib.pretraining.prompts import LARGEST_CLICKED, corrective_click, first_asked
+from medsaga_lib.pretraining.targets import borders, coverage
 
 
 def test_prompt_tokens_equal_segment_anythings():
@@ -93,3 +94,22 @@ def test_borders_lie_where_labels_meet():
             above = row > 0 and labels[row - 1, column] != labels[row, column]
             expected[row, column] = left or above
     np.testing.assert_array_equal(borders(labels), expected)
+
+
+def test_boxes_ask_for_what_fills_them_and_points_for_less_than_half():
+    labels = np.zeros((32, 32), np.uint8)
+    labels[2:30, 2:30] = 1  # most of the picture
+    labels[4:16, 4:16] = 2  # a shell and its lumen
+    labels[7:13, 7:13] = 3
+    members = np.array([[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 0], [0, 0, 0, 1]], bool)
+    scene = Scene(np.zeros((32, 32, 3), np.uint8), labels, members, "shells")
+    assert scene.areas[0] > LARGEST_CLICKED
+    chosen, by_box = first_asked(scene, 4000, np.random.default_rng(0))
+    boxed = [by_box[chosen == number].mean() for number in range(4)]
+    assert boxed[0] == 1
+    assert boxed[2] == 0  # the shell without its lumen
+    assert boxed[1] == pytest.approx(0.5, abs=0.1)
+    assert boxed[3] == pytest.approx(0.5, abs=0.1)
+    sides = np.sqrt([28 * 28, 12 * 12, 12 * 12 - 6 * 6, 6 * 6])
+    shares = np.bincount(chosen) / len(chosen)
+    np.testing.assert_allclose(shares, sides / sides.sum(), atol=0.03)

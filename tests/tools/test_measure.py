@@ -50,3 +50,13 @@ def test_plan_that_does_not_fit_is_a_row_too(monkeypatch):
     monkeypatch.setattr(measure, "steps", full)
     row = measure.measured(get_recipe("samed"), Plan("pocket", 1, 32, 2), "cpu")
     assert (row["fits"], row["peak"], row["seconds"]) == (False, None, None)
+
+
+@pytest.mark.parametrize(
+    "words", [["--recipes", "unet"], ["--backbone", "vit_g"], ["--steps", "1"]]
+)
+def test_what_cannot_be_measured_is_a_sentence(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        measure.main(words)
+    assert stopped.value.code == 2
+    assert f"{words[0]}: " in capsys.readouterr().err
