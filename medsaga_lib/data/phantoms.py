@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medsaga_lib.data.chest import LABELS, Anatomy, Projection, View, draw_chest
+from medsaga_lib.data.chest import LABELS, draw_chest
+from medsaga_lib.data.chest.anatomy import Anatomy, Projection, View
 from medsaga_lib.data.folder import DESCRIPTION, INDEX, PHANTOMS, Case
 from medsaga_lib.data.images import Picture
 from medsaga_lib.data.splits import split_by_patient
@@ -28,7 +29,7 @@ BEDSIDE = 0.45  # share of AP pictures; 44 of 77 in cxr_hannover_lungs, which is
 
 SOURCE = """# phantom_cxr - drawn chest X-rays with both lungs and the heart
 
-Not photographs and not patients: `medsaga_lib/data/chest.py` draws them from a seed.
+Not photographs and not patients: `medsaga_lib/data/chest` draws them from a seed.
 Labels: 1 right lung (patient's right = left side of the picture), 2 left lung, 3 heart; where the
 heart lies before a lung it is labelled heart. A patient's pictures share the anatomy and differ in
 breath, pose, projection (PA standing, AP in bed) and exposure. Good for seeing that code runs and

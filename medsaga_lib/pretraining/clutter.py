@@ -9,12 +9,12 @@ import numpy as np
 from numpy.random import Generator
 from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum, zoom
 
-from medsaga_lib.data.procedural import (
+from medsaga_lib.data.procedural.noise import smooth_noise
+from medsaga_lib.data.procedural.shapes import (
     blob_outline,
     fill_ellipses,
     fill_polygon,
     fill_tube,
-    smooth_noise,
     wander,
 )
 from medsaga_lib.pretraining.targets import borders

@@ -13,7 +13,9 @@ from PIL import Image
 from scipy import ndimage
 
 from medsaga_lib.data.check import check_dataset
-from medsaga_lib.data.chest import LABELS, VIEWS, Anatomy, Body, View
+from medsaga_lib.data.chest import LABELS
+from medsaga_lib.data.chest.anatomy import VIEWS, Anatomy, View
+from medsaga_lib.data.chest.body import Body
 from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.phantoms import (
     PATIENTS,

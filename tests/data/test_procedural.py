@@ -11,16 +11,17 @@ from medsaga_lib.data.procedural import (
     FAMILIES,
     HELD_OUT,
     LARGEST,
-    MAXIMUM_OBJECTS,
     SMALLEST,
     TRAINED,
-    Canvas,
+    procedural_scene,
+)
+from medsaga_lib.data.procedural.canvas import MAXIMUM_OBJECTS, Canvas
+from medsaga_lib.data.procedural.noise import smooth_noise
+from medsaga_lib.data.procedural.shapes import (
     blob_outline,
     fill_ellipses,
     fill_polygon,
     fill_tube,
-    procedural_scene,
-    smooth_noise,
 )
 
 SIZE = 48

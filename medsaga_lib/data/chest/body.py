@@ -1,24 +1,13 @@
-"""Draws a chest X-ray phantom: thickness of tissue, air and bone along each ray, then an exposure.
-
-The label map follows the MedSAGa paper's chest data: 1 right lung, 2 left lung, 3 heart; the
-patient's right is on the picture's left. All shapes and ranges are our choice, drawn after
-anatomy and adjusted until lungs lay where the masks of cxr_hannover_lungs have them.
-Lengths: x is a fraction of the picture's width from the spine, y of its height from the top.
-"""
-
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+"""A patient in the frame of the spine: organs, and how dense each ray is."""
 
 import numpy as np
 from scipy import ndimage
 from scipy.interpolate import PchipInterpolator
 
-Array = np.ndarray
-Random = np.random.Generator
-Projection = Literal["PA", "AP"]
+from medsaga_lib.data.chest.anatomy import Anatomy, Projection, View
+from medsaga_lib.data.chest.profiles import Array, Random, between, cloud, shaft, tube
+from medsaga_lib.data.chest.vessels import VESSEL_BLUR, branches, scatter
 
-LABELS = {1: "right lung", 2: "left lung", 3: "heart"}
 WIDTH = 320  # pixels
 RIBS = 10
 # outline of the heart in a PA picture, from its middle, in units of its width and height
@@ -28,123 +17,6 @@ HEART = (
     (0.32, -0.20), (0.46, 0.02), (0.56, 0.17),
 )  # fmt: skip
 SIDES = (-1, 1)  # the patient's right, and left
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """What stays the same in all pictures of a patient."""
-
-    cage: float  # half-width of the rib cage inside, at its widest
-    apex: float  # y of the lungs' tips
-    dome: float  # y of the right diaphragm's top
-    left_drop: float  # how much lower the left diaphragm is
-    angle: float  # how much lower the costophrenic angles are than the dome
-    middle: float  # half-width of the mediastinum
-    heart: float  # width of the heart relative to the cage's
-    tall: float  # its height relative to the lung's
-    lean: float  # how low its tip is
-    knob: float  # size of the aortic knob
-    rib_drop: float  # how much lower a rib ends in front than at the spine
-    rib_width: float  # half of a rib's thickness
-    bone: float  # how dense the bones are
-    flesh: float  # thickness of the body wall
-    breast: float  # thickness of the breasts
-    curve: float  # sideways bend of the spine
-    bubble: float  # gas in the stomach
-
-    @classmethod
-    def draw(cls, random: Random) -> "Anatomy":
-        """A random patient."""
-        return cls(**_uniform(random, ANATOMY))
-
-
-@dataclass(frozen=True)
-class View:
-    """What differs between pictures of one patient: breath, pose and exposure."""
-
-    height: float  # of the picture relative to its width
-    breath: float  # how much lower the diaphragm is than in deep breath (negative: higher)
-    scale: float  # size of the patient in the picture
-    turn: float  # degrees
-    right: float  # shift
-    down: float
-    twist: float  # rotation about the spine: shifts the front against the back
-    contrast: float  # exponent of the tone curve
-    dark: float  # value of the least dense tissue
-    bright: float  # value of the densest
-    flatten: float  # share of the slow brightness changes that processing removes
-    noise: float
-
-    @classmethod
-    def draw(cls, random: Random, projection: Projection) -> "View":
-        """A random picture of a patient: standing (PA), or in bed (AP)."""
-        return cls(**_uniform(random, VIEWS[projection]))
-
-
-ANATOMY = {
-    "cage": (0.36, 0.43),
-    "apex": (0.07, 0.15),
-    "dome": (0.69, 0.78),
-    "left_drop": (0.012, 0.045),
-    "angle": (0.07, 0.15),
-    "middle": (0.055, 0.075),
-    "heart": (0.42, 0.53),
-    "tall": (0.44, 0.54),
-    "lean": (-1.0, 1.0),
-    "knob": (0.6, 1.3),
-    "rib_drop": (0.20, 0.28),
-    "rib_width": (0.011, 0.015),
-    "bone": (0.7, 1.2),
-    "flesh": (0.03, 0.07),
-    "breast": (-0.12, 0.12),
-    "curve": (-0.012, 0.012),
-    "bubble": (-0.5, 1.0),
-}
-VIEWS = {
-    "PA": {
-        "height": (0.95, 1.1),
-        "breath": (-0.04, 0.03),
-        "scale": (0.92, 1.04),
-        "turn": (-2.5, 2.5),
-        "right": (-0.03, 0.03),
-        "down": (-0.03, 0.03),
-        "twist": (-0.012, 0.012),
-        "contrast": (0.75, 1.15),
-        "dark": (0.05, 0.25),
-        "bright": (0.72, 0.95),
-        "flatten": (0.25, 0.55),
-        "noise": (0.004, 0.012),
-    },
-    "AP": {
-        "height": (0.82, 0.95),
-        "breath": (-0.14, -0.02),
-        "scale": (0.98, 1.15),
-        "turn": (-6, 6),
-        "right": (-0.05, 0.05),
-        "down": (-0.02, 0.06),
-        "twist": (-0.03, 0.03),
-        "contrast": (0.65, 1.05),
-        "dark": (0.08, 0.35),
-        "bright": (0.75, 0.98),
-        "flatten": (0.4, 0.65),
-        "noise": (0.008, 0.02),
-    },
-}
-
-
-def draw_chest(
-    anatomy: Anatomy, view: View, projection: Projection, random: Random
-) -> tuple[Array, Array]:
-    """One picture (uint8, H x W) and its label map (uint8): 1 right lung, 2 left lung, 3 heart."""
-    body = Body(anatomy, view, projection)
-    dense, labels = body.density(random), body.labels
-    matrix, offset = _pose(view, dense.shape)
-    dense = ndimage.affine_transform(dense, matrix, offset, order=1, mode="nearest")
-    labels = ndimage.affine_transform(labels, matrix, offset, order=0, mode="constant")
-    if projection == "AP":
-        dense += _devices(dense.shape, random)
-    picture = _expose(dense, view, random)
-    return _collimate(picture, labels, random)
 
 
 class Body:
@@ -245,8 +117,8 @@ class Body:
             inner = self.wall(self.y, side)
             outer = inner + 0.020
             out = np.clip(side * self.x, 0, None)
-            total += _tube(out, outer) - _tube(out, inner)
-        return 0.30 * total * _between(self.y, self.anatomy.apex + 0.03, self.angles[0] + 0.1)
+            total += tube(out, outer) - tube(out, inner)
+        return 0.30 * total * between(self.y, self.anatomy.apex + 0.03, self.angles[0] + 0.1)
 
     def _breasts(self) -> Array:
         a = self.anatomy
@@ -271,7 +143,7 @@ class Body:
             inside = (out > a.middle) & (wall > 0)
             edge = np.sqrt(np.clip((out - a.middle + 0.004) / 0.05, 0, 1))  # the pleura slants
             air += depth * edge * np.maximum(lung, recess * inside)
-        air *= 1 + 0.04 * _cloud(self.shape, random, 2) + 0.07 * _cloud(self.shape, random, 16)
+        air *= 1 + 0.04 * cloud(self.shape, random, 2) + 0.07 * cloud(self.shape, random, 16)
         air -= self._vessels(random)
         air *= 1 - 0.92 * np.sqrt(self.heart_depth)  # little lung lies before or behind it
         if self.projection == "AP" or random.random() < 0.3:
@@ -285,8 +157,8 @@ class Body:
         for side in SIDES:
             x, y = side * (self.anatomy.middle + 0.02), self._hilum(side)
             root += np.exp(-(((self.x - x) / 0.03) ** 2)) * np.exp(-(((self.y - y) / 0.05) ** 2))
-            for points, widths in _branches(random, side, (x, y), self.view.height):
-                _scatter(layers, points, widths)
+            for points, widths in branches(random, side, (x, y), self.view.height):
+                scatter(layers, points, widths)
         drawn = np.zeros(self.shape)
         for layer, blur in zip(layers, VESSEL_BLUR, strict=True):
             drawn += ndimage.gaussian_filter(layer, blur)
@@ -299,19 +171,19 @@ class Body:
     def _opacities(self, random: Random) -> Array:
         """Patches of filled lung, mostly low and at the sides, as in pneumonia."""
         strength = random.uniform(0, 0.8) ** 1.5
-        patches = np.clip(_cloud(self.shape, random, 18) - 0.2, 0, None)
+        patches = np.clip(cloud(self.shape, random, 18) - 0.2, 0, None)
         low = np.clip((self.y - 0.25) / 0.4, 0, 1)
         return np.clip(strength * patches * low, 0, 0.8)
 
     def _airways(self) -> Array:
         """Trachea and main bronchi."""
         carina = self._hilum(1) - 0.035
-        trachea = _tube(self.x - self._spine_x() - 0.006, 0.020) * (self.y < carina)
+        trachea = tube(self.x - self._spine_x() - 0.006, 0.020) * (self.y < carina)
         total = 0.16 * trachea
         for side, steep in ((-1, 1.5), (1, 0.95)):  # the right main bronchus is steeper
             out = side * (self.x - self._spine_x())
             down = self.y - carina
-            branch = _tube(out * steep - down, 0.018) * (down > 0) * (out < 0.075)
+            branch = tube(out * steep - down, 0.018) * (down > 0) * (out < 0.075)
             total = total + 0.10 * branch
         return total
 
@@ -325,17 +197,17 @@ class Body:
         """Mediastinum, heart, great vessels, and the organs below the diaphragm."""
         a = self.anatomy
         heart = 0.13 * self.heart_depth
-        cava = _tube(self.x + a.middle - 0.010, 0.03) * _between(self.y, 0.12, self._hilum(-1))
+        cava = tube(self.x + a.middle - 0.010, 0.03) * between(self.y, 0.12, self._hilum(-1))
         knob_y = self._hilum(1) - 0.115
         size = 0.042 * a.knob
         round_ = ((self.x - a.middle - 0.010) / size) ** 2
         round_ = round_ + ((self.y - knob_y) * self.view.height / size) ** 2
         knob = np.sqrt(np.clip(1 - round_, 0, None))
-        aorta = _tube(self.x - a.middle + 0.006, 0.024) * _between(self.y, knob_y, self.domes[1])
-        centre = np.exp(-((self.x / (1.05 * a.middle)) ** 2)) * _between(
+        aorta = tube(self.x - a.middle + 0.006, 0.024) * between(self.y, knob_y, self.domes[1])
+        centre = np.exp(-((self.x / (1.05 * a.middle)) ** 2)) * between(
             self.y, 0.06, self.domes[0], 0.2
         )
-        below = _between(self.y, self.domes[0] + 0.03, 2.0)
+        below = between(self.y, self.domes[0] + 0.03, 2.0)
         return heart + 0.13 * cava + 0.22 * knob + 0.07 * aorta + 0.15 * centre + 0.06 * below
 
     def _bones(self, random: Random) -> Array:
@@ -394,7 +266,7 @@ class Body:
             top = max(int((y - half).min() * self.shape[0]) - 1, 0)
             end = min(int((y + half).max() * self.shape[0]) + 2, self.shape[0])
             if end > top:
-                total[top:end] += weight * _shaft((self.y[top:end] - y) / half)
+                total[top:end] += weight * shaft((self.y[top:end] - y) / half)
         return total
 
     def _clavicle(self, side: int) -> Array:
@@ -405,7 +277,7 @@ class Body:
         y = a.apex + 0.085 + lift - 0.10 * t + 0.035 * np.sin(2 * np.pi * t * 0.9)
         half = 0.017 + 0.006 * (2 * t - 1) ** 2
         ends = np.clip((out - 0.03) / 0.01, 0, 1) * np.clip((0.42 - out) / 0.02, 0, 1)
-        return 0.19 * ends * _shaft((self.y - y) / half)
+        return 0.19 * ends * shaft((self.y - y) / half)
 
     def _shoulders(self) -> Array:
         """Scapulae (turned off the lungs in PA pictures) and the heads of the humeri."""
@@ -415,7 +287,7 @@ class Body:
         inner = a.cage * (0.80 if self.projection == "AP" else 0.98)
         down = self.y[rows] - a.apex
         t = np.clip((down - 0.02) / 0.30, 0, 1)
-        height = _between(down, 0.02, 0.32, 0.01)
+        height = between(down, 0.02, 0.32, 0.01)
         for side in SIDES:
             out = side * self.x
             border = out - (inner + 0.10 * t**2 - 0.02)
@@ -425,168 +297,6 @@ class Body:
             total[rows] += far * height * 0.05 * (blade + edge)
             x, y = out - 0.475, (down - 0.075) * self.view.height
             head = np.sqrt(np.clip(1 - (x**2 + y**2) / 0.055**2, 0, None))
-            shaft = _shaft((x - 0.01) / 0.03) * (y > 0.02) * (head == 0)
-            total[rows] += 0.12 * (head + shaft)
+            below = shaft((x - 0.01) / 0.03) * (y > 0.02) * (head == 0)
+            total[rows] += 0.12 * (head + below)
         return total
-
-
-VESSEL_BLUR = (0.55, 0.9, 1.5, 2.4)  # pixels: four widths of vessels
-VESSEL_STEPS = 60
-VESSEL_STEP = 0.006
-VESSELS = 26  # main branches of each lung
-TWIGS = 3  # side branches of each
-
-
-def _branches(
-    random: Random, side: int, hilum: tuple[float, float], height: float
-) -> Iterator[tuple[Array, Array]]:
-    """Curved paths from a hilum: points (N, steps, 2) as (x, y) and widths (N, steps), 1 to 0."""
-    angle = random.uniform(-1.45, 1.45, VESSELS)  # 0 is straight outwards
-    start = np.tile(hilum, (VESSELS, 1)) + random.normal(0, 0.012, (VESSELS, 2))
-    points, widths = _paths(random, start, angle, side, height, np.full(VESSELS, 1.0))
-    yield points, widths
-    for _ in range(TWIGS):
-        at = random.integers(5, VESSEL_STEPS - 15, VESSELS)
-        rows = np.arange(VESSELS)
-        step = points[rows, at + 1] - points[rows, at]
-        heading = np.arctan2(step[:, 1] * height, side * step[:, 0])
-        turned = heading + random.choice([-1, 1], VESSELS) * random.uniform(0.3, 0.8, VESSELS)
-        yield _paths(random, points[rows, at], turned, side, height, 0.8 * widths[rows, at])
-
-
-def _paths(
-    random: Random, start: Array, angle: Array, side: int, height: float, width: Array
-) -> tuple[Array, Array]:
-    """Random walks that start at given places in given directions and taper."""
-    bend = random.normal(0, 0.012, (len(angle), 1)) + random.normal(
-        0, 0.05, (len(angle), VESSEL_STEPS)
-    )
-    heading = angle[:, None] + np.cumsum(bend, 1)
-    step = VESSEL_STEP * np.stack([side * np.cos(heading), np.sin(heading) / height], -1)
-    points = start[:, None] + np.cumsum(step, 1)
-    fade = np.linspace(1, 0.08, VESSEL_STEPS)
-    return points, width[:, None] * fade
-
-
-def _scatter(layers: list[Array], points: Array, widths: Array) -> None:
-    """Add dots to the layer of their width; blurred later, they become tubes."""
-    height, width = layers[0].shape
-    rows = np.floor(points[..., 1] * height).astype(int).ravel()
-    columns = np.floor((points[..., 0] + 0.5) * width).astype(int).ravel()
-    thickness = widths.ravel()
-    level = np.minimum((thickness * len(layers)).astype(int), len(layers) - 1)
-    seen = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    for number, layer in enumerate(layers):
-        here = seen & (level == number)
-        places = rows[here] * width + columns[here]
-        weights = 0.05 + 0.22 * thickness[here]
-        layer += np.bincount(places, weights, height * width).reshape(height, width)
-
-
-def _pose(view: View, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """The map from places of the picture to places of the body, for `affine_transform`."""
-    angle = np.deg2rad(view.turn)
-    cos, sin = np.cos(angle) / view.scale, np.sin(angle) / view.scale
-    matrix = np.array([[cos, -sin], [sin, cos]])
-    centre = (np.array(shape) - 1) / 2
-    shift = np.array([view.down * shape[0], view.right * shape[1]])
-    return matrix, centre - matrix @ (centre + shift)
-
-
-def _expose(dense: Array, view: View, random: Random) -> Array:
-    """From density to grey: quantum noise, removal of slow changes, tone curve; float, 0 to 1."""
-    grain = ndimage.gaussian_filter(random.standard_normal(dense.shape), 0.6)
-    noisy = dense + view.noise * (0.6 + dense) * grain * 1.6
-    slow = _smooth(dense, WIDTH / 9)
-    flat = noisy - view.flatten * slow
-    inside = flat[dense > 0.25]
-    low, high = np.percentile(inside, (1, 99)) if inside.size else (0.0, 1.0)
-    tone = np.clip((flat - low) / (high - low), -0.08, 1.1)
-    rising = np.sign(tone) * np.abs(tone) ** view.contrast
-    beam = np.clip((dense - 0.03) / 0.25, 0, 1)  # beside the patient the film is black
-    return np.clip(view.dark + (view.bright - view.dark) * rising, 0, 1) * beam
-
-
-def _devices(shape: tuple[int, ...], random: Random) -> Array:
-    """What lies on a patient in bed: leads, a central line, a breathing tube."""
-    total = np.zeros(shape)
-    for _ in range(random.integers(0, 4)):  # leads of the monitor
-        ends = random.uniform([-0.2, 0.1], [1.2, 1.0], (4, 2))
-        ends[:, 0].sort()  # without loops
-        total += 0.16 * _line(ends, shape, 0.8)
-    if random.random() < 0.5:  # central line, from the neck to the vena cava
-        side = random.choice([-0.12, 0.12])
-        ends = np.array([[0.5 + side, -0.02], [0.5 + side * 0.8, 0.1], [0.45, 0.2], [0.45, 0.45]])
-        total += 0.10 * _line(ends, shape, 0.6)
-    if random.random() < 0.4:  # breathing tube, ending above the carina
-        total += 0.12 * _line(
-            np.array([[0.5, -0.05], [0.5, 0.1], [0.5, 0.2], [0.503, 0.3]]), shape, 1.2
-        )
-    return total
-
-
-def _line(ends: Array, shape: tuple[int, ...], blur: float) -> Array:
-    """A cubic Bezier curve through the picture, its four points as (x, y) fractions."""
-    height, width = shape
-    t = np.linspace(0, 1, 4 * WIDTH)[:, None]
-    weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
-    x, y = np.floor((weights @ ends) * [width, height]).astype(int).T
-    seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    drawn = np.zeros(shape)
-    drawn[y[seen], x[seen]] = 1
-    soft = ndimage.gaussian_filter(drawn, blur)
-    return soft / max(soft.max(), 1e-9)
-
-
-def _collimate(picture: Array, labels: Array, random: Random) -> tuple[Array, Array]:
-    """Black borders outside the beam, the side marker, and rounding to 8 bits."""
-    height, width = picture.shape
-    if random.random() < 0.45:
-        for axis, length in enumerate((height, width)):
-            first, last = (int(random.uniform(0, 0.05) * length) for _ in range(2))
-            index = np.arange(length)
-            outside = np.expand_dims((index < first) | (index >= length - last), 1 - axis)
-            picture, labels = np.where(outside, 0.02, picture), np.where(outside, 0, labels)
-    if random.random() < 0.6:  # an L on the patient's left
-        top, left = (
-            int(random.uniform(0.03, 0.12) * height),
-            int(random.uniform(0.88, 0.94) * width),
-        )
-        picture[top : top + 11, left : left + 2] = 0.97
-        picture[top + 9 : top + 11, left : left + 7] = 0.97
-    return np.round(255 * picture).astype(np.uint8), labels
-
-
-def _uniform(random: Random, ranges: dict[str, tuple[float, float]]) -> dict[str, float]:
-    return {name: float(random.uniform(*ends)) for name, ends in ranges.items()}
-
-
-def _tube(distance: Array, radius: float | Array) -> Array:
-    """The chord of a round rod, 1 in its middle."""
-    return np.sqrt(np.clip(1 - (distance / radius) ** 2, 0, None))
-
-
-def _shaft(distance: Array) -> Array:
-    """A bone's shaft: a hollow rod of radius 1, brighter at its edges."""
-    return np.sqrt(np.clip(1 - distance**2, 0, None)) - 0.55 * np.sqrt(
-        np.clip(1 - (distance / 0.72) ** 2, 0, None)
-    )
-
-
-def _between(y: Array, top: float, bottom: float, soft: float = 0.03) -> Array:
-    """1 between two heights, with soft ends."""
-    return np.clip((y - top) / soft + 0.5, 0, 1) * np.clip((bottom - y) / soft + 0.5, 0, 1)
-
-
-def _cloud(shape: tuple[int, ...], random: Random, size: float) -> Array:
-    """Smooth noise of unit variance with structures of about `size` pixels."""
-    noise = _smooth(random.standard_normal(shape), size)
-    return noise / noise.std()
-
-
-def _smooth(picture: Array, size: float) -> Array:
-    """Nearly a Gaussian of that standard deviation, as three boxes: quick for large sizes."""
-    box = max(round(2 * size), 1)
-    for axis in (0, 1) * 3:
-        picture = ndimage.uniform_filter1d(picture, box, axis, mode="nearest")
-    return picture
