@@ -325,7 +325,7 @@ for name in ("pretraining_value", "pretraining_curve"):
 runs = pd.DataFrame(runs)
 runs["start"] = runs["recipe"].where(runs["recipe"] == "unet", runs["weights"])
 seen = {"random": 0, "../pocket-e74b4f1.safetensors": 18_000, "../pocket-ca249cf.safetensors": 72_480,
-        "../pocket-57eb9d3.safetensors": 124_480, "pretrained": today}  # fmt: skip
+        "../pocket-1af5910.safetensors": 124_480, "pretrained": today}  # fmt: skip
 tasks = {"lungs, 4 shots": ("cxr_hannover_lungs", 4), "polyps, 16 shots": ("polyp_kvasir", 16)}
 
 # %%
@@ -338,7 +338,7 @@ for task, (data, shots) in tasks.items():
 
 # %%
 for task, table in dice.items():
-    for start in ("random", "../pocket-57eb9d3.safetensors", "unet"):
+    for start in ("random", "../pocket-1af5910.safetensors", "unet"):
         less = over_seeds(table["pretrained"] - table[start])
         print("{}: today's less {}: {:+.3f} +- {:.3f}".format(task, start, *less))
 
