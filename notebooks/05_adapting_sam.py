@@ -377,7 +377,7 @@ display.show(
 # Read the table before the legend of any paper. The intervals of one column of shots overlap all over: with one seed each and eleven patients, nobody has won, neither LoRA nor GaLore.
 #
 # And pretraining, the reason why one starts from SAM at all, buys up to three hundredths here, in all four rows and, with one seed each, inside their intervals over patients: a network of random numbers, trained for two minutes ([chapter 9](09_from_scratch.ipynb) has the costs), ends nearly as high.
-# That is a statement about the pocket SAM, which saw 124,000 drawn pictures in 2.4 hours; SAM saw eleven million photographs.
+# That is a statement about the pocket SAM, which saw 230,000 drawn pictures in 5 hours; SAM saw eleven million photographs.
 #
 # One seed proves little, and lungs are one organ. So here are five seeds, lungs from four X-rays on, polyps from 16 and 64 frames and the hippocampus from 16 slices, MedSAGa from both starts, and a guest: a U-Net of 1.6 million parameters that has never heard of SAM. (Test sets: 19 X-rays of 11 patients, 40 frames, 60 volumes.)
 #
@@ -419,7 +419,7 @@ display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=al
 # %% [markdown]
 # Pretraining is worth two hundredths on lungs, however many X-rays there are, and seven to ten on polyps; those five intervals leave out zero. On the hippocampus it is a hundredth or nothing. One guess: lungs lie where lungs lie, and the hippocampus in the middle of a picture cut out around it, and places can be learned from random numbers too; a polyp may be anywhere and has to be *seen*.
 # The U-Net, which knows nothing, is ahead on lungs from 32 and on polyps from 64 by more than the interval, and nowhere clearly behind. (Not all of that is the network: its learning rate was chosen in a bracket, MedSAGa's is the paper's.) Before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate.
-# What a foundation brings has to be more than the pocket SAM's 124,000 drawn pictures ([appendix A](90_pretraining.ipynb) asks how many more it would take).
+# What a foundation brings has to be more than the pocket SAM's 230,000 drawn pictures ([appendix A](90_pretraining.ipynb) asks how many more it would take).
 #
 # It could be worse. The pocket SAM's first weights made everything *worse* than random numbers did, and one could see why without training anything: ask how much the embedding changes from one X-ray to the next.
 
