@@ -204,7 +204,7 @@ for name, families in {"trained on": TRAINED, "never seen": HELD_OUT}.items():
 # ## Untidy pictures
 #
 # On real images the second weights failed, and a look said why: in a box around a lung or a polyp they kept what had one brightness, and left out ribs, glare and shadows.
-# In a drawn scene an object has one brightness, so that is what an object was. The mend is in the data: from the third stage on six or seven of ten training pictures get light and shade inside objects, half transparent ribs, glare, tubes, veils, or so much haze that only the prompt is left. No mask changes.
+# In a drawn scene an object has one brightness, so that is what an object was. The mend is in the data: from the third stage on six or seven of ten training pictures get light and shade inside objects, half transparent ribs, glare, tubes, veils, or so much haze that only the prompt is left. No mask changes. (The figure is drawn by today's command, which makes objects round and loses borders, too.)
 
 # %%
 from medsaga_lib.pretraining.clutter import cluttered
