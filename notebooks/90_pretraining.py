@@ -359,6 +359,7 @@ alt = (
 figure = display.curve_with_interval(curves, "pictures seen in pretraining", "mean Dice", alt)
 display.show(figure, alt=alt)
 
+
 # %% [markdown]
 # TEXT-CURVE
 

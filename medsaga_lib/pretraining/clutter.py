@@ -1,4 +1,4 @@
-"""What real pictures have and drawn scenes lack: relief, shadows, ribs, glare, tubes, veils, haze.
+"""What real pictures have and drawn scenes lack: uneven light, relief, ribs, glare, veils, haze.
 
 Without it the pocket SAM learned that an object is what has one brightness and a border all around:
 with a box around a lung it left out ribs and what lies behind the heart. None of this changes a

@@ -28,7 +28,7 @@ class Settings:
     seed: int = 0
     size: int = 256  # pixels along one side
     pictures: int = 8  # in a step
-    objects: int = 4  # prompted in each picture
+    objects: int = 4  # prompts for each picture
     corrections: int = 2  # clicks after the first prompt
     clutter: float = 0.0  # share of the pictures that are `cluttered`
     learning_rate: float = 6e-4

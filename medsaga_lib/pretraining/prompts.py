@@ -22,13 +22,14 @@ def first_asked(
     not for a shell without its lumen; a point does not ask for most of the picture. Otherwise a
     coin decides.
     """
-    sides = np.sqrt(scene.areas)
+    areas = scene.areas
+    sides = np.sqrt(areas)
     chosen = rng.choice(len(scene), count, p=sides / sides.sum())
-    by_box = (rng.random(count) < 0.5) | (scene.areas[chosen] > LARGEST_CLICKED)
-    return chosen, by_box & ~_lies_in_its_box(scene)[chosen]
+    by_box = (rng.random(count) < 0.5) | (areas[chosen] > LARGEST_CLICKED)
+    return chosen, by_box & ~_lies_in_its_box(scene, areas)[chosen]
 
 
-def _lies_in_its_box(scene: Scene) -> np.ndarray:
+def _lies_in_its_box(scene: Scene, areas: np.ndarray) -> np.ndarray:
     """(N,) bool: objects whose box is also that of a larger one."""
     size, labels = len(scene.labels), scene.members.shape[1]
     sides = np.full((labels, 4), size)  # of each label: top, left, and bottom, right negated
@@ -37,7 +38,7 @@ def _lies_in_its_box(scene: Scene) -> np.ndarray:
             sides[value] = [found[0].start, found[1].start, -found[0].stop, -found[1].stop]
     boxes = np.where(scene.members[:, :, None], sides, size).min(axis=1)
     same = (boxes[:, None] == boxes).all(axis=2)
-    return (same & (scene.areas > scene.areas[:, None])).any(axis=1)
+    return (same & (areas > areas[:, None])).any(axis=1)
 
 
 def corrective_click(logits: Tensor, targets: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
+from medsaga_lib.data.chest.profiles import Random
 
-Random = np.random.Generator
 Projection = Literal["PA", "AP"]
 
 
