@@ -379,7 +379,7 @@ display.show(
 # And pretraining, the reason why one starts from SAM at all, buys up to three hundredths here, in all four rows and, with one seed each, inside their intervals over patients: a network of random numbers, trained for two minutes ([chapter 9](09_from_scratch.ipynb) has the costs), ends nearly as high.
 # That is a statement about the pocket SAM, which saw 230,000 drawn pictures in 5 hours; SAM saw eleven million photographs.
 #
-# One seed proves little, and lungs are one organ. So here are five seeds, lungs from four X-rays on, polyps from 16 and 64 frames and the hippocampus from 16 slices, MedSAGa from both starts, and a guest: a U-Net of 1.6 million parameters that has never heard of SAM. (Test sets: 19 X-rays of 11 patients, 40 frames, 60 volumes.)
+# One seed proves little, and lungs are one organ. So here are five seeds, lungs from four X-rays on, polyps from 16 and 64 frames and the hippocampus from as many slices, MedSAGa from both starts, and a guest: a U-Net of 1.6 million parameters that has never heard of SAM. (Test sets: 19 X-rays of 11 patients, 40 frames, 60 volumes.)
 #
 # > **Predict.** Where is pretraining worth most: with few images or with many, on lungs, on polyps or on the hippocampus? And where is the guest?
 
@@ -411,15 +411,15 @@ for name in ("pretrained", "random", "unet"):
 alt = (
     "Mean Dice on held-out X-rays against the number of labelled ones, with intervals over seeds: the "
     "U-Net on top, then MedSAGa from pretrained weights, then from random ones. The bands overlap "
-    "at four X-rays and are apart at 32."
+    "at four X-rays and are apart at 16."
 )
 axes = "labelled X-rays", "mean Dice, five seeds"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# Pretraining is worth two hundredths on lungs, however many X-rays there are, and seven to ten on polyps; those five intervals leave out zero. On the hippocampus it is a hundredth or nothing. One guess: lungs lie where lungs lie, and the hippocampus in the middle of a picture cut out around it, and places can be learned from random numbers too; a polyp may be anywhere and has to be *seen*.
-# The U-Net, which knows nothing, is ahead on lungs from 32 and on polyps from 64 by more than the interval, and nowhere clearly behind. (Not all of that is the network: its learning rate was chosen in a bracket, MedSAGa's is the paper's.) Before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate.
-# What a foundation brings has to be more than the pocket SAM's 230,000 drawn pictures ([appendix A](90_pretraining.ipynb) asks how many more it would take).
+# Pretraining is worth two hundredths on lungs, however many X-rays there are, four or five on the hippocampus and fifteen or more on polyps; all eight intervals leave out zero. One guess: lungs lie where lungs lie, and the hippocampus in the middle of a picture cut out around it, and places can be learned from random numbers too; a polyp may be anywhere and has to be *seen*.
+# The U-Net, which knows nothing, is two hundredths ahead on lungs, more than its interval, and on polyps from 64 frames three behind, more than its interval, too. In the other three tasks it is behind by three to six, and the intervals take in zero. (Not all of that is the network: its learning rate was chosen in a bracket, MedSAGa's is the paper's.)
+# So before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate. Whether the foundation is worth its weight depends on the task. How this came with the number of drawn pictures, [appendix A](90_pretraining.ipynb) shows.
 #
 # It could be worse. The pocket SAM's first weights made everything *worse* than random numbers did, and one could see why without training anything: ask how much the embedding changes from one X-ray to the next.
 
