@@ -78,14 +78,15 @@ for name, s in spectra.items():
 numbers = [1, 3, 6, 12, 25, 50, 100, 192]
 curves = [display.Curve(name, numbers, [s[i - 1] for i in numbers]) for name, s in spectra.items()]
 alt = (
-    "Singular values, loudest first. Both weights begin far above noise of the same strength, with "
-    "a few loud directions, and go on below it; the values of proj end at zero."
+    "Singular values, loudest first. Those of qkv begin a quarter above noise of the same strength and "
+    "go on a little below it; those of proj end at zero."
 )
 axes = "number of the direction, loudest first", "singular value"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# A few loud directions, many quiet ones, and in `proj` some that are all but silent.
+# `qkv` falls a little more steeply than noise, and in `proj` some directions are all but silent. Other weights have a few loud directions and many quiet ones: the pocket SAM of before (`git show 1af5910:medsaga_lib/backbones/pocket.safetensors`) began with 4.45 here and ended with 0.40.
+# Perhaps the optimizer makes the difference. That one was pretrained by AdamW, this one by Muon, which gives all directions of a step the same length.
 #
 # ## What one number moves
 #
@@ -121,13 +122,13 @@ for name, factor in (("doubled", 2.0), ("off", 0.0)):
 # %%
 alt = (
     "Relative change of the image embedding when one singular value is doubled or switched off: up "
-    "to a half for the loudest directions, a hundredth at the twenty-fifth, next to nothing after it."
+    "to an eighth for the loudest directions, a thirtieth at the twenty-fifth, next to nothing at the end."
 )
 axes = axes[0], "relative change of the embedding"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# One number, and the embedding is another. Further down the list nobody notices. And the mask? We ask SAM the usual way, by a box around the lung on the left side of the picture.
+# One number, and the embedding moves by an eighth. At the end of the list nobody notices. And the mask? We turn one value up eightfold and ask SAM the usual way, by a box around the lung on the left side of the picture.
 
 # %%
 from torch.nn.functional import interpolate
@@ -150,16 +151,16 @@ def mask(embedding):
 
 # %%
 gray, asked_for = sample["image"][0].numpy(), {1: dataset.labels[1]}
-trials = {"untouched": (1, 1), "1st doubled": (1, 2), "2nd doubled": (2, 2), "100th doubled": (100, 2)}
+trials = {"untouched": (1, 1), "1st times 8": (1, 8), "2nd times 8": (2, 8), "100th times 8": (100, 8)}
 panels = [
     display.Panel(gray, prediction=mask(embedding(*trial)).numpy(), title=name)
     for name, trial in trials.items()
 ]
 display.show(
     display.grid(panels, asked_for, alt="Four masks.", columns=4),
-    alt="One X-ray with the mask for a box around the right lung. Untouched it covers the lung, and "
-    "more; with the first value doubled it breaks into pieces, with the second it shrinks to a "
-    "corner, and with the hundredth it stays as it was.",
+    alt="One X-ray with the mask for a box around the right lung. Untouched it follows most of "
+    "the lung; with the first value eightfold it gains and loses pieces, with the second it nearly "
+    "fills the box, and with the hundredth it stays as it was.",
 )
 
 # %%
@@ -167,6 +168,8 @@ print(dataset.citation, "|", dataset.licence)
 
 
 # %% [markdown]
+# With the second value eight times as loud, SAM nearly fills the box; the hundredth may be as loud and nothing happens.
+#
 # ## S-SAM's layer
 #
 # Each singular value gets a factor $a_i$, a shift $b_i$, and a floor at zero:
@@ -293,8 +296,8 @@ for name, change in changes.items():
     bright = (cells / cells.flatten().quantile(0.999)).clamp(0, 1).sqrt()
     panels.append(display.Panel(bright.numpy(), title=get_recipe(name).title.split(":")[0]))
 alt = (
-    "Three squares of 64 by 64 cells. SAMed's and MedSAGa's are grey all over with bright edges "
-    "at the loud directions; S-SAM's is black except for its diagonal."
+    "Three squares of 64 by 64 cells. SAMed's and MedSAGa's are grey all over, SAMed's in stripes; "
+    "S-SAM's is black except for its diagonal."
 )
 display.show(display.grid(panels, {}, alt), alt=alt)
 
@@ -504,7 +507,7 @@ display.show(
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# The third name does not come free: sixty steps now also teach an empty mask. How much it costs depends on the data. On the drawn X-rays the second network loses much and mixes the lungs up; on real ones the difference was a hundredth. (One seed each.)
+# Hardly: the third name changes next to nothing on the drawn X-rays and less than a hundredth on the real ones, although the sixty steps now also teach an empty mask. (One seed each. With the pocket SAM of before, the drawn lungs were mixed up.)
 #
 # Which directions did that move? Compare the values with those of the start.
 
@@ -566,7 +569,7 @@ display.show(
 
 # %% [markdown]
 # A network that was only ever asked for lungs answers with lung, whatever it is asked for: a *banana* has about the size of one. Nothing in its training was an empty mask, so it cannot say *not here*.
-# One name that is always absent teaches it that, for this name. What *banana* gets from it is luck, nothing or a lung: no loss has ever spoken of bananas.
+# One name that is always absent teaches it that, for this name. What *banana* gets from it is luck, nothing or some piece of lung: no loss has ever spoken of bananas.
 #
 # And look at *rigth lung*, two letters in the wrong order: read in the two columns which lung comes. On the real X-rays the second network drew mostly the **left** one, without a sign of doubt.
 # `Spelling` folds case and spaces, so *Right Lung* is no harm. A program that takes names from people should accept those it was trained with and refuse the rest, whichever text encoder stands behind it.

@@ -572,7 +572,7 @@ print(
 )
 
 # %% [markdown]
-# The ellipse has not seen a single pixel. For polyps it is mostly ahead of the pocket SAM, which had the same box *and* the picture; for the drawn lungs and hearts, which are less round, the two are level.
+# The ellipse has not seen a single pixel. For polyps it is mostly ahead of the pocket SAM, which had the same box *and* the picture; for the drawn lungs and hearts, which are less round and nearer to what the pocket SAM was taught, it is behind.
 # A box gives nearly everything away: that there is something to find, where, how high and how wide. A point gives away less, and exercise 3 measures how much.
 # (Three exemplars and a hundred steps are little: on the polyps the intervals of the two lines with points overlap. And the polyps come without patient numbers, so the intervals are over pictures, and two frames of one patient may lie on both sides of the split.)
 #
@@ -637,7 +637,7 @@ display.show(
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# Where in the organ one clicks makes a difference. And no click is ever answered with *nothing here*: beside the organ comes a mask as well, of about the size of one. How should the network know better? It was never asked for what was not there; a label that a picture does not show is not asked for in training.
+# Where in the organ one clicks makes a difference. And no click is ever answered with *nothing here*: beside the organ comes a mask as well, larger than one. How should the network know better? It was never asked for what was not there; a label that a picture does not show is not asked for in training.
 #
 # The evaluation above could not see that. Its points are drawn from the truth, and never miss.
 #

@@ -610,7 +610,7 @@ table = pd.DataFrame([compare_with_boxes(case) for case in chosen]).sort_values(
 print(table.round(2).to_string(index=False))
 
 # %% [markdown]
-# On the real nuclei the ellipse is hard to beat. One nucleus of seven pixels is smaller than a token, which is 16 pixels wide, and is as good as lost. Only those of 32 pixels, on the dim picture above, bring the pocket SAM level with it, and with min-max a hundredth beyond.
+# On the real nuclei the ellipse is hard to beat. One nucleus of seven pixels is smaller than a token, which is 16 pixels wide, and is as good as lost. Only with those of 32 pixels, on the dim picture above, does the pocket SAM get ahead, by two hundredths, and by three with min-max.
 # Two things follow. A score of a network that was given boxes means nothing before the ellipse's stands beside it. And a large picture has to be cut into tiles first: those 1920 x 2560 pixels with 241 objects are shown to LiteMedSAM at a tenth of their size.
 #
 # ## As files
@@ -697,12 +697,12 @@ panels = [
 display.show(
     display.grid(panels, chest.labels, alt="Four answers.", columns=4),
     alt="A held-out chest X-ray four times, the annotator's lungs dashed. Boxes, then ellipses in "
-    "them, then the pocket SAM as it is, which takes a part of the lung, then after LoRA, rounded lungs.",
+    "them, then the pocket SAM as it is, which leaves a part of each lung out, then after LoRA, nearly all.",
 )
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown]
-# On the real X-rays two rectangles score about what chapter 5's weaker networks did, and no network has looked at a single pixel. The pocket SAM as it is does much worse than the rectangles (on drawn ones, its home, it does not), and after forty steps it is ahead of the ellipses. What the network brought is not its Dice but the difference to the ellipse's, some two hundredths.
+# On the real X-rays two rectangles score about what chapter 5's weaker networks did, and no network has looked at a single pixel. The pocket SAM as it is does much worse than the rectangles (on drawn ones, its home, better), and after forty steps it is ahead of the ellipses. What the network brought is not its Dice but the difference to the ellipse's, some four hundredths.
 #
 # The boxes are exact, the truth's own; a person's would not be. How the recipe stands beside the other methods says the table of [chapter 9](09_from_scratch.ipynb).
 #
@@ -754,9 +754,9 @@ curves = [
     for name, labels in walks.items()
 ]
 alt = (
-    "Dice of each slice against its distance from the middle one. All are best near the middle. The "
-    "same box falls off on both sides; propagation stays high on one side, and on the other "
-    "falls to zero; box and ellipse lie below both near the middle."
+    "Dice of each slice against its distance from the middle one. All are best near the middle and fall "
+    "off on both sides. The same box lies on top; propagation keeps up with it at first, and on one "
+    "side ends below the ellipse and the box."
 )
 axes = "distance from the middle slice (mm)", "Dice of the slice"
 display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
@@ -773,15 +773,15 @@ panels = [
 alt = (
     "Three slices of a CT with the spleen, by the same box above and propagated below, the truth "
     "dashed. Both agree on the middle slice. The same box cuts the spleen off where it has moved out "
-    "of it; propagation follows it there, and in another slice runs on into ribs and spine."
+    "of it; propagation has grown far beyond the spleen, in both directions, and holds ribs."
 )
 display.show(display.grid(panels, {1: "spleen"}, alt), alt=alt)
 print(scan.citation, "|", scan.licence)
 
 # %% [markdown]
-# The same box stays where it was while the spleen moves on: it cuts off what has left and fills up what is left over. Propagation follows. But it can only follow its own mask: where that leaks into a rib, the next box is around the rib as well, and the error is handed on until the spleen is lost.
+# The same box stays where it was while the spleen moves on: it cuts off what has left and fills up what is left over. Propagation follows. But it can only follow its own mask: where that takes in too much, the next box is too large as well, and the error is handed on and grows until half the picture is spleen.
 #
-# Look at the baselines, too. Through a volume one box gives little away, and here, for the first time in this chapter, a network that was never trained on real pictures is far ahead of the ellipse. (On the drawn organ, which is easier, both ways are nearly perfect.)
+# Look at the baselines, too. Through a volume one box gives little away, and here, for the first time in this chapter, a network that was never trained on real pictures is far ahead of the ellipse, if the box stays where it is; propagated it is behind. (On the drawn organ, which is easier, both ways are far ahead, and propagation is nearly perfect.)
 #
 # One volume proves nothing. A second one: an MR of a brain after a stroke, diffusion-weighted, on which what is dying shines, and the largest of the pieces.
 #
@@ -819,7 +819,7 @@ display.show(display.grid(panels, {1: "infarct"}, alt), alt=alt)
 print(stroke.citation, "|", stroke.licence)
 
 # %% [markdown]
-# It is not. The picture is enlarged to 256 pixels before the network sees it, and in it this piece is as wide as half a token. What is smaller than a token is as good as lost, as it was among the nuclei; an ellipse has no smallest size.
+# With the same box it is level, and propagated it is a tenth behind. The picture is enlarged to 256 pixels before the network sees it, and in it this piece is as wide as half a token. What is smaller than a token is hard to see, as it was among the nuclei; an ellipse has no smallest size. (The drawn piece is several tokens wide.)
 #
 # ## A score with its axes exchanged
 #
@@ -910,4 +910,4 @@ assert after < before / 10, f"{after / before:.0%} of the work: project the seve
 # - Sampling by modality helps the rare and costs the frequent. The mean of a table decides who counts.
 # - Of the decoder, share what does not depend on the box, and project the few instead of the many. A larger batch may be slower on a CPU, and a time without its spread is no result.
 # - A box drawn around the truth scores without a network. Put the ellipse into every table of box prompts.
-# - Through a volume, boxes that follow the mask find more and can get lost.
+# - Through a volume, boxes that follow the mask follow the organ, and their own errors, too.
