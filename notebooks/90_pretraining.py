@@ -90,7 +90,7 @@ for name in ("box_itself", "ellipse", "ceiling"):
 # Filling the box, or the ellipse in it, is a fair answer to most questions. The last row is the truth itself, squeezed through masks of a quarter of the size: no answer can be much better.
 # A network that has learned to fill boxes scores like the first rows and has learned nothing about pictures. Our first one did just that.
 # So the pretraining also asks *without* a prompt: one mask for all objects, one for their borders. There is no box to fill then, one has to look.
-# And today's command asks each box once more of a *blank* picture, where there is nothing to look at and only the box can tell, and lets [Muon](https://kellerjordan.github.io/posts/muon/) train the matrices. The weights that this page shows are from before; what that changes so far stands in the model card.
+# And each box is asked once more of a *blank* picture, where there is nothing to look at and only the box can tell. [Muon](https://kellerjordan.github.io/posts/muon/) trains the matrices.
 #
 # ## A short training
 #
@@ -149,7 +149,7 @@ display.show(figure, alt=alt)
 # %% [markdown]
 # Each line is a command that you can type (the model card has them). It writes a curve and a checkpoint; stopped, by `--minutes 30` or by a power cut, it goes on with the same words to the very weights that it would have had. `--start` begins with other weights, `--export` writes what the library ships, and `--device cuda --bf16 --workers 8` is meant for a GPU, on which nobody has run it yet.
 #
-# When the spread of the first stage is measured for the first time, after 8,000 pictures, it is high. That proves nothing, as the random weights above show, which had a high one, too; a low one would be an alarm. The proof is IoU for borders: nobody can draw those without looking. It is still below .2 there and goes on rising. This is where the first hour went.
+# When the spread of the first stage is measured for the first time, after 8,000 pictures, it is high. That proves nothing, as the random weights above show, which had a high one, too; a low one would be an alarm. The proof is IoU for borders: nobody can draw those without looking. It is still below .2 there and goes on rising.
 # Our first weights, trained with prompts alone and a patch embedding that learned too fast, never came back from it; their model card, `medsaga_lib/backbones/pocket.md`, tells the story.
 #
 # ## What the shipped weights know
