@@ -103,7 +103,7 @@ curves = [
     for name, matrix in {"gradient": G, "weight": weight, "noise": noise}.items()
 ]
 alt = (
-    "Share of energy against rank. The gradient's curve stands near 1 after a few directions; the "
+    "Share of energy against rank. The gradient's curve passes 0.8 at eight directions; the "
     "weight's and the noise's climb slowly."
 )
 axes = "rank (directions)", "share of energy"
@@ -113,7 +113,7 @@ display.show(figure, alt=alt)
 
 # %% [markdown]
 # This gradient is low-rank; the weight matrix it belongs to is not, and noise of the same shape is not.
-# One reason: $G$ is a sum of 512 products of two vectors, one for each token (eight pictures of 64). That alone would allow full rank, since 512 is more than 192; but the tokens of X-rays are much alike, so most products point the same few ways. (One matrix, before the first step; others may differ.)
+# One reason: $G$ is a sum of 512 products of two vectors, one for each token (eight pictures of 64). That alone would allow full rank, since 512 is more than 192; perhaps the tokens of X-rays are so much alike that most products point the same few ways. (One matrix, before the first step; others may differ.)
 #
 # ## Adam in a subspace
 #

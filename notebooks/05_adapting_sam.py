@@ -95,12 +95,12 @@ for part in ("image_encoder", "prompt_encoder", "mask_decoder"):
 #
 # Nobody wants to click on 200,000 X-rays. SAMed and MedSAGa drop the prompt: SAM's decoder has a learned *mask token*
 # for each mask it may return, and so it gets one token for each class, background included.
-# With two lungs that makes three tokens, three masks, and each pixel takes the class of the highest one.
+# With two lungs that makes three tokens, three masks (the drawn X-rays have a heart, too), and each pixel takes the class of the highest one.
 #
 # What should a new token be at the start? SAMed's code draws it at random. We let each class start as a **copy** of SAM's own
 # token for a single mask, which at least knows what a mask is. That is our choice, and the recipe says so.
 #
-# > **Predict.** Three identical tokens, not trained yet. What will the network say about each pixel?
+# > **Predict.** Identical tokens, not trained yet. What will the network say about each pixel?
 
 # %%
 import torch
@@ -124,7 +124,7 @@ print("shape", tuple(logits.shape), "| spread between classes", float(logits.std
 # %% [markdown]
 # Equal tokens give equal masks: the spread is zero and `argmax` calls everything background.
 # The loss asks something different of each class, so the *tokens'* gradients differ at once, and after one step so do the masks. The encoder has to wait for that: while all masks are equal its gradient is zero.
-# GaLore would take its directions from that zero, from rounding errors. The library's optimizer therefore waits with its first basis until the gradient is one.
+# GaLore would take its directions from that zero, from rounding errors. The library's optimizer therefore waits with its first basis until there is a gradient.
 #
 # The masks are a quarter of the input's size. That is SAM's resolution; for training, the annotator's labels are reduced to it
 # (MedSAGa, eq. 4), and for a result the masks are enlarged.
@@ -325,7 +325,7 @@ for name, predictor in predictors.items():
 # %% [markdown]
 # The intervals come from drawing the test patients again and again (a bootstrap over patients).
 # They say how much the mean would move with other patients. They do not say what another seed, other shots or a longer training would give.
-# Both were tested on the same patients, so that it is the difference case by case that counts, and not the overlap. But whatever it says, one seed is one seed: nobody has won.
+# Both were tested on the same patients, so what would count is the difference case by case, and not the overlap. But one seed is one seed: nobody has won.
 
 # %% [markdown]
 # ## Longer runs: 8 and 32 shots, with and without pretraining
@@ -411,7 +411,7 @@ for name in ("pretrained", "random", "unet"):
 alt = (
     "Mean Dice on held-out X-rays against the number of labelled ones, with intervals over seeds: the "
     "U-Net on top, then MedSAGa from pretrained weights, then from random ones. The bands overlap "
-    "at four X-rays and are apart at 16."
+    "at four X-rays and are apart at 16; at 32 the upper two touch."
 )
 axes = "labelled X-rays", "mean Dice, five seeds"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
@@ -419,9 +419,9 @@ display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=al
 # %% [markdown]
 # Pretraining is worth two hundredths on lungs, however many X-rays there are, four or five on the hippocampus and fifteen or more on polyps; all eight intervals leave out zero. One guess: lungs lie where lungs lie, and the hippocampus in the middle of a picture cut out around it, and places can be learned from random numbers too; a polyp may be anywhere and has to be *seen*.
 # The U-Net, which knows nothing, is two hundredths ahead on lungs, more than its interval, and on polyps from 64 frames three behind, more than its interval, too. In the other three tasks it is behind by three to six, and the intervals take in zero. (Not all of that is the network: its learning rate was chosen in a bracket, MedSAGa's is the paper's.)
-# So before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate. Whether the foundation is worth its weight depends on the task. How this came with the number of drawn pictures, [appendix A](90_pretraining.ipynb) shows.
+# So before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate. Whether the foundation is worth its weight depends on the task. How it grew with the number of drawn pictures, [appendix A](90_pretraining.ipynb) shows.
 #
-# It could be worse. The pocket SAM's first weights made everything *worse* than random numbers did, and one could see why without training anything: ask how much the embedding changes from one X-ray to the next.
+# It could be worse. The pocket SAM's first weights made lungs *worse* than random numbers did and polyps no better, and one could see why without training anything: ask how much the embedding changes from one X-ray to the next.
 
 # %%
 eight = torch.stack([held_out[i]["image"] for i in range(8)])

@@ -85,8 +85,8 @@ axes = "number of the direction, loudest first", "singular value"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# `qkv` falls a little more steeply than noise, and in `proj` some directions are all but silent. Other weights have a few loud directions and many quiet ones: the pocket SAM of before (`git show 1af5910:medsaga_lib/backbones/pocket.safetensors`) began with 4.45 here and ended with 0.40.
-# Perhaps the optimizer makes the difference. That one was pretrained by AdamW, this one by Muon, which gives all directions of a step the same length.
+# `qkv` falls a little more steeply than noise, and in `proj` some directions are all but silent. The pocket SAM of before (`git show 1af5910:medsaga_lib/backbones/pocket.safetensors`) had a few loud directions in `qkv`, from 4.45 on, and ended at 0.40.
+# Perhaps the optimizer makes the difference there. That one was pretrained by AdamW, this one by Muon, which gives all directions of a step the same length.
 #
 # ## What one number moves
 #
@@ -128,7 +128,7 @@ axes = axes[0], "relative change of the embedding"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# One number, and the embedding moves by an eighth. At the end of the list nobody notices. And the mask? We turn one value up eightfold and ask SAM the usual way, by a box around the lung on the left side of the picture.
+# One number, and the embedding moves by an eighth. At the end of the list nobody notices. And the mask? We turn one value up eightfold and ask the pocket SAM the usual way, by a box around the lung on the left side of the picture.
 
 # %%
 from torch.nn.functional import interpolate
@@ -168,7 +168,7 @@ print(dataset.citation, "|", dataset.licence)
 
 
 # %% [markdown]
-# With the second value eight times as loud, SAM nearly fills the box; the hundredth may be as loud and nothing happens.
+# With the second value eight times as loud, the pocket SAM nearly fills the box; the hundredth may be as loud and nothing happens.
 #
 # ## S-SAM's layer
 #
@@ -393,7 +393,7 @@ pd.DataFrame(vectors @ vectors.T, words, words).round(2)
 
 
 # %% [markdown]
-# A slip of the pen stays near what was meant; Latin is as far away as the heart. With CLIP (`text="clip"` in the recipe) that may be different.
+# A slip of the pen stays among the lungs, though hardly nearer to the right one than the left one is; Latin is as far away as the heart. With CLIP (`text="clip"` in the recipe) that may be different.
 #
 # But how much of a text vector reaches the decoder at all? The text layer ends in a batch normalisation: it looks at the batch, and gives every channel mean zero and spread one. The batch consists of the label names, repeated for each picture.
 #
@@ -515,11 +515,11 @@ print(dataset.citation, "|", dataset.licence)
 for place in ("attn.qkv", "attn.proj", "mlp.lin1", "mlp.lin2"):
     parts = [b.get_submodule(place) for b in trained["two names"].sam.image_encoder.blocks]
     ratio = torch.cat([part.values() / part.singular for part in parts]).detach()
-    louder, off = (ratio > 2).sum(), (ratio == 0).sum()
-    print(f"{place:10} median x {ratio.median():.2f}, of {len(ratio)}: {louder} doubled, {off} off")
+    louder, off, moved = (ratio > 2).sum(), (ratio == 0).sum(), (ratio - 1).abs().median()
+    print(f"{place:10} median turn {moved:.0%}, of {len(ratio)}: {louder} doubled, {off} off")
 
 # %% [markdown]
-# The typical direction is turned by a few per cent. Some are more than doubled and some switched off, most of them in `proj` with its silent end, hardly any in `qkv`.
+# The typical direction is turned up or down by a fifth or a quarter, in `proj` by two fifths. Some are more than doubled and some switched off, most of them in `proj` with its silent end, hardly any in `qkv`.
 #
 # ## Ask it something else
 #
@@ -571,7 +571,7 @@ display.show(
 # A network that was only ever asked for lungs answers with lung, whatever it is asked for: a *banana* has about the size of one. Nothing in its training was an empty mask, so it cannot say *not here*.
 # One name that is always absent teaches it that, for this name. What *banana* gets from it is luck, nothing or some piece of lung: no loss has ever spoken of bananas.
 #
-# And look at *rigth lung*, two letters in the wrong order: read in the two columns which lung comes. On the real X-rays the second network drew mostly the **left** one, without a sign of doubt.
+# And look at *rigth lung*, two letters in the wrong order: read in the two columns which lung comes. On the real X-rays the second network drew mostly the **left** one.
 # `Spelling` folds case and spaces, so *Right Lung* is no harm. A program that takes names from people should accept those it was trained with and refuse the rest, whichever text encoder stands behind it.
 #
 # ## Longer runs
@@ -630,7 +630,7 @@ display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=al
 # One seed and eleven patients tell no difference between the three, and four times the labels buy about a hundredth. S-SAM and SVF train a tenth of the decoder's numbers; most of those are the text layer, and no row here shows it alone.
 # A rate can hide a method: in SVF's bracket (`recipes/s_sam.py`) S-SAM's own rate came last. An ablation that takes one part away and keeps the rate tests the rate.
 #
-# What this cannot say: whether it holds for SAM's own weights, for organs that look less like holes, for many names, or with CLIP.
+# What this cannot say: whether it holds for SAM's own weights, for organs less dark than lungs, for many names, or with CLIP.
 #
 # ## Exercises
 #

@@ -90,7 +90,7 @@ for name in ("box_itself", "ellipse", "ceiling"):
 # Filling the box, or the ellipse in it, is a fair answer to most questions. The last row is the truth itself, squeezed through masks of a quarter of the size: no answer can be much better.
 # A network that has learned to fill boxes scores like the first rows and has learned nothing about pictures. Our first one did just that.
 # So the pretraining also asks *without* a prompt: one mask for all objects, one for their borders. There is no box to fill then, one has to look.
-# And each box is asked once more of a *blank* picture, where there is nothing to look at and only the box can tell. [Muon](https://kellerjordan.github.io/posts/muon/) trains the matrices.
+# And each box is asked once more of a *blank* picture, where there is nothing to look at and only the box can tell. [Muon](https://kellerjordan.github.io/posts/muon/), an optimizer, trains the matrices.
 #
 # ## A short training
 #
@@ -212,7 +212,8 @@ for box in ((20, 40, 80, 220), (110, 30, 240, 90), (120, 110, 230, 240)):
     panels.append(display.Panel(blank / 255.0, ellipse.astype(int), answer(blank, ellipse), ""))
 display.show(
     display.grid(panels, {1: "ellipse in the box"}, alt="Answers on a blank picture."),
-    alt="Three grey pictures, each with the ellipse in a box dashed and the answer to that box solid.",
+    alt="Three grey pictures, each with the ellipse in a box dashed and the answer to that box solid, most of "
+    "it inside the ellipse.",
 )
 
 # %%
@@ -221,7 +222,7 @@ print("families trained on, 200 pictures\n")
 print(kept.loc[["box_kept", "box_kept_blank", "box", "ellipse"]].astype(float).round(2))
 
 # %% [markdown]
-# Nobody can know what is there, and an ellipse is a good guess. Today's weights keep to the box about as well as the table says, which is still not well: the box around an ellipse is the box itself. On pictures, where there is something to see, they keep to it better, and the rest of the gain is in what they see.
+# Nobody can know what is there, and an ellipse is a good guess. It also touches all four sides of the box. The answers do not: the box around one of them has with the box that was asked the IoU in the table's second row, where 1 would be perfect. On pictures, the first row, where there is something to see, today's weights keep to the box better.
 #
 # ## Untidy pictures
 #
@@ -244,8 +245,8 @@ chosen = [scenes[name] for name in ("organs", "cells", "pairs")]
 panels = [panel(scene, scene.family) for scene in chosen] + [untidy(scene) for scene in chosen]
 display.show(
     display.grid(panels, {1: "object"}, alt="Clutter.", columns=3),
-    alt="Three drawn scenes, and below them the same three with shading, bands and spots that run "
-    "across objects and background alike; the outlines are the same.",
+    alt="Three drawn scenes, and below them the same three: one pale as in haze, one with single "
+    "cells lighter or darker, one with shading inside its objects; the outlines are the same.",
 )
 
 # %% [markdown]
@@ -277,8 +278,8 @@ for fourth, row in zip(*(r[3:] for r in recorded["reports"].values()), strict=Tr
 
 # %% [markdown]
 # Right lungs, polyps and nuclei are answered better than by the fourth weights, left lungs are not. Nuclei are level with the ellipse, everything else is behind it.
-# A look at the answers says what is hard: *which* region is meant. In a box around a lung the chest wall beside it is as much of one piece as the lung, and brighter; before the last stage the answer was the wrong one of the two in 12 boxes of 60, now in 5. That stage draws larger and rounder objects, with shadows on them, because the real ones are (model card).
-# The box knew. Its sides touch the truth, and a mask that keeps away from a side must be wrong; the ellipse, which knows nothing else, wins by that alone.
+# A look at the answers says what is hard: *which* region is meant. In a box around a lung the chest wall beside it is as much of one piece as the lung, and brighter; before the last stage the answer was the wrong one of the two in 12 boxes of 60, now in 5, though pieces of the wall still come along. That stage draws larger and rounder objects, with shadows on them, because the real ones are (model card).
+# The box knew. Its sides touch the truth, and a mask that keeps away from a side must be wrong; the ellipse knows nothing else, and wins.
 #
 # What matters most for this book is another number: how much these weights help when a few real images are labelled. [Chapter 5](05_adapting_sam.ipynb) measures it on three organs; here are the questions behind it.
 #
@@ -363,10 +364,10 @@ display.show(figure, alt=alt)
 
 
 # %% [markdown]
-# On lungs the curve has ended. The first weights cost six hundredths; the second, the fourth and today's are level, one or two hundredths ahead of random numbers and two behind the U-Net. What is left to the two observers is not to be had by drawing more of the same; 32 X-rays instead of four are worth four hundredths ([chapter 5](05_adapting_sam.ipynb)).
-# On polyps it rises, and after 230,000 pictures it rises still: by seven hundredths up to the fourth weights and by eight more since, past the U-Net. (The last step is there in all five seeds, but they are few, and its interval takes in zero.)
+# On lungs the curve has been level since the second weights. The first weights cost six hundredths; all later ones are one or two hundredths ahead of random numbers and two or three behind the U-Net. Nothing here says that more drawings of this kind would help; 32 X-rays instead of four are worth four hundredths ([chapter 5](05_adapting_sam.ipynb)).
+# On polyps it rises, and after 230,000 pictures it rises still: by seven hundredths up to the fourth weights and by eight more since, past the U-Net. (The last step is there in all five seeds, but they are few: its interval takes in zero, and so does that of the lead over the U-Net.)
 #
-# The number of pictures is not all that changed. Between two points lie other rules of drawing, another optimizer and other rates, so the curve cannot say how many pictures a hundredth costs. It says where it pays to go on: where one has to look.
+# The number of pictures is not all that changed. Between two points lie other rules of drawing, another optimizer and other rates, so the curve cannot say how many pictures a hundredth costs. It hints where it pays to go on: where one has to look.
 
 # %% [markdown]
 # ## Exercises
