@@ -387,7 +387,7 @@ for run in recorded["runs"]:
     print(f"{run['data']:18} {asked[run['recipe']]:14} {run['dice']:.3f} ({low:.3f} to {high:.3f})")
 
 # %% [markdown]
-# The grid is level with the box on polyps and not clearly ahead on lungs: among its masks is one about as good as what the box was answered with, and the trouble is to know which. A point does worse, perhaps because it leaves open how far the organ goes.
+# On lungs the grid is level with the box: among its masks is one about as good as what the box was answered with, and the trouble is to know which. On polyps it is far behind: not one of three thousand is as good. A point does worse, perhaps because it leaves open how far the organ goes.
 # On lungs eight labelled X-rays teach almost everybody below more than that. On polyps, which lie anywhere, a box that the truth has drawn is worth more than any training without one. It is the box's merit, not the network's: an ellipse in it, which has learned nothing, is better than the network's answer on both (lungs 0.84, [chapter 8](08_lite_medsam.ipynb)).
 #
 # ## Everybody, on the same pictures
