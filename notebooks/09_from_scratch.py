@@ -445,7 +445,7 @@ costs = runs.groupby("recipe")[["trainable", "minutes", "MiB"]].mean()
 costs.sort_values("minutes").astype({"trainable": int, "MiB": int}).round(1)
 
 # %% [markdown]
-# How to read it. Three seeds say how much a choice of shots moves a number: on lungs up to four hundredths, on polyps up to eight and once thirty. They say little about other patients. Neighbours are not told apart.
+# How to read it. Three seeds say how much a choice of shots moves a number: `medsaga_v2` apart, on lungs up to four hundredths, on polyps up to ten and once thirty. They say little about other patients. Neighbours are not told apart.
 # The table has a yardstick of its own: `frozen_encoder` and `decoder_only` train the same numbers of the same network. The first sees a few changed copies of each picture again and again, the second a new one in every step. That is worth a hundredth with eight X-rays, and nothing in the other two tasks.
 # Who is asked by points or boxes was told where the organ is, by the truth ([chapter 7](07_exemplar_synthesis.ipynb)); those rows compare with each other only. On polyps, which may be anywhere, being told is worth more than any method. MiB is the peak of the whole process, and some 400 of it are Python and its libraries.
 #
