@@ -459,7 +459,7 @@ print(slower["provenance"]["command"])
 print("Dice", *[round(run["dice"], 3) for run in slower["runs"]])
 
 # %% [markdown]
-# So it was not too high? At a tenth of it one seed stays where it was and two are worse. But S-SAM turns the same singular values, at a thirtieth of the rate, and does not fall behind. It trains four things more: shifts, the encoder's norms, its positions, and the decoder's norms.
+# Two of three seeds gain much, one is worse, and the mean is still behind the frozen encoder's. S-SAM turns the same singular values at a thirtieth of the rate and falls behind in one run only. It trains four things more: shifts, the encoder's norms, its positions, and the decoder's norms.
 #
 # > **Predict.** Take one of the four away from S-SAM; then all four, which leaves SVF at S-SAM's rate. What makes it fall to SVF's level?
 
@@ -471,7 +471,8 @@ less = pd.concat([less, dice.loc[["s_sam", "svf"], "polyps from 64"]])
 less.assign(mean=less.mean(axis=1)).sort_values("mean", ascending=False).round(3)
 
 # %% [markdown]
-# Nothing does. Each of the four is worth a few hundredths at most, and without all of them SVF is ahead of the frozen encoder in every seed. So it *was* the rate, and a tenth of it happened to be no better. In the bracket on lungs this low rate came out last of five ([chapter 6](06_svd_affine.ipynb)): a rate that is right for one task need not be for another, and this table gives each method a single one. SVF pays for it most openly; others may pay, too.
+# Nothing does. Without all four SVF is level with the frozen encoder, so it *was* the rate. In the bracket on lungs this low rate came out last of five ([chapter 6](06_svd_affine.ipynb)): a rate that is right for one task need not be for another, and this table gives each method a single one. SVF pays for it most openly; others may pay, too.
+# S-SAM may stand near such an edge: the seed that failed does not fail without shifts, nor with the decoder's norms frozen. What a part is worth three seeds cannot say where a run may fail.
 #
 # The frozen encoder takes the least time of all that train, because each picture goes through the encoder a few times and not in every step; most memory and most time go into SegResNet. (Its minutes and the U-Net's are from an older processor, on which the others took 1.6 times as long.) Among those that adapt the pocket SAM memory differs little, because its encoder is small ([chapter 3](03_memory_ledger.ipynb) has ViT-B).
 # Four times the X-rays move everybody up who learns, by half a hundredth to five. And on lungs the two networks that knew nothing lead among all that are asked by nothing but the picture. On polyps they do not: whatever moves the pocket SAM's encoder is level with them or ahead, the adapter in all three seeds; only `medsaga_v2` and the two that turn singular values are not. Whoever adapts a foundation model should train one of the two, too, and see.
