@@ -346,7 +346,7 @@ print(f"rank 16 leaves out {rest.square().sum() / gradient(0).square().sum():.1%
 #
 # ## Does any of it make a better segmentation?
 #
-# That is no question for a single matrix. So: the pocket SAM (not SAM) at 128 pixels, 32 labelled X-rays, 200 steps, a new basis every 20, five seeds, and for each method the learning rate that gave the best validation Dice, of three or four with a worse one on either side (one seed).
+# That is no question for a single matrix. So: the pocket SAM (not SAM, and with the weights that it had before today's, commit 1af5910) at 128 pixels, 32 labelled X-rays, 200 steps, a new basis every 20, five seeds, and for each method the learning rate that gave the best validation Dice, of three or four with a worse one on either side (one seed).
 # The bracket is in `recorded/optimizers_bracket.json`, the runs with the chosen rates are these:
 #
 # > **Predict.** Rank them: AdamW on every weight, LoRA, the package's GaLore, ours with moments kept and rotated, Fira, APOLLO.
