@@ -688,8 +688,8 @@ for name, values in by_seed.items():
 # %%
 curves = [display.Curve(name, list(by_seed.index), list(v)) for name, v in by_seed.items()]
 alt = (
-    "Mean Dice for each of six seeds. Boxes lie on top, flat near 0.8; points far below, around 0.5; "
-    "no prompt below 0.45. The two lines without synthesis run below their partners at every seed."
+    "Mean Dice for each of six seeds. Boxes lie on top, flat near 0.8; points far below, around 0.6; "
+    "no prompt around 0.45. The two lines without synthesis run below their partners at every seed."
 )
 axes = "seed, each with its own four exemplars", "mean Dice on held-out pictures"
 display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
@@ -705,7 +705,7 @@ gains = [by_seed[asked] - by_seed[f"{asked}, no synthesis"] for asked in ("point
 print(f"the first gain less the second: {with_interval(gains[0] - gains[1])}")
 
 # %% [markdown]
-# Both intervals leave out zero, and synthesis is ahead in every seed: with four exemplars it is worth about a tenth of Dice on average. Whether it helps less where nothing says where the organ is, these seeds cannot tell: the difference of the two gains is inside its interval.
+# Both intervals leave out zero, and synthesis is ahead in every seed: with four exemplars it is worth a little more than a tenth of Dice on average. Whether it helps less where nothing says where the organ is, these seeds cannot tell: the difference of the two gains is inside its interval.
 # What these runs cannot tell apart: a paste shows the organ in another place, and it also shows it turned, enlarged and in another light, more than the recipe's own mild augmentation does. How much of the gain a stronger augmentation alone would give was not tried. More exemplars and another organ come next.
 #
 # Two other differences in the table are no gains. Points are far ahead of no prompt: an oracle's lead. And boxes are ahead of everything; whether also of the ellipse in the box, which has learned nothing, is a question to ask each time. (Where this page ran on the polyps, the ellipse above is that of these very pictures.)
@@ -833,7 +833,7 @@ print(f"Dice {np.nanmean(scores):.3f} for {dataset.labels[1]}, without looking")
 # - A paste needs three things: a background that shows no organ of its own, an edge that does not give it away, and a mask made of the same numbers as the picture.
 # - A background that shows an unlabelled organ can teach a network to look for the paste instead of the organ, and the loss gives no alarm.
 # - Label maps are names, not numbers: never interpolate them.
-# - Synthesis varies what it was told to vary. It makes many pictures of few organs. On four polyps that was worth about a tenth of Dice; on the hippocampus it cost one to three hundredths. Try it both ways.
+# - Synthesis varies what it was told to vary. It makes many pictures of few organs. On four polyps that was worth more than a tenth of Dice; on the hippocampus it cost one to three hundredths. Try it both ways.
 # - Cheap Lunch trains less than a million numbers on ViT-B; "6.32M" is probably a file of 6.3 MiB.
 # - A prompt at test time is a part of the truth. An ellipse in the box is the baseline that it has to beat, and numbers with prompts do not stand beside numbers without.
 #
