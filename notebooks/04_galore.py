@@ -103,7 +103,7 @@ curves = [
     for name, matrix in {"gradient": G, "weight": weight, "noise": noise}.items()
 ]
 alt = (
-    "Share of energy against rank. The gradient's curve stands near 1 after a few directions; the "
+    "Share of energy against rank. The gradient's curve passes 0.8 at eight directions; the "
     "weight's and the noise's climb slowly."
 )
 axes = "rank (directions)", "share of energy"
@@ -113,7 +113,7 @@ display.show(figure, alt=alt)
 
 # %% [markdown]
 # This gradient is low-rank; the weight matrix it belongs to is not, and noise of the same shape is not.
-# One reason: $G$ is a sum of 512 products of two vectors, one for each token (eight pictures of 64). That alone would allow full rank, since 512 is more than 192; but the tokens of X-rays are much alike, so most products point the same few ways. (One matrix, before the first step; others may differ.)
+# One reason: $G$ is a sum of 512 products of two vectors, one for each token (eight pictures of 64). That alone would allow full rank, since 512 is more than 192; perhaps the tokens of X-rays are so much alike that most products point the same few ways. (One matrix, before the first step; others may differ.)
 #
 # ## Adam in a subspace
 #
@@ -346,7 +346,7 @@ print(f"rank 16 leaves out {rest.square().sum() / gradient(0).square().sum():.1%
 #
 # ## Does any of it make a better segmentation?
 #
-# That is no question for a single matrix. So: the pocket SAM (not SAM) at 128 pixels, 32 labelled X-rays, 200 steps, a new basis every 20, five seeds, and for each method the learning rate that gave the best validation Dice, of three or four with a worse one on either side (one seed).
+# That is no question for a single matrix. So: the pocket SAM (not SAM, and with the weights that it had before today's, commit 1af5910) at 128 pixels, 32 labelled X-rays, 200 steps, a new basis every 20, five seeds, and for each method the learning rate that gave the best validation Dice, of three or four with a worse one on either side (one seed).
 # The bracket is in `recorded/optimizers_bracket.json`, the runs with the chosen rates are these:
 #
 # > **Predict.** Rank them: AdamW on every weight, LoRA, the package's GaLore, ours with moments kept and rotated, Fira, APOLLO.

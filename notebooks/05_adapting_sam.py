@@ -95,12 +95,12 @@ for part in ("image_encoder", "prompt_encoder", "mask_decoder"):
 #
 # Nobody wants to click on 200,000 X-rays. SAMed and MedSAGa drop the prompt: SAM's decoder has a learned *mask token*
 # for each mask it may return, and so it gets one token for each class, background included.
-# With two lungs that makes three tokens, three masks, and each pixel takes the class of the highest one.
+# With two lungs that makes three tokens, three masks (the drawn X-rays have a heart, too), and each pixel takes the class of the highest one.
 #
 # What should a new token be at the start? SAMed's code draws it at random. We let each class start as a **copy** of SAM's own
 # token for a single mask, which at least knows what a mask is. That is our choice, and the recipe says so.
 #
-# > **Predict.** Three identical tokens, not trained yet. What will the network say about each pixel?
+# > **Predict.** Identical tokens, not trained yet. What will the network say about each pixel?
 
 # %%
 import torch
@@ -124,7 +124,7 @@ print("shape", tuple(logits.shape), "| spread between classes", float(logits.std
 # %% [markdown]
 # Equal tokens give equal masks: the spread is zero and `argmax` calls everything background.
 # The loss asks something different of each class, so the *tokens'* gradients differ at once, and after one step so do the masks. The encoder has to wait for that: while all masks are equal its gradient is zero.
-# GaLore would take its directions from that zero, from rounding errors. The library's optimizer therefore waits with its first basis until the gradient is one.
+# GaLore would take its directions from that zero, from rounding errors. The library's optimizer therefore waits with its first basis until there is a gradient.
 #
 # The masks are a quarter of the input's size. That is SAM's resolution; for training, the annotator's labels are reduced to it
 # (MedSAGa, eq. 4), and for a result the masks are enlarged.
@@ -325,7 +325,7 @@ for name, predictor in predictors.items():
 # %% [markdown]
 # The intervals come from drawing the test patients again and again (a bootstrap over patients).
 # They say how much the mean would move with other patients. They do not say what another seed, other shots or a longer training would give.
-# Both were tested on the same patients, so that it is the difference case by case that counts, and not the overlap. But whatever it says, one seed is one seed: nobody has won.
+# Both were tested on the same patients, so what would count is the difference case by case, and not the overlap. But one seed is one seed: nobody has won.
 
 # %% [markdown]
 # ## Longer runs: 8 and 32 shots, with and without pretraining
@@ -376,10 +376,10 @@ display.show(
 # %% [markdown]
 # Read the table before the legend of any paper. The intervals of one column of shots overlap all over: with one seed each and eleven patients, nobody has won, neither LoRA nor GaLore.
 #
-# And pretraining, the reason why one starts from SAM at all, buys up to three hundredths here, in all four rows and, with one seed each, inside their intervals over patients: a network of random numbers, trained for two minutes ([chapter 9](09_from_scratch.ipynb) has the costs), ends nearly as high.
-# That is a statement about the pocket SAM, which saw 124,000 drawn pictures in 2.4 hours; SAM saw eleven million photographs.
+# And pretraining, the reason why one starts from SAM at all, buys one to two hundredths here, in all four rows and, with one seed each, inside their intervals over patients: a network of random numbers, trained for two minutes ([chapter 9](09_from_scratch.ipynb) has the costs), ends nearly as high.
+# That is a statement about the pocket SAM, which saw 230,000 drawn pictures in 5 hours; SAM saw eleven million photographs.
 #
-# One seed proves little, and lungs are one organ. So here are five seeds, lungs from four X-rays on, polyps from 16 and 64 frames and the hippocampus from 16 slices, MedSAGa from both starts, and a guest: a U-Net of 1.6 million parameters that has never heard of SAM. (Test sets: 19 X-rays of 11 patients, 40 frames, 60 volumes.)
+# One seed proves little, and lungs are one organ. So here are five seeds, lungs from four X-rays on, polyps from 16 and 64 frames and the hippocampus from as many slices, MedSAGa from both starts, and a guest: a U-Net of 1.6 million parameters that has never heard of SAM. (Test sets: 19 X-rays of 11 patients, 40 frames, 60 volumes.)
 #
 # > **Predict.** Where is pretraining worth most: with few images or with many, on lungs, on polyps or on the hippocampus? And where is the guest?
 
@@ -411,17 +411,17 @@ for name in ("pretrained", "random", "unet"):
 alt = (
     "Mean Dice on held-out X-rays against the number of labelled ones, with intervals over seeds: the "
     "U-Net on top, then MedSAGa from pretrained weights, then from random ones. The bands overlap "
-    "at four X-rays and are apart at 32."
+    "at four X-rays and are apart at 16; at 32 the upper two touch."
 )
 axes = "labelled X-rays", "mean Dice, five seeds"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# Pretraining is worth two hundredths on lungs, however many X-rays there are, and seven to ten on polyps; those five intervals leave out zero. On the hippocampus it is a hundredth or nothing. One guess: lungs lie where lungs lie, and the hippocampus in the middle of a picture cut out around it, and places can be learned from random numbers too; a polyp may be anywhere and has to be *seen*.
-# The U-Net, which knows nothing, is ahead on lungs from 32 and on polyps from 64 by more than the interval, and nowhere clearly behind. (Not all of that is the network: its learning rate was chosen in a bracket, MedSAGa's is the paper's.) Before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate.
-# What a foundation brings has to be more than the pocket SAM's 124,000 drawn pictures ([appendix A](90_pretraining.ipynb) asks how many more it would take).
+# Pretraining is worth two hundredths on lungs, however many X-rays there are, four or five on the hippocampus and fifteen or more on polyps; all eight intervals leave out zero. One guess: lungs lie where lungs lie, and the hippocampus in the middle of a picture cut out around it, and places can be learned from random numbers too; a polyp may be anywhere and has to be *seen*.
+# The U-Net, which knows nothing, is two hundredths ahead on lungs, more than its interval, and on polyps from 64 frames three behind, more than its interval, too. In the other three tasks it is behind by three to six, and the intervals take in zero. (Not all of that is the network: its learning rate was chosen in a bracket, MedSAGa's is the paper's.)
+# So before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate. Whether the foundation is worth its weight depends on the task. How it grew with the number of drawn pictures, [appendix A](90_pretraining.ipynb) shows.
 #
-# It could be worse. The pocket SAM's first weights made everything *worse* than random numbers did, and one could see why without training anything: ask how much the embedding changes from one X-ray to the next.
+# It could be worse. The pocket SAM's first weights made lungs *worse* than random numbers did and polyps no better, and one could see why without training anything: ask how much the embedding changes from one X-ray to the next.
 
 # %%
 eight = torch.stack([held_out[i]["image"] for i in range(8)])
@@ -491,9 +491,9 @@ table = table.assign(mean=table.mean(axis=1))
 table.sort_values("mean", ascending=False).round(3)
 
 # %% [markdown]
-# Without the warm-up MedSAGa ends a hundredth lower in each seed. SAMed is level in one, two hundredths higher in another and seven lower in the third. So here a warm-up helps a little, or guards against a bad run; three seeds do not say how often. In the paper's Table 2 it matters more (0.913 with, 0.736 without, on X-rays); our runs are short, and in them the warm-up is shortened, too.
+# Without the warm-up MedSAGa ends a hundredth lower in two seeds, SAMed two or three lower in two; in the third both are level. So here a warm-up helps a little; three seeds do not say how often. In the paper's Table 2 it matters more (0.913 with, 0.736 without, on X-rays); our runs are short, and in them the warm-up is shortened, too.
 # SAMed_s, v1 and MedSAGa are as near to each other as their seeds.
-# v2 is the exception, and its tokens are the reason. Random ones reach what their draw allows, 0.32 to 0.66; SAM's own four in turn reach 0.75 with the same frozen decoder, still a tenth behind all whose decoder trains.
+# v2 is the exception, and its tokens are the reason. Random ones reach what their draw allows, 0.36 to 0.55; SAM's own four in turn reach 0.79 with the same frozen decoder, still seven hundredths behind all whose decoder trains.
 #
 # ## Exercises
 #

@@ -78,14 +78,15 @@ for name, s in spectra.items():
 numbers = [1, 3, 6, 12, 25, 50, 100, 192]
 curves = [display.Curve(name, numbers, [s[i - 1] for i in numbers]) for name, s in spectra.items()]
 alt = (
-    "Singular values, loudest first. Both weights begin far above noise of the same strength, with "
-    "a few loud directions, and go on below it; the values of proj end at zero."
+    "Singular values, loudest first. Those of qkv begin a quarter above noise of the same strength and "
+    "go on a little below it; those of proj end at zero."
 )
 axes = "number of the direction, loudest first", "singular value"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# A few loud directions, many quiet ones, and in `proj` some that are all but silent.
+# `qkv` falls a little more steeply than noise, and in `proj` some directions are all but silent. The pocket SAM of before (`git show 1af5910:medsaga_lib/backbones/pocket.safetensors`) had a few loud directions in `qkv`, from 4.45 on, and ended at 0.40.
+# Perhaps the optimizer makes the difference there. That one was pretrained by AdamW, this one by Muon, which gives all directions of a step the same length.
 #
 # ## What one number moves
 #
@@ -121,13 +122,13 @@ for name, factor in (("doubled", 2.0), ("off", 0.0)):
 # %%
 alt = (
     "Relative change of the image embedding when one singular value is doubled or switched off: up "
-    "to a half for the loudest directions, a hundredth at the twenty-fifth, next to nothing after it."
+    "to an eighth for the loudest directions, a thirtieth at the twenty-fifth, next to nothing at the end."
 )
 axes = axes[0], "relative change of the embedding"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# One number, and the embedding is another. Further down the list nobody notices. And the mask? We ask SAM the usual way, by a box around the lung on the left side of the picture.
+# One number, and the embedding moves by an eighth. At the end of the list nobody notices. And the mask? We turn one value up eightfold and ask the pocket SAM the usual way, by a box around the lung on the left side of the picture.
 
 # %%
 from torch.nn.functional import interpolate
@@ -150,16 +151,16 @@ def mask(embedding):
 
 # %%
 gray, asked_for = sample["image"][0].numpy(), {1: dataset.labels[1]}
-trials = {"untouched": (1, 1), "1st doubled": (1, 2), "2nd doubled": (2, 2), "100th doubled": (100, 2)}
+trials = {"untouched": (1, 1), "1st times 8": (1, 8), "2nd times 8": (2, 8), "100th times 8": (100, 8)}
 panels = [
     display.Panel(gray, prediction=mask(embedding(*trial)).numpy(), title=name)
     for name, trial in trials.items()
 ]
 display.show(
     display.grid(panels, asked_for, alt="Four masks.", columns=4),
-    alt="One X-ray with the mask for a box around the right lung. Untouched it covers the lung, and "
-    "more; with the first value doubled it breaks into pieces, with the second it shrinks to a "
-    "corner, and with the hundredth it stays as it was.",
+    alt="One X-ray with the mask for a box around the right lung. Untouched it follows most of "
+    "the lung; with the first value eightfold it gains and loses pieces, with the second it nearly "
+    "fills the box, and with the hundredth it stays as it was.",
 )
 
 # %%
@@ -167,6 +168,8 @@ print(dataset.citation, "|", dataset.licence)
 
 
 # %% [markdown]
+# With the second value eight times as loud, the pocket SAM nearly fills the box; the hundredth may be as loud and nothing happens.
+#
 # ## S-SAM's layer
 #
 # Each singular value gets a factor $a_i$, a shift $b_i$, and a floor at zero:
@@ -293,8 +296,8 @@ for name, change in changes.items():
     bright = (cells / cells.flatten().quantile(0.999)).clamp(0, 1).sqrt()
     panels.append(display.Panel(bright.numpy(), title=get_recipe(name).title.split(":")[0]))
 alt = (
-    "Three squares of 64 by 64 cells. SAMed's and MedSAGa's are grey all over with bright edges "
-    "at the loud directions; S-SAM's is black except for its diagonal."
+    "Three squares of 64 by 64 cells. SAMed's and MedSAGa's are grey all over, SAMed's in stripes; "
+    "S-SAM's is black except for its diagonal."
 )
 display.show(display.grid(panels, {}, alt), alt=alt)
 
@@ -390,7 +393,7 @@ pd.DataFrame(vectors @ vectors.T, words, words).round(2)
 
 
 # %% [markdown]
-# A slip of the pen stays near what was meant; Latin is as far away as the heart. With CLIP (`text="clip"` in the recipe) that may be different.
+# A slip of the pen stays among the lungs, though hardly nearer to the right one than the left one is; Latin is as far away as the heart. With CLIP (`text="clip"` in the recipe) that may be different.
 #
 # But how much of a text vector reaches the decoder at all? The text layer ends in a batch normalisation: it looks at the batch, and gives every channel mean zero and spread one. The batch consists of the label names, repeated for each picture.
 #
@@ -504,7 +507,7 @@ display.show(
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# The third name does not come free: sixty steps now also teach an empty mask. How much it costs depends on the data. On the drawn X-rays the second network loses much and mixes the lungs up; on real ones the difference was a hundredth. (One seed each.)
+# Hardly: the third name changes next to nothing on the drawn X-rays and less than a hundredth on the real ones, although the sixty steps now also teach an empty mask. (One seed each. With the pocket SAM of before, the drawn lungs were mixed up.)
 #
 # Which directions did that move? Compare the values with those of the start.
 
@@ -512,11 +515,11 @@ print(dataset.citation, "|", dataset.licence)
 for place in ("attn.qkv", "attn.proj", "mlp.lin1", "mlp.lin2"):
     parts = [b.get_submodule(place) for b in trained["two names"].sam.image_encoder.blocks]
     ratio = torch.cat([part.values() / part.singular for part in parts]).detach()
-    louder, off = (ratio > 2).sum(), (ratio == 0).sum()
-    print(f"{place:10} median x {ratio.median():.2f}, of {len(ratio)}: {louder} doubled, {off} off")
+    louder, off, moved = (ratio > 2).sum(), (ratio == 0).sum(), (ratio - 1).abs().median()
+    print(f"{place:10} median turn {moved:.0%}, of {len(ratio)}: {louder} doubled, {off} off")
 
 # %% [markdown]
-# The typical direction is turned by a few per cent. Some are more than doubled and some switched off, most of them in `proj` with its silent end, hardly any in `qkv`.
+# The typical direction is turned up or down by a fifth or a quarter, in `proj` by two fifths. Some are more than doubled and some switched off, most of them in `proj` with its silent end, hardly any in `qkv`.
 #
 # ## Ask it something else
 #
@@ -566,15 +569,15 @@ display.show(
 
 # %% [markdown]
 # A network that was only ever asked for lungs answers with lung, whatever it is asked for: a *banana* has about the size of one. Nothing in its training was an empty mask, so it cannot say *not here*.
-# One name that is always absent teaches it that, for this name. What *banana* gets from it is luck, nothing or a lung: no loss has ever spoken of bananas.
+# One name that is always absent teaches it that, for this name. What *banana* gets from it is luck, nothing or some piece of lung: no loss has ever spoken of bananas.
 #
-# And look at *rigth lung*, two letters in the wrong order: read in the two columns which lung comes. On the real X-rays the second network drew mostly the **left** one, without a sign of doubt.
+# And look at *rigth lung*, two letters in the wrong order: read in the two columns which lung comes. On the real X-rays the second network drew mostly the **left** one.
 # `Spelling` folds case and spaces, so *Right Lung* is no harm. A program that takes names from people should accept those it was trained with and refuse the rest, whichever text encoder stands behind it.
 #
 # ## Longer runs
 #
 # S-SAM against SVF (factors alone: no shift, no norms, no positions, nothing of the decoder) and against the baseline that takes least thought, the decoder alone above a frozen encoder.
-# This is what trains in the pocket SAM, and at which rate. Those of S-SAM and SVF come from brackets on the validation patients (`recipes/s_sam.py`), the decoder's is SAMed's:
+# This is what trains in the pocket SAM, and at which rate. Those of S-SAM and SVF come from brackets on the validation patients, with the pocket SAM of before (`recipes/s_sam.py`), the decoder's is SAMed's:
 
 # %%
 for name in ("s_sam", "svf", "decoder_only"):
@@ -618,16 +621,17 @@ curves = [
 # %%
 alt = (
     "Mean Dice on held-out patients at 8 and 32 labelled images for S-SAM, SVF and the decoder "
-    "alone: three nearly flat lines between 0.80 and 0.82 whose bands over patients overlap widely."
+    "alone: all begin at 0.82; the decoder's line is flat, S-SAM's rises a little and SVF's to 0.87. "
+    "Their bands over patients overlap."
 )
 axes = "labelled images", "mean Dice"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# One seed and eleven patients tell no difference between the three, and four times the labels buy about a hundredth. S-SAM and SVF train a tenth of the decoder's numbers; most of those are the text layer, and no row here shows it alone.
+# At 8 shots nobody is ahead. At 32 SVF is, which trains the fewest numbers, by three and five hundredths; with one seed and eleven patients that is inside the intervals, and the three seeds of [chapter 9](09_from_scratch.ipynb) make it one and three. S-SAM and SVF train a tenth of the decoder's numbers; most of those are the text layer, and no row here shows it alone.
 # A rate can hide a method: in SVF's bracket (`recipes/s_sam.py`) S-SAM's own rate came last. An ablation that takes one part away and keeps the rate tests the rate.
 #
-# What this cannot say: whether it holds for SAM's own weights, for organs that look less like holes, for many names, or with CLIP.
+# What this cannot say: whether it holds for SAM's own weights, for organs less dark than lungs, for many names, or with CLIP.
 #
 # ## Exercises
 #

@@ -445,7 +445,7 @@ curves = [
 ]
 alt = (
     "Billions of operations against the number of boxes for LiteMedSAM. The encoder is a flat line; "
-    "the published decoder climbs above it to twelve times its height at 241 boxes, ours to about "
+    "the published decoder climbs above it to almost thirteen times its height at 241 boxes, ours to about "
     "half of that."
 )
 axes = "boxes on the picture", "billion operations"
@@ -453,7 +453,7 @@ display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
 
 # %% [markdown]
 # Half. And the clock? There is an obvious third way: give the decoder all boxes in one call, which is what the paper means by concurrent inference. It does exactly the published work, in larger pieces.
-# We try all three on a dozen boxes: on the picture above with the pocket SAM's decoder, and on a drawn one with a decoder as wide as SAM's and 64 x 64 tokens.
+# We try all three on up to a dozen boxes: on the picture above with the pocket SAM's decoder, and on a drawn one with a decoder as wide as SAM's and 64 x 64 tokens.
 #
 # > **Predict.** On a CPU, is a batch faster than one by one, the same, or slower?
 
@@ -568,7 +568,7 @@ print(f"IoU of ours with the published masks: at least {min(map(iou, shared_way,
 # %%
 alt = (
     "A microscopy picture (or a drawn X-ray), plain and with a box and a contour for each object. "
-    "Most contours follow the object and end at the box."
+    "Most contours follow the object; on drawn X-rays some stop short of the box or leave it."
 )
 bright = picture.pixels / picture.pixels.max()
 display.show(display.show_boxes(bright, found.labels, boxes.numpy(), alt), alt=alt)
@@ -610,7 +610,7 @@ table = pd.DataFrame([compare_with_boxes(case) for case in chosen]).sort_values(
 print(table.round(2).to_string(index=False))
 
 # %% [markdown]
-# On the real nuclei the ellipse is hard to beat. One nucleus of seven pixels is smaller than a token, which is 16 pixels wide, and is as good as lost. Only those of 32 pixels, on the dim picture above, bring the pocket SAM level with it, and with min-max a hundredth beyond.
+# On the real nuclei the ellipse is hard to beat. Nuclei of seven or eight pixels are half as wide as a token, which has 16, and are as good as lost. Only with those of 32 pixels, on the dim picture above, does the pocket SAM get ahead, by two hundredths, and by three with min-max. (On drawn X-rays, whose organs are large, it is ahead everywhere.)
 # Two things follow. A score of a network that was given boxes means nothing before the ellipse's stands beside it. And a large picture has to be cut into tiles first: those 1920 x 2560 pixels with 241 objects are shown to LiteMedSAM at a tenth of their size.
 #
 # ## As files
@@ -636,7 +636,7 @@ print(segs.shape, segs.dtype, f"{(segs == found.labels).mean():.1%} of the pixel
 #
 # ## Can training beat an ellipse?
 #
-# The pocket SAM as it is hardly does. Train it: the recipe `lite_medsam_lora` on sixteen chest X-rays, a box for each lung, its sides jittered in training. (On the pocket SAM's ViT; LoRA of rank 4 on $q$, $v$ and the MLPs, decoder and prompt encoder whole, focal plus Dice.)
+# On real pictures the pocket SAM as it is hardly does. Train it: the recipe `lite_medsam_lora` on sixteen chest X-rays, a box for each lung, its sides jittered in training. (On the pocket SAM's ViT; LoRA of rank 4 on $q$, $v$ and the MLPs, decoder and prompt encoder whole, focal plus Dice.)
 #
 # > **Predict.** Which Dice does the empty box around a lung have?
 
@@ -697,12 +697,12 @@ panels = [
 display.show(
     display.grid(panels, chest.labels, alt="Four answers.", columns=4),
     alt="A held-out chest X-ray four times, the annotator's lungs dashed. Boxes, then ellipses in "
-    "them, then the pocket SAM as it is, which takes a part of the lung, then after LoRA, rounded lungs.",
+    "them, then the pocket SAM as it is, which leaves a part of each lung out, and after LoRA, which takes in nearly all of them.",
 )
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown]
-# On the real X-rays two rectangles score about what chapter 5's weaker networks did, and no network has looked at a single pixel. The pocket SAM as it is does much worse than the rectangles (on drawn ones, its home, it does not), and after forty steps it is ahead of the ellipses. What the network brought is not its Dice but the difference to the ellipse's, some two hundredths.
+# On the real X-rays two rectangles score about what chapter 5's weaker networks did, and no network has looked at a single pixel. The pocket SAM as it is does much worse than the rectangles (on drawn ones, its home, better), and after forty steps it is ahead of the ellipses. What the network brought is not its Dice but the difference to the ellipse's, some four hundredths.
 #
 # The boxes are exact, the truth's own; a person's would not be. How the recipe stands beside the other methods says the table of [chapter 9](09_from_scratch.ipynb).
 #
@@ -754,9 +754,9 @@ curves = [
     for name, labels in walks.items()
 ]
 alt = (
-    "Dice of each slice against its distance from the middle one. All are best near the middle. The "
-    "same box falls off on both sides; propagation stays high on one side, and on the other "
-    "falls to zero; box and ellipse lie below both near the middle."
+    "Dice of each slice against its distance from the middle one. All are best near the middle and fall "
+    "off on both sides. The same box lies on top; propagation falls behind at the first step, and on "
+    "one side below the ellipse and the box. (On the drawn organ it stays near 1.)"
 )
 axes = "distance from the middle slice (mm)", "Dice of the slice"
 display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
@@ -772,16 +772,16 @@ panels = [
 ]
 alt = (
     "Three slices of a CT with the spleen, by the same box above and propagated below, the truth "
-    "dashed. Both agree on the middle slice. The same box cuts the spleen off where it has moved out "
-    "of it; propagation follows it there, and in another slice runs on into ribs and spine."
+    "dashed. Both agree on the middle slice. The same box is filled where the spleen has shrunk and cuts "
+    "it off where it has moved out; propagation has grown far beyond the spleen, in both directions, and holds ribs."
 )
 display.show(display.grid(panels, {1: "spleen"}, alt), alt=alt)
 print(scan.citation, "|", scan.licence)
 
 # %% [markdown]
-# The same box stays where it was while the spleen moves on: it cuts off what has left and fills up what is left over. Propagation follows. But it can only follow its own mask: where that leaks into a rib, the next box is around the rib as well, and the error is handed on until the spleen is lost.
+# The same box stays where it was while the spleen moves on: it cuts off what has left and takes in what has come in its place. Propagation follows. But it can only follow its own mask: where that takes in too much, the next box is too large as well, and the error is handed on and grows until half the picture is spleen.
 #
-# Look at the baselines, too. Through a volume one box gives little away, and here, for the first time in this chapter, a network that was never trained on real pictures is far ahead of the ellipse. (On the drawn organ, which is easier, both ways are nearly perfect.)
+# Look at the baselines, too. Through a volume one box gives little away, and here, for the first time in this chapter, a network that was never trained on real pictures is far ahead of the ellipse, if the box stays where it is; propagated it is behind. (On the drawn organ, which is easier, both ways are far ahead, and propagation is nearly perfect.)
 #
 # One volume proves nothing. A second one: an MR of a brain after a stroke, diffusion-weighted, on which what is dying shines, and the largest of the pieces.
 #
@@ -819,7 +819,7 @@ display.show(display.grid(panels, {1: "infarct"}, alt), alt=alt)
 print(stroke.citation, "|", stroke.licence)
 
 # %% [markdown]
-# It is not. The picture is enlarged to 256 pixels before the network sees it, and in it this piece is as wide as half a token. What is smaller than a token is as good as lost, as it was among the nuclei; an ellipse has no smallest size.
+# With the same box it is level, and propagated it is a tenth behind. The picture is enlarged to 256 pixels before the network sees it, and in it this piece is as wide as half a token. What is smaller than a token may be too small to see, as it was among the nuclei; an ellipse has no smallest size. (The drawn piece is several tokens wide, and the network is ahead.)
 #
 # ## A score with its axes exchanged
 #
@@ -833,7 +833,7 @@ for name, spacing in (("(z, y, x)", volume.spacing), ("(x, y, z)", volume.spacin
     print(f"spacing as {name}: Dice {dsc:.3f}, NSD {nsd:.3f}")
 
 # %% [markdown]
-# Slices are 5 mm apart, pixels 0.8. With the axes exchanged, a slice counts as 0.8 mm and a pixel to the left or right as 5 mm: errors across slices are forgiven, sideways ones punished. The mask is the same, the score is not. `cvpr24_scores` takes what it is given, to compare with published numbers; for results of our own there is `metrics`, which wants the spacing in the order of the array.
+# Slices are 5 mm apart, pixels 0.8. With the axes exchanged, a slice counts as 0.8 mm and a pixel to the left or right as 5 mm: errors across slices are forgiven, sideways ones punished. The mask is the same, the score is not. (The drawn organ is found too well to tell.) `cvpr24_scores` takes what it is given, to compare with published numbers; for results of our own there is `metrics`, which wants the spacing in the order of the array.
 #
 # ## Exercises
 #
@@ -910,4 +910,4 @@ assert after < before / 10, f"{after / before:.0%} of the work: project the seve
 # - Sampling by modality helps the rare and costs the frequent. The mean of a table decides who counts.
 # - Of the decoder, share what does not depend on the box, and project the few instead of the many. A larger batch may be slower on a CPU, and a time without its spread is no result.
 # - A box drawn around the truth scores without a network. Put the ellipse into every table of box prompts.
-# - Through a volume, boxes that follow the mask find more and can get lost.
+# - Through a volume, boxes that follow the mask follow the organ, and their own errors, too.

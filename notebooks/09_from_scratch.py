@@ -132,9 +132,9 @@ for name, values in dice.items():
     print(f"{name:22} {mean:+.3f} +- {half:.3f} over {len(values)} seeds")
 
 # %% [markdown]
-# The last line compares seed by seed, which takes out how good the four pictures were. Its interval just takes in zero: at four shots, on this task, the network that knows nothing is ahead in four seeds of five, and the pretrained one has not shown that it is better.
+# The last line compares seed by seed, which takes out how good the four pictures were. Its interval leaves out zero: at four shots, on this task, the network that knows nothing is ahead in all five seeds, by two hundredths.
 #
-# What that does not say: that SAM is useless. The pocket SAM is no SAM, lungs are easy, and eleven patients are few. It does say where the burden of proof lies.
+# What that does not say: that SAM is useless. The pocket SAM is no SAM, lungs are easy (on polyps it was the U-Net that fell behind), and eleven patients are few. It does say where the burden of proof lies.
 # What the authors of MedSAGa found, with the real SAM and DAE-Former as the network from scratch (Table 1, chest X-rays, Dice):
 
 # %%
@@ -387,7 +387,7 @@ for run in recorded["runs"]:
     print(f"{run['data']:18} {asked[run['recipe']]:14} {run['dice']:.3f} ({low:.3f} to {high:.3f})")
 
 # %% [markdown]
-# The grid is level with the box on polyps and not clearly ahead on lungs: among its masks is one about as good as what the box was answered with, and the trouble is to know which. A point does worse, perhaps because it leaves open how far the organ goes.
+# On lungs the grid is level with the box: among its masks is one about as good as what the box was answered with, and the trouble is to know which. On polyps it is far behind: not one of three thousand is as good. A point does worse, perhaps because it leaves open how far the organ goes.
 # On lungs eight labelled X-rays teach almost everybody below more than that. On polyps, which lie anywhere, a box that the truth has drawn is worth more than any training without one. It is the box's merit, not the network's: an ellipse in it, which has learned nothing, is better than the network's answer on both (lungs 0.84, [chapter 8](08_lite_medsam.ipynb)).
 #
 # ## Everybody, on the same pictures
@@ -420,7 +420,7 @@ display.show(
     display.dots_of_seeds(tasks, "Dice", alt="Dice of each method.", baseline="frozen_encoder"),
     alt="Dice of fifteen methods on three tasks, a dot for each seed. On lungs all lie within an eighth, "
     "most of them right of the frozen encoder's dashed line; on polyps they are spread widely, with the "
-    "two that are asked by boxes and points far ahead.",
+    "two that are asked by boxes and points far ahead and SVF and a seed of S-SAM far behind.",
 )
 
 # %% [markdown]
@@ -445,13 +445,13 @@ costs = runs.groupby("recipe")[["trainable", "minutes", "MiB"]].mean()
 costs.sort_values("minutes").astype({"trainable": int, "MiB": int}).round(1)
 
 # %% [markdown]
-# How to read it. Three seeds say how much a choice of shots moves a number: on lungs up to five hundredths, on polyps up to ten and more. They say little about other patients. Neighbours are not told apart.
-# The table has a yardstick of its own: `frozen_encoder` and `decoder_only` train the same numbers of the same network. The first sees a few changed copies of each picture again and again, the second a new one in every step. That is worth four hundredths with eight X-rays, and next to nothing in the other two tasks.
+# How to read it. Three seeds say how much a choice of shots moves a number: `medsaga_v2` apart, on lungs up to four hundredths, on polyps up to ten and once thirty. They say little about other patients. Neighbours are not told apart.
+# The table has a yardstick of its own: `frozen_encoder` and `decoder_only` train the same numbers of the same network. The first sees a few changed copies of each picture again and again, the second a new one in every step. That is worth a hundredth with eight X-rays, and nothing in the other two tasks.
 # Who is asked by points or boxes was told where the organ is, by the truth ([chapter 7](07_exemplar_synthesis.ipynb)); those rows compare with each other only. On polyps, which may be anywhere, being told is worth more than any method. MiB is the peak of the whole process, and some 400 of it are Python and its libraries.
 #
-# Eleven methods are ahead of the frozen encoder in all nine runs. S-SAM and the decoder alone are behind it in two each, by a hundredth and a half at most.
-# Far behind on lungs are two, and both should be. `sam_zero_shot` was not trained at all (on polyps the point that it is told makes up for that). `medsaga_v2` may move the whole encoder and none of the decoder; its class tokens are random and stay so, and what it reaches depends on the draw: between 0.32 and 0.66 on the same lungs ([chapter 5](05_adapting_sam.ipynb)).
-# SVF is behind in six of nine, on polyps by nine hundredths. Is its rate too high, which was chosen on lungs? Here are polyps again at a tenth of it:
+# Eleven methods are ahead of the frozen encoder in all nine runs. The decoder alone is ahead in five and never further behind than a hundredth and a half. S-SAM is behind in two: on lungs by one hundredth, and in one run on polyps by seventeen.
+# Far behind on lungs are two, and both should be. `sam_zero_shot` was not trained at all (on polyps the point that it is told makes up for that). `medsaga_v2` may move the whole encoder and none of the decoder; its class tokens are random and stay so, and what it reaches depends on the draw: between 0.36 and 0.55 on the same lungs ([chapter 5](05_adapting_sam.ipynb)).
+# SVF is ahead on lungs, in all six runs, and on polyps behind by three tenths. Is its rate too high, which was chosen on lungs, and for the weights before these? Here are polyps again at a tenth of it:
 
 # %%
 slower = json.loads(Path("recorded/svf_rates.json").read_text())
@@ -459,7 +459,7 @@ print(slower["provenance"]["command"])
 print("Dice", *[round(run["dice"], 3) for run in slower["runs"]])
 
 # %% [markdown]
-# So it was not too high? At a tenth of it one seed stays where it was and two are worse. But S-SAM turns the same singular values, at a thirtieth of the rate, and does not fall behind. It trains four things more: shifts, the encoder's norms, its positions, and the decoder's norms.
+# Two of three seeds gain much, one is worse, and the mean is still behind the frozen encoder's. S-SAM turns the same singular values at a thirtieth of the rate and falls behind in one run only. It trains four things more: shifts, the encoder's norms, its positions, and the decoder's norms.
 #
 # > **Predict.** Take one of the four away from S-SAM; then all four, which leaves SVF at S-SAM's rate. What makes it fall to SVF's level?
 
@@ -471,10 +471,11 @@ less = pd.concat([less, dice.loc[["s_sam", "svf"], "polyps from 64"]])
 less.assign(mean=less.mean(axis=1)).sort_values("mean", ascending=False).round(3)
 
 # %% [markdown]
-# Nothing does. Each of the four is worth a few hundredths at most, and without all of them SVF is ahead of the frozen encoder in every seed. So it *was* the rate, and a tenth of it happened to be no better. In the bracket on lungs this low rate came out last of five ([chapter 6](06_svd_affine.ipynb)): a rate that is right for one task need not be for another, and this table gives each method a single one. SVF pays for it most openly; others may pay, too.
+# Nothing does. Without all four SVF is level with the frozen encoder, so it *was* the rate. In the bracket on lungs this low rate came out last of five ([chapter 6](06_svd_affine.ipynb)): a rate that is right for one task need not be for another, and this table gives each method a single one. SVF pays for it most openly; others may pay, too.
+# S-SAM may stand near such an edge: the seed that failed does not fail without shifts, nor with the decoder's norms frozen. What a part is worth three seeds cannot say where a run may fail.
 #
-# The frozen encoder takes the least time of all that train, because each picture goes through the encoder a few times and not in every step; most memory and most time go into SegResNet. Among those that adapt the pocket SAM memory differs little, because its encoder is small ([chapter 3](03_memory_ledger.ipynb) has ViT-B).
-# Four times the X-rays move most of them up, by one to five hundredths; S-SAM, SVF and the decoder alone, which hardly change the encoder, stay where they are. And the two networks that knew nothing lead among all that are asked by nothing but the picture, or are close to it: whoever adapts a foundation model should train one of them, too.
+# The frozen encoder takes the least time of all that train, because each picture goes through the encoder a few times and not in every step; most memory and most time go into SegResNet. (Its minutes and the U-Net's are from an older processor, on which the others took 1.6 times as long.) Among those that adapt the pocket SAM memory differs little, because its encoder is small ([chapter 3](03_memory_ledger.ipynb) has ViT-B).
+# Four times the X-rays move everybody up who learns, by half a hundredth to five. And on lungs the two networks that knew nothing lead among all that are asked by nothing but the picture. On polyps they do not: whatever moves the pocket SAM's encoder is level with them or ahead, the adapter in all three seeds; only `medsaga_v2` and the two that turn singular values are not. Whoever adapts a foundation model should train one of the two, too, and see.
 #
 # ## Exercises
 #
@@ -556,7 +557,7 @@ assert inert == min(moved, key=moved.get), f"{inert} moves the output by {moved[
 # %% [markdown]
 # ## Summary
 #
-# - Four labels and a small U-Net find both lungs, on this task no worse than MedSAGa on the pocket SAM after the same steps. Always train it, too.
+# - Four labels and a small U-Net find both lungs, on this task two hundredths better than MedSAGa on the pocket SAM after the same steps. Always train it, too.
 # - Softmax before the product instead of after it makes attention linear in the pixels. The price is a map of low rank.
 # - Linear costs less only where tokens outnumber channels.
 # - Attention does not know where things are; in DAE-Former convolutions do.

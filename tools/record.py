@@ -6,8 +6,8 @@
 Dask spreads the runs over the workers of a cluster: by default one on this machine with all of its
 cores, otherwise --workers that share them, or those of any --scheduler, which must have this
 repository, the data and one thread each. The file holds the grid of the last command. It is written
-after every run; a run that stands in it is not run again, and one that was interrupted goes on from
-its last checkpoint.
+after every run. A run that stands in it, or in another recorded file, is not run again; one that
+was interrupted goes on from its last checkpoint.
 """
 
 import argparse
@@ -154,15 +154,16 @@ def a_run(
 
 
 def recorded(target: Path, runs: list[dict[str, Any]]) -> dict[str, dict]:
-    """Rows of the file, by command, that these very runs gave."""
-    if not target.exists():
-        return {}
-    rows = {row["command"]: row for row in json.loads(target.read_text())["runs"]}
-    return {
-        run["command"]: rows[run["command"]]
-        for run in runs
-        if run.items() <= rows.get(run["command"], {}).items()
-    }
+    """Rows that these very runs gave, by command: the file's own, else another recorded file's."""
+    wanted = {run["command"]: run for run in runs}
+    rows = {}
+    for file in (*sorted(target.parent.glob("*.json")), target):
+        kept = json.loads(file.read_text()).get("runs", []) if file.exists() else []
+        for row in kept:
+            run = wanted.get(row.get("command"))
+            if run and run.items() <= row.items():
+                rows[run["command"]] = row
+    return rows
 
 
 def trained(options: argparse.Namespace, runs: list[dict[str, Any]]) -> Iterator[dict]:

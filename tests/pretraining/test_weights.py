@@ -89,7 +89,7 @@ def test_pretraining_taught_it_to_answer_prompts(scores):
 
 
 def test_box_prompt_beats_the_ellipse_in_the_box(scores):
-    assert scores["box"] > scores["ellipse"] + 0.05
+    assert scores["box"] > scores["ellipse"] + 0.1
 
 
 def test_encoder_has_not_collapsed(pocket):

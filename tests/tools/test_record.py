@@ -94,6 +94,19 @@ def test_rows_of_other_weights_are_not_kept(tmp_path):
     assert record.recorded(target, [run | {"backbone_sha256": "old"}]) == {row["command"]: row}
 
 
+def test_a_row_of_another_file_is_kept_and_the_own_one_before_it(tmp_path):
+    run = {"command": "medsaga train samed", "backbone_sha256": "new"}
+    (tmp_path / "a.json").write_text(json.dumps({"runs": [run | {"dice": 0.8}]}))
+    (tmp_path / "z.json").write_text(json.dumps({"rows": [1, 2]}))  # another kind of record
+    target = tmp_path / "name.json"
+    assert record.recorded(target, [run]) == {run["command"]: run | {"dice": 0.8}}
+    target.write_text(json.dumps({"runs": [run | {"backbone_sha256": "old", "dice": 0.7}]}))
+    assert record.recorded(target, [run]) == {run["command"]: run | {"dice": 0.8}}
+    (tmp_path / "b.json").write_text(json.dumps({"runs": [run | {"dice": 0.6}]}))
+    target.write_text(json.dumps({"runs": [run | {"dice": 0.9}]}))
+    assert record.recorded(target, [run]) == {run["command"]: run | {"dice": 0.9}}
+
+
 def test_no_worker_is_one_sentence(tmp_path, phantoms, capsys):
     with pytest.raises(SystemExit) as caught:
         record.main(["few", "--data", str(phantoms), "--shots", "2", "--workers", "0"], tmp_path)
