@@ -572,7 +572,7 @@ print(
 )
 
 # %% [markdown]
-# The ellipse has not seen a single pixel. For polyps it is mostly ahead of the pocket SAM, which had the same box *and* the picture; for the drawn lungs and hearts, drawn as its training pictures were, it is behind.
+# The ellipse has not seen a single pixel. For polyps it is mostly ahead of the pocket SAM, which had the same box *and* the picture; for the drawn lungs and hearts it is behind.
 # A box gives nearly everything away: that there is something to find, where, how high and how wide. A point gives away less, and exercise 3 measures how much.
 # (Three exemplars and a hundred steps are little: on the polyps the intervals of the two lines with points overlap. And the polyps come without patient numbers, so the intervals are over pictures, and two frames of one patient may lie on both sides of the split.)
 #

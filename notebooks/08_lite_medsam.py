@@ -702,7 +702,7 @@ display.show(
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown]
-# On the real X-rays two rectangles score about what chapter 5's weaker networks did, and no network has looked at a single pixel. The pocket SAM as it is does much worse than the rectangles (on drawn ones, its home, better), and after forty steps it is ahead of the ellipses. What the network brought is not its Dice but the difference to the ellipse's, some four hundredths.
+# On the real X-rays two rectangles score about what chapter 5's weaker networks did, and no network has looked at a single pixel. The pocket SAM as it is does much worse than the rectangles (on drawn ones better), and after forty steps it is ahead of the ellipses. What the network brought is not its Dice but the difference to the ellipse's, some four hundredths.
 #
 # The boxes are exact, the truth's own; a person's would not be. How the recipe stands beside the other methods says the table of [chapter 9](09_from_scratch.ipynb).
 #

@@ -222,7 +222,7 @@ print("families trained on, 200 pictures\n")
 print(kept.loc[["box_kept", "box_kept_blank", "box", "ellipse"]].astype(float).round(2))
 
 # %% [markdown]
-# Nobody can know what is there, and an ellipse is a good guess. It also touches all four sides of the box. The answers do not: the box around one of them has with the box that was asked the IoU in the table's second row, where 1 would be perfect. On pictures, the first row, where there is something to see, today's weights keep to the box better.
+# Nobody can know what is there, and an ellipse is a good guess. It also touches all four sides of the box. The answers do not. The table says how well the box around an answer fits the one that was asked, as an IoU: on pictures in the first row, on blank ones in the second. Today's weights keep to the box better, and best where there is something to see.
 #
 # ## Untidy pictures
 #
