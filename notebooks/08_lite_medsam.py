@@ -508,7 +508,7 @@ for task in recorded["tasks"]:
     print(f"with the image encoder's look in both times: x {task['ratio_with_look']:.1f}")
 
 # %% [markdown]
-# The masks agree on all 241 boxes (many of the pocket SAM's are empty there; we come to that), and in every round ours took less than half of the published time, at SAM's size as on the pocket. It still does where both also pay for the look: the pocket's, and at SAM's size TinyViT's, whose time no weights change.
+# The masks agree on all 241 boxes (a tenth of the pocket SAM's are empty there; we come to that), and in every round ours took less than half of the published time, at SAM's size as on the pocket. It still does where both also pay for the look: the pocket's, and at SAM's size TinyViT's, whose time no weights change.
 # A batch is another matter. For the pocket SAM's small maps it pays; at SAM's size sixteen boxes at a time are *slower* than one after the other, since one box stays in the processor's cache and sixteen do not. On a GPU that may well turn round.
 #
 # > **Predict.** And what is said to be fast on a CPU: `torch.compile`, numbers of 16 bits, ONNX Runtime (which `tools.boxes` tries where `onnx`, `onnxscript` and `onnxruntime` are installed)? Each with the published decoder at SAM's size, on twelve boxes.
@@ -519,7 +519,7 @@ for way in recorded["attempts"]:
           f"masks agree to IoU {way['least_iou']:.2f}")  # fmt: skip
 
 # %% [markdown]
-# Compiling makes the published decoder half as fast again, after compiling for as long as all 241 boxes take. ONNX Runtime hardly helps. bfloat16 took twenty times as long on a processor that has no arithmetic for it, and it moves the masks. A better engine for the same work gains less than not doing it twice.
+# Compiling makes the published decoder two thirds faster, after compiling for as long as all 241 boxes take. ONNX Runtime gives a fifth. So does bfloat16 on this processor, which has arithmetic for it (one without took twenty times as long), but it moves the masks. A better engine for the same work gains less than not doing it twice.
 #
 # ## Who owns a pixel?
 #
