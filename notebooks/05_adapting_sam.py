@@ -418,8 +418,10 @@ display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=al
 
 # %% [markdown]
 # Pretraining is worth two hundredths on lungs, however many X-rays there are, four or five on the hippocampus and fifteen or more on polyps; all eight intervals leave out zero. One guess: lungs lie where lungs lie, and the hippocampus in the middle of a picture cut out around it, and places can be learned from random numbers too; a polyp may be anywhere and has to be *seen*.
+#
 # The U-Net, which knows nothing, is two hundredths ahead on lungs, more than its interval, and on polyps from 64 frames three behind, more than its interval, too. In the other three tasks it is behind by three to six, and the intervals take in zero. (Not all of that is the network: its learning rate was chosen in a bracket, MedSAGa's is the paper's.)
-# So before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate. Whether the foundation is worth its weight depends on the task. How it grew with the number of drawn pictures, [appendix A](90_pretraining.ipynb) shows.
+#
+# So before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate. Whether the foundation is worth its weight depends on the task. [Appendix A](90_pretraining.ipynb) shows how the gain grew with the number of drawn pictures.
 #
 # It could be worse. The pocket SAM's first weights made lungs *worse* than random numbers did and polyps no better, and one could see why without training anything: ask how much the embedding changes from one X-ray to the next.
 
