@@ -454,7 +454,7 @@ print(f"pasting: {short.synthesis.share * pasting_seconds / step:.0%} of a step"
 print(f"one processor pastes for {step / (short.synthesis.share * pasting_seconds):.1f} that train")
 
 # %% [markdown]
-# About a tenth. Pasting is quicker than training, even for a network as small as the pocket SAM. The larger the network, the less it matters.
+# About a tenth, when this page was written. Pasting is quicker than training, even for a network as small as the pocket SAM. The larger the network, the less it matters.
 #
 # ## What trains: LoRA on both sides
 #

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
@@ -13,10 +14,12 @@ from medsaga_lib.backbones import sam as architecture
 from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.data.procedural import TRAINED
 from medsaga_lib.data.prompts import CORNER, OPPOSITE_CORNER, box_of
+from medsaga_lib.evaluation import over_seeds
 from medsaga_lib.pretraining.pictures import unseen_scenes
 from medsaga_lib.pretraining.scores import ask, evaluate, prompted, spread
 
 SHIPPED = Path(architecture.__file__).with_name("pocket.safetensors")
+RECORDED = Path(__file__).parents[2] / "notebooks" / "recorded"
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +101,16 @@ def test_encoder_has_not_collapsed(pocket):
     That it looks is shown by the boxes above: an ellipse needs no picture.
     """
     assert spread(pocket) > 0.5
+
+
+def test_model_card_says_what_was_recorded_of_their_value():
+    card = SHIPPED.with_suffix(".md").read_text()
+    runs = pd.DataFrame(json.loads((RECORDED / "pretraining_value.json").read_text())["runs"])
+    organs = {"cxr_hannover_lungs": "lungs", "hippocampus_msd": "hippocampus"}
+    tasks = runs.assign(start=runs["recipe"] + " " + runs["weights"]).groupby(["data", "shots"])
+    for (data, shots), part in tasks:
+        dice = part.pivot(index="seed", columns="start", values="dice")
+        ours, others = dice["medsaga pretrained"], dice[["medsaga random", "unet random"]]
+        cells = ["{:.3f} ± {:.3f}".format(*over_seeds(d)) for d in (ours, *others.T.values)]
+        cells += ["{:+.3f} ± {:.3f}".format(*over_seeds(ours - d)) for d in others.T.values]
+        assert f"| {organs.get(data, 'polyps')}, {shots} | {' | '.join(cells)} |" in card
