@@ -15,6 +15,7 @@ from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.data.procedural import TRAINED
 from medsaga_lib.data.prompts import CORNER, OPPOSITE_CORNER, box_of
 from medsaga_lib.evaluation import over_seeds
+from medsaga_lib.files import file_hash
 from medsaga_lib.pretraining.pictures import unseen_scenes
 from medsaga_lib.pretraining.scores import ask, evaluate, prompted, spread
 
@@ -101,6 +102,15 @@ def test_encoder_has_not_collapsed(pocket):
     That it looks is shown by the boxes above: an ellipse needs no picture.
     """
     assert spread(pocket) > 0.5
+
+
+def test_recorded_runs_begin_with_them():
+    """New weights leave no table of the old ones behind."""
+    shipped = file_hash(SHIPPED)
+    for file in RECORDED.glob("*.json"):
+        for run in json.loads(file.read_text()).get("runs", []):
+            if run.get("weights") == "pretrained":
+                assert run["backbone_sha256"] == shipped, f"{file.name}: {run['command']}"
 
 
 def test_model_card_says_what_was_recorded_of_their_value():
