@@ -394,7 +394,9 @@ for other in (name for name in table if name.startswith(("kept", "galore-torch")
 
 # %% [markdown]
 # All seven are within two hundredths of each other, on 19 X-rays of eleven patients. AdamW, which holds two moments for every weight, leads, and GaLore, which holds a few rows of them, is half a hundredth behind. Of the six differences from AdamW on the same seeds two lie within their intervals, rotated and kept are out of them by a hair, galore-torch and LoRA clearly; a correction for six comparisons would leave none. (The intervals are over seeds; other patients would widen them.)
+#
 # Rotated and kept run at the same rate here and end in the same place. So the rotation, for all its charm, bought no Dice that these runs could see. Kept moments point elsewhere after a refresh, as we saw; perhaps it matters little because Adam's first moment forgets in ten steps and a refresh comes every twenty, but that was not tested.
+#
 # The package runs at the same rate, too, and ends a hundredth behind, about as much as its interval. What might cost it that? These runs do not say. One handicap is known: its first basis comes from the very first step, in which the class tokens are equal and the encoder's gradient is a zero of rounding errors ([chapter 5](05_adapting_sam.ipynb)), and holds until step 20. The library waits for a gradient.
 #
 # A footnote, without which the table says too much: at the paper's $T = 200$ these runs would see a single subspace, and kept and rotated would be the same run.

@@ -331,8 +331,9 @@ for tried in shapes["runs"]:
     smooth = rows[["minutes", "box"]].rolling(4).mean()[3:]
     curves.append(display.Curve(name, *smooth.to_numpy().T))
 alt = (
-    "IoU with a box in training against minutes, up to twenty: all three curves are flat for two "
-    "to five minutes and then rise; that of the higher rate rises first, that of the wider network last."
+    "IoU with a box in training against minutes, up to twenty: all three curves are flat for two to "
+    "five minutes and then rise; that of the higher rate rises first, that of the wider network "
+    "last."
 )
 figure = display.curve_with_interval(curves, "minutes on one core", "IoU with a box", alt)
 display.show(figure, alt=alt)
