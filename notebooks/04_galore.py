@@ -393,7 +393,7 @@ for other in (name for name in table if name.startswith(("kept", "galore-torch")
     print(f"{rotated} ahead of {other}: {ahead:+.3f} +- {spread:.3f}")
 
 # %% [markdown]
-# All seven are within two hundredths of each other, on 19 X-rays of eleven patients. AdamW, which holds two moments for every weight, leads, and GaLore, which holds a few rows of them, is half a hundredth behind. Of the six differences from AdamW on the same seeds two lie within their intervals, rotated and kept are out of them by a hair, galore-torch and LoRA clearly; a correction for six comparisons would leave none. (The intervals are over seeds; other patients would widen them.)
+# All seven are within two hundredths of each other, on 19 X-rays of eleven patients. AdamW, which holds two moments for every weight, leads, and GaLore, which holds a few rows of them, is half a hundredth behind. Of the six differences from AdamW on the same seeds two lie within their intervals, rotated and kept are out of them by a hair, galore-torch and LoRA by more; with six comparisons at once and five seeds that is weak evidence. (The intervals are over seeds; other patients would widen them.)
 #
 # Rotated and kept run at the same rate here and end in the same place. So the rotation, for all its charm, bought no Dice that these runs could see. Kept moments point elsewhere after a refresh, as we saw; perhaps it matters little because Adam's first moment forgets in ten steps and a refresh comes every twenty, but that was not tested.
 #
@@ -415,7 +415,7 @@ pd.options.display.max_colwidth = None  # whole sentences
 lines[["what", "goal", "least", "largest"]]
 
 # %% [markdown]
-# Every goal is met in this run but one, and that is missed by a hair: a refresh is 24.8 times as fast as the package's, not 25. (Three runs on this machine gave 24.1, 25.6 and 24.8, one on another 25.3.) The plain step has little room, too: the package renews no basis in it either, so both spend it on the same two products of matrices. What no line holds: five seeds with rates from a bracket are the table above, and peaks on a GPU nobody has measured yet.
+# Every goal is met in this run but one, and that is missed by a hair: a refresh is 24.8 times as fast as the package's, not 25. (Repeated, it falls on either side of 25.) The plain step has little room, too: the package renews no basis in it either, so both spend it on the same two products of matrices. What no line holds: five seeds with rates from a bracket are the table above, and peaks on a GPU nobody has measured yet.
 # Zeros are exact: full rank *is* AdamW, signs of the basis change *nothing*, a resumed run *is* the run.
 # None of these lines says that GaLore is the right choice. That is the ledger's question ([will it fit?](../book/fit.md)) and the table's above.
 

@@ -312,7 +312,7 @@ display.show(figure, alt=alt)
 
 # %% [markdown]
 # Only the drawn ones. We had hoped for an IoU of 0.80 there; it is 0.70 and rises, by 0.025 with the last 28,800 pictures, an hour on two cores.
-# On lungs and polyps we had hoped to be 0.08 ahead of the ellipse. These lines are about where they were after 90,000 pictures, that of the left lung lower, so more of the same would hardly help. What stands in the way seems to be which region a box means, and drawings teach it for drawings.
+# On lungs and polyps we had hoped to be 0.08 ahead of the ellipse. These lines are about where they were after 90,000 pictures, that of the left lung lower, so more of the same would hardly help. What stands in the way seems to be which region a box means, and these drawings do not teach that for real organs.
 #
 # What matters most for this book is another number: how much these weights help when a few real images are labelled. [Chapter 5](05_adapting_sam.ipynb) measures it on three organs; here are the questions behind it.
 #
