@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medsaga_lib.backbones.sam import POCKET, ViTShape
-from medsaga_lib.data.procedural import BACKGROUND, TRAINED, Scene, procedural_scene
+from medsaga_lib.data.procedural import BACKGROUND, DRAWN, Scene, procedural_scene
 from medsaga_lib.data.prompts import box_around, point_in
 from medsaga_lib.errors import UserError
 from medsaga_lib.pretraining.clutter import cluttered
@@ -92,7 +92,7 @@ class Pictures(Dataset):
         lists: dict[str, list] = {key: [] for key in _OF_BATCH}
         for position in positions:
             key = settings.seed, step, position
-            scene = procedural_scene((TRAIN_STREAM, *key), settings.size, TRAINED)
+            scene = procedural_scene((TRAIN_STREAM, *key), settings.size, DRAWN)
             rng = np.random.default_rng((PROMPT_STREAM, *key))
             image, mess = scene.image, np.random.default_rng((CLUTTER_STREAM, *key))
             if mess.random() < settings.clutter:

@@ -18,6 +18,8 @@ class Canvas:
         self.labels = np.zeros(size * size, np.uint8)  # the innermost object of each pixel
         self.kinds = [0]  # of each label; labels of one kind look alike
         self.parents = [BACKGROUND]
+        self.light: np.ndarray | None = None  # (S, S) float32: what is seen beside the tones
+        self.tone = 1.0  # times the contrast: how much the labels' tones differ
         self.covers = np.eye(MAXIMUM_OBJECTS + 1, dtype=bool)  # [m, l]: l is m or a part of it
 
     def paint(self, pixels: np.ndarray, parent: int = BACKGROUND, kind: int | None = None) -> int:
