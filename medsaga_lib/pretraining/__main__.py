@@ -10,7 +10,7 @@ import torch
 
 from medsaga_lib import pretraining
 from medsaga_lib.data.folder import DataSet, open_dataset
-from medsaga_lib.data.procedural import HELD_OUT, TRAINED
+from medsaga_lib.data.procedural import DRAWN, HELD_OUT, TRAINED
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_hash
 from medsaga_lib.pretraining.pictures import Settings, unseen_scenes
@@ -34,6 +34,7 @@ def main() -> None:
     add("--pictures", type=int, default=Settings.pictures, help="in a step")
     add("--objects", type=int, default=Settings.objects, help="prompted in a picture")
     add("--corrections", type=int, default=Settings.corrections, help="clicks after a prompt")
+    add("--families", nargs="+", default=DRAWN, metavar="FAMILY", help="of the scenes, repeatable")
     add("--clutter", type=float, default=Settings.clutter, help="share of untidy pictures")
     add("--learning-rate", type=float, default=Settings.learning_rate)
     add("--patch-rate", type=float, default=Settings.patch_rate, help="of the patch embedding")

@@ -133,12 +133,16 @@ class Run:
         return run
 
 
+# What older files do not say: their pictures were drawn without these two families
+_BEFORE = {"families": [name for name in TRAINED if name not in ("trunks", "folds")]}
+
+
 def saved_state(path: Path) -> tuple[int, Settings]:
     """The step and the settings of a saved run or of an export; UserError of any other file."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        return int(metadata["step"]), Settings(**json.loads(metadata["settings"]))
+        return int(metadata["step"]), Settings(**_BEFORE | json.loads(metadata["settings"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} was not written by this command; give another file.") from error
 

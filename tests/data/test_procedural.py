@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import binary_fill_holes
+from scipy.ndimage import binary_erosion, binary_fill_holes
 
 from medsaga_lib.data.procedural import (
     BACKGROUND,
+    DRAWN,
     FAMILIES,
     HELD_OUT,
     LARGEST,
@@ -17,6 +18,8 @@ from medsaga_lib.data.procedural import (
 )
 from medsaga_lib.data.procedural.canvas import MAXIMUM_OBJECTS, Canvas
 from medsaga_lib.data.procedural.noise import smooth_noise
+from medsaga_lib.data.procedural.projections import Cage, paint_trunks
+from medsaga_lib.data.procedural.reliefs import _lit, paint_folds
 from medsaga_lib.data.procedural.shapes import (
     blob_outline,
     fill_ellipses,
@@ -143,7 +146,7 @@ def test_a_scene_is_a_function_of_its_seed():
 
 def test_every_family_is_drawn_and_none_that_is_held_out():
     drawn = {procedural_scene((9, i), size=32).family for i in range(150)}
-    assert drawn == set(TRAINED)
+    assert drawn == set(TRAINED) == set(DRAWN)
     assert drawn.isdisjoint(HELD_OUT)
 
 
@@ -165,3 +168,54 @@ def test_camouflage_has_the_hue_of_its_surroundings():
         assert abs(red[inside].mean() - red[~inside].mean()) < 0.02
         coloured += abs(red.mean() - 1 / 3) > 0.02
     assert coloured > 5
+
+
+def test_air_lets_more_light_through_than_what_is_around_it():
+    """Sacs are darker than what is left of the trunk, and one lies on each side of the spine."""
+    darker = 0
+    for seed in range(20):
+        canvas = Canvas(96)
+        paint_trunks(np.random.default_rng(seed), canvas)
+        labels, kinds = canvas.labels.reshape(96, 96), np.array(canvas.kinds)
+        sacs, trunk = np.flatnonzero(kinds == 2), kinds[labels] == 1
+        assert len(sacs) == 2
+        assert canvas.light.dtype == np.float32
+        darker += all(
+            canvas.light[labels == sac].mean() < canvas.light[trunk].mean() for sac in sacs
+        )
+        left, right = (np.nonzero(labels == sac)[1] for sac in sacs)
+        assert left.max() < right.min()
+    assert darker >= 18
+
+
+def test_the_floor_of_the_cage_is_a_dome_on_each_side():
+    cage = Cage(wide=0.4, apex=0.1, floor=0.7, recess=0.1, bend=2.0, lift=0.05)
+    x = np.array([-0.4, -0.3, -0.2, 0.0, 0.2, 0.3, 0.4])
+    expected = [0.8, 0.7 + 0.1 * 0.5**2, 0.7, 0.75, 0.7, 0.7 + 0.1 * 0.5**2, 0.8]
+    np.testing.assert_allclose(cage.floor_at(x), expected)
+
+
+def test_a_plane_is_lit_evenly_and_by_the_cosine_of_its_slope():
+    """Lambert's law; what is wet only adds to it."""
+    size, across = 64, np.arange(64) / 64
+    for slope in (0.0, 0.5, 1.0):
+        rng = np.random.default_rng(3)
+        tilted = _lit(rng, np.broadcast_to(slope * across, (size, size)))
+        _, right = np.random.default_rng(3).normal(0, 0.35, 2)
+        cosine = (1 - right * slope) / np.hypot(1, slope)
+        middle = tilted[16:-16, 16:-16]
+        assert middle.min() == pytest.approx(cosine, rel=1e-3)
+        assert middle.max() <= cosine + 1.5
+
+
+def test_bumps_are_seen_by_their_shading():
+    """Along the border of a bump the light changes more than elsewhere."""
+    steeper = 0
+    for seed in range(20):
+        canvas = Canvas(96)
+        paint_folds(np.random.default_rng(seed), canvas)
+        bump = np.array(canvas.kinds)[canvas.labels.reshape(96, 96)] == 2
+        edge = bump & ~binary_erosion(bump, iterations=2)
+        change = np.hypot(*np.gradient(canvas.light))
+        steeper += change[edge].mean() > 1.5 * np.median(change)
+    assert steeper >= 18

@@ -69,6 +69,7 @@ def test_a_report_on_the_shipped_weights_reaches_real_objects(pretraining, phant
         ("--out OUT --start POCKET --report", "give one"),
         ("--out OUT --heads 5", "no 5 equal heads"),
         ("--out OUT --steps 0", "steps is 0"),
+        ("--out OUT --families blobs onions", "No run trains on onions; there are blobs, ellipses"),
         ("--out OUT --device gpu", "invalid choice"),
         ("--steps 1", "A run needs a folder"),
         ("--out OUT --data phantom_cxr", "--data is for --report"),
