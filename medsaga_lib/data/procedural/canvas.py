@@ -1,5 +1,7 @@
 """Where a family of scenes paints its objects."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 BACKGROUND = 0  # the label of pixels that belong to no object
@@ -8,7 +10,7 @@ MAXIMUM_OBJECTS = 255  # labels are uint8
 
 
 class Canvas:
-    """Where a family paints: opaque objects, later ones in front; each may be part of another.
+    """Where a family paints: objects, later ones in front; each may be part of another.
 
     Pixels are given as flat indices into the picture, row by row.
     """
@@ -47,6 +49,18 @@ class Canvas:
         if new != BACKGROUND:
             self.covers[new, whole] = True
         return new
+
+    def overlap(self, pixels: np.ndarray, objects: Sequence[int]) -> None:
+        """Gives (n,) pixels to several objects at once, which are seen through each other there."""
+        new = self._add(BACKGROUND, GROUP)
+        if new == BACKGROUND:
+            return
+        self.covers[new, new] = False  # what they share is no object
+        self.labels[pixels] = new
+        for this in objects:
+            while this != BACKGROUND:
+                self.covers[this, new] = True
+                this = self.parents[this]
 
     def _add(self, parent: int, kind: int) -> int:
         new = len(self.parents)

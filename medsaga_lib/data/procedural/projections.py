@@ -57,7 +57,7 @@ class Cage:
 class Sac(NamedTuple):
     """One side's air."""
 
-    inside: np.ndarray  # (S, S) bool, its outline filled
+    inside: np.ndarray  # (S, S) bool, also behind the heart and the dome of the floor
     air: np.ndarray  # (S, S) float32: how much of it a ray meets
 
 
@@ -86,9 +86,14 @@ def paint_trunks(rng: Generator, canvas: Canvas) -> None:
 
     whole = canvas.paint(np.flatnonzero(trunk))
     both = canvas.group(whole)
-    for sac in (left, right):
-        canvas.paint(np.flatnonzero(sac.inside), both, kind=2)
-    canvas.paint(np.flatnonzero(heart), whole, kind=3)
+    # A sac is all that rays meet of it, or what one sees: less what lies behind heart and dome
+    through, dome = rng.random() < 0.6, y >= cage.floor_at(x)
+    outlines = [sac.inside if through else sac.inside & ~dome for sac in (left, right)]
+    labels = [canvas.paint(np.flatnonzero(outline), both, kind=2) for outline in outlines]
+    front = canvas.paint(np.flatnonzero(heart), whole, kind=3)
+    if through:
+        for outline, label in zip(outlines, labels, strict=True):
+            canvas.overlap(np.flatnonzero(outline & heart & trunk), (label, front))
     if rng.random() < 0.4:
         for _ in range(rng.integers(1, 4)):
             place = [0.5 + cage.wide * rng.uniform(-0.7, 0.7), cage.floor + rng.uniform(0.06, 0.3)]
@@ -108,13 +113,14 @@ def _sac(rng: Generator, cage: Cage, out: np.ndarray, y: np.ndarray, middle: flo
     arch = np.sqrt(1 - (1 - np.clip((y - cage.apex) / rng.uniform(0.08, 0.2), 0, 1)) ** 2)
     top = 0.5 * (tip * cage.wide + middle)  # where wall and inner side meet
     wall, inner = top + (wall - top) * arch, top + (middle - top) * arch
-    within = (out < wall) & (y > cage.apex)
+    lowest = cage.floor + cage.recess
+    within = (out < wall) & (y > cage.apex) & (y < lowest)
     chord = np.sqrt(np.clip(1 - (out / (wall + 0.01)) ** 2, 0, 1)) * (0.5 + 0.5 * arch)
     edge = np.sqrt(np.clip((out - inner) / rng.uniform(0.01, 0.08), 0, 1))
     behind = np.exp(np.minimum(floor - y, 0) * rng.uniform(8, 40)) * rng.uniform(0, 0.5)
-    deep = np.where(y < floor, 1, behind * (y < cage.floor + cage.recess))  # the dome hides some
+    deep = np.where(y < floor, 1, behind)  # the dome hides some
     air = (chord * edge * deep * within).astype(np.float32)
-    return Sac(within & (out > inner) & (y < floor), air)
+    return Sac(within & (out > inner), air)
 
 
 def _heart(
