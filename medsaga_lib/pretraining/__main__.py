@@ -10,7 +10,7 @@ import torch
 
 from medsaga_lib import pretraining
 from medsaga_lib.data.folder import DataSet, open_dataset
-from medsaga_lib.data.procedural import DRAWN, HELD_OUT, TRAINED
+from medsaga_lib.data.procedural import DRAWN, HELD_OUT
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_hash
 from medsaga_lib.pretraining.pictures import Settings, unseen_scenes
@@ -111,7 +111,7 @@ def _to_report(options: argparse.Namespace) -> Run:
 def _report(run: Run, real: list[DataSet]) -> None:
     """Prints the model card's tables, one JSON object a row."""
     sam, size = run.averaged(), run.settings.size
-    for name, families in (("trained", TRAINED), ("held_out", HELD_OUT)):
+    for name, families in (("trained", run.settings.trained), ("held_out", HELD_OUT)):
         scores = evaluate(sam, prompted(unseen_scenes(REPORT_PICTURES, families, size)))
         print(json.dumps({"families": name} | scores), flush=True)
     print(json.dumps({"spread": spread(sam)}))

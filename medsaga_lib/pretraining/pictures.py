@@ -65,6 +65,11 @@ class Settings:
             raise UserError(f"{self.processes} processes cannot share {self.pictures} pictures.")
 
     @property
+    def trained(self) -> tuple[str, ...]:
+        """The families, each once."""
+        return tuple(dict.fromkeys(self.families))
+
+    @property
     def shape(self) -> ViTShape:
         """The network's, with global attention in every block."""
         return replace(

@@ -198,7 +198,7 @@ def train(run: Run, out: Path, minutes: float = math.inf, workers: int = 0) -> N
 def _tested(run: Run) -> dict[str, float]:
     sam = run.averaged()
     row = {"spread": round(spread(sam), 4)}
-    for name, families in (("test", TRAINED), ("held_out", HELD_OUT)):
+    for name, families in (("test", run.settings.trained), ("held_out", HELD_OUT)):
         scores = evaluate(sam, prompted(unseen_scenes(TEST_PICTURES, families, run.settings.size)))
         row |= {f"{name}_{k}": round(scores[k], 4) for k in ("box", "point", "clicks_3")}
     return row

@@ -41,6 +41,7 @@ def test_files_that_do_not_name_families_are_older_than_two_of_them(tmp_path):
     write_tensors(tmp_path / "older", {"any": torch.zeros(1)}, {"step": "3", "settings": "{}"})
     _, settings = saved_state(tmp_path / "older")
     assert set(TRAINED) - set(settings.families) == {"trunks", "folds"}
+    assert Settings().trained == TRAINED
 
 
 def test_a_step_changes_what_has_a_gradient_and_nothing_else():
