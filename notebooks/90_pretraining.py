@@ -254,7 +254,7 @@ display.show(
 # ## Drawings like organs
 #
 # That was not enough. Two things are common in medical images and in none of the scenes above. In an X-ray nothing covers anything: each organ adds to what lies behind it, and a lung goes on behind the heart. And in an endoscope a polyp has the colour of the wall it grows on; one sees it by its *shading*.
-# So two families draw light instead of tones: *trunks* add up what each ray meets, *folds* are a surface beside a lamp. Their proportions are a textbook's, in ranges wider than people's; they were fitted to no data set.
+# So two families draw light instead of tones: *trunks* add up what each ray meets, *folds* are a surface beside a lamp. Their proportions are a textbook's, in ranges wider than people's, and fitted to no data set. (That such drawings were missing we did learn from the X-rays and polyps below, so these are no longer a test that nobody has seen.)
 #
 # > **Predict.** A lung lies beside the heart and behind it. What would you outline, all of it or what you see of it?
 

@@ -22,7 +22,7 @@ LARGEST = 0.9  # of the picture's area; a larger object is a background
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its objects. An object's pixels are its own label's and its descendants'."""
+    """A picture and its objects: each has its label's pixels, its parts' and those it shares."""
 
     image: np.ndarray  # (S, S, 3) uint8
     labels: np.ndarray  # (S, S) uint8, the innermost object of each pixel; 0 is background
