@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -139,10 +140,17 @@ _BEFORE = {"families": [name for name in TRAINED if name not in ("trunks", "fold
 
 def saved_state(path: Path) -> tuple[int, Settings]:
     """The step and the settings of a saved run or of an export; UserError of any other file."""
+    step, settings, _ = saved_words(path)
+    return step, settings
+
+
+def saved_words(path: Path) -> tuple[int, Settings, dict[str, Any]]:
+    """The same, and those settings that the file itself names: older ones do not name all."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        return int(metadata["step"]), Settings(**_BEFORE | json.loads(metadata["settings"]))
+        named = _BEFORE | json.loads(metadata["settings"])
+        return int(metadata["step"]), Settings(**named), named
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} was not written by this command; give another file.") from error
 

@@ -1,5 +1,7 @@
 """Procedural pictures against brute force, and what every scene promises."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from medsaga_lib.data.procedural import (
     TRAINED,
     procedural_scene,
 )
+from medsaga_lib.data.procedural.appearance import render
 from medsaga_lib.data.procedural.canvas import MAXIMUM_OBJECTS, Canvas
 from medsaga_lib.data.procedural.noise import smooth_noise
 from medsaga_lib.data.procedural.projections import Cage, paint_trunks
@@ -239,3 +242,36 @@ def test_bumps_are_seen_by_their_shading():
         change = np.hypot(*np.gradient(canvas.light))
         steeper += change[edge].mean() > 1.5 * np.median(change)
     assert steeper >= 18
+
+
+def test_organs_cross_in_trunks_only_where_one_of_them_is_the_heart():
+    crossings = 0
+    for seed in range(10):
+        canvas = Canvas(96)
+        paint_trunks(np.random.default_rng(seed), canvas)
+        masks = canvas.covers[: len(canvas.parents), canvas.labels]
+        objects = [this for this in range(1, len(masks)) if masks[this].any()]
+        for one, other in itertools.combinations(objects, 2):
+            shared, areas = (masks[one] & masks[other]).sum(), masks[[one, other]].sum(axis=1)
+            if 0 < shared < areas.min():
+                assert 3 in (canvas.kinds[one], canvas.kinds[other])
+                crossings += 1
+    assert crossings
+
+
+def test_light_is_seen_and_labels_without_tone_are_not():
+    """Where the objects of a canvas lie changes nothing in its picture; its light does."""
+    size = 64
+    left = np.zeros((size, size), np.float32)
+    left[:, : size // 2] = 1
+    images = []
+    for lit, painted in ((left, left), (left, 1 - left), (1 - left, left)):
+        canvas = Canvas(size)
+        canvas.paint(np.flatnonzero(painted))
+        canvas.light, canvas.tone = lit, 0.0
+        seen = np.arange(size * size).reshape(size, size)
+        images.append(render(np.random.default_rng(5), canvas, seen, by_texture=False))
+    np.testing.assert_array_equal(images[0], images[1])
+    sides = [image[:, : size // 2].mean() - image[:, size // 2 :].mean() for image in images]
+    assert abs(sides[0]) > 20
+    assert sides[0] * sides[2] < 0, "the light has changed sides"

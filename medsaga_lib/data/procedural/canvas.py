@@ -22,7 +22,8 @@ class Canvas:
         self.parents = [BACKGROUND]
         self.light: np.ndarray | None = None  # (S, S) float32: what is seen beside the tones
         self.tone = 1.0  # times the contrast: how much the labels' tones differ
-        self.covers = np.eye(MAXIMUM_OBJECTS + 1, dtype=bool)  # [m, l]: l is m or a part of it
+        # [m, l]: l is m, a part of it, or shared by it
+        self.covers = np.eye(MAXIMUM_OBJECTS + 1, dtype=bool)
 
     def paint(self, pixels: np.ndarray, parent: int = BACKGROUND, kind: int | None = None) -> int:
         """Adds an object (n,) of pixels, clipped to its parent; returns its label.
@@ -51,7 +52,10 @@ class Canvas:
         return new
 
     def overlap(self, pixels: np.ndarray, objects: Sequence[int]) -> None:
-        """Gives (n,) pixels to several objects at once, which are seen through each other there."""
+        """Gives (n,) pixels to several objects at once, which are seen through each other there.
+
+        What they share has the background's tone, so such a canvas needs a light and no tones.
+        """
         new = self._add(BACKGROUND, GROUP)
         if new == BACKGROUND:
             return

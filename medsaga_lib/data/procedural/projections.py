@@ -1,6 +1,6 @@
 """A trunk in the light that goes through it: every organ adds to what lies behind it.
 
-Proportions are a textbook's, in ranges wider than people's; no data set was measured for them.
+Proportions are roughly people's, in wide ranges of our choice; no data set was measured for them.
 Lengths are shares of the picture's side: x from the middle (1, S), y from the top (S, 1).
 """
 
@@ -106,21 +106,26 @@ def paint_trunks(rng: Generator, canvas: Canvas) -> None:
 
 def _sac(rng: Generator, cage: Cage, out: np.ndarray, y: np.ndarray, middle: float) -> Sac:
     """One between `middle` and the cage; `out` is how far a column is from the spine."""
-    tip, floor = rng.uniform(0.3, 0.6), cage.floor_at(out)
-    low = np.clip((y - cage.apex) / (cage.floor + cage.recess - cage.apex), 0, 1)
-    wall = tip + (1 - tip) * (1 - (1 - low) ** rng.uniform(1.5, 3.5))
-    wall = cage.wide * (wall - rng.uniform(0, 0.15) * np.clip(2 * low - 1, 0, 1) ** 2)
-    arch = np.sqrt(1 - (1 - np.clip((y - cage.apex) / rng.uniform(0.08, 0.2), 0, 1)) ** 2)
-    top = 0.5 * (tip * cage.wide + middle)  # where wall and inner side meet
-    wall, inner = top + (wall - top) * arch, top + (middle - top) * arch
     lowest = cage.floor + cage.recess
-    within = (out < wall) & (y > cage.apex) & (y < lowest)
-    chord = np.sqrt(np.clip(1 - (out / (wall + 0.01)) ** 2, 0, 1)) * (0.5 + 0.5 * arch)
+    low = np.clip((y - cage.apex) / (lowest - cage.apex), 0, 1)  # 0 at the apex, 1 at the bottom
+
+    # The outer side widens from a tip and draws in a little below its middle
+    tip = rng.uniform(0.3, 0.6)
+    wide = tip + (1 - tip) * (1 - (1 - low) ** rng.uniform(1.5, 3.5))
+    wide = cage.wide * (wide - rng.uniform(0, 0.15) * np.clip(2 * low - 1, 0, 1) ** 2)
+    # Above, both sides bend towards each other and meet at `top`
+    arch = np.sqrt(1 - (1 - np.clip((y - cage.apex) / rng.uniform(0.08, 0.2), 0, 1)) ** 2)
+    top = 0.5 * (tip * cage.wide + middle)
+    outer, inner = top + (wide - top) * arch, top + (middle - top) * arch
+    within = (out < outer) & (y > cage.apex) & (y < lowest)
+
+    # A ray meets most air in the middle of the trunk, none at the inner side, little below the dome
+    chord = np.sqrt(np.clip(1 - (out / (outer + 0.01)) ** 2, 0, 1)) * (0.5 + 0.5 * arch)
     edge = np.sqrt(np.clip((out - inner) / rng.uniform(0.01, 0.08), 0, 1))
-    behind = np.exp(np.minimum(floor - y, 0) * rng.uniform(8, 40)) * rng.uniform(0, 0.5)
-    deep = np.where(y < floor, 1, behind)  # the dome hides some
-    air = (chord * edge * deep * within).astype(np.float32)
-    return Sac(within & (out > inner), air)
+    dome = cage.floor_at(out)
+    behind = np.exp(np.minimum(dome - y, 0) * rng.uniform(8, 40)) * rng.uniform(0, 0.5)
+    deep = np.where(y < dome, 1, behind)
+    return Sac(within & (out > inner), (chord * edge * deep * within).astype(np.float32))
 
 
 def _heart(
@@ -132,7 +137,8 @@ def _heart(
     outline = centre + blob_outline(rng, (0, 0), 1, rng.uniform(0, 0.25)) * [wide, tall]
     inside = filled(fill_polygon(size * outline, size), size) > 0
     away = ((x + 0.5 - centre[0]) / wide) ** 2 + ((y - centre[1]) / tall) ** 2
-    depth = np.sqrt(np.clip(1.05 - away / 1.21, 0, 1)) * inside
+    # A ball's, a tenth wider than the outline and a little raised, so the border shows
+    depth = np.sqrt(np.clip(1.05 - away / 1.1**2, 0, 1)) * inside
     return inside & (y < cage.floor_at(x)), depth
 
 

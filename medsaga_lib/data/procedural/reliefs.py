@@ -1,4 +1,4 @@
-"""A folded wall with bumps on it, in the light of a lamp beside the camera: shapes seen by shading.
+"""A folded wall with bumps on it, in the light of a lamp beside the camera, seen mostly by shading.
 
 Ranges are our choice, from how a tube looks from inside; no data set was measured for them.
 """
