@@ -132,9 +132,9 @@ for name, values in dice.items():
     print(f"{name:22} {mean:+.3f} +- {half:.3f} over {len(values)} seeds")
 
 # %% [markdown]
-# The last line compares seed by seed, which takes out how good the four pictures were. Its interval leaves out zero: at four shots, on this task, the network that knows nothing is ahead in all five seeds, by two hundredths.
+# The last line compares seed by seed, which takes out how good the four pictures were. Its interval takes in zero: at four shots, on this task, nobody is ahead. A network that knows nothing does as well as one that has seen 298,000 drawn pictures.
 #
-# What that does not say: that SAM is useless. The pocket SAM is no SAM, lungs are easy (on polyps it was the U-Net that fell behind), and eleven patients are few. It does say where the burden of proof lies.
+# What that does not say: that pretraining is useless. The pocket SAM is no SAM, lungs are easy (on polyps it was the U-Net that fell behind), and eleven patients are few. It does say where the burden of proof lies.
 # What the authors of MedSAGa found, with the real SAM and DAE-Former as the network from scratch (Table 1, chest X-rays, Dice):
 
 # %%
@@ -549,7 +549,7 @@ assert inert == min(moved, key=moved.get), f"{inert} moves the output by {moved[
 # %% [markdown]
 # ## Summary
 #
-# - Four labels and a small U-Net find both lungs, on this task two hundredths better than MedSAGa on the pocket SAM after the same steps. Always train it, too.
+# - Four labels and a small U-Net find both lungs, on this task as well as MedSAGa on the pocket SAM after the same steps. Always train it, too.
 # - Softmax before the product instead of after it makes attention linear in the pixels. The price is a map of low rank.
 # - Linear costs less only where tokens outnumber channels.
 # - Attention does not know where things are; in DAE-Former convolutions do.
