@@ -317,7 +317,8 @@ for fifth, row in zip(reports["fifth"][3:], reports["sixth"][3:], strict=True):
 stages = {"stage_3": 3, "stage_5": 5, "stage_6": 6, "fifth": 7, "stage_9": 9, "sixth": 10}
 ends = {name: so_far[stage - 1] for name, stage in stages.items()}
 kinds = {"drawn, held out": 1, "right lung": 3, "left lung": 4, "polyps": 5, "nuclei": 6}
-curves = [display.Curve("ellipse", list(ends.values()), [0] * len(ends))]
+thousands = [round(pictures / 1000) for pictures in ends.values()]
+curves = [display.Curve("ellipse", thousands, [0] * len(ends))]
 
 # %%
 print("box IoU less the ellipse's after", ", ".join(f"{n:,}" for n in ends.values()), "pictures")
@@ -325,7 +326,7 @@ for name, line in kinds.items():
     rows = [reports[end][line] for end in ends]
     ahead = [row["box"] - row["ellipse"] for row in rows]
     print(f"{name:16}", *(f"{value:+.3f}" for value in ahead))
-    curves.append(display.Curve(name, list(ends.values()), ahead, *zip(*[r["gain"] for r in rows])))
+    curves.append(display.Curve(name, thousands, ahead, *zip(*[row["gain"] for row in rows])))
 
 # %%
 alt = (
@@ -334,7 +335,8 @@ alt = (
     "68,000 both lungs jump, the right one past the ellipse, nuclei rise a little above it, and what "
     "is held out stays."
 )
-figure = display.curve_with_interval(curves, "pictures seen", "box IoU less the ellipse's", alt)
+axes = "thousand pictures seen", "box IoU less the ellipse's"
+figure = display.curve_with_interval(curves, *axes, alt)
 display.show(figure, alt=alt)
 
 # %% [markdown]
@@ -408,7 +410,8 @@ for task, table in dice.items():
 
 # %%
 OBSERVERS_IOU = 0.946  # van Ginneken et al. 2006
-pictures, ends, curves = list(seen.values()), [0, so_far[-1]], []
+pictures, curves = [round(number / 1000) for number in seen.values()], []
+ends = pictures[0], pictures[-1]
 for task, table in dice.items():
     means, halves = np.array([over_seeds(table[start]) for start in seen]).T
     curves.append(display.Curve(task, pictures, means, means - halves, means + halves))
@@ -421,7 +424,8 @@ alt = (
     "weights, then a level line that rises a little at the end, up to just below the U-Net's and far "
     "below the two observers'. Polyps: level at first, then steps up, past the U-Net's line."
 )
-figure = display.curve_with_interval(curves, "pictures seen in pretraining", "mean Dice", alt)
+axes = "thousand pictures seen in pretraining", "mean Dice"
+figure = display.curve_with_interval(curves, *axes, alt)
 display.show(figure, alt=alt)
 
 
