@@ -574,7 +574,7 @@ print(
 # %% [markdown]
 # The ellipse has not seen a single pixel. For polyps it is mostly ahead of the pocket SAM, which had the same box *and* the picture; for the drawn lungs and hearts it is behind.
 # A box gives nearly everything away: that there is something to find, where, how high and how wide. A point gives away less, and exercise 3 measures how much.
-# (Three exemplars and a hundred steps are little: on the polyps the intervals of the two lines with points overlap. And the polyps come without patient numbers, so the intervals are over pictures, and two frames of one patient may lie on both sides of the split.)
+# (Three exemplars and a hundred steps are little: on the polyps they even make the answers to points a little worse, by less than the intervals tell apart. And the polyps come without patient numbers, so the intervals are over pictures, and two frames of one patient may lie on both sides of the split.)
 #
 # So a Dice reached with prompts is what somebody gets who knows the answer already, an *oracle*. It may stand beside other numbers with the same prompts, and beside the ellipse. It must not stand beside those of SAMed or MedSAGa, which have to find the organ themselves.
 # The paper's 84.10 (BraTS) and 83.43 (Synapse, both at 1 % of the labels, both Dice in per cent) are of this kind, as far as the summary tells: its method asks by points, and where the test's points came from it does not say. Here every evaluation of a prompted network writes into its `summary.json` where the prompts came from.
@@ -637,7 +637,7 @@ display.show(
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# Where in the organ one clicks makes a difference. And no click is ever answered with *nothing here*: beside the organ comes a mask as well, and a larger one. How should the network know better? It was never asked for what was not there; a label that a picture does not show is not asked for in training.
+# Where in the organ one clicks makes a difference. And hardly a click is answered with *nothing here*: beside the organ comes a mask as well, on average no smaller than the organ. How should the network know better? It was never asked for what was not there; a label that a picture does not show is not asked for in training.
 #
 # The evaluation above could not see that. Its points are drawn from the truth, and never miss.
 #
