@@ -19,6 +19,7 @@ import torch
 from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import write_json
+from medsaga_lib.pretraining.pictures import Settings
 from medsaga_lib.pretraining.run import RUN_FILE, saved_words
 from tools.record import RECORDED, machine
 
@@ -46,7 +47,8 @@ def recorded(run: Path) -> dict[str, Any]:
     weights, curve = run / RUN_FILE, run / "curve.csv"
     if not (weights.exists() and curve.exists()):
         raise UserError(f"There is no run at {run}; give a folder with {weights.name}.")
-    step, settings, named = saved_words(weights)
+    step, named = saved_words(weights)
+    settings = Settings(**named)
     with torch.device("meta"):
         sam = build_sam(settings.shape, settings.size)
     rows = pd.read_csv(curve)

@@ -34,13 +34,8 @@ def main() -> None:
     add("--pictures", type=int, default=Settings.pictures, help="in a step")
     add("--objects", type=int, default=Settings.objects, help="prompted in a picture")
     add("--corrections", type=int, default=Settings.corrections, help="clicks after a prompt")
-    add(
-        "--families",
-        nargs="+",
-        default=DRAWN,
-        metavar="FAMILY",
-        help="twice is drawn twice as often",
-    )
+    often = "of the scenes; one named twice is drawn twice as often"
+    add("--families", nargs="+", default=DRAWN, metavar="FAMILY", help=often)
     add("--clutter", type=float, default=Settings.clutter, help="share of untidy pictures")
     add("--learning-rate", type=float, default=Settings.learning_rate)
     add("--patch-rate", type=float, default=Settings.patch_rate, help="of the patch embedding")

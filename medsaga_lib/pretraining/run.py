@@ -140,17 +140,18 @@ _BEFORE = {"families": [name for name in TRAINED if name not in ("trunks", "fold
 
 def saved_state(path: Path) -> tuple[int, Settings]:
     """The step and the settings of a saved run or of an export; UserError of any other file."""
-    step, settings, _ = saved_words(path)
-    return step, settings
+    step, named = saved_words(path)
+    return step, Settings(**named)
 
 
-def saved_words(path: Path) -> tuple[int, Settings, dict[str, Any]]:
-    """The same, and those settings that the file itself names: older ones do not name all."""
+def saved_words(path: Path) -> tuple[int, dict[str, Any]]:
+    """The same with those settings only that the file names: older ones do not name all."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         named = _BEFORE | json.loads(metadata["settings"])
-        return int(metadata["step"]), Settings(**named), named
+        Settings(**named)  # or it is no file of this command
+        return int(metadata["step"]), named
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} was not written by this command; give another file.") from error
 

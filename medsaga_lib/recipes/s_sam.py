@@ -16,8 +16,8 @@ S_SAM = Recipe(
     source="Paranjape et al. 2024, S-SAM, arXiv 2408.06447: its reviews and its code",
     image_encoder=SVDAffine(),
     start="copied",  # not used: names have no class tokens
-    # Our choice: the code's 1e-4 is for 1000 epochs. 0.003, 0.01, 0.03, 0.1 and 0.3 are level by the
-    # mean validation Dice over two tasks (chapter 6 has the table), so the one that SVF needs.
+    # Our choice: the code's 1e-4 is for 1000 epochs. 0.003 to 0.3 are level by the mean validation
+    # Dice over two tasks (chapter 6 has the table), so it is the one that SVF needs.
     lr=0.03,
     betas=(0.9, 0.999),  # our choice, AdamW's own
     weight_decay=1e-2,  # the code
