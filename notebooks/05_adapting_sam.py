@@ -493,9 +493,9 @@ table = table.assign(mean=table.mean(axis=1))
 table.sort_values("mean", ascending=False).round(3)
 
 # %% [markdown]
-# Without the warm-up MedSAGa ends a hundredth lower in two seeds, SAMed two or three lower in two; in the third both are level. So here a warm-up helps a little; three seeds do not say how often. In the paper's Table 2 it matters more (0.913 with, 0.736 without, on X-rays); our runs are short, and in them the warm-up is shortened, too.
+# Without the warm-up MedSAGa ends a hundredth or more lower in each seed, SAMed one lower in two and level in the third. So here a warm-up helps a little; three seeds do not say how often. In the paper's Table 2 it matters more (0.913 with, 0.736 without, on X-rays); our runs are short, and in them the warm-up is shortened, too.
 # SAMed_s, v1 and MedSAGa are as near to each other as their seeds.
-# v2 is the exception, and its tokens are the reason. Random ones reach what their draw allows, 0.36 to 0.55; SAM's own four in turn reach 0.79 with the same frozen decoder, still seven hundredths behind all whose decoder trains.
+# v2 is the exception, and its tokens are the reason. Random ones reach what their draw allows, 0.41 to 0.67; SAM's own four in turn reach 0.78 with the same frozen decoder, still nine hundredths behind all whose decoder trains.
 #
 # ## Exercises
 #

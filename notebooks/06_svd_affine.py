@@ -121,14 +121,14 @@ for name, factor in (("doubled", 2.0), ("off", 0.0)):
 
 # %%
 alt = (
-    "Relative change of the image embedding when one singular value is doubled or switched off: up "
-    "to an eighth for the loudest directions, a thirtieth at the twenty-fifth, next to nothing at the end."
+    "Relative change of the image embedding when one singular value is doubled or switched off: about "
+    "a tenth for the loudest, a thirtieth at the twenty-fifth, next to nothing at the end."
 )
 axes = axes[0], "relative change of the embedding"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# One number, and the embedding moves by an eighth. At the end of the list nobody notices. And the mask? We turn one value up eightfold and ask the pocket SAM the usual way, by a box around the lung on the left side of the picture.
+# One number, and the embedding moves by about a tenth. At the end of the list nobody notices. And the mask? We turn one value up eightfold and ask the pocket SAM the usual way, by a box around the lung on the left side of the picture.
 
 # %%
 from torch.nn.functional import interpolate
@@ -158,9 +158,9 @@ panels = [
 ]
 display.show(
     display.grid(panels, asked_for, alt="Four masks.", columns=4),
-    alt="One X-ray with the mask for a box around the right lung. Untouched it follows most of "
-    "the lung; with the first value eightfold it gains and loses pieces, with the second it nearly "
-    "fills the box, and with the hundredth it stays as it was.",
+    alt="One X-ray with the mask for a box around the right lung. Untouched it follows the "
+    "lung; with the first value eightfold it leaves the border, with the second it runs out below, and "
+    "with the hundredth it stays as it was.",
 )
 
 # %%
@@ -168,7 +168,7 @@ print(dataset.citation, "|", dataset.licence)
 
 
 # %% [markdown]
-# With the second value eight times as loud, the pocket SAM nearly fills the box; the hundredth may be as loud and nothing happens.
+# With the first or the second value eight times as loud, the mask leaves the lung's border, on the real X-ray by far; the hundredth may be as loud and nothing happens.
 #
 # ## S-SAM's layer
 #
@@ -507,7 +507,7 @@ display.show(
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# Hardly: the third name changes next to nothing on the drawn X-rays and less than a hundredth on the real ones, although the sixty steps now also teach an empty mask. (One seed each. With the pocket SAM of before, the drawn lungs were mixed up.)
+# Little or nothing: on the drawn X-rays the third name changes next to nothing, on the real ones it costs two or three hundredths, for the sixty steps now also teach an empty mask. (One seed each.)
 #
 # Which directions did that move? Compare the values with those of the start.
 
@@ -519,7 +519,7 @@ for place in ("attn.qkv", "attn.proj", "mlp.lin1", "mlp.lin2"):
     print(f"{place:10} median turn {moved:.0%}, of {len(ratio)}: {louder} doubled, {off} off")
 
 # %% [markdown]
-# The typical direction is turned up or down by a fifth or a quarter, in `proj` by two fifths. Some are more than doubled and some switched off, most of them in `proj` with its silent end, hardly any in `qkv`.
+# The typical direction is turned up or down by a fifth or a quarter, in `proj` by a third or more. Some are more than doubled and some switched off, most of them in `proj` with its silent end, hardly any in `qkv`.
 #
 # ## Ask it something else
 #
@@ -563,15 +563,15 @@ panels = [
 display.show(
     display.grid(panels, {1: "answer"}, alt="Answers.", columns=4),
     alt="One X-ray and four words, put to both networks. The one that knows two names outlines lung "
-    "for every word, for spleen and banana too. The one that was taught that spleen is nowhere "
-    "leaves spleen empty, or nearly so.",
+    "for every word, for spleen and banana pieces of it. The one that was taught that spleen is nowhere "
+    "leaves spleen empty and draws pieces of both lungs for the misspelt right one.",
 )
 
 # %% [markdown]
-# A network that was only ever asked for lungs answers with lung, whatever it is asked for: a *banana* has about the size of one. Nothing in its training was an empty mask, so it cannot say *not here*.
+# A network that was only ever asked for lungs answers with lung, whatever it is asked for: a *banana* is a piece of one. Nothing in its training was an empty mask, so nobody taught it to say *not here*.
 # One name that is always absent teaches it that, for this name. What *banana* gets from it is luck, nothing or some piece of lung: no loss has ever spoken of bananas.
 #
-# And look at *rigth lung*, two letters in the wrong order: read in the two columns which lung comes. On the real X-rays the second network drew mostly the **left** one.
+# And look at *rigth lung*, two letters in the wrong order: the second network draws pieces of the **left** one, too. To *lung*, which could be either, it answers mostly with the left.
 # `Spelling` folds case and spaces, so *Right Lung* is no harm. A program that takes names from people should accept those it was trained with and refuse the rest, whichever text encoder stands behind it.
 #
 # ## Longer runs
@@ -635,14 +635,14 @@ curves = [
 # %%
 alt = (
     "Mean Dice on held-out patients at 8 and 32 labelled images for S-SAM, SVF and the decoder "
-    "alone: all begin between 0.82 and 0.83; the decoder's line is flat, the other two rise together "
-    "to 0.86. Their bands over patients overlap."
+    "alone: the decoder begins highest, at 0.85, and hardly rises; S-SAM rises most and passes it by a "
+    "hair, SVF stays below both. All bands over patients overlap."
 )
 axes = "labelled images", "mean Dice"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# At 8 shots nobody is ahead. At 32 the two that turn volumes are, by four hundredths; with one seed and eleven patients that is inside the intervals, and the three seeds of [chapter 9](09_from_scratch.ipynb) put them three ahead at both. S-SAM and SVF train a tenth of the decoder's numbers; most of those are the text layer, and no row here shows it alone.
+# Nobody. At 8 shots the decoder alone is two and three hundredths ahead of them, at 32 S-SAM passes it by less than one; with one seed and eleven patients all of that is inside the intervals, and the means over three seeds in [chapter 9](09_from_scratch.ipynb) are within a hundredth at 8 shots and two apart at 32. So for these lungs volumes are no better than a decoder. For polyps they are, by two tenths, as chapter 9 shows. S-SAM and SVF train about a tenth of the decoder's numbers; most of those are the text layer, and no row here shows it alone.
 #
 # What this cannot say: whether it holds for SAM's own weights, for organs less dark than lungs, for many names, or with CLIP.
 #
@@ -718,4 +718,4 @@ assert distance <= distances.min() + 1e-6, f"there is a nearer pair than {' and 
 # - The change has full rank and few degrees of freedom: it is diagonal in the matrix's own coordinates.
 # - "0.4%" is a number at 256 pixels, and positions are its largest part.
 # - Factors in place of $W$ cost a quarter of what factors beside it cost.
-# - A name is a number plate until training has seen many; what is absent must be taught, and a slip of the pen can point to the other lung.
+# - A name is a number plate until training has seen many; what is absent must be taught, and a slip of the pen can bring in the other lung.

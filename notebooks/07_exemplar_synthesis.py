@@ -741,7 +741,7 @@ for shots in shares.columns.unique("shots"):
           f"gain {with_interval(made - plain)}")  # fmt: skip
 
 # %% [markdown]
-# It does not. With synthesis all nine runs end *lower* than their partners without, by two or three hundredths, and more exemplars do not change that. (Three seeds are few, but all three intervals leave out zero.) What was right for polyps is wrong here.
+# It does not. With synthesis all nine runs end *lower* than their partners without, by two hundredths on average, and more exemplars do not change that. (Three seeds are few: with 23 exemplars the interval takes in zero.) What was right for polyps is wrong here.
 # The pastes suggest why: a polyp is known by its own look, a hippocampus by its neighbours, and a paste takes it away from them. We did not test that. What one should test is the recipe on one's own organ: two runs, one of them with `--set synthesis.share=0`.
 #
 # ## Exercises
@@ -833,7 +833,7 @@ print(f"Dice {np.nanmean(scores):.3f} for {dataset.labels[1]}, without looking")
 # - A paste needs three things: a background that shows no organ of its own, an edge that does not give it away, and a mask made of the same numbers as the picture.
 # - A background that shows an unlabelled organ can teach a network to look for the paste instead of the organ, and the loss gives no alarm.
 # - Label maps are names, not numbers: never interpolate them.
-# - Synthesis varies what it was told to vary. It makes many pictures of few organs. On four polyps that was worth more than a tenth of Dice; on the hippocampus it cost two or three hundredths. Try it both ways.
+# - Synthesis varies what it was told to vary. It makes many pictures of few organs. On four polyps that was worth more than a tenth of Dice; on the hippocampus it cost two hundredths. Try it both ways.
 # - Cheap Lunch trains less than a million numbers on ViT-B; "6.32M" is probably a file of 6.3 MiB.
 # - A prompt at test time is a part of the truth. An ellipse in the box is the baseline that it has to beat, and numbers with prompts do not stand beside numbers without.
 #
