@@ -103,7 +103,7 @@ curves = [
     for name, matrix in {"gradient": G, "weight": weight, "noise": noise}.items()
 ]
 alt = (
-    "Share of energy against rank. The gradient's curve passes 0.8 with four directions; the "
+    "Share of energy against rank. The gradient's curve reaches 0.8 with four directions; the "
     "weight's and the noise's climb slowly."
 )
 axes = "rank (directions)", "share of energy"
