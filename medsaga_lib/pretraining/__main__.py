@@ -65,12 +65,21 @@ def _run(options: argparse.Namespace) -> None:
         raise UserError("There is no GPU that torch can use; leave --device.")
     with joined(options.device):
         if not options.report:
-            run = _opened(options)
-            train(run, options.out, options.minutes, options.workers)
-            if options.export and share()[0] == 0:
-                run.export(options.export)
+            _train(options)
         elif share()[0] == 0:
             _report(_to_report(options), real)
+
+
+def _train(options: argparse.Namespace) -> None:
+    """A function of its own, because a run must be gone before the group of its processes is.
+
+    DistributedDataParallel holds the group, and as its last holder it can wait for ever: it
+    takes the GIL along, for which a thread of the group waits (pytorch/pytorch issue 56297).
+    """
+    run = _opened(options)
+    train(run, options.out, options.minutes, options.workers)
+    if options.export and share()[0] == 0:
+        run.export(options.export)
 
 
 def _opened(options: argparse.Namespace) -> Run:

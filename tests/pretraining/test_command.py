@@ -1,7 +1,9 @@
 """The command: what it writes, what it prints, and one sentence for what is typed wrongly."""
 
+import gc
 import json
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -52,6 +54,20 @@ def test_a_run_is_exported_reported_on_and_started_from(tmp_path, pretraining, c
     begun = load_file(other / "run.safetensors")
     key = "image_encoder.patch_embed.proj.weight"
     assert torch.equal(begun[f"average.{key}"], weights[key].float())
+
+
+def test_a_run_is_gone_before_the_group_of_its_processes_is(tmp_path, pretraining, monkeypatch):
+    left = []
+
+    @contextmanager
+    def joined(device):
+        yield
+        left.append(sum(isinstance(thing, module.Run) for thing in gc.get_objects()))
+
+    before = sum(isinstance(thing, module.Run) for thing in gc.get_objects())
+    monkeypatch.setattr(command, "joined", joined)
+    pretraining(f"--out {tmp_path} {SMALL}")
+    assert left == [before]
 
 
 def test_a_report_on_the_shipped_weights_reaches_real_objects(pretraining, phantoms):
