@@ -574,7 +574,7 @@ print(
 # %% [markdown]
 # The ellipse has not seen a single pixel. For polyps it is mostly ahead of the pocket SAM, which had the same box *and* the picture; for the drawn lungs and hearts it is behind.
 # A box gives nearly everything away: that there is something to find, where, how high and how wide. A point gives away less, and exercise 3 measures how much.
-# (Three exemplars and a hundred steps are little: on the polyps the intervals of the two lines with points overlap. And the polyps come without patient numbers, so the intervals are over pictures, and two frames of one patient may lie on both sides of the split.)
+# (Three exemplars and a hundred steps are little: on the polyps they even make the answers to points a little worse, by less than the intervals tell apart. And the polyps come without patient numbers, so the intervals are over pictures, and two frames of one patient may lie on both sides of the split.)
 #
 # So a Dice reached with prompts is what somebody gets who knows the answer already, an *oracle*. It may stand beside other numbers with the same prompts, and beside the ellipse. It must not stand beside those of SAMed or MedSAGa, which have to find the organ themselves.
 # The paper's 84.10 (BraTS) and 83.43 (Synapse, both at 1 % of the labels, both Dice in per cent) are of this kind, as far as the summary tells: its method asks by points, and where the test's points came from it does not say. Here every evaluation of a prompted network writes into its `summary.json` where the prompts came from.
@@ -637,7 +637,7 @@ display.show(
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# Where in the organ one clicks makes a difference. And no click is ever answered with *nothing here*: beside the organ comes a mask as well, and a larger one. How should the network know better? It was never asked for what was not there; a label that a picture does not show is not asked for in training.
+# Where in the organ one clicks makes a difference. And hardly a click is answered with *nothing here*: beside the organ comes a mask as well, on average no smaller than the organ. How should the network know better? It was never asked for what was not there; a label that a picture does not show is not asked for in training.
 #
 # The evaluation above could not see that. Its points are drawn from the truth, and never miss.
 #
@@ -741,7 +741,7 @@ for shots in shares.columns.unique("shots"):
           f"gain {with_interval(made - plain)}")  # fmt: skip
 
 # %% [markdown]
-# It does not. With synthesis all nine runs end *lower* than their partners without, by two or three hundredths, and more exemplars do not change that. (Three seeds are few, but all three intervals leave out zero.) What was right for polyps is wrong here.
+# It does not. With synthesis all nine runs end *lower* than their partners without, by two hundredths on average, and more exemplars do not change that. (Three seeds are few: with 23 exemplars the interval takes in zero.) What was right for polyps is wrong here.
 # The pastes suggest why: a polyp is known by its own look, a hippocampus by its neighbours, and a paste takes it away from them. We did not test that. What one should test is the recipe on one's own organ: two runs, one of them with `--set synthesis.share=0`.
 #
 # ## Exercises
@@ -833,7 +833,7 @@ print(f"Dice {np.nanmean(scores):.3f} for {dataset.labels[1]}, without looking")
 # - A paste needs three things: a background that shows no organ of its own, an edge that does not give it away, and a mask made of the same numbers as the picture.
 # - A background that shows an unlabelled organ can teach a network to look for the paste instead of the organ, and the loss gives no alarm.
 # - Label maps are names, not numbers: never interpolate them.
-# - Synthesis varies what it was told to vary. It makes many pictures of few organs. On four polyps that was worth more than a tenth of Dice; on the hippocampus it cost two or three hundredths. Try it both ways.
+# - Synthesis varies what it was told to vary. It makes many pictures of few organs. On four polyps that was worth more than a tenth of Dice; on the hippocampus it cost two hundredths. Try it both ways.
 # - Cheap Lunch trains less than a million numbers on ViT-B; "6.32M" is probably a file of 6.3 MiB.
 # - A prompt at test time is a part of the truth. An ellipse in the box is the baseline that it has to beat, and numbers with prompts do not stand beside numbers without.
 #

@@ -519,7 +519,7 @@ for way in recorded["attempts"]:
           f"masks agree to IoU {way['least_iou']:.2f}")  # fmt: skip
 
 # %% [markdown]
-# Compiling makes the published decoder two thirds faster, after compiling for as long as all 241 boxes take. ONNX Runtime gives a fifth. So does bfloat16 on this processor, which has arithmetic for it (one without took twenty times as long), but it moves the masks. A better engine for the same work gains less than not doing it twice.
+# Compiling makes the published decoder two thirds faster, after compiling for longer than all 241 boxes take. ONNX Runtime makes it half as fast again (on another processor a fifth). So does bfloat16 on this one, which has arithmetic for it (one without took twenty times as long), but it moves the masks. A better engine for the same work gains less than not doing it twice.
 #
 # ## Who owns a pixel?
 #
@@ -610,7 +610,7 @@ table = pd.DataFrame([compare_with_boxes(case) for case in chosen]).sort_values(
 print(table.round(2).to_string(index=False))
 
 # %% [markdown]
-# On the real nuclei the ellipse is hard to beat. Nuclei of seven or eight pixels are half as wide as a token, which has 16, and are as good as lost. Only with those of 32 pixels, on the dim picture above, does the pocket SAM get ahead, by two hundredths, and by three with min-max. (On drawn X-rays, whose organs are large, it is ahead everywhere.)
+# On the real nuclei the ellipse is hard to beat. Nuclei of seven or eight pixels are half as wide as a token, which has 16, and are as good as lost. Only with those of 32 pixels, on the dim picture above, does the pocket SAM get ahead, by three hundredths, and by two with min-max. (On drawn X-rays, whose organs are large, it is ahead everywhere.)
 # Two things follow. A score of a network that was given boxes means nothing before the ellipse's stands beside it. And a large picture has to be cut into tiles first: those 1920 x 2560 pixels with 241 objects are shown to LiteMedSAM at a tenth of their size.
 #
 # ## As files
@@ -702,7 +702,7 @@ display.show(
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown]
-# On the real X-rays two rectangles score about what chapter 5's weaker networks did, and no network has looked at a single pixel. The pocket SAM as it is does much worse than the rectangles (on drawn ones better), and after forty steps it is ahead of the ellipses. What the network brought is not its Dice but the difference to the ellipse's, some four hundredths.
+# On the real X-rays two rectangles score about what chapter 5's weaker networks did, and no network has looked at a single pixel. The pocket SAM as it is does two hundredths worse than the rectangles (on drawn ones better), and after forty steps it is ahead of the ellipses. What the network brought is not its Dice but the difference to the ellipse's, some five hundredths.
 #
 # The boxes are exact, the truth's own; a person's would not be. How the recipe stands beside the other methods says the table of [chapter 9](09_from_scratch.ipynb).
 #
@@ -755,8 +755,8 @@ curves = [
 ]
 alt = (
     "Dice of each slice against its distance from the middle one. All are best near the middle and fall "
-    "off on both sides. The same box lies on top; propagation falls behind at the first step, and on "
-    "one side below the ellipse and the box. (On the drawn organ it stays near 1.)"
+    "off on both sides. The same box lies on top, propagation a little below it and, on one side, in "
+    "the end below the ellipse and the box. (On the drawn organ it stays near 1.)"
 )
 axes = "distance from the middle slice (mm)", "Dice of the slice"
 display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
@@ -773,7 +773,8 @@ panels = [
 alt = (
     "Three slices of a CT with the spleen, by the same box above and propagated below, the truth "
     "dashed. Both agree on the middle slice. The same box is filled where the spleen has shrunk and cuts "
-    "it off where it has moved out; propagation has grown far beyond the spleen, in both directions, and holds ribs."
+    "it off where it has moved out; propagation has, on one "
+    "side, grown far beyond the spleen and holds ribs."
 )
 display.show(display.grid(panels, {1: "spleen"}, alt), alt=alt)
 print(scan.citation, "|", scan.licence)
@@ -781,7 +782,7 @@ print(scan.citation, "|", scan.licence)
 # %% [markdown]
 # The same box stays where it was while the spleen moves on: it cuts off what has left and takes in what has come in its place. Propagation follows. But it can only follow its own mask: where that takes in too much, the next box is too large as well, and the error is handed on and grows until half the picture is spleen.
 #
-# Look at the baselines, too. Through a volume one box gives little away, and here, for the first time in this chapter, a network that was never trained on real pictures is far ahead of the ellipse, if the box stays where it is; propagated it is behind. (On the drawn organ, which is easier, both ways are far ahead, and propagation is nearly perfect.)
+# Look at the baselines, too. Through a volume one box gives little away, and here, for the first time in this chapter, a network that was never trained on real pictures is far ahead of the ellipse, by twelve hundredths if the box stays where it is; propagated by six. (On the drawn organ, which is easier, both ways are far ahead, and propagation is nearly perfect.)
 #
 # One volume proves nothing. A second one: an MR of a brain after a stroke, diffusion-weighted, on which what is dying shines, and the largest of the pieces.
 #
@@ -819,7 +820,7 @@ display.show(display.grid(panels, {1: "infarct"}, alt), alt=alt)
 print(stroke.citation, "|", stroke.licence)
 
 # %% [markdown]
-# With the same box it is level, and propagated it is a tenth behind. The picture is enlarged to 256 pixels before the network sees it, and in it this piece is as wide as half a token. What is smaller than a token may be too small to see, as it was among the nuclei; an ellipse has no smallest size. (The drawn piece is several tokens wide, and the network is ahead.)
+# With the same box it is two hundredths behind, propagated a quarter. The picture is enlarged to 256 pixels before the network sees it, and in it this piece is as wide as half a token. What is smaller than a token may be too small to see, as it was among the nuclei; an ellipse has no smallest size. (The drawn piece is several tokens wide, and the network is ahead.)
 #
 # ## A score with its axes exchanged
 #

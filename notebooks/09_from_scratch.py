@@ -101,7 +101,7 @@ display.show(
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# Four labels are enough to find two lungs, because lungs on a chest X-ray are large, dark and always in the same place. The borders are another matter:
+# Four labels are enough to find two lungs, perhaps because lungs on a chest X-ray are large, dark and always in the same place. The borders are another matter:
 # on the real X-rays they wander, and specks appear where no lung is; drawn ones are kinder.
 #
 # ## Is that better than SAM?
@@ -132,9 +132,9 @@ for name, values in dice.items():
     print(f"{name:22} {mean:+.3f} +- {half:.3f} over {len(values)} seeds")
 
 # %% [markdown]
-# The last line compares seed by seed, which takes out how good the four pictures were. Its interval leaves out zero: at four shots, on this task, the network that knows nothing is ahead in all five seeds, by two hundredths.
+# The last line compares seed by seed, which takes out how good the four pictures were. Its interval takes in zero: at four shots, on this task, five seeds do not say who is ahead. This U-Net, which knows nothing, does about as well as a MedSAGa that has seen 298,000 drawn pictures; MedSAGa from random numbers ends three hundredths lower.
 #
-# What that does not say: that SAM is useless. The pocket SAM is no SAM, lungs are easy (on polyps it was the U-Net that fell behind), and eleven patients are few. It does say where the burden of proof lies.
+# What that does not say: that pretraining is useless. The pocket SAM is no SAM, lungs are easy (on polyps it was the U-Net that fell behind), and eleven patients are few. It does say where the burden of proof lies.
 # What the authors of MedSAGa found, with the real SAM and DAE-Former as the network from scratch (Table 1, chest X-rays, Dice):
 
 # %%
@@ -225,7 +225,7 @@ for name, sizes in table.items():
     print(f"{name:16} {sizes[0]:6.2f} {sizes[1]:6.2f} {sizes[2]:6.2f} MiB: {growth}")
 
 # %% [markdown]
-# Four times the tokens: the ordinary kind needs sixteen times the memory, the efficient kind close to four (a part of what it keeps, the summary, does not grow at all).
+# Four times the tokens: the ordinary kind needs sixteen times the memory, the efficient kind close to four (a part of what it keeps, the summary, does not grow at all, and on the coarsest map makes it the larger).
 # And the network as a whole, with everything around its attention?
 
 # %%
@@ -236,7 +236,7 @@ for pixels in (224, 448):
     print(f"{pixels} px: {entry.activations / 2**20:6,.0f} MiB for one picture")
 
 # %% [markdown]
-# Four times. DAE-Former is linear in the number of tokens, and the sentence above is wrong about it.
+# Four times. The memory is linear in the number of tokens, and where no $N \times N$ map is made, so are the multiplications: the sentence above is wrong about it.
 #
 # Linear is not always less. $N^2 d$ against $N d^2$ multiplications: the efficient kind wins where there are more tokens than channels.
 
@@ -372,9 +372,9 @@ for run in recorded["runs"]:
 # %% [markdown]
 # ## Untrained, asked in three ways
 #
-# Before those who learn, one who does not: the pocket SAM as it is, no labelled picture seen. Asked by a point in each organ, by the box around it, or by nothing: a grid of 32 x 32 points, three masks for each, and for each organ we take the mask that is nearest to it. (Nobody without the truth could take that one; it is what the best choice would reach.) All at 128 pixels, like the table below; at its own 256 the pocket SAM answers boxes better ([appendix A](90_pretraining.ipynb)).
+# Before those who learn, one who does not: the pocket SAM as it is, no labelled picture seen. Asked by a point in each organ, by the box around it, or by nothing: a grid of 32 x 32 points, three masks for each, doubles removed (of two much alike SAM keeps the one its IoU head prefers), and for each organ we take the mask that is nearest to it. (Nobody without the truth could take that one; it is what the best choice would reach.) All at 128 pixels, like the table below, although it was pretrained at 256.
 #
-# > **Predict.** Is the best of three thousand masks better than the one for a box?
+# > **Predict.** Is the best mask of a grid better than the one for a box?
 
 # %%
 recorded = json.loads(Path("recorded/zero_shot.json").read_text())
@@ -387,8 +387,8 @@ for run in recorded["runs"]:
     print(f"{run['data']:18} {asked[run['recipe']]:14} {run['dice']:.3f} ({low:.3f} to {high:.3f})")
 
 # %% [markdown]
-# On lungs the grid is level with the box: among its masks is one about as good as what the box was answered with, and the trouble is to know which. On polyps it is far behind: not one of three thousand is as good. A point does worse, perhaps because it leaves open how far the organ goes.
-# On lungs eight labelled X-rays teach almost everybody below more than that. On polyps, which lie anywhere, a box that the truth has drawn is worth more than any training without one. It is the box's merit, not the network's: an ellipse in it, which has learned nothing, is better than the network's answer on both (lungs 0.84, [chapter 8](08_lite_medsam.ipynb)).
+# On lungs the grid is level with the box: among its masks is one about as good as what the box was answered with, and the trouble is to know which. On polyps it is a tenth behind. A point does worse, perhaps because it leaves open how far the organ goes; and of its three masks the IoU head chooses (chapter 7's point takes SAM's single mask, and has 0.58 on polyps).
+# On lungs eight labelled X-rays teach almost everybody below more than that. On polyps, which lie anywhere, a box that the truth has drawn is worth more than any training without one. It is the box's merit, not the network's: an ellipse in it, which has learned nothing, is better than the network's answer on both (lungs 0.84, [chapter 8](08_lite_medsam.ipynb); polyps 0.83, [chapter 7](07_exemplar_synthesis.ipynb)).
 #
 # ## Everybody, on the same pictures
 #
@@ -418,9 +418,9 @@ tasks = {task: near[task].T.to_dict("list") for task in runs["task"].unique()}
 # %%
 display.show(
     display.dots_of_seeds(tasks, "Dice", alt="Dice of each method.", baseline="frozen_encoder"),
-    alt="Dice of fifteen methods on three tasks, a dot for each seed. On lungs all lie within an eighth, "
+    alt="Dice of fifteen methods on three tasks, a dot for each seed. On lungs all lie within a tenth, "
     "most of them right of the frozen encoder's dashed line; on polyps they are spread widely, with the "
-    "two that are asked by boxes and points far ahead and SVF behind.",
+    "two that are asked by boxes and points far ahead and the decoder alone level with the frozen encoder.",
 )
 
 # %% [markdown]
@@ -445,29 +445,29 @@ costs = runs.groupby("recipe")[["trainable", "minutes", "MiB"]].mean()
 costs.sort_values("minutes").astype({"trainable": int, "MiB": int}).round(1)
 
 # %% [markdown]
-# How to read it. Three seeds say how much a choice of shots moves a number: `medsaga_v2` apart, on lungs up to three hundredths, on polyps up to thirteen. They say little about other patients. Neighbours are not told apart.
-# The table has a yardstick of its own: `frozen_encoder` and `decoder_only` train the same numbers of the same network. The first sees a few changed copies of each picture again and again, the second a new one in every step. That is worth a hundredth with eight X-rays, and nothing in the other two tasks.
-# Who is asked by points or boxes was told where the organ is, by the truth ([chapter 7](07_exemplar_synthesis.ipynb)); those rows compare with each other only. On polyps, which may be anywhere, being told is worth more than any method. MiB is the peak of the whole process, and some 400 of it are Python and its libraries.
+# How to read it. Three seeds say how much a choice of shots moves a number: `medsaga_v2` apart, their standard deviation is up to three hundredths on lungs and four on polyps. They say little about other patients. Neighbours are not told apart.
+# The table has a yardstick of its own: `frozen_encoder` and `decoder_only` train the same numbers of the same network. The first sees a few changed copies of each picture again and again, the second a new one in every step. With eight X-rays the second is ahead in each seed, by two hundredths on average and once by next to nothing; in the other two tasks it is not.
+# Who is asked by points or boxes was told where the organ is, by the truth ([chapter 7](07_exemplar_synthesis.ipynb)); those rows compare with each other only. On polyps, which may be anywhere, the two that train and are told are one and two tenths ahead of everybody who is not. MiB is the peak of the whole process; the untrained network's are mostly Python and its libraries.
 #
-# Twelve methods are ahead of the frozen encoder in all nine runs. The decoder alone is ahead in five and never further behind than a hundredth and a half.
-# Far behind on lungs are two, and both should be. `sam_zero_shot` was not trained at all (on polyps the point that it is told makes up for that). `medsaga_v2` may move the whole encoder and none of the decoder; its class tokens are random and stay so, and what it reaches depends on the draw: between 0.36 and 0.55 on the same lungs ([chapter 5](05_adapting_sam.ipynb)).
-# SVF is ahead on lungs, in all six runs, and behind on polyps in all three, by nine hundredths on average. S-SAM turns the same singular values at the same rate, which [chapter 6](06_svd_affine.ipynb) chose for the two tasks together, and is ahead in all nine. It trains four things more: shifts, the encoder's norms, its positions, and the decoder's norms.
+# Eleven methods are ahead of the frozen encoder in all nine runs, S-SAM in eight. The decoder alone is ahead in six and never further behind than two and a half hundredths.
+# Far behind on lungs are two, and both should be. `sam_zero_shot` was not trained at all (on polyps its point puts it ahead of the frozen encoder, and of few others). `medsaga_v2` may move the whole encoder and none of the decoder; its class tokens are random and stay so, and what it reaches depends on the draw: between 0.41 and 0.67 on the same lungs ([chapter 5](05_adapting_sam.ipynb)).
+# SVF is ahead in five: in two on lungs from 8 and in all three on polyps, where it is level with S-SAM. On lungs from 32 it is behind the frozen encoder in each seed, by one to three hundredths. S-SAM turns the same singular values at the same rate, which [chapter 6](06_svd_affine.ipynb) chose, and trains four things more: shifts, the encoder's norms, its positions, and the decoder's norms.
 #
-# > **Predict.** Take one of the four away from S-SAM. Which of them carries it on polyps?
+# > **Predict.** Take one of the four away from S-SAM. Which of them carries it on lungs from 32?
 
 # %%
 parts = json.loads(Path("recorded/s_sam_parts.json").read_text())
 print(parts["provenance"]["command"])
 less = pd.DataFrame(parts["runs"]).pivot(index="recipe", columns="seed", values="dice")
-less = pd.concat([less, dice.loc[["s_sam", "svf"], "polyps from 64"]])
+less = pd.concat([less, dice.loc[["s_sam", "svf"], "lungs from 32"]])
 less.assign(mean=less.mean(axis=1)).sort_values("mean", ascending=False).round(3)
 
 # %% [markdown]
-# The positions: without them S-SAM falls in each of the three seeds, by seven hundredths on average, and ends behind the frozen encoder. (With three, the interval of that fall takes in zero.) Shifts and the encoder's norms are not missed, the decoder's norms hardly. So what sets S-SAM apart from SVF here is mostly a table that has nothing to do with singular values.
-# Each method has a single rate in all three tasks, chosen for most of them on lungs. Where one does badly on polyps, it may be the rate.
+# No single one. Without the positions, or without the decoder's norms, S-SAM falls in each of the three seeds, and by less than a hundredth on average; shifts are hardly missed, the encoder's norms in one seed only. The four small falls add up to about what SVF is behind.
+# Each method has a single rate in all three tasks: its paper's or SAMed's for most, from a bracket for five (for S-SAM and SVF with polyps in it). Where one does badly, it may be the rate.
 #
-# The frozen encoder takes the least time of all that train, because each picture goes through the encoder a few times and not in every step; most memory and most time go into SegResNet. Among those that adapt the pocket SAM memory differs little, because its encoder is small ([chapter 3](03_memory_ledger.ipynb) has ViT-B).
-# Four times the X-rays move everybody up who learns, by half a hundredth to five. And on lungs the two networks that knew nothing lead among all that are asked by nothing but the picture. On polyps they do not: whatever moves the pocket SAM's encoder is level with them or ahead, the adapter in all three seeds; only `medsaga_v2` and the two that turn singular values are not. Whoever adapts a foundation model should train one of the two, too, and see.
+# The frozen encoder takes the least time of all that train, because each picture goes through the encoder a few times and not in every step; most memory and most time go into SegResNet. Among those that train in the pocket SAM's encoder memory differs little, from 700 to 800 MiB; the encoder is small ([chapter 3](03_memory_ledger.ipynb) has ViT-B).
+# Four times the X-rays move nearly everybody up, by up to four hundredths on average, SVF by next to nothing. On lungs from 32 the two networks that knew nothing lead among all that are told nothing but the classes, the pocket SAM trained in full beside them; from 8 the table does not tell them from those that adapt it, but for S-SAM and SVF, which are one to four hundredths behind both in every seed. On polyps whatever moves the pocket SAM's encoder is ahead of both in all three seeds, but for `medsaga_v1`, which is level with SegResNet and up to three hundredths behind the U-Net, and `medsaga_v2`. Whoever adapts a foundation model should train one of the two, too, and see.
 #
 # ## Exercises
 #
@@ -549,8 +549,8 @@ assert inert == min(moved, key=moved.get), f"{inert} moves the output by {moved[
 # %% [markdown]
 # ## Summary
 #
-# - Four labels and a small U-Net find both lungs, on this task two hundredths better than MedSAGa on the pocket SAM after the same steps. Always train it, too.
+# - Four labels and a small U-Net find both lungs, on this task as well as MedSAGa on the pocket SAM after the same steps. Always train it, too.
 # - Softmax before the product instead of after it makes attention linear in the pixels. The price is a map of low rank.
-# - Linear costs less only where tokens outnumber channels.
+# - Linear attention multiplies less only where tokens outnumber channels.
 # - Attention does not know where things are; in DAE-Former convolutions do.
 # - 38 % of DAE-Former's published parameters never run. Count what gets a gradient, not what is in the file.

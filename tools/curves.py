@@ -10,7 +10,6 @@ printed with --report.
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ import torch
 from medsaga_lib.backbones.sam import build_sam
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import write_json
-from medsaga_lib.pretraining.run import RUN_FILE, saved_state
+from medsaga_lib.pretraining.pictures import Settings
+from medsaga_lib.pretraining.run import RUN_FILE, saved_words
 from tools.record import RECORDED, machine
 
 
@@ -43,17 +43,18 @@ def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
 
 
 def recorded(run: Path) -> dict[str, Any]:
-    """The settings, the network's parameters and the rows of the curve of one run."""
+    """The settings that a run's file names, the network's parameters, the rows of the curve."""
     weights, curve = run / RUN_FILE, run / "curve.csv"
     if not (weights.exists() and curve.exists()):
         raise UserError(f"There is no run at {run}; give a folder with {weights.name}.")
-    step, settings = saved_state(weights)
+    step, named = saved_words(weights)
+    settings = Settings(**named)
     with torch.device("meta"):
         sam = build_sam(settings.shape, settings.size)
     rows = pd.read_csv(curve)
     rows = rows[rows["step"] <= step]  # later ones were not saved
     return {
-        "settings": asdict(settings),
+        "settings": named,
         "parameters": sum(parameter.numel() for parameter in sam.parameters()),
         "rows": json.loads(rows.to_json(orient="records")),  # null where a row has no test
     }

@@ -10,7 +10,7 @@ import torch
 
 from medsaga_lib import pretraining
 from medsaga_lib.data.folder import DataSet, open_dataset
-from medsaga_lib.data.procedural import HELD_OUT, TRAINED
+from medsaga_lib.data.procedural import DRAWN, HELD_OUT
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_hash
 from medsaga_lib.pretraining.pictures import Settings, unseen_scenes
@@ -34,6 +34,8 @@ def main() -> None:
     add("--pictures", type=int, default=Settings.pictures, help="in a step")
     add("--objects", type=int, default=Settings.objects, help="prompted in a picture")
     add("--corrections", type=int, default=Settings.corrections, help="clicks after a prompt")
+    often = "of the scenes; one named twice is drawn twice as often"
+    add("--families", nargs="+", default=DRAWN, metavar="FAMILY", help=often)
     add("--clutter", type=float, default=Settings.clutter, help="share of untidy pictures")
     add("--learning-rate", type=float, default=Settings.learning_rate)
     add("--patch-rate", type=float, default=Settings.patch_rate, help="of the patch embedding")
@@ -63,12 +65,21 @@ def _run(options: argparse.Namespace) -> None:
         raise UserError("There is no GPU that torch can use; leave --device.")
     with joined(options.device):
         if not options.report:
-            run = _opened(options)
-            train(run, options.out, options.minutes, options.workers)
-            if options.export and share()[0] == 0:
-                run.export(options.export)
+            _train(options)
         elif share()[0] == 0:
             _report(_to_report(options), real)
+
+
+def _train(options: argparse.Namespace) -> None:
+    """A function of its own, because a run must be gone before the group of its processes is.
+
+    DistributedDataParallel holds the group, and as its last holder it can wait for ever: it
+    takes the GIL along, for which a thread of the group waits (pytorch/pytorch issue 56297).
+    """
+    run = _opened(options)
+    train(run, options.out, options.minutes, options.workers)
+    if options.export and share()[0] == 0:
+        run.export(options.export)
 
 
 def _opened(options: argparse.Namespace) -> Run:
@@ -110,7 +121,7 @@ def _to_report(options: argparse.Namespace) -> Run:
 def _report(run: Run, real: list[DataSet]) -> None:
     """Prints the model card's tables, one JSON object a row."""
     sam, size = run.averaged(), run.settings.size
-    for name, families in (("trained", TRAINED), ("held_out", HELD_OUT)):
+    for name, families in (("trained", run.settings.trained), ("held_out", HELD_OUT)):
         scores = evaluate(sam, prompted(unseen_scenes(REPORT_PICTURES, families, size)))
         print(json.dumps({"families": name} | scores), flush=True)
     print(json.dumps({"spread": spread(sam)}))

@@ -15,6 +15,7 @@ from medsaga_lib.data.procedural.shapes import (
     fill_ellipses,
     fill_polygon,
     fill_tube,
+    filled,
     wander,
 )
 from medsaga_lib.pretraining.targets import borders
@@ -98,7 +99,7 @@ def _veil(rng: Generator, size: int) -> np.ndarray:
     outline = blob_outline(
         rng, rng.uniform(0, size, 2), radius, 0.3, np.exp(rng.uniform(-0.8, 0.8))
     )
-    canvas = _filled(fill_polygon(outline, size), size)
+    canvas = filled(fill_polygon(outline, size), size)
     return gaussian_filter(canvas, radius * rng.uniform(0.02, 0.2), truncate=2)
 
 
@@ -118,10 +119,4 @@ def _without_detail(rng: Generator, image: np.ndarray) -> np.ndarray:
 
 
 def _painted(pixels: np.ndarray, rng: Generator, size: int) -> np.ndarray:
-    return gaussian_filter(_filled(pixels, size), size / 256 * rng.uniform(0.3, 1.5))
-
-
-def _filled(pixels: np.ndarray, size: int) -> np.ndarray:
-    canvas = np.zeros(size * size, np.float32)
-    canvas[pixels] = 1
-    return canvas.reshape(size, size)
+    return gaussian_filter(filled(pixels, size), size / 256 * rng.uniform(0.3, 1.5))

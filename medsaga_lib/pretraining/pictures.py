@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medsaga_lib.backbones.sam import POCKET, ViTShape
-from medsaga_lib.data.procedural import BACKGROUND, TRAINED, Scene, procedural_scene
+from medsaga_lib.data.procedural import BACKGROUND, DRAWN, TRAINED, Scene, procedural_scene
 from medsaga_lib.data.prompts import box_around, point_in
 from medsaga_lib.errors import UserError
 from medsaga_lib.pretraining.clutter import cluttered
@@ -42,6 +42,7 @@ class Settings:
     iou_head_alone: bool = False  # all other weights stay as they are
     bf16: bool = False  # bfloat16 where autocast allows it
     processes: int = 1  # that share a step's pictures
+    families: tuple[str, ...] = DRAWN  # of the scenes; twice here is twice as often
     start: str = ""  # sha256 of the file of the weights it began with; "" for random numbers
     # Of the image encoder: the pocket SAM's unless another is to be measured against it
     width: int = POCKET.width
@@ -50,6 +51,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         """UserError for what no run can have."""
+        object.__setattr__(self, "families", tuple(self.families))  # a file has them as a list
+        if strange := set(self.families or ["nothing"]) - set(TRAINED):
+            known = ", ".join(TRAINED)
+            raise UserError(f"No run trains on {', '.join(sorted(strange))}; there are {known}.")
         counts = "steps", "size", "pictures", "objects", "width", "depth", "heads", "processes"
         for name, least in (dict.fromkeys(counts, 1) | {"corrections": 0, "seed": 0}).items():
             if getattr(self, name) < least:
@@ -58,6 +63,11 @@ class Settings:
             raise UserError(f"width {self.width} has no {self.heads} equal heads; change one.")
         if self.pictures % self.processes:
             raise UserError(f"{self.processes} processes cannot share {self.pictures} pictures.")
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The families, each once."""
+        return tuple(dict.fromkeys(self.families))
 
     @property
     def shape(self) -> ViTShape:
@@ -92,7 +102,7 @@ class Pictures(Dataset):
         lists: dict[str, list] = {key: [] for key in _OF_BATCH}
         for position in positions:
             key = settings.seed, step, position
-            scene = procedural_scene((TRAIN_STREAM, *key), settings.size, TRAINED)
+            scene = procedural_scene((TRAIN_STREAM, *key), settings.size, settings.families)
             rng = np.random.default_rng((PROMPT_STREAM, *key))
             image, mess = scene.image, np.random.default_rng((CLUTTER_STREAM, *key))
             if mess.random() < settings.clutter:

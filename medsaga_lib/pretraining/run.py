@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -133,12 +134,24 @@ class Run:
         return run
 
 
+# What older files do not say: their pictures were drawn without these two families
+_BEFORE = {"families": [name for name in TRAINED if name not in ("trunks", "folds")]}
+
+
 def saved_state(path: Path) -> tuple[int, Settings]:
     """The step and the settings of a saved run or of an export; UserError of any other file."""
+    step, named = saved_words(path)
+    return step, Settings(**named)
+
+
+def saved_words(path: Path) -> tuple[int, dict[str, Any]]:
+    """The same with those settings only that the file names: older ones do not name all."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        return int(metadata["step"]), Settings(**json.loads(metadata["settings"]))
+        named = _BEFORE | json.loads(metadata["settings"])
+        Settings(**named)  # or it is no file of this command
+        return int(metadata["step"]), named
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} was not written by this command; give another file.") from error
 
@@ -194,7 +207,7 @@ def train(run: Run, out: Path, minutes: float = math.inf, workers: int = 0) -> N
 def _tested(run: Run) -> dict[str, float]:
     sam = run.averaged()
     row = {"spread": round(spread(sam), 4)}
-    for name, families in (("test", TRAINED), ("held_out", HELD_OUT)):
+    for name, families in (("test", run.settings.trained), ("held_out", HELD_OUT)):
         scores = evaluate(sam, prompted(unseen_scenes(TEST_PICTURES, families, run.settings.size)))
         row |= {f"{name}_{k}": round(scores[k], 4) for k in ("box", "point", "clicks_3")}
     return row

@@ -11,6 +11,6 @@ ADAPTIVE_SAM = replace(
     title="AdaptiveSAM: biases, norms and the decoder, asked by name",
     source="Paranjape et al. 2023, AdaptiveSAM, arXiv 2308.03726: as S-SAM's baseline",
     image_encoder=Biases(),
-    lr=0.005,  # our choice, SAMed's, not tuned; at S-SAM's 0.01 four images are not learned
+    lr=0.005,  # our choice, SAMed's, not tuned; at 0.01 four images are not learned
     decoder="whole",  # S-SAM's reviews: "AdaptiveSAM, which trains the decoder"
 )

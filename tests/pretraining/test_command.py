@@ -1,7 +1,9 @@
 """The command: what it writes, what it prints, and one sentence for what is typed wrongly."""
 
+import gc
 import json
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -54,6 +56,20 @@ def test_a_run_is_exported_reported_on_and_started_from(tmp_path, pretraining, c
     assert torch.equal(begun[f"average.{key}"], weights[key].float())
 
 
+def test_a_run_is_gone_before_the_group_of_its_processes_is(tmp_path, pretraining, monkeypatch):
+    left = []
+
+    @contextmanager
+    def joined(device):
+        yield
+        left.append(sum(isinstance(thing, module.Run) for thing in gc.get_objects()))
+
+    before = sum(isinstance(thing, module.Run) for thing in gc.get_objects())
+    monkeypatch.setattr(command, "joined", joined)
+    pretraining(f"--out {tmp_path} {SMALL}")
+    assert left == [before]
+
+
 def test_a_report_on_the_shipped_weights_reaches_real_objects(pretraining, phantoms):
     printed = pretraining(f"--start {file_of('pocket')} --report --data {phantoms}")
     rows = [json.loads(line) for line in printed.splitlines()]
@@ -69,6 +85,7 @@ def test_a_report_on_the_shipped_weights_reaches_real_objects(pretraining, phant
         ("--out OUT --start POCKET --report", "give one"),
         ("--out OUT --heads 5", "no 5 equal heads"),
         ("--out OUT --steps 0", "steps is 0"),
+        ("--out OUT --families blobs onions", "No run trains on onions; there are blobs, ellipses"),
         ("--out OUT --device gpu", "invalid choice"),
         ("--steps 1", "A run needs a folder"),
         ("--out OUT --data phantom_cxr", "--data is for --report"),

@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from medsaga_lib.data.procedural import TRAINED, procedural_scene
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import write_tensors
 from medsaga_lib.pretraining import run as module
 from medsaga_lib.pretraining.curve import Curve
-from medsaga_lib.pretraining.pictures import Pictures, Settings
+from medsaga_lib.pretraining.pictures import TRAIN_STREAM, Pictures, Settings
 from medsaga_lib.pretraining.run import Run, saved_state, train
 
 SMALL = Settings(steps=6, size=64, pictures=2, objects=3, warmup=2)
@@ -24,6 +25,23 @@ def test_batches_follow_from_seed_and_step():
     assert first["targets"].shape == (6, 16, 16)
     assert not torch.equal(first["images"], Pictures(SMALL)[4]["images"])
     assert not torch.equal(first["images"], Pictures(replace(SMALL, seed=1))[3]["images"])
+
+
+def test_pictures_are_of_the_families_that_were_asked_for(tmp_path):
+    settings = replace(SMALL, families=("folds", "folds", "cells"))
+    seeds = [(TRAIN_STREAM, 0, 5, position) for position in range(2)]
+    scenes = [procedural_scene(seed, 64, ("folds", "folds", "cells")) for seed in seeds]
+    for image, scene in zip(Pictures(settings)[5]["images"], scenes, strict=True):
+        np.testing.assert_array_equal(image.permute(1, 2, 0), scene.image)
+    Run(settings).save(tmp_path / "run.safetensors")
+    assert saved_state(tmp_path / "run.safetensors") == (0, settings)
+
+
+def test_files_that_do_not_name_families_are_older_than_two_of_them(tmp_path):
+    write_tensors(tmp_path / "older", {"any": torch.zeros(1)}, {"step": "3", "settings": "{}"})
+    _, settings = saved_state(tmp_path / "older")
+    assert set(TRAINED) - set(settings.families) == {"trunks", "folds"}
+    assert Settings().trained == TRAINED
 
 
 def test_a_step_changes_what_has_a_gradient_and_nothing_else():
@@ -130,6 +148,8 @@ def test_a_file_that_holds_no_run_is_one_sentence(tmp_path):
     [
         ({"steps": 0}, "steps is 0; give 1 or more"),
         ({"corrections": -1}, "corrections is -1; give 0 or more"),
+        ({"families": ()}, "No run trains on nothing; there are blobs"),
+        ({"families": ("folds", "threads")}, "No run trains on threads; there are blobs"),
         ({"heads": 5}, "width 192 has no 5 equal heads"),
         ({"pictures": 3, "processes": 2}, "2 processes cannot share 3 pictures"),
     ],

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import torch
 
+from medsaga_lib.files import write_tensors
 from medsaga_lib.pretraining import run as module
 from medsaga_lib.pretraining.pictures import Settings
 from medsaga_lib.pretraining.run import Run, train
@@ -32,6 +34,16 @@ def test_the_curve_and_the_settings_of_each_run_are_kept(tmp_path, monkeypatch):
         (row,) = run["rows"]
         assert row["step"] == 1
         assert 0 <= row["test_box"] <= 1
+
+
+def test_an_older_file_is_recorded_without_what_it_does_not_name(tmp_path):
+    named = {"steps": 1, "size": 32, "width": 24, "depth": 1, "heads": 2}
+    words = {"step": "1", "settings": json.dumps(named)}
+    write_tensors(tmp_path / module.RUN_FILE, {"any": torch.zeros(1)}, words)
+    (tmp_path / "curve.csv").write_text("step,box\n1,0.5\n2,0.6\n")
+    kept = curves.recorded(tmp_path)
+    assert kept["settings"].keys() == named.keys() | {"families"}
+    assert kept["rows"] == [{"step": 1, "box": 0.5}]
 
 
 @pytest.mark.parametrize(

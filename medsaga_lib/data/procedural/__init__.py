@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medsaga_lib.data.procedural.appearance import deformed, render
+from medsaga_lib.data.procedural.appearance import deformation, render
 from medsaga_lib.data.procedural.canvas import BACKGROUND, Canvas
-from medsaga_lib.data.procedural.families import FAMILIES, HELD_OUT, TRAINED
+from medsaga_lib.data.procedural.families import DRAWN, FAMILIES, HELD_OUT, TRAINED
 
-__all__ = ["BACKGROUND", "FAMILIES", "HELD_OUT", "TRAINED", "Scene", "procedural_scene"]
+__all__ = ["BACKGROUND", "DRAWN", "FAMILIES", "HELD_OUT", "TRAINED", "Scene", "procedural_scene"]
 
 SMALLEST = 0.001  # of the picture's area, 66 pixels of 256 x 256; less is no object
 LARGEST = 0.9  # of the picture's area; a larger object is a background
@@ -22,7 +22,7 @@ LARGEST = 0.9  # of the picture's area; a larger object is a background
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its objects. An object's pixels are its own label's and its descendants'."""
+    """A picture and its objects: each has its label's pixels, its parts' and those it shares."""
 
     image: np.ndarray  # (S, S, 3) uint8
     labels: np.ndarray  # (S, S) uint8, the innermost object of each pixel; 0 is background
@@ -63,10 +63,11 @@ def procedural_scene(
         canvas = Canvas(size)
         FAMILIES[family](rng, canvas)
         count = len(canvas.parents)
-        labels = deformed(rng, canvas.labels, size)
+        seen = deformation(rng, size)
+        labels = canvas.labels.take(seen)
         members = _objects(canvas.covers[:count, :count], labels)
         if len(members):
-            image = render(rng, canvas, labels, by_texture=family == "camouflage")
+            image = render(rng, canvas, seen, by_texture=family == "camouflage")
             return Scene(image, labels, members, family)
 
 

@@ -8,8 +8,8 @@ from medsaga_lib.data.procedural.canvas import BACKGROUND, GROUP, Canvas
 from medsaga_lib.data.procedural.noise import smooth_noise
 
 
-def deformed(rng: Generator, labels: np.ndarray, size: int) -> np.ndarray:
-    """The labels (S, S), bent smoothly, turned, mirrored and enlarged; nearest label."""
+def deformation(rng: Generator, size: int) -> np.ndarray:
+    """The flat index (S, S) of the pixel that is seen at each: bent, turned, mirrored, enlarged."""
     bend = rng.uniform(0, 0.05) * size
     knots = int(rng.integers(3, 7))
     turn, zoom = rng.normal(0, 0.2), rng.uniform(0.65, 1.0)
@@ -23,7 +23,7 @@ def deformed(rng: Generator, labels: np.ndarray, size: int) -> np.ndarray:
     source_y = source_y + bend * smooth_noise(rng, size, knots)
     column = np.clip(source_x + 0.5, 0, size - 1).astype(np.int32)
     row = np.clip(source_y + 0.5, 0, size - 1).astype(np.int32)
-    return labels.take(row * size + column)
+    return row * size + column
 
 
 TEXTURES = (0.3, 0.3, 0.15, 0.1, 0.15)  # how often: gradient, clouds, fibres, stripes, spots
@@ -70,16 +70,20 @@ def _tones(rng: Generator, canvas: Canvas, contrast: float, by_texture: bool) ->
     return np.full_like(tones, tones[0]) if by_texture else tones
 
 
-def render(rng: Generator, canvas: Canvas, labels: np.ndarray, by_texture: bool) -> np.ndarray:
-    """The picture (S, S, 3) uint8 of deformed labels."""
+def render(rng: Generator, canvas: Canvas, seen: np.ndarray, by_texture: bool) -> np.ndarray:
+    """The picture (S, S, 3) uint8 of a canvas whose pixels are `seen` (S, S), flat indices."""
+    labels = canvas.labels.take(seen)
     size = canvas.size
     contrast = float(np.exp(rng.uniform(np.log(0.06), np.log(0.6))))
-    tones = _tones(rng, canvas, contrast, by_texture)
+    tones = _tones(rng, canvas, contrast * canvas.tone, by_texture)
     grey = tones[labels]
+    if canvas.light is not None:
+        light = canvas.light.take(seen)
+        grey = grey + contrast / max(float(light.std()), 1e-3) * (light - light.mean())
 
     # Textures, in each kind with a strength of its own
     kinds = np.array(canvas.kinds)
-    strength = contrast * (1.0 if by_texture else max(0.0, rng.uniform(-0.2, 0.5)))
+    strength = contrast * canvas.tone * (1.0 if by_texture else max(0.0, rng.uniform(-0.2, 0.5)))
     for _ in range(2):
         of_kind = strength * rng.standard_normal(kinds.max() + 1).astype(np.float32)
         grey = grey + of_kind[kinds][labels] * _texture(rng, size)
@@ -100,7 +104,8 @@ def render(rng: Generator, canvas: Canvas, labels: np.ndarray, by_texture: bool)
     grey = _noisy(rng, grey, contrast)
     if rng.random() < 0.3:
         grey = 1 - grey
-    return _coloured(rng, grey, np.zeros_like(kinds) if by_texture else kinds, labels)
+    plain = by_texture or canvas.tone == 0
+    return _coloured(rng, grey, np.zeros_like(kinds) if plain else kinds, labels)
 
 
 def _noisy(rng: Generator, grey: np.ndarray, contrast: float) -> np.ndarray:

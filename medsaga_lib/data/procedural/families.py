@@ -9,6 +9,8 @@ from scipy.ndimage import label
 
 from medsaga_lib.data.procedural.canvas import BACKGROUND, Canvas
 from medsaga_lib.data.procedural.noise import smooth_noise, upsample
+from medsaga_lib.data.procedural.projections import paint_trunks
+from medsaga_lib.data.procedural.reliefs import paint_folds
 from medsaga_lib.data.procedural.shapes import (
     blob_outline,
     fill_ellipses,
@@ -227,9 +229,12 @@ FAMILIES: dict[str, Callable[[Generator, Canvas], None]] = {
     "islands": paint_islands,
     "layers": paint_layers,
     "mosaic": paint_mosaic,
+    "trunks": paint_trunks,
+    "folds": paint_folds,
     "threads": paint_threads,
     "onions": paint_onions,
     "camouflage": paint_camouflage,
 }
 HELD_OUT = ("threads", "onions", "camouflage")
 TRAINED = tuple(name for name in FAMILIES if name not in HELD_OUT)
+DRAWN = (*TRAINED, *2 * ("trunks", "folds"))  # for training, three times as often; our choice

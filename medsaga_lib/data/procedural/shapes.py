@@ -51,6 +51,13 @@ def fill_tube(path: np.ndarray, radii: np.ndarray, size: int) -> np.ndarray:
     return fill_ellipses(path, np.stack([radii, radii], axis=1), np.zeros(len(path)), size)
 
 
+def filled(pixels: np.ndarray, size: int) -> np.ndarray:
+    """(size, size) float32: 1 at the flat indices `pixels`, 0 elsewhere."""
+    field = np.zeros(size * size, np.float32)
+    field[pixels] = 1
+    return field.reshape(size, size)
+
+
 class _Window:
     """The pixels between the given coordinates, cut to the picture."""
 
