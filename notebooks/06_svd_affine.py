@@ -589,8 +589,9 @@ from pathlib import Path
 
 tried = pd.DataFrame(json.loads(Path("recorded/svd_affine_bracket.json").read_text())["runs"])
 tried[["recipe", "rate"]] = tried["recipe"].str.split(":lr=", expand=True)
-table = tried.pivot_table("val_dice", ["recipe", "rate"], "data", aggfunc=["mean", "min"])
-table["both tasks", "mean"] = table["mean"].mean(axis=1)
+tried["on"] = tried["data"].map({"cxr_hannover_lungs": "lungs", "polyp_kvasir": "polyps"})
+table = tried.pivot_table("val_dice", ["recipe", "rate"], "on", aggfunc=["mean", "min"])
+table["both", "mean"] = table["mean"].mean(axis=1)
 table.round(2)
 
 # %% [markdown]
