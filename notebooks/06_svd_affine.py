@@ -644,7 +644,7 @@ axes = "labelled images", "mean Dice"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# Nobody. At 8 shots the decoder alone is two and three hundredths ahead of them, at 32 S-SAM passes it by less than one; with one seed and eleven patients all of that is inside the intervals, and the means over three seeds in [chapter 9](09_from_scratch.ipynb) are within a hundredth at 8 shots; at 32 S-SAM is ahead of the decoder in each seed, by a hundredth at most, and SVF behind. So for these lungs volumes gain next to nothing on a decoder. For polyps they gain two tenths, as chapter 9 shows. S-SAM and SVF train about a tenth of the decoder's numbers; most of those are the text layer, and no row here shows it alone.
+# Nobody. At 8 shots the decoder alone is two and three hundredths ahead of them, at 32 S-SAM passes it by less than one; with one seed and eleven patients all of that is inside the intervals, and the means over three seeds in [chapter 9](09_from_scratch.ipynb) are within a hundredth at 8 shots; at 32 S-SAM is ahead of the decoder in each seed, by a hundredth or so at most, and SVF behind. So for these lungs volumes gain next to nothing on a decoder. For polyps they gain two tenths, as chapter 9 shows. S-SAM and SVF train about a tenth of the decoder's numbers; most of those are the text layer, and no row here shows it alone.
 #
 # What this cannot say: whether it holds for SAM's own weights, for organs less dark than lungs, for many names, or with CLIP.
 #

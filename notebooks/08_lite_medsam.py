@@ -519,7 +519,7 @@ for way in recorded["attempts"]:
           f"masks agree to IoU {way['least_iou']:.2f}")  # fmt: skip
 
 # %% [markdown]
-# Compiling makes the published decoder two thirds faster, after compiling for longer than all 241 boxes take. ONNX Runtime makes it half as fast again (on another processor a fifth). So does bfloat16 on this one, which has arithmetic for it (one without took twenty times as long), but it moves the masks. A better engine for the same work gains less than not doing it twice.
+# Compiling makes the published decoder two thirds faster, after compiling for longer than all 241 boxes take. ONNX Runtime makes it half as fast again. So does bfloat16 on this one, which has arithmetic for it (one without took twenty times as long), but it moves the masks. A better engine for the same work gains less than not doing it twice.
 #
 # ## Who owns a pixel?
 #
