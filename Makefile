@@ -28,10 +28,12 @@ lint: setup  ## look at the code and at the chapters without running them
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports --no-logo --no-cache
 	@$(PYTHON) -m tools.lint
 
-sync: setup  ## make notebooks/*.ipynb and their .py twins equal again
+sync: setup  ## bring what is generated up to date: notebooks/*.ipynb and .py, the counts of recipes
 	@$(PYTHON) -m tools.pairs
+	@$(PYTHON) -m medsaga_lib.memory.counts
 
 serve: setup  ## show the built book on http://localhost:8000 (PORT=8001 for another)
 	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html

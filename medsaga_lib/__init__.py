@@ -4,5 +4,5 @@ from medsaga_lib import compat as _compat
 
 __version__ = "0.1.0"
 
-_compat.supply_missing_operators()
+_compat.prepare_torchvision()
 _compat.quiet_bitsandbytes()

@@ -1,7 +1,7 @@
-"""The command line, `medsaga ...`: methods, memory, bench, weights, data, train, evaluate, predict.
+"""The command line `medsaga`: methods, memory, bench, weights, data, train, evaluate, predict.
 
-Exit code 0: fine; 2: the user can mend it, one sentence says how; 1: a fault of ours, with its
-traceback; 130: interrupted. `--json` prints one JSON document for machines.
+Exit codes: 0, success; 1, a bug of medsaga, with its traceback; 2, an error that the user can fix,
+explained in one sentence; 130, interrupted. `--json` prints one JSON document for machines.
 """
 
 import json
@@ -10,13 +10,16 @@ import os
 import re
 import sys
 from dataclasses import asdict, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from medsaga_lib.errors import UserError
+
+if TYPE_CHECKING:
+    from medsaga_lib.recipes.recipe import Recipe
+    from medsaga_lib.training.run_folder import Settings
 
 app = typer.Typer(
     help="Adapt the Segment Anything Model to medical images with few labels and little memory.",
@@ -25,56 +28,44 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-weights_app = typer.Typer(help="Checkpoints of the backbones.", no_args_is_help=True)
-data_app = typer.Typer(help="Data sets: list them, check a folder.", no_args_is_help=True)
+weights_app = typer.Typer(help="List or download checkpoints.", no_args_is_help=True)
+data_app = typer.Typer(help="List data sets, or check a folder.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 
 
-class Split(StrEnum):
-    """Part of a data set."""
-
-    train = "train"
-    val = "val"
-    test = "test"
-
-
-class Slices(StrEnum):
-    """How a box goes from slice to slice of a volume."""
-
-    propagate = "propagate"
-    same = "same"
-
-
-class Axis(StrEnum):
-    """An axis of a volume."""
-
-    z = "z"
-    y = "y"
-    x = "x"
-
-
-class Consistency(StrEnum):
-    """What makes slices agree that were predicted one by one."""
-
-    none = "none"
-    majority = "majority"
-    largest = "largest"
-
+# The same choices as `data.dataset.Split`, `inference.box_predictor.SliceRule` and
+# `inference.volume_labels.Consistency`, which take a second to import
+Split = Literal["train", "val", "test"]
+Slices = Literal["propagate", "same"]
+Consistency = Literal["none", "majority", "largest"]
+Axis = Literal["z", "y", "x"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Backbone = Annotated[str, typer.Option(help="pocket, vit_b, medsam, mobile_sam or lite_medsam.")]
-Checkpointing = Annotated[bool, typer.Option(help="Less memory, more time.")]
-Bf16 = Annotated[bool, typer.Option("--bf16", help="Autocast; weights and states stay fp32.")]
+Backbone = Annotated[
+    str, typer.Option(help="Backbone: pocket, vit_b, medsam, mobile_sam or lite_medsam.")
+]
+Checkpointing = Annotated[
+    bool, typer.Option(help="Recompute blocks in the backward pass: less memory, more time.")
+]
+Bf16 = Annotated[
+    bool, typer.Option("--bf16", help="Use bfloat16 autocast; weights and states stay fp32.")
+]
 PerLayer = Annotated[
     bool,
-    typer.Option("--per-layer", "--fused", help="Update inside the backward pass: no gradients."),
+    typer.Option(
+        "--per-layer",
+        "--fused",
+        help="Update each tensor inside the backward pass, then free its gradient.",
+    ),
 ]
-Data = Annotated[str, typer.Option(help="Folder, a name below $MEDSAGA_DATA, or phantom_cxr.")]
+Data = Annotated[
+    str, typer.Option(help="Data set: a folder, a name below $MEDSAGA_DATA, or phantom_cxr.")
+]
 
 
 def main() -> None:
-    """Entry point: turns the user's errors into one sentence and exit code 2."""
+    """Run the command line; print a UserError as one sentence and exit with code 2."""
     try:
         app()
     except UserError as error:
@@ -86,62 +77,102 @@ def main() -> None:
 
 @app.command()
 def methods(
+    name: Annotated[str | None, typer.Argument(help="Recipe to show in full.")] = None,
     backbone: Backbone = "vit_b",
     classes: Annotated[int, typer.Option(min=1, max=1000, help="Foreground classes.")] = 8,
-    size: Annotated[int, typer.Option(min=16, max=2**16, help="Pixels along one side.")] = 512,
+    size: Annotated[int, typer.Option(min=16, max=2**16, help="Input side in pixels.")] = 512,
     as_json: Json = False,
 ) -> None:
-    """Every recipe: what trains, what the optimizer keeps, and where it comes from."""
-    from medsaga_lib.recipes import RECIPES
-    from medsaga_lib.recipes.build import Count, count
+    """List all recipes, or the values of one.
 
-    counts: list[Count] = [count(r, backbone, size, classes) for r in RECIPES.values()]
+    Without NAME: trainable parameters, size of the optimizer states and source of each recipe.
+    With NAME: every value of that recipe with its source.
+    """
+    if name is not None:
+        return _print_recipe(name, as_json)
+    from medsaga_lib.memory.counts import counts
+
+    records = counts(backbone, size, classes)
     if as_json:
-        return _print_json([c._asdict() for c in counts])
+        return _print_json(records)
     print(f"{backbone}, {size} px, {classes} foreground classes\n")
     rows = [
-        (c.name, f"{c.trainable:,}", f"{c.total:,}", f"{c.state_bytes / 2**20:,.1f}", c.source)
-        for c in counts
+        (
+            r["name"],
+            f"{r['trainable']:,}",
+            f"{r['total']:,}",
+            f"{r['state_bytes'] / 2**20:,.1f}",
+            r["source"],
+        )
+        for r in records
     ]
     _print_table(("method", "trainable", "total", "states, MiB", "source"), rows)
 
 
+def _print_recipe(name: str, as_json: bool) -> None:
+    """Print every value of a recipe with its source, as a table or as JSON."""
+    from medsaga_lib.recipes import get_recipe
+    from medsaga_lib.recipes.sources import values_of
+
+    recipe = get_recipe(name)
+    values = values_of(recipe)
+    if as_json:
+        head = {key: getattr(recipe, key) for key in ("name", "title", "source")}
+        return _print_json({**head, "values": [value._asdict() for value in values]})
+    print(f"{recipe.title}\n{recipe.source}\n")
+    rows = [(v.key, v.value, v.set_in, v.source) for v in values]
+    _print_table(("value", "", "set in", "source"), rows)
+
+
 @app.command()
 def memory(
-    recipe: Annotated[list[str] | None, typer.Option(help="Again for more; default: all.")] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="Recipe; repeat for more. Default: all recipes.")
+    ] = None,
     backbone: Backbone = "vit_b",
     batch: Annotated[int, typer.Option(min=1, max=10**6, help="Images in one pass.")] = 12,
-    size: Annotated[int | None, typer.Option(max=2**16, help="Pixels along one side.")] = None,
+    size: Annotated[
+        int | None, typer.Option(max=2**16, help="Input side in pixels. Default: the backbone's.")
+    ] = None,
     classes: Annotated[int, typer.Option(min=1, max=1000, help="Foreground classes.")] = 8,
-    rank: Annotated[int | None, typer.Option(min=1, help="Of GaLore or LoRA.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Rank of GaLore or LoRA.")] = None,
     checkpointing: Checkpointing = False,
     bf16: Bf16 = False,
     per_layer: PerLayer = False,
     original_attention: Annotated[
-        bool, typer.Option("--original-attention", help="segment_anything's: keeps every map.")
+        bool,
+        typer.Option(
+            "--original-attention",
+            help="Use segment_anything's attention, which keeps every attention map.",
+        ),
     ] = False,
-    peak: Annotated[bool, typer.Option(help="Also the peak; a few seconds a method.")] = False,
-    fit: Annotated[str | None, typer.Option(help="Largest batch in this memory, as 16GiB.")] = None,
+    peak: Annotated[
+        bool, typer.Option(help="Also predict the peak, in a few seconds per recipe.")
+    ] = False,
+    fit: Annotated[
+        str | None, typer.Option(help="Also find the largest batch for a memory such as 16GiB.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Where the memory of a training step goes, predicted without a GPU.
+    """Predict the memory of a training step.
 
-    With --json: bytes; one object for one --recipe, a list otherwise, always with the peak.
+    No GPU is needed. With --json, the numbers are bytes and include the peak; one --recipe gives an
+    object, otherwise the output is a list.
     """
+    from medsaga_lib.memory.plan import Plan, largest_batch, predict_ledger, predict_peak
     from medsaga_lib.recipes import RECIPES, get_recipe
     from medsaga_lib.recipes.build import model_size
-    from medsaga_lib.recipes.predict import Plan, largest_batch, predict_ledger, predict_peak
-    from medsaga_lib.recipes.recipe import GaLore, LoRA, Scratch, with_rank
+    from medsaga_lib.recipes.recipe import has_rank, with_rank
 
     limit = None if fit is None else parse_bytes(fit)
     chosen = [get_recipe(name) for name in recipe or RECIPES]
-    if not recipe:  # of all methods, those that the question is about
-        chosen = [r for r in chosen if not (checkpointing and isinstance(r.image_encoder, Scratch))]
+    if not recipe:  # keep the recipes that have the requested options
+        chosen = [r for r in chosen if not (checkpointing and r.network is not None)]
         chosen = [r for r in chosen if not (per_layer and r.optimizer == "sgd")]
-        chosen = [r for r in chosen if rank is None or isinstance(r.image_encoder, GaLore | LoRA)]
+        chosen = [r for r in chosen if rank is None or has_rank(r)]
     if rank is not None:
         chosen = [with_rank(r, rank) for r in chosen]
-    with_sam = [r for r in chosen if not isinstance(r.image_encoder, Scratch)]
+    with_sam = [r for r in chosen if r.network is None]
     plan = Plan(
         backbone=backbone,
         batch=batch,
@@ -172,26 +203,26 @@ def memory(
     rows = [tuple(r[k] if k in counts else f"{r[k] / 2**20:,.0f}" for k in header) for r in records]
     _print_table(tuple(key.replace("_", " ") for key in header), rows)
     if limit is not None:
-        print(f"\nlargest batch: its predicted peak is within {fit}; leave room for the driver")
+        print(f"\nlargest batch: its predicted peak is within {fit}; the driver needs more memory")
 
 
 @app.command()
 def bench(
     backbone: Backbone = "vit_b",
-    rank: Annotated[int, typer.Option(min=1, help="Of GaLore.")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="Refreshes to time.")] = 3,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of GaLore.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of timed refreshes.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """GaLore here against galore-torch, AdamW and LoRA: time, states, checkpoints, energy.
+    """Compare GaLore with other optimizers.
 
-    With --json: a list of `name, ours, peer, ratio`; a ratio is the peer's for one of ours.
+    The table compares the time, states and checkpoints of galore-torch, AdamW and LoRA, and the
+    energy in the basis. With --json: a list of `name, ours, peer, ratio`; ratio is peer / ours.
     """
-    from medsaga_lib.bench import bench as run
-    from medsaga_lib.bench import captured_energy, comparisons
+    from medsaga_lib.bench.optimizers import captured_energy, compare_optimizers, comparisons
     from medsaga_lib.files import write_json
 
-    rows = run(backbone, rank, rounds)
+    rows = compare_optimizers(backbone, rank, rounds)
     compared = comparisons(rows, captured_energy())
     if out is not None:
         write_json(out, compared)
@@ -212,17 +243,20 @@ def bench(
         for r in rows
     ]
     _print_table(header, table)
-    print("\nof the peer for one of ours\n")
+    print("\nratio: peer / ours\n")
     _print_table(("", "ratio"), [(c["name"], f"{c['ratio']:.4g}") for c in compared])
 
 
 @weights_app.command("list")
 def weights_list(as_json: Json = False) -> None:
-    """Checkpoints: licence, size, hash, and whether they are here."""
-    from medsaga_lib.backbones.weights import CHECKPOINTS, path_of
+    """List the checkpoints of the backbones.
+
+    Shows their licence, size and source, and whether they are on this machine.
+    """
+    from medsaga_lib.models.weights import WEIGHT_FILES, path_of
 
     records: list[dict[str, Any]] = []
-    for item in CHECKPOINTS.values():
+    for item in WEIGHT_FILES.values():
         path = path_of(item)
         here = path.is_file()
         size = item.size or (path.stat().st_size if here else None)
@@ -246,7 +280,7 @@ def weights_list(as_json: Json = False) -> None:
             r["name"],
             r["licence"],
             f"{r['bytes'] / 1e6:,.0f} MB" if r["bytes"] else "size unknown",
-            "here" if r["here"] else "to be fetched by hand" if r["page"] else "to be fetched",
+            "here" if r["here"] else "download by hand" if r["page"] else "not downloaded",
             r["source"],
         )
         for r in records
@@ -254,16 +288,22 @@ def weights_list(as_json: Json = False) -> None:
     _print_table(("name", "licence", "size", "state", "source"), rows)
     for r in records:
         if r["page"] and not r["here"]:
-            print(f"\n{r['name']} by hand: {r['page']}\nTo be put there: {r['path']}")
+            print(f"\n{r['name']}: download it from {r['page']}\nand save it as {r['path']}")
 
 
 @weights_app.command("fetch")
-def weights_fetch(name: str, as_json: Json = False) -> None:
-    """Download a checkpoint; a download that broke off goes on where it stopped."""
-    from medsaga_lib.backbones.weights import checkpoint, fetch
+def weights_fetch(
+    name: Annotated[str, typer.Argument(help="A name from `medsaga weights list`.")],
+    as_json: Json = False,
+) -> None:
+    """Download a checkpoint.
+
+    An interrupted download continues where it stopped.
+    """
+    from medsaga_lib.models.weights import fetch, weight_file
 
     path = fetch(name, progress=not as_json)
-    item = checkpoint(name)
+    item = weight_file(name)
     if as_json:
         return _print_json({"name": name, "path": str(path), "licence": item.licence})
     print(f"{path}  ({item.licence}; {item.source})")
@@ -271,7 +311,7 @@ def weights_fetch(name: str, as_json: Json = False) -> None:
 
 @data_app.command("list")
 def data_list(as_json: Json = False) -> None:
-    """The data sets that can be named here."""
+    """List the data sets that have a name."""
     from medsaga_lib.data.catalog import catalog
 
     entries = catalog()
@@ -282,10 +322,16 @@ def data_list(as_json: Json = False) -> None:
 
 
 @data_app.command("check")
-def data_check(folder: str, as_json: Json = False) -> None:
-    """What is wrong with a data set, file by file; exit code 2 if something is."""
+def data_check(
+    folder: Annotated[str, typer.Argument(help="A data set: folder or name.")],
+    as_json: Json = False,
+) -> None:
+    """Check a data set, file by file.
+
+    The exit code is 2 if something is wrong.
+    """
+    from medsaga_lib.data.catalog import find_dataset
     from medsaga_lib.data.check import check_dataset
-    from medsaga_lib.data.folder import find_dataset
 
     problems = check_dataset(find_dataset(folder))
     errors = [p for p in problems if not p.note]
@@ -302,71 +348,91 @@ def data_check(folder: str, as_json: Json = False) -> None:
     else:
         for problem in problems:
             print(f"{'note: ' if problem.note else ''}{problem}")
-        print(f"{folder}: " + (f"{len(errors)} problems" if errors else "fine"))
+        print(f"{folder}: " + (f"{len(errors)} problems" if errors else "no problems"))
     if errors:
         raise typer.Exit(2)
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A name that `medsaga methods` prints.")],
+    recipe: Annotated[str, typer.Argument(help="A name from `medsaga methods`.")],
     data: Data = "phantom_cxr",
-    shots: Annotated[str, typer.Option(help="Labelled images to train on, or a share: 1%.")] = "32",
+    shots: Annotated[
+        str, typer.Option(help="Number of labelled images to train on, or a share such as 1%.")
+    ] = "32",
     backbone: Backbone = "pocket",
-    out: Annotated[Path | None, typer.Option(help="Default: runs/RECIPE-DATA-SHOTS-sSEED.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run. Default: runs/RECIPE-DATA-SHOTS-sSEED.")
+    ] = None,
     weights: Annotated[
-        str, typer.Option(help="Of the backbone: pretrained, random, or a file of its layout.")
+        str,
+        typer.Option(
+            help="Weights of the backbone: pretrained, random, or a file with its layout."
+        ),
     ] = "pretrained",
-    size: Annotated[int | None, typer.Option(max=2**16, help="Pixels along one side.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
+    size: Annotated[
+        int | None, typer.Option(max=2**16, help="Input side in pixels. Default: the backbone's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps. Default: the recipe's.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images per step. Default: the recipe's.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")
+    ] = 0,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Another value of the recipe, as lr=0.001.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change a value of the recipe, as in lr=0.001; repeat for more."
+        ),
     ] = None,
     bf16: Bf16 = False,
-    accumulate: Annotated[int, typer.Option(min=1, help="Passes that make up a batch.")] = 1,
+    accumulate: Annotated[int, typer.Option(min=1, help="Number of passes per batch.")] = 1,
     checkpointing: Checkpointing = False,
     per_layer: PerLayer = False,
+    feed: Annotated[
+        str | None,
+        typer.Option(
+            help="Preprocessing: squeeze, longest_side, medsam or lite_medsam. "
+            "Default: the backbone's."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe on a few labelled images; the same command goes on after a stop."""
-    from medsaga_lib.data.batches import count_shots
-    from medsaga_lib.data.folder import open_dataset
+    """Train a recipe on a few labelled images.
+
+    Run the same command again to continue an interrupted run.
+    """
+    from medsaga_lib.data.catalog import open_dataset
+    from medsaga_lib.data.shots import count_shots
     from medsaga_lib.recipes import get_recipe
-    from medsaga_lib.recipes.recipe import Scratch
-    from medsaga_lib.training import train as run
+    from medsaga_lib.training import loop
+    from medsaga_lib.training.run_folder import Settings
 
     chosen = get_recipe(recipe)
     for name, value in (("steps", steps), ("batch", batch)):
         if value and any(change.startswith(f"{name}=") for change in changes or ()):
-            raise UserError(f"--{name} and --set {name}= say the same; leave one.")
+            raise UserError(f"--{name} and --set {name}= set the same value; omit one of them.")
     chosen = replace(chosen, steps=steps or chosen.steps, batch=batch or chosen.batch)
     dataset = open_dataset(data)
-    images = count_shots(dataset, shots)
-    if out is None:
-        start = "" if weights == "pretrained" else f"-{Path(weights).stem}"
-        sam = "" if isinstance(chosen.image_encoder, Scratch) else f"-{backbone}{start}"
-        what = "-".join([recipe, *(changes or ())])
-        few = images if chosen.steps else 0
-        out = Path("runs", f"{what}{sam}-{dataset.name}-{few}-s{seed}")
-    result = run(
-        chosen,
-        dataset,
-        images,
-        out,
+    settings = Settings(
+        shots=count_shots(dataset, shots),
         backbone=backbone,
         weights=weights,
         size=size,
         seed=seed,
-        changes=changes or (),
+        changes=tuple(changes or ()),
         precision="bf16" if bf16 else "fp32",
         accumulate=accumulate,
         checkpointing=checkpointing,
         per_layer=per_layer,
-        progress=not as_json,
+        feed=feed,
     )
-    if int(os.environ.get("RANK", "0")):  # of several processes the first one speaks
+    out = out or _run_folder(chosen, dataset.name, settings)
+    result = loop.train(chosen, dataset, settings, out, progress=not as_json)
+    if int(os.environ.get("RANK", "0")):  # only the first of several processes prints
         return
     last = result.log[-1] if result.log else {"loss": None, "val_dice": None}
     record = {
@@ -384,22 +450,43 @@ def train(
     print(f"next: medsaga evaluate {out} --data {data}")
 
 
+def _run_folder(recipe: "Recipe", data: str, settings: "Settings") -> Path:
+    """Return the default folder of a run, named after the settings that it depends on."""
+    what = [recipe.name, *settings.changes]
+    if recipe.network is None:
+        what.append(settings.backbone)
+        if settings.weights != "pretrained":
+            what.append(Path(settings.weights).stem)
+    what += [settings.feed] if settings.feed else []
+    shots = settings.shots if recipe.steps else 0
+    return Path("runs", "-".join([*what, data, str(shots), f"s{settings.seed}"]))
+
+
 @app.command()
 def evaluate(
-    run: Path,
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     data: Data,
-    split: Split = Split.test,
-    out: Annotated[Path | None, typer.Option(help="Default: a folder in RUN.")] = None,
+    split: Annotated[Split, typer.Option(help="Split of the data set.")] = "test",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the scores. Default: a folder in RUN.")
+    ] = None,
+    synapse: Annotated[
+        bool,
+        typer.Option("--synapse", help="Also print the means by the rule of the Synapse tables."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Dice, HD95 and NSD of a run, per case and class: CSV, JSON and a figure."""
-    from medsaga_lib.data.folder import open_dataset
-    from medsaga_lib.evaluation import without_nan
-    from medsaga_lib.inference import evaluate_run, evaluation_folder
+    """Compute the Dice, HD95 and NSD of a run.
+
+    Writes the scores of each case and class as CSV and JSON, and a figure.
+    """
+    from medsaga_lib.data.catalog import open_dataset
+    from medsaga_lib.evaluation.of_a_run import evaluate_run, evaluation_folder
+    from medsaga_lib.evaluation.scores import without_nan
 
     dataset = open_dataset(data)
-    out = out or evaluation_folder(run, dataset, split.value)
-    evaluation = evaluate_run(run, dataset, split.value, out)
+    out = out or evaluation_folder(run, dataset, split)
+    evaluation = evaluate_run(run, dataset, split, out)
     summary = evaluation.summary()
     if as_json:
         return _print_json(without_nan(summary))
@@ -410,54 +497,72 @@ def evaluate(
     low, high = evaluation.interval("dice")
     cases, patients = (evaluation.table[c].nunique() for c in ("case", "patient"))
     whose, over = (f" of {patients} patients", "patients") if patients < cases else ("", "cases")
-    print(f"{cases} cases{whose}; in brackets 95 % intervals over {over}")
+    print(f"{cases} cases{whose}; brackets: 95 % intervals over {over}")
     print(f"prompts: {evaluation.prompts}\n" if evaluation.prompts else "")
     _print_table(("class", "Dice", "HD95", "NSD"), rows)
     print(f"\nmean Dice {summary['dice']:.3f} [{low:.3f}, {high:.3f}]")
-    print(f"each case: {out / 'cases.csv'}; worst, middle and best: {out / 'figure.png'}")
+    if synapse:
+        by_rule = summary["synapse"]
+        print(
+            f"by the rule of the published Synapse tables: Dice {by_rule['dice']:.3f}, "
+            f"HD95 {by_rule['hd95']:.1f} pixels or voxels"
+        )
+    print(f"scores of each case: {out / 'cases.csv'}")
+    print(f"figure of the worst, middle and best case: {out / 'figure.png'}")
 
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run; or with boxes a backbone's name, as it is.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a run, or with boxes the name of a backbone.")
+    ],
     inputs: Annotated[list[Path], typer.Argument(help="PNG, JPEG, TIFF, NIfTI or npz files.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     boxes: Annotated[
         list[str] | None,
-        typer.Option("--box", help="x0,y0,x1,y1 or x0,y0,z0,x1,y1,z1; default: those of an npz."),
+        typer.Option(
+            "--box",
+            help="Box x0,y0,x1,y1, or for volumes x0,y0,z0,x1,y1,z1; repeat for more. "
+            "Default: the boxes in an npz file.",
+        ),
     ] = None,
     window: Annotated[
         str | None,
-        typer.Option(help="Of a backbone: CT (level 40, width 400), or the intensities LOW,HIGH."),
+        typer.Option(help="Intensities for a backbone: CT (level 40, width 400), or LOW,HIGH."),
     ] = None,
-    slices: Annotated[Slices, typer.Option(help="Boxes of volumes, from slice to slice.")] = (
-        Slices.propagate
-    ),
-    axis: Annotated[Axis, typer.Option(help="Across which volumes are cut.")] = Axis.z,
+    slices: Annotated[
+        Slices,
+        typer.Option(
+            help="Boxes in volumes: propagate them from slice to slice, or use the same box."
+        ),
+    ] = "propagate",
+    axis: Annotated[Axis, typer.Option(help="Axis across which volumes are cut.")] = "z",
     consistency: Annotated[
         Consistency,
-        typer.Option(help="Of volumes: majority of three slices, or largest pieces."),
-    ] = Consistency.none,
+        typer.Option(
+            help="Consistency of slices: none, majority of 3 slices, or largest component."
+        ),
+    ] = "none",
     as_json: Json = False,
 ) -> None:
-    """Label maps of pictures and volumes."""
-    from medsaga_lib.data.boxes import read_boxes
-    from medsaga_lib.inference import load_run, predict_files
-    from medsaga_lib.prompted import load_prompted, predict_boxes, takes_boxes
+    """Predict label maps of images and volumes."""
+    from medsaga_lib.inference.box_predictor import load_box_predictor, predict_boxes, takes_boxes
+    from medsaga_lib.inference.predictor import load_run, predict_files
+    from medsaga_lib.inference.user_boxes import read_boxes
 
-    seen = None if window is None else parse_window(window)
+    intensities = None if window is None else parse_window(window)
     if boxes or takes_boxes(run):
-        if axis is not Axis.z or consistency is not Consistency.none:
-            raise UserError("Boxes lie in slices across z; leave --axis and --consistency.")
-        asked = read_boxes(boxes) if boxes else None
-        found = predict_boxes(load_prompted(run, seen), inputs, out, asked, slices.value)
-    elif seen is not None:
-        raise UserError(f"{run} was trained with its own window; leave --window.")
-    elif slices is not Slices.propagate:
-        raise UserError(f"{run} takes no boxes; leave --slices.")
+        if (axis, consistency) != ("z", "none"):
+            raise UserError("Boxes need slices across z; omit --axis and --consistency.")
+        given = read_boxes(boxes) if boxes else None
+        predictor = load_box_predictor(run, intensities)
+        found = predict_boxes(predictor, inputs, out, given, slices)
+    elif intensities is not None:
+        raise UserError(f"{run} was trained with its own window; omit --window.")
+    elif slices != "propagate":
+        raise UserError(f"{run} takes no boxes; omit --slices.")
     else:
-        number = "zyx".index(axis.value)
-        found = predict_files(load_run(run), inputs, out, number, consistency.value)
+        found = predict_files(load_run(run), inputs, out, "zyx".index(axis), consistency)
     records = []
     for record in found:
         records.append(record)
@@ -468,7 +573,7 @@ def predict(
 
 
 def parse_window(text: str) -> tuple[float, float]:
-    """(low, high) of "CT" or "-160,240"; UserError for anything else."""
+    """Return (low, high) of "CT" or "-160,240"; raise UserError for other texts."""
     from medsaga_lib.data.images import CT_WINDOW
 
     if text.upper() == "CT":
@@ -479,20 +584,22 @@ def parse_window(text: str) -> tuple[float, float]:
         low = high = math.nan
     if not -math.inf < low < high < math.inf:
         raise UserError(
-            f"--window {text} is no window; write CT or two numbers, as --window=-160,240."
+            f"--window {text} is not a window; write CT, or two numbers as in --window=-160,240."
         )
     return low, high
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes of "16GiB", "512 MiB" or "16GB"; UserError for anything else."""
+    """Return the bytes of "16GiB", "512 MiB" or "16GB"; raise UserError for other texts."""
     match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]i?B)\s*", text)
     units = {"K": 1, "M": 2, "G": 3, "T": 4}
     try:
         number, unit = match.groups()  # type: ignore[union-attr]
         return int(float(number) * (1024 if "i" in unit else 1000) ** units[unit[0]])
     except (AttributeError, ValueError) as error:
-        raise UserError(f"{text!r} is no amount of memory; write for example 16GiB.") from error
+        raise UserError(
+            f"{text!r} is not an amount of memory; write one, for example 16GiB."
+        ) from error
 
 
 def _with_interval(record: dict[str, Any], metric: str, digits: int) -> str:

@@ -1,11 +1,12 @@
-"""Lets torchvision be imported where its compiled operators do not fit, and bitsandbytes quietly.
+"""Make torchvision importable if its compiled operators do not load, and silence bitsandbytes.
 
-A torch CPU build beside the package index's torchvision (a CUDA build) leaves torchvision without
-its operators: importing it ends in "operator torchvision::nms does not exist", and so does
-importing segment_anything, transformers or peft, the last one behind a misleading
-ModuleNotFoundError. Here `nms` and `qnms` are defined in their place, so that the import works and
-non-maximum suppression (which segment_anything's automatic masks need) gives true results.
-A torchvision whose operators load is left as it is.
+A CPU build of torch with the package index's torchvision (a CUDA build) leaves torchvision without
+its operators. Importing it then fails with "operator torchvision::nms does not exist", and so does
+importing segment_anything, transformers or peft; peft shows a misleading ModuleNotFoundError. This
+module defines `nms` and `qnms` instead, so that the import works and non-maximum suppression, which
+segment_anything's automatic masks need, gives correct results. A torchvision whose operators load
+is not changed. Nothing is imported before torchvision is, so `medsaga --help` need not wait for
+torch.
 """
 
 import importlib.abc
@@ -14,20 +15,32 @@ import importlib.util
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_library: torch.library.Library | None = None  # the definitions live as long as this object
+_library: "torch.library.Library | None" = None  # the definitions live as long as this object
+
+
+def prepare_torchvision() -> None:
+    """Supply torchvision's missing operators when it is imported, or now if it already was."""
+    if "torchvision" in sys.modules or "torchvision.extension" in sys.modules:
+        supply_missing_operators()
+    else:
+        sys.meta_path.insert(0, _TorchvisionFinder())
 
 
 def supply_missing_operators() -> bool:
-    """Define torchvision's `nms` and `qnms` if it has none; True if they are ours.
+    """Define torchvision's `nms` and `qnms` if it has none; return whether they are ours.
 
-    Safe to call in any order with imports of torchvision, also after one that failed.
+    This may be called before or after imports of torchvision, also after a failed one.
     """
+    import torch
+
     global _library
+    sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, _TorchvisionFinder)]
     if _library is not None:
         return True
     if _is_defined("nms") or not (folder := _torchvision_folder()) or _loads(folder):
@@ -44,24 +57,27 @@ def supply_missing_operators() -> bool:
 
 
 def quiet_bitsandbytes() -> None:
-    """Silences what bitsandbytes says on each CPU with bf16: that kernels for 4 bits are missing.
+    """Silence bitsandbytes' warning on CPUs with bf16 that kernels for 4 bits are missing.
 
-    peft and galore_torch import it, nothing here computes with 4 bits, and pages show warnings.
+    peft and galore_torch import it. Nothing here computes with 4 bits, but the book's pages show
+    warnings.
     """
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
-def nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
-    """Greedy non-maximum suppression, as `torchvision.ops.nms`.
+def nms(dets: "torch.Tensor", scores: "torch.Tensor", iou_threshold: float) -> "torch.Tensor":
+    """Run greedy non-maximum suppression, as `torchvision.ops.nms`.
 
     Args:
         dets: (N, 4) boxes, x0 y0 x1 y1.
-        scores: (N,) the higher, the earlier a box is chosen.
-        iou_threshold: a box is dropped if its IoU with a chosen one is greater than this.
+        scores: (N,); a box with a higher score is chosen earlier.
+        iou_threshold: a box is dropped if its IoU with a chosen box is greater than this.
 
     Returns:
-        int64 (M,) indices of the kept boxes, by falling score.
+        int64 (M,) indices of the kept boxes, by decreasing score.
     """
+    import torch
+
     order = scores.argsort(descending=True, stable=True)
     boxes = dets[order].to(torch.float64 if dets.dtype == torch.float64 else torch.float32)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -78,11 +94,15 @@ def nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch
     return order[kept]
 
 
-def _quantized_nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+def _quantized_nms(
+    dets: "torch.Tensor", scores: "torch.Tensor", iou_threshold: float
+) -> "torch.Tensor":
     return nms(dets.dequantize(), scores.dequantize(), iou_threshold)
 
 
 def _is_defined(name: str) -> bool:
+    import torch
+
     return hasattr(torch.ops.torchvision, name)
 
 
@@ -94,7 +114,9 @@ def _torchvision_folder() -> Path | None:
 
 
 def _loads(folder: Path) -> bool:
-    """Whether torchvision's compiled operators load here; if so, they are then registered."""
+    """Load and register torchvision's compiled operators; return whether that worked."""
+    import torch
+
     if sys.platform == "win32":
         return True  # the Windows wheels of both packages are CPU builds and fit each other
     for library in sorted(folder.glob("_C*.so")):
@@ -107,14 +129,23 @@ def _loads(folder: Path) -> bool:
 
 
 def _allow_operators(extension: Any) -> None:
-    """torchvision asks `_assert_has_ops` before each operator; ours are there, so it may pass."""
+    """Let `_assert_has_ops` pass, which torchvision calls before each operator."""
     extension._assert_has_ops = lambda: None
     if (boxes := sys.modules.get("torchvision.ops.boxes")) is not None:
         vars(boxes)["_assert_has_ops"] = extension._assert_has_ops
 
 
+class _TorchvisionFinder(importlib.abc.MetaPathFinder):
+    """A finder that supplies the operators when torchvision is looked up, before its import."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname == "torchvision":
+            supply_missing_operators()
+        return None  # the other finders find it
+
+
 class _ExtensionFinder(importlib.abc.MetaPathFinder):
-    """Runs `_allow_operators` once torchvision.extension is imported, without importing it."""
+    """A finder that runs `_allow_operators` once torchvision.extension is imported."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname != "torchvision.extension":

@@ -1,5 +1,5 @@
-"""The error that is the user's to mend: the command line prints its sentence, exit code 2."""
+"""The error that the user can fix: the command line prints its sentence, with exit code 2."""
 
 
 class UserError(Exception):
-    """Says in one sentence what is wrong, where, and what to do about it."""
+    """An error whose one sentence says what is wrong, where, and what to do about it."""

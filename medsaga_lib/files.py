@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the folder for what can be had again."""
+"""Write files completely or not at all, and find the folder for cached files."""
 
 import hashlib
 import json
@@ -18,10 +18,10 @@ CACHE_VARIABLE = "MEDSAGA_CACHE"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place if all went well, and goes if not.
+    """Yield a temporary path that replaces `path` on success and is deleted on failure.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        UserError: the disk is full, or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -34,45 +34,61 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(
             f"Cannot write {path}: {error.strerror or error}; free some space or choose another "
-            "folder. What was there before is untouched."
+            "folder (no file was changed)."
         ) from error
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file's content; UserError if there is no such file."""
+    """Return the sha256 of a file's content; raise UserError if the file cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}; put the file back.") from error
+        raise UserError(f"Cannot read {path}: {error.strerror}; restore the file.") from error
 
 
 def cache_folder() -> Path:
-    """Where what is generated or downloaded is kept: $MEDSAGA_CACHE or the user's cache."""
+    """Return the folder of generated and downloaded files: $MEDSAGA_CACHE or the user's cache."""
     import pooch
 
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("medsaga")).expanduser().absolute()
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Strict JSON, whole or not at all."""
+    """Write strict JSON, completely or not at all."""
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def write_tensors(path: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str]) -> None:
-    """A .safetensors file, whole or not at all, even if the power fails."""
+    """Write a .safetensors file, completely or not at all, even if the power fails."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # a tensor that is a view of another's storage is stored for itself
+    # a view of another tensor's storage is stored as a tensor of its own
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # its own wrapping of "no space left" and the like
+        except SafetensorError as error:  # wraps errors such as "no space left"
             raise OSError(str(error)) from error
-        temporary.chmod(0o644)  # safetensors lets only the owner read
+        temporary.chmod(0o644)  # safetensors makes it readable for the owner only
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, completely or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def file_stem(path: Path) -> str:
+    """Return the file's name without its ending; .nii.gz counts as one ending.
+
+    >>> file_stem(Path("scans/a.b.nii.gz"))
+    'a.b'
+    """
+    name = path.name
+    return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else path.stem

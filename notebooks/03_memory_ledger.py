@@ -2,9 +2,9 @@
 # # 3. The memory ledger
 #
 # **You will be able to**
-# - name the four things that fill the memory when a network trains, and compute three of them in your head,
-# - predict the fourth, the activations, without owning the machine it would run on,
-# - say which method saves which of the four, and why "66 % less memory" can be true and still not help.
+# - name the four kinds of data that fill the memory during training, and compute the size of three of them by hand,
+# - predict the size of the fourth, the activations, without the GPU that would train the network,
+# - say which method reduces which of the four, and why a claim of "66 % less memory" can be true and still not make the training fit.
 #
 # **Before this** PyTorch: you have written a training loop.
 #
@@ -28,7 +28,7 @@ profile = "quick"  # "colab" runs the same cells: nothing here needs a GPU
 seed = 0
 
 # %% [markdown]
-# ## Out of memory, but out of *what*?
+# ## The four parts of training memory
 #
 # `CUDA out of memory` tells you that something did not fit. It does not tell you what the memory was full of.
 # A training step keeps four kinds of bytes:
@@ -48,7 +48,7 @@ seed = 0
 import torch
 from torch import nn
 
-from medsaga_lib.memory import held_bytes, saved_bytes
+from medsaga_lib.memory.ledger import held_bytes, saved_bytes
 
 torch.manual_seed(seed)
 layer = nn.Linear(1000, 1000, bias=False)
@@ -78,13 +78,13 @@ for name, size in rows.items():
 #
 # Here the activations hardly matter. Let us see how long that lasts.
 #
-# ## A picture goes through
+# ## Measuring the activations of a training step
 #
 # Our subject is SAM, the Segment Anything Model. It cuts a picture into patches of 16 x 16 pixels. Its *image encoder*, a vision transformer (the size used here is called ViT-B), makes a vector of each patch, a *token*, and lets tokens look at each other (*attention*, in several *heads* side by side). A small *mask decoder* turns tokens into masks.
 # What runs here is mostly a small stand-in, the pocket SAM of 3.8 million parameters: the same classes of code, pretrained by us. It is not SAM.
 
 # %% tags=["data"]
-from medsaga_lib.data.folder import open_or_phantoms
+from medsaga_lib.data.catalog import open_or_phantoms
 
 dataset = open_or_phantoms("cxr_hannover_lungs")
 print(dataset.describe())
@@ -110,7 +110,7 @@ print(dataset.citation, "|", dataset.licence)
 from dataclasses import replace
 
 from medsaga_lib.recipes import get_recipe
-from medsaga_lib.recipes.recipe import Full
+from medsaga_lib.recipes.encoder import Full
 
 samed, medsaga = get_recipe("samed"), get_recipe("medsaga")
 full = replace(samed, name="full", image_encoder=Full())
@@ -120,7 +120,7 @@ recipes = {"full, AdamW": full, "MedSAGa, GaLore": medsaga, "SAMed, LoRA": samed
 # One real step of the pocket SAM on one X-ray, and what it holds:
 
 # %%
-from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.training.losses import cross_entropy_dice
 from medsaga_lib.recipes.build import build_model, build_optimizer
 
 model = build_model(full, "pocket", 256, classes=len(dataset.labels), seed=seed)
@@ -150,14 +150,14 @@ for count in (1, 2, 4, 8):
 # %% [markdown]
 # Twice the pictures, twice the activations. Weights, gradients and states do not know how large the batch is.
 #
-# ## Predict, do not try
+# ## Predicting memory from tensor shapes
 #
 # Measuring needs the machine. But shapes are enough to know how many bytes *would* be kept:
 # PyTorch can run a network on fake tensors, which have a shape and no content. That costs about a second, and no memory.
 # First the test: prediction against measurement, for the step above.
 
 # %%
-from medsaga_lib.recipes.predict import Plan, predict_ledger
+from medsaga_lib.memory.plan import Plan, predict_ledger
 
 predicted = predict_ledger(full, Plan("pocket", batch=1, size=256, classes=len(dataset.labels)))
 print(f"predicted {predicted.activations:,} bytes, measured {for_one:,}")
@@ -195,7 +195,7 @@ print(f"GaLore saves {saving:.1%} of the sum")
 #
 # This sum is no *peak*. Temporaries come on top, and with checkpointing (below) so does the block that is being computed again; but gradients are complete only when most activations are gone. So the peak may lie above the sum or below it. The sum says what the memory is full of.
 #
-# ## Change one thing: do not keep the maps
+# ## Fused attention: the attention maps are not stored
 #
 # Which activations? SAM's attention computes, for each pair of tokens, how much one looks at the other, and keeps that map for the backward pass.
 # At 512 pixels the four blocks that see the whole picture have 32 x 32 = 1024 tokens: a million pairs, for each of 12 heads, for each picture.
@@ -209,12 +209,12 @@ print(f"{4 * 12 * 12 * pairs * 4 / 2**30:.2f} GiB")  # blocks, heads, pictures, 
 # %% [markdown]
 # The map need not be kept. A *fused* kernel goes through it in small tiles and forgets them; the backward pass makes the tiles again.
 # SAM's attention does not fit into such a kernel as it stands, because it adds a number to each pair that depends on how far apart the two are.
-# So this library moves that number into the vectors that are compared, and then it fits (`backbones/attention.py`); on a CPU it makes and forgets the tiles itself. The result is the same:
+# So this library moves that number into the vectors that are compared, and then it fits (`medsaga_lib/models/attention.py`); on a CPU it makes and forgets the tiles itself. The result is the same:
 
 # %%
-from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.models.sam import build_sam
 
-from medsaga_lib.backbones.weights import load_state
+from medsaga_lib.models.weights import load_state
 
 encoders = []
 for kind in ("original", "fused"):
@@ -234,11 +234,11 @@ for name, entry in without_maps.items():
 
 # %% [markdown]
 # Four tenths of every bar are gone and nothing else has changed: not the result, not the method.
-# Not all of it was maps. The other eight blocks look through windows of 14 x 14 tokens, and before SAM cuts the 32 x 32 grid into those, it fills it up with zeros to 42 x 42: three quarters more tokens, computed, kept and thrown away. They are left out too. (The pocket SAM has no windows; `tests/backbones/test_attention.py` compares the two there.)
-# The mask decoder attends, too, but its maps have some twelve rows, and a fused kernel's own notes are as large: for MedSAGa and SAMed it would save 0.2 and 0.4 % of the activations, for S-SAM it would cost 0.2 (`tests/recipes/test_ledger.py`). So the decoder stays SAM's own.
+# Not all of it was maps. The other eight blocks look through windows of 14 x 14 tokens, and before SAM cuts the 32 x 32 grid into those, it fills it up with zeros to 42 x 42: three quarters more tokens, computed, kept and thrown away. They are left out too. (The pocket SAM has no windows; `tests/models/test_attention.py` compares the two there.)
+# The mask decoder attends, too, but its maps have some twelve rows, and a fused kernel's own notes are as large: for MedSAGa and SAMed it would save 0.2 and 0.4 % of the activations, for S-SAM it would cost 0.2 (`tests/memory/test_plan.py`). So the decoder stays SAM's own.
 # All this is the library's default; `attention="original"` is there to compare.
 #
-# ## Change another: throw activations away
+# ## Checkpointing: the activations are computed again
 #
 # *Checkpointing* keeps only the input of each block and computes the block again during the backward pass: about a third more time, for a fraction of the activations.
 
@@ -260,7 +260,7 @@ print(f"now GaLore saves {saving:.0%} of the sum")
 # With the activations out of the way the optimizer matters, and GaLore's saving shows. The order of the advice is therefore:
 # activations first (fused attention, checkpointing, smaller batch, smaller picture), then states.
 #
-# ## Everything at once, and what it costs
+# ## All memory savings together, and their time cost
 #
 # Two switches are left. *Per-layer updates* let the optimizer take each gradient inside the backward pass and free it at once, so that only one exists at a time.
 # *bf16* computes in half the bits; weights and states stay in full precision. Here is the start and then all four ways to save, each on top of those before it, for four methods, nobody left out.
@@ -280,7 +280,7 @@ for switch, value in switches:
     rows[f"{switch} = {value}"] = sums
 
 # %%
-from medsaga_lib.recipes.predict import predict_peak
+from medsaga_lib.memory.plan import predict_peak
 
 rows["peak of the last"] = [predict_peak(r, all_on) / 2**30 for r in methods.values()]
 print("GiB, whole model, batch 12")
@@ -332,7 +332,7 @@ for dtype in (torch.float32, torch.bfloat16):
     print(f"{dtype}: {1000 * (perf_counter() - began):.1f} ms for one product of matrices")
 
 # %% [markdown]
-# ## Against whom?
+# ## Comparison with SAMed and DAE-Former
 #
 # So far AdamW on the same SAM stood beside GaLore. The paper compares with others: its 66 % are an average over "current state-of-the-art", SAMed and DAE-Former, and against the latter alone it says 61 %, of memory that "depend[s] only on the model parameters". Both are recipes here ([chapter 9](09_from_scratch.ipynb) introduces DAE-Former).
 #
@@ -362,17 +362,17 @@ compared.round(2)
 
 # %%
 from medsaga_lib.optim.galore import treatment
-from medsaga_lib.recipes.build import build_model, galore_config
+from medsaga_lib.recipes.build import build_model
 
 with torch.device("meta"):
     encoder = build_model(medsaga, "vit_b", 512, 8, "random").sam.image_encoder
-config = galore_config(medsaga.image_encoder, encoder)
+config = medsaga.image_encoder.config(encoder)
 plans = [t for t in treatment(encoder, config) if t.how == "projected" and len(t.shape) == 2]
 hidden = sum(4 * min(t.matrix) * (min(t.matrix) - config.rank) for t in plans)
 print(f"{hidden / 2**20:.0f} MiB more, so {table['MedSAGa']['sum'] + hidden / 2**30:.2f} GiB")
 
 # %% [markdown]
-# ## Twelve passes of one picture
+# ## Gradient accumulation: 12 passes of 1 image
 #
 # There is an older trick. Activations grow with the batch, so let one picture through at a time, add up twelve gradients, and only then let the optimizer step.
 #
@@ -404,7 +404,7 @@ for name in ("cross_entropy", "dice"):
 # Cross-entropy is a mean over pixels, and a mean of means of equal size is the mean. Dice is a ratio of sums, taken over *all pictures of a pass*: twelve ratios do not average to the ratio of all twelve.
 # One by one, each picture counts the same, however small its organ, and a picture in which an organ is absent costs nearly 1 for it. Neither is wrong, but it is another objective: a run with `--accumulate 12` reproduces no run with a batch of 12.
 #
-# ## "66 % less memory"
+# ## The claim of 66 % less memory
 #
 # MedSAGa's abstract claims "an average memory efficiency of 66% more" than other models, without saying of what the 66 % are.
 # One way to get there: leave the activations out, and let GaLore update each layer inside the backward pass, so that only one gradient exists at a time, while AdamW keeps them all.
@@ -436,7 +436,7 @@ moments = None
 moments = 2 * 4 * 93_735_472
 
 # %% tags=["exercise-check"]
-from medsaga_lib.memory import state_bytes
+from medsaga_lib.memory.ledger import state_bytes
 
 with torch.device("meta"):  # shapes without memory
     sam = build_sam("vit_b")

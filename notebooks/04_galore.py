@@ -2,10 +2,10 @@
 # # 4. GaLore
 #
 # **You will be able to**
-# - measure whether a gradient is low-rank, and say what share a rank-16 subspace holds of it,
-# - write GaLore in fifteen lines, and say which line saves the memory,
-# - explain what goes wrong when the subspace is renewed, and mend it,
-# - say why GaLore at full rank is not AdamW.
+# - measure whether a gradient is low-rank, and say which share of its energy a subspace of rank 16 contains,
+# - write GaLore in 15 lines, and say which line saves the memory,
+# - explain the error in Adam's moments after a refresh of the subspace, and correct it,
+# - explain why GaLore at full rank is not AdamW.
 #
 # **Before this** [Chapter 3](03_memory_ledger.ipynb); the singular value decomposition, once seen.
 #
@@ -36,7 +36,7 @@ seed = 0
 # A claim about gradients can be tested on a gradient. Here are eight chest X-rays,
 
 # %% tags=["data"]
-from medsaga_lib.data.folder import open_or_phantoms
+from medsaga_lib.data.catalog import open_or_phantoms
 
 dataset = open_or_phantoms("cxr_hannover_lungs")
 print(dataset.describe())
@@ -52,7 +52,7 @@ import torch
 from medsaga_lib.data.samples import Samples
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import build_model
-from medsaga_lib.recipes.recipe import Full
+from medsaga_lib.recipes.encoder import Full
 
 torch.manual_seed(seed)
 # Random class tokens: equal ones would give the encoder no gradient yet (chapter 5)
@@ -61,7 +61,7 @@ model = build_model(full, "pocket", 128, classes=len(dataset.labels), seed=seed)
 samples = Samples(dataset, dataset.split("train"), size=128)
 
 # %%
-from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.training.losses import cross_entropy_dice
 
 
 def gradient(first, count=8):
@@ -160,7 +160,7 @@ print(f"difference {(ours - theirs).norm() / moved:.0e} of the way they went")
 # > **Predict.** By which factor are the states smaller than Adam's, for this matrix of 192 x 576 and rank 16? The basis counts.
 
 # %%
-from medsaga_lib.memory import held_bytes
+from medsaga_lib.memory.ledger import held_bytes
 
 adam, galore = 2 * weight.numel() * 4, held_bytes(optimizer)
 print(f"Adam {adam:,} bytes, GaLore {galore:,}: {adam / galore:.1f} x")
@@ -168,7 +168,7 @@ print(f"Adam {adam:,} bytes, GaLore {galore:,}: {adam / galore:.1f} x")
 # %% [markdown]
 # Two moments of 16 x 576 and a basis of 192 x 16. (And four bytes that count the steps.)
 #
-# ## Change one thing: the refresh
+# ## Adam's moments after a refresh of the subspace
 #
 # The strongest directions change while the network trains, so $P$ is renewed every $T = 200$ steps. Adam's first moment $M$ is a memory of past gradients, in the coordinates of the *old* basis.
 # The paper leaves its numbers as they are. What do they mean in the new basis?
@@ -218,7 +218,7 @@ print(f"rotated: cosine {cosine(P_old @ M, P_new @ (C @ M)):+.2f}")
 # Does it matter for a network? Adam's first moment forgets: $0.9^{20}$ is an eighth, so at $T = 200$ a wrong direction disturbs the first tenth of each period.
 # The second moment remembers a thousand steps; wrong numbers there misjudge the lengths of steps until the next refresh. Neither is a disaster, and both cost nothing to avoid.
 #
-# ## Full rank is not AdamW
+# ## GaLore at full rank is not AdamW
 #
 # If the subspace is the whole space, nothing is thrown away. Is GaLore then AdamW? Try it with the function from above.
 
@@ -241,7 +241,7 @@ torch.optim.AdamW(weights[1:], foreach=False).step()
 print("equal to AdamW, bit for bit:", torch.equal(*weights))
 
 # %% [markdown]
-# ## What a refresh costs
+# ## The time cost of a refresh
 #
 # An SVD of every matrix in one step is slow. But we do not need all singular vectors, and not exactly. A *randomized* method multiplies a few random vectors by $G$ and keeps what comes out; from the basis of last time it is faster still.
 #
@@ -276,7 +276,7 @@ for name, previous in {"cold": None, "warm": P_before}.items():
 # The approximation loses little of what the best 64 directions hold, and here the warm start least. (Single timings of a made-up matrix that drifts little. The table at the end of the chapter has the refresh of ViT-B's 48 matrices, and gradients of a training run, on which the warm start loses more than the cold one.)
 
 # %% [markdown]
-# ## What the published package keeps
+# ## Memory and checkpoints of the published package
 #
 # `galore-torch` 1.0 takes its basis as the first columns of the SVD's factor. In PyTorch such a slice is a *view*: it has few numbers and keeps all of the factor's memory alive.
 
@@ -322,9 +322,9 @@ except pickle.UnpicklingError as error:
     print("refused:", next(line.strip() for line in str(error).split("\n") if "GaLore" in line)[:99])
 
 # %% [markdown]
-# The package's arithmetic, without its storage, is in `optim/galore_published.py`, and this project's tests run the package beside it: the updates agree to rounding, across refreshes.
+# The package's arithmetic, without its storage, is in `medsaga_lib/optim/galore_published.py`, and this project's tests run the package beside it: the updates agree to rounding, across refreshes.
 #
-# ## What is thrown away
+# ## The part of the gradient that GaLore discards
 #
 # The rest of the gradient, $G - P P^\top G$, is never seen by the optimizer until a refresh finds it.
 
@@ -344,9 +344,9 @@ print(f"rank 16 leaves out {rest.square().sum() / gradient(0).square().sum():.1%
 # | randomized SVD | [GaLore 2](https://arxiv.org/abs/2504.20437) |
 # | refreshes layer by layer, and only when needed | [Q-GaLore](https://arxiv.org/abs/2407.08296) |
 #
-# ## Does any of it make a better segmentation?
+# ## Comparison of optimizers on lung segmentation
 #
-# That is no question for a single matrix. So: the pocket SAM (not SAM) at 128 pixels, 32 labelled X-rays, 200 steps, a new basis every 20.
+# A single matrix cannot show whether the optimizer changes a segmentation. The test is therefore a training of the pocket SAM (not SAM) at 128 pixels, 32 labelled X-rays, 200 steps, a new basis every 20.
 # A learning rate can hide a method, so first the rates. Three to seven were tried for each method with one seed (`recorded/optimizers_bracket.json`); three or four of them, by our choice, were tried again with three. The judge is Dice on the *validation* patients:
 #
 # > **Predict.** What does a rate cost that is three times too high or too low?
@@ -385,7 +385,7 @@ print(origin["date"], "|", origin["device"], "|", origin["data"])
 print(origin["test_cases"], "held-out X-rays of", origin["test_patients"], "patients")
 
 # %%
-from medsaga_lib.evaluation import over_seeds  # mean, and half of a 95 % interval (Student's t)
+from medsaga_lib.evaluation.scores import over_seeds  # mean, and half of a 95 % interval (Student's t)
 
 runs = read("optimizers")
 runs["method"] += " (lr " + runs["rate"] + ")"
@@ -422,7 +422,7 @@ for pair in ("rotated kept", "rotated galore-torch", "kept galore-torch", "kept 
 #
 # A footnote, without which the table says too much: at the paper's $T = 200$ these runs would see a single subspace, and kept and rotated would be the same run.
 #
-# ## What this implementation promises
+# ## Tested properties of this implementation
 #
 # A library that teaches an optimizer should say what it holds itself to. Each line below is a number that a test holds, or a time from one run beside the package; `python -m tools.targets` measures all of them anew.
 

@@ -2,9 +2,9 @@
 # # 5. Adapting SAM: LoRA and GaLore
 #
 # **You will be able to**
-# - turn SAM, which answers prompts, into a network that gives every pixel a class,
-# - adapt it in two ways, LoRA (SAMed) and GaLore (MedSAGa), and say what each trains and keeps,
-# - fine-tune both on a few chest X-rays and judge the masks with their uncertainty.
+# - turn SAM, which needs prompts, into a network that assigns a class to each pixel,
+# - adapt SAM with LoRA (SAMed) and with GaLore (MedSAGa), and say which weights train and which optimizer states are stored,
+# - fine-tune both on a few chest X-rays, and report their Dice with a 95 % interval.
 #
 # **Before this** [Chapter 3](03_memory_ledger.ipynb) on where memory goes; PyTorch; the Dice score.
 #
@@ -33,20 +33,20 @@ seed = 0
 # Outlining both lungs on a chest X-ray takes a radiologist minutes.
 # Suppose somebody did that for 16 pictures. Is that enough to teach a network the rest?
 # The usual advice is to start from a network that already knows what an object looks like:
-# the Segment Anything Model, SAM ([Kirillov et al. 2023](../book/references.md)). Whether that helps depends on what it knows; the last section measures it.
+# the Segment Anything Model, SAM ([Kirillov et al. 2023](../book/references.md)). Whether that helps depends on what it knows; the section on longer runs measures it.
 #
 # First the pictures. Where `MEDSAGA_DATA` names a folder of real data sets, the chapter uses chest X-rays of
 # Hannover Medical School; elsewhere it draws phantoms, and the line below says which.
 
 # %% tags=["data"]
-from medsaga_lib.data.folder import open_or_phantoms
+from medsaga_lib.data.catalog import open_or_phantoms
 
 dataset = open_or_phantoms("cxr_hannover_lungs")
 print(dataset.describe())
 
 # %%
 from medsaga_lib import display
-from medsaga_lib.data.images import read_pair
+from medsaga_lib.data.cases import read_pair
 
 patient = dataset.split("test")[0]
 picture, truth = read_pair(dataset, patient)
@@ -71,7 +71,7 @@ for split in ("train", "val", "test"):
     print(f"{split:5} {len(cases):3} images, {len({c.patient for c in cases}):3} patients")
 
 # %% [markdown]
-# ## SAM, and a small one for today
+# ## SAM and the pocket SAM
 #
 # SAM has three parts. The *image encoder* turns a picture into an embedding, slowly. The *prompt encoder* turns
 # a click or a box into tokens. The *mask decoder* lets tokens and embedding look at each other and draws masks.
@@ -80,7 +80,7 @@ for split in ("train", "val", "test"):
 # on drawn pictures. It is not SAM, and its scores are not SAM's. It is here so that you can train on a laptop in seconds.
 
 # %%
-from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.models.sam import build_sam
 
 backbone = "vit_b" if profile == "colab" else "pocket"
 size = 512 if profile == "colab" else 128
@@ -91,7 +91,7 @@ for part in ("image_encoder", "prompt_encoder", "mask_decoder"):
 # %% [markdown]
 # Most of the numbers sit in the image encoder. Remember that: whoever wants to save memory has to save it there.
 #
-# ## Classes instead of clicks
+# ## Class tokens instead of prompts
 #
 # Nobody wants to click on 200,000 X-rays. SAMed and MedSAGa drop the prompt: SAM's decoder has a learned *mask token*
 # for each mask it may return, and so it gets one token for each class, background included.
@@ -105,8 +105,8 @@ for part in ("image_encoder", "prompt_encoder", "mask_decoder"):
 # %%
 import torch
 
-from medsaga_lib.backbones.weights import load_state
-from medsaga_lib.heads import class_tokens
+from medsaga_lib.models.weights import load_state
+from medsaga_lib.models.heads import class_tokens
 
 torch.manual_seed(seed)
 state = load_state(backbone, size)
@@ -114,8 +114,10 @@ model = class_tokens(backbone, state, size, classes=len(dataset.labels), start="
 
 # %%
 from medsaga_lib.data.samples import Samples
+from medsaga_lib.models.feeding import FEED_OF
 
-held_out = Samples(dataset, dataset.split("test"), size)
+feed = FEED_OF[backbone]  # how a picture becomes this network's input
+held_out = Samples(dataset, dataset.split("test"), size, feed.sample)
 image = held_out[0]["image"][None]  # (1, 3, size, size), values in [0, 1]
 with torch.no_grad():
     logits = model(image)  # (1, classes + 1, size / 4, size / 4)
@@ -129,7 +131,7 @@ print("shape", tuple(logits.shape), "| spread between classes", float(logits.std
 # The masks are a quarter of the input's size. That is SAM's resolution; for training, the annotator's labels are reduced to it
 # (MedSAGa, eq. 4), and for a result the masks are enlarged.
 #
-# ## LoRA: a thin detour around frozen weights
+# ## LoRA: low-rank matrices beside frozen weights
 #
 # A linear layer computes $y = Wx$. LoRA freezes $W$ and learns a detour of rank $r$ beside it:
 #
@@ -142,11 +144,11 @@ print("shape", tuple(logits.shape), "| spread between classes", float(logits.std
 # So we take it apart first.
 
 # %%
-from medsaga_lib.adapt import lora
+from medsaga_lib.adapt.lora import LoRA
 
 block = model.sam.image_encoder.blocks[0]
 print("before:", block.attn.qkv)
-lora.attach(model.sam.image_encoder, lora.LoRA(rank=4, targets=("q", "v")))
+LoRA(rank=4, targets=("q", "v")).attach(model.sam.image_encoder)
 for name in "qkv":
     print(name, type(getattr(block.attn.qkv, name)).__module__)
 
@@ -170,7 +172,7 @@ print(f"{detours:,}")
 
 # %%
 from medsaga_lib.recipes import get_recipe
-from medsaga_lib.recipes.build import count
+from medsaga_lib.memory.plan import count
 
 samed, medsaga = get_recipe("samed"), get_recipe("medsaga")
 on_vit_b = count(samed, "vit_b", size=512, classes=8)
@@ -179,7 +181,7 @@ print(f"{on_vit_b.trainable:,} trainable; as a file {4 * on_vit_b.trainable / 2*
 # %% [markdown]
 # 4.9 million parameters, which take 18.7 MiB in single precision. The "18.81M" is close to the size of SAMed's file, not to a number of parameters.
 #
-# ## GaLore: every weight moves, the memory stays small
+# ## GaLore: all weights train, with small optimizer states
 #
 # LoRA restricts *which weights* can be reached. GaLore lets all of them move and restricts *the optimizer's memory*.
 # AdamW keeps two numbers for each weight, its moments. GaLore looks at the gradient $G_t$ of a matrix through a small window:
@@ -195,11 +197,11 @@ print(f"{on_vit_b.trainable:,} trainable; as a file {4 * on_vit_b.trainable / 2*
 from collections import Counter
 
 from medsaga_lib.optim.galore import treatment
-from medsaga_lib.recipes.build import build_model, galore_config
+from medsaga_lib.recipes.build import build_model
 
 galore_model = build_model(medsaga, backbone, size, len(dataset.labels), seed=seed)
 encoder = galore_model.sam.image_encoder
-plan = treatment(encoder, galore_config(medsaga.image_encoder, encoder))
+plan = treatment(encoder, medsaga.image_encoder.config(encoder))
 print(Counter(tensor.how for tensor in plan))
 
 # %%
@@ -221,7 +223,7 @@ for recipe in (samed, medsaga):
 # the freedom of full fine-tuning, whose states would take 702 MiB here, at a seventh of that memory.
 # What both cost in a real step, activations included, is [chapter 3](03_memory_ledger.ipynb)'s subject.
 #
-# ## Two neighbours
+# ## Two other methods: adapters and bias tuning
 #
 # Two more ways to move an encoder by little stand in [chapter 9](09_from_scratch.ipynb)'s table. *Medical SAM Adapter* ([Wu et al. 2023](https://arxiv.org/abs/2304.12620)) gives each block two small networks, down, GELU, up, one behind the attention and one beside the MLP, the last layer at zero.
 # *AdaptiveSAM* ([Paranjape et al. 2023](https://arxiv.org/abs/2308.03726)) adds nothing: it trains what is no matrix, the biases, norms and positions, and is asked by the organ's name, as [chapter 6](06_svd_affine.ipynb)'s S-SAM is.
@@ -229,7 +231,7 @@ for recipe in (samed, medsaga):
 # > **Predict.** Which of the four, LoRA, GaLore, adapters, biases, leaves a network that after training is SAM again, of SAM's shape and size?
 
 # %%
-from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.models.sam import build_sam
 
 
 def of_the_encoder(sam):
@@ -249,7 +251,7 @@ with torch.device("meta"):  # shapes without memory
 # %% [markdown]
 # All but the adapter. GaLore and the biases add nothing, and LoRA's detour is a product of matrices, which can be added to the weight it bends around. The adapter has a GELU between its two layers; no single matrix does what it does, and it stays for good.
 #
-# ## Train both
+# ## Training SAMed and MedSAGa
 #
 # A *recipe* holds everything that makes a method: what trains, how, with which loss and schedule. Both of ours share the loss of the papers,
 # $0.2\,\mathrm{CE} + 0.8\,\mathrm{Dice}$, a warm-up and a decay. Change a value with `replace` and you have an ablation.
@@ -261,14 +263,15 @@ with torch.device("meta"):  # shapes without memory
 # %%
 from dataclasses import replace
 
-from medsaga_lib.training import train
+from medsaga_lib.training.loop import train
+from medsaga_lib.training.run_folder import Settings
 
+settings = Settings(shots=16, backbone=backbone, size=size, seed=seed)
 steps, batch = (400, 12) if profile == "colab" else (60, 6)
 results = {}
 for recipe in (samed, medsaga):
     short = replace(recipe, steps=steps, batch=batch)
-    options = {"backbone": backbone, "size": size, "seed": seed}
-    results[recipe.name] = train(short, dataset, shots=16, progress=False, **options)
+    results[recipe.name] = train(short, dataset, settings, progress=False)
 
 # %%
 import numpy as np
@@ -297,11 +300,11 @@ display.show(
 # %%
 from functools import partial
 
-from medsaga_lib.evaluation import evaluate_cases
-from medsaga_lib.inference import Predictor
+from medsaga_lib.evaluation.scores import evaluate_cases
+from medsaga_lib.inference.predictor import Predictor
 
 predictors = {
-    name: Predictor(r.model, dataset.labels, dataset.modality, dataset.window)
+    name: Predictor(r.model, dataset.labels, dataset.modality, dataset.window, feed)
     for name, r in results.items()
 }
 
@@ -348,24 +351,17 @@ print(origin["command"])
 print(origin["date"], "|", origin["device"], "|", origin["data"])
 
 # %%
-print(f"{origin['test_cases']} held-out X-rays of {origin['test_patients']} patients\n")
-print("recipe    start       shots  Dice   95 % interval    HD95 px")
-for run in recorded["runs"]:
-    low, high = run["dice_interval"]
-    print(
-        f"{run['recipe']:8}  {run['weights']:10}  {run['shots']:5}  {run['dice']:.3f}  "
-        f"{low:.3f} to {high:.3f}   {run['hd95']:6.1f}"
-    )
+print(f"{origin['test_cases']} held-out X-rays of {origin['test_patients']} patients")
+runs = pd.DataFrame(recorded["runs"])
+runs["95 % interval"] = ["{:.3f} to {:.3f}".format(*ends) for ends in runs["dice_interval"]]
+table = runs.rename(columns={"dice": "Dice", "hd95": "HD95 (px)"}).set_index("recipe")
+table[["weights", "shots", "Dice", "95 % interval", "HD95 (px)"]].round({"Dice": 3, "HD95 (px)": 1})
 
 # %%
-groups = {}
-for run in recorded["runs"]:
-    groups.setdefault(f"{run['recipe']}, {run['weights']}", []).append(run)
-curves = [
-    display.Curve(name, [r["shots"] for r in runs], [r["dice"] for r in runs],
-                  *zip(*[r["dice_interval"] for r in runs], strict=True))
-    for name, runs in groups.items()
-]  # fmt: skip
+curves = []
+for name, part in runs.groupby(["recipe", "weights"], sort=False):
+    low, high = zip(*part["dice_interval"], strict=True)
+    curves.append(display.Curve(", ".join(name), [*part["shots"]], [*part["dice"]], low, high))
 display.show(
     display.curve_with_interval(curves, "labelled images", "mean Dice", alt="Dice by shots.",
                                 log_x=True),
@@ -392,7 +388,7 @@ runs["organ"] = pd.Categorical(runs["data"].map(organs), organs.values())
 runs["network"] = runs["recipe"].where(runs["recipe"] == "unet", runs["weights"])
 
 # %%
-from medsaga_lib.evaluation import over_seeds  # mean, and half of a 95 % interval (Student's t)
+from medsaga_lib.evaluation.scores import over_seeds  # mean, and half of a 95 % interval (Student's t)
 
 found = {}
 for (organ, shots), part in runs.groupby(["organ", "shots"], observed=True):
@@ -421,9 +417,9 @@ display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=al
 #
 # The U-Net, which knows nothing, is level with it on lungs from eight X-rays and a hundredth ahead from four, 16 and 32, at 32 alone by more than its interval. On polyps it is five to eight behind, more than its intervals, on the hippocampus three, which is less than they are. (Not all of that is the network: its learning rate was chosen in a bracket, MedSAGa's is the paper's.)
 #
-# So before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate. Whether the foundation is worth its weight depends on the task. [Appendix A](90_pretraining.ipynb) shows how the gain grew, and says what we had learned from real X-rays and polyps (not from hippocampi) before the last pictures were drawn.
+# So before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate. Whether the foundation is worth its weight depends on the task.
 #
-# It could be worse. The pocket SAM's first weights made lungs *worse* than random numbers did and polyps no better, and one could see why without training anything: ask how much the embedding changes from one X-ray to the next.
+# Does the image encoder use the image at all? One test needs no training: measure how much the embedding changes from one X-ray to the next.
 
 # %%
 eight = torch.stack([held_out[i]["image"] for i in range(8)])
@@ -435,10 +431,10 @@ for start, weights in (("pretrained", state), ("random", build_sam(backbone, siz
     print(f"{start:10} spread between X-rays {found.std(0).mean():.2f} of {found.std():.2f}")
 
 # %% [markdown]
-# A spread near zero proves that an encoder does not look; a large one proves nothing, for random weights have one, too. The first weights were near zero (0.18 of 0.98, says the model card, `medsaga_lib/backbones/pocket.md`): they had learned to fill boxes and hardly to look.
-# Pretraining is not good in itself; it is as good as what was learned. [Appendix A](90_pretraining.ipynb) shows how the weights of today came to be.
+# A spread near zero would show that the encoder ignores the image. A large spread shows nothing, because random weights have one, too.
+# Pretraining is only as good as what the network has learned. The [model card](https://github.com/medsaga-book/medsaga-book/blob/main/medsaga_lib/models/pocket.md) of the pocket SAM, `medsaga_lib/models/pocket.md`, says what it was trained on and how it scores on real images.
 #
-# ## Take a part away
+# ## Ablations of SAMed and MedSAGa
 #
 # A method is a bundle. MedSAGa has GaLore on all of the encoder, a decoder that trains, a warm-up; which of these does the work?
 # Its authors took parts away: *v1* has GaLore on the attention alone, *v2* freezes the decoder. SAMed has a small sister, *SAMed_s*, whose decoder gets detours instead of being trained. Each of them is a `replace` of a field or two, and all are recipes of this library.
@@ -456,7 +452,7 @@ for name in variants:
 # > **Predict.** In v2 nothing outside the encoder trains, so the class tokens stay as they start. Let them start as copies of one token. What is the gradient of the encoder? And with random tokens, or with SAM's own four in turn?
 
 # %%
-from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.training.losses import cross_entropy_dice
 
 sixteen = Samples(dataset, dataset.split("train")[:16], 128)
 images = torch.stack([sixteen[i]["image"] for i in range(16)])
@@ -512,7 +508,7 @@ decoder_and_prompt = 4_913_621 - 147_456
 trainable = decoder_and_prompt + 12 * 3 * (16 * 768 + 768 * 16)
 
 # %% tags=["exercise-check"]
-wider = replace(samed, image_encoder=lora.LoRA(rank=16, targets=("q", "k", "v")))
+wider = replace(samed, image_encoder=LoRA(rank=16, targets=("q", "k", "v")))
 expected = count(wider, "vit_b", size=512, classes=8).trainable
 assert trainable == expected, f"{trainable} is not it: three detours a block, each of A and B"
 
@@ -549,14 +545,14 @@ merged, change = deepcopy(results["samed"].model), None
 # @title Solution
 with torch.no_grad():
     before = merged(image)
-    lora.merge(merged.sam.image_encoder)
+    samed.image_encoder.merge(merged.sam.image_encoder)
     change = (merged(image) - before).abs().max()
 
 # %% tags=["exercise-check"]
 from torch.nn import Linear
 
 layer = merged.sam.image_encoder.blocks[0].attn.qkv
-assert type(layer) is Linear, "the encoder of `merged` still has its detours: lora.merge takes it"
+assert type(layer) is Linear, "`merged` still has its detours: give its encoder to LoRA.merge"
 with torch.no_grad():
     measured = (merged(image) - results["samed"].model(image)).abs().max()
 assert change is not None, "measure it: the outputs before and after"

@@ -2,10 +2,10 @@
 # # 6. SVD affine tuning and label names
 #
 # **You will be able to**
-# - say what a singular value does in a layer, and what moving a single one does to a mask,
-# - write S-SAM's layer in four lines, and say what its shift and its ReLU are for,
-# - draw what LoRA, GaLore and S-SAM each allow a weight matrix to become,
-# - ask a network for an organ by its name, and judge what the name is worth.
+# - explain what a singular value does in a layer, and what a change of one singular value does to a mask,
+# - write S-SAM's layer in 4 lines, and explain its shift and its ReLU,
+# - show which changes of a weight matrix LoRA, GaLore and S-SAM each allow,
+# - prompt a network with the name of an organ, and judge how much the network uses the name.
 #
 # **Before this** [Chapter 5](05_adapting_sam.ipynb); the singular value decomposition as in [chapter 4](04_galore.ipynb).
 #
@@ -29,7 +29,7 @@ profile = "quick"  # "colab" runs the same cells: nothing here needs a GPU
 seed = 0
 
 # %% [markdown]
-# ## A layer in three steps
+# ## The singular value decomposition of a layer
 #
 # LoRA and GaLore ask how to change a matrix cheaply. S-SAM ([Paranjape et al. 2024](https://arxiv.org/abs/2408.06447)) asks what is in it already.
 # Every matrix is a product of three, its singular value decomposition:
@@ -44,7 +44,7 @@ seed = 0
 # Here are the chest X-rays of chapter 5, and the matrix of chapter 4: the fused $q$, $k$, $v$ of the pocket SAM's fourth block.
 
 # %% tags=["data"]
-from medsaga_lib.data.folder import open_or_phantoms
+from medsaga_lib.data.catalog import open_or_phantoms
 
 dataset = open_or_phantoms("cxr_hannover_lungs")
 print(dataset.describe())
@@ -52,8 +52,8 @@ print(dataset.describe())
 # %%
 import torch
 
-from medsaga_lib.backbones.sam import build_sam
-from medsaga_lib.backbones.weights import load_state
+from medsaga_lib.models.sam import build_sam
+from medsaga_lib.models.weights import load_state
 
 size = 128
 sam = build_sam("pocket", size).eval()
@@ -85,10 +85,9 @@ axes = "number of the direction, loudest first", "singular value"
 display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
 
 # %% [markdown]
-# `qkv` falls a little more steeply than noise, and in `proj` some directions are all but silent. The pocket SAM of before (`git show 1af5910:medsaga_lib/backbones/pocket.safetensors`) had a few loud directions in `qkv`, from 4.45 on, and ended at 0.40.
-# Perhaps the optimizer makes the difference there. That one was pretrained by AdamW, this one by Muon, which gives all directions of a step the same length.
+# `qkv` falls a little more steeply than noise, and in `proj` some directions are all but silent.
 #
-# ## What one number moves
+# ## The effect of one singular value
 #
 # Turn a single one of the 192 values and leave everything else. `SVDLayer` is the library's layer in three steps, and `scale` holds a factor for each value.
 #
@@ -134,7 +133,7 @@ display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=al
 # %%
 from torch.nn.functional import interpolate
 
-from medsaga_lib.heads import decode_masks
+from medsaga_lib.models.heads import decode_masks
 
 rows, columns = torch.where(sample["label"] == 1)
 box = torch.stack([columns.min(), rows.min(), columns.max(), rows.max()])[None].float()
@@ -201,7 +200,7 @@ with torch.no_grad():
 # %% [markdown]
 # To rounding. The library never builds $W'$: it applies $V^\top$, the values and $U$ one after the other.
 #
-# ## Two numbers for one?
+# ## Factor and shift: why two numbers for one singular value?
 #
 # A factor alone could take any positive singular value anywhere. SVF ([Sun et al. 2022](https://arxiv.org/abs/2206.06122)) tunes the values alone, and a reviewer of S-SAM called the shift the only difference.
 # To *what can be reached* it adds next to nothing. To *what is reached* it does, because Adam moves every parameter by about the learning rate in each step, however small its effect: a step of $a_i$ moves the value by $\eta s_i$, a step of $b_i$ by $\eta$.
@@ -253,7 +252,7 @@ for name, tensor in (("value", off.values()), ("a", off.scale.grad), ("b", off.s
 # %% [markdown]
 # The first direction is off, and no gradient reaches either of its two numbers any more. Only weight decay does: it pulls $b_i$ towards zero, and every $a_i$ too, although 1 would be home. Both shrink by the same factor, so that $a_i s_i + b_i$ stays negative: there is no way back.
 #
-# ## What may a matrix become?
+# ## Which changes of a weight matrix are possible?
 #
 # Three methods, three kinds of change. Train each for 20 steps on eight small X-rays, without weight decay, and look at $W' - W$ of our matrix.
 # GaLore refreshes its subspace after 10 of them.
@@ -263,9 +262,9 @@ for name, tensor in (("value", off.values()), ("a", off.scale.grad), ("b", off.s
 # %%
 from dataclasses import replace
 
-from medsaga_lib.adapt import lora, svd
 from medsaga_lib.recipes import get_recipe
-from medsaga_lib.training import train
+from medsaga_lib.training.loop import train
+from medsaga_lib.training.run_folder import Settings
 
 samed, medsaga, s_sam = (
     replace(get_recipe(name), steps=20, batch=4, weight_decay=0.0)
@@ -274,12 +273,13 @@ samed, medsaga, s_sam = (
 medsaga = replace(medsaga, image_encoder=replace(medsaga.image_encoder, refresh=10, bases=0))
 
 # %%
+settings = Settings(shots=8, size=64, seed=seed, validations=0)
 changes = {}
-for recipe, merge in ((samed, lora.merge), (medsaga, None), (s_sam, svd.merge)):
-    trained = train(recipe, dataset, 8, size=64, seed=seed, validations=0, progress=False).model
-    if merge:
-        merge(trained.sam.image_encoder)
-    changes[recipe.name] = trained.sam.image_encoder.blocks[3].attn.qkv.weight.detach() - W
+for recipe in (samed, medsaga, s_sam):
+    encoder = train(recipe, dataset, settings, progress=False).model.sam.image_encoder
+    if recipe is not medsaga:  # GaLore has no parts to merge
+        recipe.image_encoder.merge(encoder)
+    changes[recipe.name] = encoder.blocks[3].attn.qkv.weight.detach() - W
 
 # %%
 for name, change in changes.items():
@@ -306,7 +306,7 @@ display.show(display.grid(panels, {}, alt), alt=alt)
 # LoRA and GaLore connect any question with any place, in a few combinations at a time. S-SAM's cells off the diagonal are zero and remain so: no question gets a new place, ever. It has 192 knobs at this matrix, of two numbers each.
 # What needs a new direction it cannot learn here; what needs old directions in other strengths it learns with few numbers. Which of the two an X-ray needs is not for algebra to say. (The LayerNorms and the position table train too, and the text layer below.)
 #
-# ## Counting
+# ## The number of trained parameters
 #
 # S-SAM's abstract says "0.4% of SAM's parameters". SAM has 93,735,472.
 #
@@ -315,7 +315,8 @@ display.show(display.grid(panels, {}, alt), alt=alt)
 # %%
 from collections import Counter
 
-from medsaga_lib.recipes.build import build_model, count, trainable
+from medsaga_lib.memory.plan import count
+from medsaga_lib.recipes.build import build_model, trainable
 
 s_sam = get_recipe("s_sam")
 with torch.device("meta"):  # shapes without memory
@@ -340,7 +341,7 @@ for recipe in (s_sam, frozen, get_recipe("svf")):
 # The first number is what the published code trains: 444,672. A reviewer describes the decoder as used "without any modifications and tuning"; without its LayerNorms there are 440,064.
 # Both are 0.47 % of SAM, and "0.4%" is generous rounding. It also holds at 256 pixels alone, because the largest part is not a singular value at all: it is the position table, 768 numbers for each token, and a picture of twice the side has four times the tokens.
 #
-# ## Memory
+# ## The memory of the factors
 #
 # Values are few, but vectors are many: $U$ and $V$ together are larger than $W$. The published code keeps them beside it.
 #
@@ -349,7 +350,7 @@ for recipe in (s_sam, frozen, get_recipe("svf")):
 # %%
 import re
 
-from medsaga_lib.memory import weight_bytes
+from medsaga_lib.memory.ledger import weight_bytes
 
 with torch.device("meta"):
     plain = build_sam("vit_b", 256).image_encoder
@@ -366,9 +367,9 @@ print(f"factors for W     {here / 2**20:+6.1f} MiB, with a and b")
 
 # %% [markdown]
 # The published code also builds $W'$ in every pass, and its backward pass makes a gradient as large as $W'$ to get two numbers for each direction.
-# Here the gradient of the values comes from the $k$ numbers of each token between the two factors. After training, `svd.merge` multiplies the factors, and SAM weighs what it always did.
+# Here the gradient of the values comes from the $k$ numbers of each token between the two factors. After training, `SVDAffine.merge` multiplies the factors, and SAM weighs what it always did.
 #
-# ## Asked by name
+# ## Prompting by label name
 #
 # S-SAM's other half is the prompt. No click, no class token, but a word: *right lung*. A frozen text encoder makes 512 numbers of it, a small layer that trains makes a prompt token of those, and SAM's own mask token 0 answers. Two labels in one pass:
 
@@ -386,7 +387,7 @@ print(tuple(logits.shape), "| texts", tuple(model.texts.shape), "|", model.affin
 # %%
 import pandas as pd
 
-from medsaga_lib.backbones.text import Spelling
+from medsaga_lib.models.text import Spelling
 
 words = ["right lung", "left lung", "rigth lung", "lung", "heart", "pulmo dexter"]
 vectors = Spelling()(words)
@@ -421,14 +422,14 @@ for one in ("polyp", "banana"):
 # With two names each channel sees two values, and normalising two values leaves little more than a sign, which of the two is larger: 0 where the ReLU has cut off both, and something between where they are so near that the normalisation's epsilon counts. With one name it leaves nothing: in training, a data set with a single label gets the same token for *polyp* and for *banana*.
 # For a fixed list of labels the name is a number plate. It becomes a *name* only where training saw many of them.
 #
-# ## A published trap: the sigmoid, twice
+# ## An error in the published code: the sigmoid is applied twice
 #
 # The loss is Dice plus focal loss, $-\alpha\,(1 - p)^3 \log p$ for a pixel of the organ, with $p = \sigma(z)$. The function that computes it wants the logit $z$ and applies the sigmoid itself. The published code gives it $\sigma(z)$.
 #
 # > **Predict.** A pixel of the lung that the network is quite sure is none ($z = -8$). How strongly does each version pull?
 
 # %%
-from medsaga_lib.losses import focal_dice
+from medsaga_lib.training.losses import focal_dice
 
 
 def pull(first):
@@ -455,12 +456,12 @@ display.show(display.curve_with_interval(curves, "logit of a lung pixel", "pull"
 
 # %% [markdown]
 # Focal loss was made to pull hardest where the network is wrong. Twice through the sigmoid it pulls weakly everywhere, most where the network is undecided, and next to nothing where it is most wrong. It can train nevertheless: Dice beside it wants probabilities and gets them.
-# Nothing warns. The library feeds logits; `tests/test_losses.py` holds it against torchvision's focal loss.
+# Nothing warns. The library feeds logits; `tests/training/test_losses.py` holds it against torchvision's focal loss.
 #
 # We also leave out other things that the code does: its encoder has no relative positions and no windows, its decoder no positional encodings, and one of its pixel deviations has a typing error.
 
 # %% [markdown]
-# ## Train it
+# ## Training with and without an absent label
 #
 # Sixteen labelled X-rays, sixty steps, asked by the names of the data set. And a second time with one name more, *spleen*, which no X-ray of the set shows: its mask is empty everywhere.
 # The published code trains so, too: one sample is a picture with a label, absent labels included.
@@ -471,18 +472,18 @@ display.show(display.curve_with_interval(curves, "logit of a lung pixel", "pull"
 names = {"two names": dataset.labels}
 names["+ spleen"] = dataset.labels | {len(dataset.labels) + 1: "spleen"}
 short = replace(s_sam, steps=60, batch=6)
+settings = Settings(shots=16, size=size, seed=seed, validations=0)
 trained = {}
 for name, labels in names.items():
     asked = replace(dataset, labels=labels)
-    result = train(short, asked, 16, size=size, seed=seed, validations=0, progress=False)
-    trained[name] = result.model
+    trained[name] = train(short, asked, settings, progress=False).model
 
 # %%
 from functools import partial
 
-from medsaga_lib.data.images import read_pair
-from medsaga_lib.evaluation import evaluate_cases
-from medsaga_lib.inference import Predictor
+from medsaga_lib.data.cases import read_pair
+from medsaga_lib.evaluation.scores import evaluate_cases
+from medsaga_lib.inference.predictor import Predictor
 
 # %%
 test, predictors, found = dataset.split("test"), {}, {}
@@ -522,14 +523,14 @@ for place in ("attn.qkv", "attn.proj", "mlp.lin1", "mlp.lin2"):
 # %% [markdown]
 # The typical direction is turned up or down by a fifth or a quarter, in `proj` by a third or more. Some are more than doubled and some switched off, nearly all of them in `proj` with its silent end.
 #
-# ## Ask it something else
+# ## Prompting with unknown names
 #
 # Both networks know the lungs by name. Now ask both for what they have never heard, on eight held-out X-rays.
 #
 # > **Predict.** What do they answer to *rigth lung*? And to *banana*?
 
 # %%
-from medsaga_lib.heads import LabelPrompts
+from medsaga_lib.models.heads import LabelPrompts
 
 samples = Samples(dataset, test, size)
 eight = torch.stack([samples[i]["image"] for i in range(8)])
@@ -575,7 +576,7 @@ display.show(
 # And look at *rigth lung*, two letters in the wrong order: the second network draws pieces of the **left** one, too. To *lung*, which could be either, it answers with the left one and, on the real X-rays, about half of the right.
 # `Spelling` folds case and spaces, so *Right Lung* is no harm. A program that takes names from people should accept those it was trained with and refuse the rest, whichever text encoder stands behind it.
 #
-# ## Longer runs
+# ## Longer runs: S-SAM, SVF and the decoder alone
 #
 # S-SAM against SVF (factors alone: no shift, no norms, no positions, nothing of the decoder) and against the baseline that takes least thought, the decoder alone above a frozen encoder.
 #
@@ -616,23 +617,18 @@ print(origin["command"])
 print(origin["date"], "|", origin["device"], "|", origin["data"])
 
 # %%
-print(f"{origin['test_cases']} held-out X-rays of {origin['test_patients']} patients\n")
-print("recipe        shots  Dice   95 % interval    HD95 px")
-for run in recorded["runs"]:
-    low, high = run["dice_interval"]
-    row = f"{run['recipe']:12}  {run['shots']:5}  {run['dice']:.3f}"
-    print(f"{row}  {low:.3f} to {high:.3f}   {run['hd95']:6.1f}")
+print(f"{origin['test_cases']} held-out X-rays of {origin['test_patients']} patients")
+runs = pd.DataFrame(recorded["runs"])
+runs["95 % interval"] = ["{:.3f} to {:.3f}".format(*ends) for ends in runs["dice_interval"]]
+table = runs.rename(columns={"dice": "Dice", "hd95": "HD95 (px)"}).set_index("recipe")
+table[["shots", "Dice", "95 % interval", "HD95 (px)"]].round({"Dice": 3, "HD95 (px)": 1})
 
 # %%
-groups = {}
-for run in recorded["runs"]:
-    title = re.split("[:,]", get_recipe(run["recipe"]).title)[0]
-    groups.setdefault(title, []).append(run)
-curves = [
-    display.Curve(name, [r["shots"] for r in runs], [r["dice"] for r in runs],
-                  *zip(*[r["dice_interval"] for r in runs], strict=True))
-    for name, runs in groups.items()
-]  # fmt: skip
+curves = []
+for name, part in runs.groupby("recipe", sort=False):
+    title = re.split("[:,]", get_recipe(name).title)[0]
+    low, high = zip(*part["dice_interval"], strict=True)
+    curves.append(display.Curve(title, [*part["shots"]], [*part["dice"]], low, high))
 
 # %%
 alt = (

@@ -2,10 +2,10 @@
 # # 7. Exemplar synthesis and prompts
 #
 # **You will be able to**
-# - paste an organ into another picture so that the mask stays true, and say what a careless paste teaches,
-# - check by brute force that a mask has survived its transformation,
-# - count what LoRA trains in encoder and decoder, and tell a number of parameters from the size of a file,
-# - say what a point or a box gives away, and which results may stand side by side.
+# - paste an organ into another image so that the mask stays correct, and explain what a careless paste teaches a network,
+# - check by brute force that a mask stays correct under a transformation,
+# - count the parameters that LoRA trains in encoder and decoder, and distinguish a number of parameters from the size of a file,
+# - explain how much information a point or a box prompt contains, and decide which results are comparable.
 #
 # **Before this** [Chapter 5](05_adapting_sam.ipynb).
 #
@@ -29,7 +29,7 @@ profile = "quick"  # "colab" runs the same cells: nothing here needs a GPU
 seed = 0
 
 # %% [markdown]
-# ## Three labelled pictures, and the wish for more
+# ## Training images from 3 labelled exemplars
 #
 # Somebody outlined three pictures and then had to go back to the patients. Three are few. But each of them shows an organ, and an organ can be cut out, turned, enlarged and put elsewhere. Its outline goes with it and costs nobody an evening.
 #
@@ -39,14 +39,14 @@ seed = 0
 # The pictures are frames of colonoscopies, each with a polyp, and late in the chapter slices of a brain; where `MEDSAGA_DATA` names no real data, they are drawn chest X-rays with lungs and heart. With the paper we say *organ* for whatever is outlined.
 
 # %% tags=["data"]
-from medsaga_lib.data.folder import open_or_phantoms
+from medsaga_lib.data.catalog import open_or_phantoms
 
 dataset, brain = open_or_phantoms("polyp_kvasir"), open_or_phantoms("hippocampus_msd")
 print(*dict.fromkeys([dataset.describe(), brain.describe()]), sep="\n")
 
 # %%
 from medsaga_lib import display
-from medsaga_lib.data.batches import choose_shots
+from medsaga_lib.data.shots import choose_shots
 
 size = 128
 shots = choose_shots(dataset, 3, size, seed)
@@ -70,7 +70,7 @@ display.show(
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# ## Scissors and glue
+# ## Cutting out and pasting an organ
 #
 # One line cuts an organ out by its mask and puts it into another picture:
 
@@ -102,7 +102,7 @@ print(dataset.citation, "|", dataset.licence)
 # %% [markdown]
 # The edge is hard: the piece came with its own light. And the second picture still shows its *own* organ, which the new label calls background. That is the lie.
 #
-# ## What the lie teaches
+# ## What unlabelled organs in the background teach a network
 #
 # > **Predict.** A network trains on pastes whose backgrounds each show one more organ, called background. What will it say of an organ in a real picture?
 #
@@ -125,7 +125,7 @@ def pastes_on(grounds, number=60):
 
 
 # %%
-from medsaga_lib.losses import cross_entropy_dice
+from medsaga_lib.training.losses import cross_entropy_dice
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import build_model
 
@@ -180,7 +180,7 @@ print(dataset.citation, "|", dataset.licence)
 #
 # The same lie comes in wherever one pastes on pictures that nobody has labelled, tempting as they are for being many. So the library takes two kinds of background and no others: the exemplars with their organs filled in, and, where exemplars are slices of volumes, those slices of the same volumes in which the annotator found nothing.
 #
-# ## Filling in
+# ## Removing an organ from the background
 #
 # What is behind an organ? Nobody knows. The most modest guess: each missing pixel is the mean of its four neighbours. Repeat, and colour flows in from the rim.
 
@@ -226,7 +226,7 @@ print(dataset.citation, "|", dataset.licence)
 # %% [markdown]
 # A smooth patch without vessels or texture: whoever looks for it finds it. But it is never brighter or darker than its rim, since a mean lies between what it is the mean of, and it is background, as the label says.
 #
-# ## Blending
+# ## Blending the edge of a paste
 #
 # Now the edge. Let $\alpha$ be how much of a pixel is organ: the mask, slightly blurred. And let the organ come in the light of the place it goes to: its colour is shifted so that, along the edge, both agree on average.
 
@@ -281,7 +281,7 @@ print(dataset.citation, "|", dataset.licence)
 # %% [markdown]
 # The naive edge is several times as steep as a real polyp's (twice, for drawn lungs); the blended one is of the real one's order. What stays is what lies inside: an organ that was lit from another side.
 #
-# ## Masks that stay exact
+# ## Transforming an image and its mask
 #
 # Before pasting, the organ is turned, enlarged and shifted, and its mask with it. A picture is moved by *interpolation*: what falls between four pixels becomes their weighted mean. A label map is made of numbers, too.
 #
@@ -363,7 +363,7 @@ print(
 # %% [markdown]
 # Less than that only where the picture's edge has cut an organ.
 #
-# ## A gallery
+# ## Examples of synthesised images
 #
 # These are the library's ranges, as shares of the picture's width, brightness or size, in degrees for turning; `share` is how many of the training samples are pastes.
 
@@ -429,7 +429,7 @@ print(f"where {share:.0%} of all labelled organ pixels lie")
 #
 # Why not let organs land anywhere? For a polyp one could. But a heart belongs between the lungs, so the library moves all organs of a picture as one and keeps them near their place. Only data with a single label is mirrored: of several, two may be called left and right.
 #
-# ## Does it keep up?
+# ## The time cost of pasting
 #
 # Pastes are made anew in every step, by the processor that also trains.
 #
@@ -440,12 +440,13 @@ print(f"where {share:.0%} of all labelled organ pixels lie")
 # %%
 from dataclasses import replace
 
-from medsaga_lib.training import train
+from medsaga_lib.training.loop import train
+from medsaga_lib.training.run_folder import Settings
 
 cheap_lunch = get_recipe("cheap_lunch")
 short = replace(cheap_lunch, steps=100, batch=4)
-options = {"size": size, "seed": seed, "progress": False, "validations": 0}
-result = train(short, dataset, 3, **options)
+settings = Settings(shots=3, size=size, seed=seed, validations=0)
+result = train(short, dataset, settings, progress=False)
 
 # %%
 step = np.median([row["seconds"] for row in result.log]) / short.batch
@@ -456,12 +457,13 @@ print(f"one processor pastes for {step / (short.synthesis.share * pasting_second
 # %% [markdown]
 # About a tenth, when this page was written. Pasting is quicker than training, even for a network as small as the pocket SAM. The larger the network, the less it matters.
 #
-# ## What trains: LoRA on both sides
+# ## Trained parameters: LoRA in encoder and decoder
 #
 # SAMed ([chapter 5](05_adapting_sam.ipynb)) has detours in the image encoder and trains the decoder whole. Cheap Lunch has detours of rank 4 in *both*, as SAMed's small sister SAMed_s does. In the decoder there is nothing to take apart: its attentions keep $q$, $k$ and $v$ as layers of their own.
 
 # %%
-from medsaga_lib.recipes.build import count, trainable
+from medsaga_lib.memory.plan import count
+from medsaga_lib.recipes.build import trainable
 
 with torch.device("meta"):  # shapes without memory
     on_vit_b = build_model(cheap_lunch, "vit_b", 512, classes=8, weights="random")
@@ -514,7 +516,7 @@ print(f"6.32 million would need       {4 * 6.32e6 / 2**20:.2f} MiB")
 # The file that SAMed_s's authors published has 6.318 MiB; ours, with other names in it, nearly the same. So "6.32M" is probably no number of parameters but the size of a file, and about 1.6 million train.
 # That is an inference. The summary does not say how it was counted, no code is public, and exercise 1 asks what else it could be.
 #
-# ## Points and boxes
+# ## Point and box prompts
 #
 # SAM's own way is to be asked: a click, a box. Cheap Lunch asks by a point for each organ, drawn at random from its mask; the paper compares boxes, and no prompt. Where from is a prompt at test time? From the test picture's mask. Whoever clicks knows already that there is an organ, which, and where.
 #
@@ -525,10 +527,10 @@ print(f"6.32 million would need       {4 * 6.32e6 / 2**20:.2f} MiB")
 # %%
 from functools import partial
 
-from medsaga_lib.data.images import read_pair
+from medsaga_lib.data.cases import read_pair
 from medsaga_lib.data.prompts import box_of
-from medsaga_lib.evaluation import evaluate_cases
-from medsaga_lib.inference import Predictor
+from medsaga_lib.evaluation.scores import evaluate_cases
+from medsaga_lib.inference.predictor import Predictor
 
 
 def ellipse_in_box(case):
@@ -581,7 +583,7 @@ print(
 #
 # Where a physician will click anyway, prompts are fair. But then the click is a part of the method, and its minutes of the price.
 #
-# ## What a click decides
+# ## How the answer depends on the position of a click
 #
 # One held-out picture, the network trained above, and a click at every fourth pixel: which mask comes back, and what is its Dice?
 #
@@ -642,7 +644,7 @@ print(dataset.citation, "|", dataset.licence)
 # The evaluation above could not see that. Its points are drawn from the truth, and never miss.
 #
 #
-# ## Longer runs: does synthesis help?
+# ## Longer runs: does synthesis help on polyps?
 #
 # Four exemplars, two hundred steps, six seeds. Each seed draws its own four pictures, and all recipes of a seed get the same. They ask by a point, by a box, or not at all (class tokens, as in chapter 5), with synthesis and without.
 #
@@ -672,7 +674,7 @@ by_seed = runs.pivot(index="seed", columns="recipe", values="dice")[list(names)]
 by_seed.columns = list(names.values())
 
 # %%
-from medsaga_lib.evaluation import over_seeds  # mean, and half of a 95 % interval (Student's t)
+from medsaga_lib.evaluation.scores import over_seeds  # mean, and half of a 95 % interval (Student's t)
 
 
 def with_interval(values):
@@ -710,7 +712,7 @@ print(f"the first gain less the second: {with_interval(gains[0] - gains[1])}")
 #
 # Two other differences in the table are no gains. Points are far ahead of no prompt: an oracle's lead. And boxes are ahead of everything; whether also of the ellipse in the box, which has learned nothing, is a question to ask each time. (Where this page ran on the polyps, the ellipse above is that of these very pictures.)
 #
-# ## Half a per cent, one, three
+# ## Training on 0.5 %, 1 % and 3 % of the labelled slices
 #
 # The paper takes its exemplars as a share of what is labelled: half a per cent, one, three. So once more, on an organ of another kind. A hippocampus is no thing before a wall but a part of the brain, and its brightness says little about where it ends. The 180 volumes that we train on hold 4557 slices with a label; the three shares are 23, 46 and 137.
 #
@@ -815,7 +817,7 @@ def disc_at(point, area, size):
 
 # %% tags=["exercise-check"]
 from medsaga_lib.data.prompts import draw_prompts
-from medsaga_lib.metrics import dice as overlap
+from medsaga_lib.evaluation.metrics import dice as overlap
 
 disc = disc_at((30, 50), 400, 64)
 assert abs(disc.sum() - 400) < 20, f"the disc has {disc.sum()} pixels where 400 were asked for"

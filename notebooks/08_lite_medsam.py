@@ -2,10 +2,10 @@
 # # 8. Small encoders and many boxes
 #
 # **You will be able to**
-# - count where the time of a prediction goes, and say from how many boxes on it goes elsewhere,
-# - put LoRA on the queries and values of a fused layer, and not on something else,
-# - draw training pictures so that a rare modality is seen, and test that they are drawn so,
-# - segment many boxes on a picture, or one through a volume, and say what the box alone would have scored.
+# - count the operations of encoder and decoder, and say from how many boxes on the decoder needs more,
+# - apply LoRA to the queries and values of a fused layer, and to nothing else,
+# - sample training images so that rare modalities are seen, and test the sampler,
+# - segment many boxes on an image, or a volume from one box, and compare the result with the box alone.
 #
 # **Before this** [Chapter 5](05_adapting_sam.ipynb) on LoRA; [chapter 6](06_svd_affine.ipynb) on the focal loss.
 #
@@ -29,19 +29,19 @@ profile = "quick"  # "colab" runs the same cells: the subject is what a CPU can 
 seed = 0
 
 # %% [markdown]
-# ## A box, a laptop, no GPU
+# ## Segmentation by boxes on a laptop without a GPU
 #
 # In 2024 a challenge asked for this: somebody draws boxes on a medical image, a laptop answers with a mask for each, and the seconds count.
 # Its organisers gave LiteMedSAM as a start, a SAM with a small image encoder; this chapter follows one answer to it, LiteMedSAM with LoRA and many boxes at once ([Liu et al. 2024](../book/references.md)).
 # We know the paper as a draft in which some of its template's questions still stand, and we know its [public code](https://github.com/lseventeen/SAMIL).
 #
-# LiteMedSAM's weights lie where no program may fetch them (`medsaga weights fetch lite_medsam` says where a person may). So its encoder appears here with random weights, for what can be counted,
+# LiteMedSAM's weights lie where no program may fetch them (`medsaga weights fetch lite_medsam` says where a person may). So its network appears here with random weights, for operations and times, which do not depend on weights,
 # and every mask comes from the pocket SAM, small and ours.
 #
 # Where `MEDSAGA_DATA` names no folder, drawn chest X-rays stand in for all of the data, and a drawn organ for the volumes.
 
 # %% tags=["data"]
-from medsaga_lib.data.folder import open_or_phantoms
+from medsaga_lib.data.catalog import open_or_phantoms
 
 crowd = open_or_phantoms("nuclei_dsb2018")
 chest = open_or_phantoms("cxr_hannover_lungs")
@@ -51,7 +51,7 @@ for dataset in {data.name: data for data in (crowd, chest, scan, stroke)}.values
     print(dataset.describe())
 
 # %% [markdown]
-# ## Where does the time go?
+# ## The operations of encoder and decoder
 #
 # SAM looks at a picture once, with the image encoder, and answers each box with the mask decoder. Count the multiplications and additions of both. Shapes are enough for that, no number is computed.
 #
@@ -61,7 +61,7 @@ for dataset in {data.name: data for data in (crowd, chest, scan, stroke)}.values
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.models.sam import build_sam
 
 torch.manual_seed(seed)
 
@@ -110,12 +110,12 @@ for boxes in (1, 21, 241):
 # ## TinyViT
 #
 # [TinyViT](https://arxiv.org/abs/2207.10666) is a transformer that grew out of a convolutional network. It has four stages; between them the map is halved and widened (the last time only widened, so that SAM's decoder finds its 64 x 64 tokens).
-# Stage 0 consists of convolutions. The others attend, within windows. Ours is one short file, `medsaga_lib/backbones/tinyvit.py`.
+# Stage 0 consists of convolutions. The others attend, within windows. Ours is one short file, `medsaga_lib/models/tinyvit.py`.
 #
 # > **Predict.** Where are most of the parameters, and where most of the work: at the fine end or at the coarse one?
 
 # %%
-from medsaga_lib.backbones import tinyvit
+from medsaga_lib.models import tinyvit
 
 with torch.device("meta"):
     lite, vit_b = build_sam("lite_medsam").eval().requires_grad_(False), build_sam("vit_b")
@@ -181,7 +181,7 @@ display.show(
 # With the convolution the token hears its neighbour across the border, and that one has heard its whole window. So news travels about one window per block.
 # A detail that nobody sees from outside: 64 places do not divide into windows of 7. The last windows are filled up with zeros, and the zeros take part in the attention.
 #
-# ## LoRA on the right rows
+# ## LoRA on a fused layer
 #
 # Chapter 5 took SAM's fused `qkv` apart: the first third of its rows makes $q$, the second $k$, the third $v$. TinyViT has a fused `qkv`, too. With a width of four and two heads, the rows are:
 
@@ -234,7 +234,7 @@ print(f"{detours:,}")
 
 # %%
 from medsaga_lib.recipes import get_recipe
-from medsaga_lib.recipes.build import count
+from medsaga_lib.memory.plan import count
 
 recipe = get_recipe("lite_medsam_lora")
 counted = count(recipe, "lite_medsam", 256, classes=1)
@@ -245,14 +245,14 @@ print(f"trains {counted.trainable:,} of {counted.total:,}; decoder and prompt en
 # %% [markdown]
 # 103,936 numbers in the encoder, and the decoder with its four million beside them. (With $\alpha = 1$ and $r = 4$ a detour counts a quarter; that is from the code, the paper names neither.) The paper's table has 985.22M parameters in all, a hundred times as many as there are.
 #
-# ## Why two losses?
+# ## Focal loss and Dice loss
 #
 # The loss is focal plus Dice. Let a network see nothing: a probability of 2 % everywhere. What does each part say when what it missed is small?
 #
 # > **Predict.** Which of the two hardly notices a lesion of 4 x 4 pixels?
 
 # %%
-from medsaga_lib.losses import focal_dice
+from medsaga_lib.training.losses import focal_dice
 
 nothing = torch.full((1, 2, 256, 256), -4.0)
 for side in (4, 16, 64, 128):
@@ -265,7 +265,7 @@ for side in (4, 16, 64, 128):
 # The focal loss is a mean over pixels, so what is small counts little. Dice is a share of the object and cries out either way. Focal loss, in turn, gives each pixel its own pull where Dice sees only sums.
 # The paper adds the two with equal weights and names no exponent; ours is S-SAM's (chapter 6).
 #
-# ## Which pictures are drawn
+# ## Sampling by modality
 #
 # The challenge's training set has 1,218,411 CT pictures, 82 % of all, and 191,308 of MR, 13 %. Several modalities have fewer than 2,000. A network that sees pictures as they come sees CT.
 # The authors draw CT with a probability of .40, MR with .10, and one of the nine others with .50. (Eleven in all; the introduction says ten. That the nine share the .50 evenly is our reading; the draft does not say.) Here are a thousand pictures in about these proportions, the nine small and unequal (how the small ones share the rest is made up):
@@ -330,28 +330,28 @@ print("mean:", table.mean().round(2).to_dict())
 # The two that are drawn less than their share, CT and MR, lose. So does ultrasound, and it most of all, although the sampler favours it. Microscopy and PET, the weakest, gain most.
 # The mean rises because in it each modality counts once, whether it has a million pictures or a thousand. That is a decision about what counts.
 #
-# ## What the network is shown
+# ## The network's input
 #
-# The longer side becomes 256 pixels, grey levels are stretched between the least and the largest, and zeros fill the square. Proportions stay, unlike in chapter 5, where pictures are squeezed:
+# LiteMedSAM's script resizes the longer side to 256 pixels, stretches the grey levels between the least and the largest, and fills the rest of the square with zeros. The proportions stay. The pocket SAM is fed in another way, as in chapter 5: pictures are squeezed to a square. The library has one `Feed` for each backbone:
 
 # %%
-from medsaga_lib.data.images import read_pair
-from medsaga_lib.data.litemedsam import network_input
-from medsaga_lib.data.samples import squeeze
+from medsaga_lib.models.feeding import FEED_OF
+
+for name, feed in FEED_OF.items():
+    print(f"{name:12} {feed.name:13} {'squeezed' if feed.squeezed else 'padded'}")
+
+# %%
+from medsaga_lib.data.cases import read_pair
 
 case = crowd.split("test")[-13]
 picture, _ = read_pair(crowd, case)
 half = picture.pixels[: picture.shape[0] // 2]  # to have one that is not square
-colour = (255 * np.stack([half] * 3, axis=-1)).astype(np.uint8)  # (h, w, 3), as it is stored
-padded = network_input(colour)  # (3, 256, 256)
-squeezed, _ = squeeze(torch.tensor(half)[None, None], torch.zeros(1, *half.shape), 256)
+panels = [display.Panel(half, title="as it is")]
+for name in ("pocket", "lite_medsam"):
+    given = FEED_OF[name].images(torch.tensor(half)[None, None], 256)  # (1, 1, 256, 256)
+    panels.append(display.Panel(given[0, 0].numpy(), title=f"for {name}"))
 
 # %%
-panels = [
-    display.Panel(half, title="as it is"),
-    display.Panel(squeezed[0, 0].numpy(), title="squeezed"),
-    display.Panel(padded[0], title="longest side, min-max, zeros"),
-]
 display.show(
     display.grid(panels, {}, alt="A picture, squeezed and padded."),
     alt="A flat and dark picture as it is, squeezed to a square, in which what was round stands upright, and "
@@ -362,9 +362,9 @@ display.show(
 print(crowd.citation, "|", crowd.licence)
 
 # %% [markdown]
-# A SAM wants what it was trained with: LiteMedSAM's weights the padded one, the pocket SAM and SAM itself the same geometry without the min-max, and what chapter 5 trains the squeezed one. `medsaga_lib.prompted` knows which is which.
+# A SAM needs pictures that are prepared as in its training. Training, prediction and evaluation take the same feed (`medsaga_lib/models/feeding.py`), and boxes and masks follow the picture. So a network that is trained from LiteMedSAM's weights gets padded pictures with min-max in training and afterwards, and every network below that comes from the pocket SAM gets squeezed ones.
 #
-# ## Many boxes
+# ## The decoder for many boxes
 #
 # Now the decoder. The published scripts call it once for each box. What in it does not depend on the box? Do not read the code, ask it: run it for two boxes and compare what every linear layer gives.
 #
@@ -373,11 +373,11 @@ print(crowd.citation, "|", crowd.licence)
 # %%
 from pathlib import Path
 
-from medsaga_lib.data.images import read_case_mask
+from medsaga_lib.data.cases import read_case_mask
 from medsaga_lib.data.prompts import box_of
-from medsaga_lib.prompted import embed, load_prompted
+from medsaga_lib.inference.box_predictor import load_box_predictor
 
-pocket = load_prompted(Path("pocket"))
+pocket = load_box_predictor(Path("pocket"))
 
 
 # %%
@@ -390,14 +390,14 @@ def objects(case):
 # %%
 masks = objects(case)
 boxes = torch.tensor(np.stack([box_of(mask) for mask in masks])).float()
-embedding = embed(pocket.sam, picture.pixels)
+embedding, frame = pocket.embed(picture.pixels), pocket.frame(picture.shape)
 print(case.name[:8], picture.shape, len(boxes), "boxes")
 
 
 # %%
 @torch.no_grad()
 def layers(box):
-    """What each linear layer of the two-way transformer gives for a box."""
+    """What each linear layer of the two-way transformer gives for a box of the input."""
     found, hooks = {}, []
     for name, module in pocket.sam.mask_decoder.transformer.named_modules():
         if isinstance(module, nn.Linear):
@@ -410,19 +410,19 @@ def layers(box):
 
 
 # %%
-one, other = layers(boxes[0]), layers(boxes[1])
+one, other = (layers(box) for box in frame.boxes(boxes[:2]))
 same = [name for name in one if one[name].equal(other[name])]
 print(f"{len(same)} of {len(one)}:", *same, sep="\n  ")
 
 # %% [markdown]
 # Three: the keys and values that the image offers to the tokens in the first layer, and the queries with which it asks back. From then on the picture has heard of the box. Worse, these three work on all image tokens, 256 in the pocket SAM and 4,096 in SAM, while everything on the token side works on seven (two corners of the box, four masks, one guess at their quality).
 #
-# So `medsaga_lib.multibox` projects them once. In the later layers, where each box has a picture of its own, it turns the product round: $q \cdot (x W_k) = (q W_k^\top) \cdot x$, and projects the few tokens in place of the many places. And of SAM's four masks it draws only the one that is asked for, only where it is positive.
+# So `medsaga_lib.inference.box_decoder` projects them once. In the later layers, where each box has a picture of its own, it turns the product round: $q \cdot (x W_k) = (q W_k^\top) \cdot x$, and projects the few tokens in place of the many places. And of SAM's four masks it draws only the one that is asked for, only where it is positive.
 #
 # > **Predict.** By which factor does the work for one more box fall?
 
 # %%
-from medsaga_lib.multibox import decode_boxes
+from medsaga_lib.inference.box_decoder import decode_boxes
 
 
 def shared(n):
@@ -453,15 +453,18 @@ display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
 
 # %% [markdown]
 # Half. And the clock? There is an obvious third way: give the decoder all boxes in one call, which is what the paper means by concurrent inference. It does exactly the published work, in larger pieces.
-# We try all three on up to a dozen boxes: on the picture above with the pocket SAM's decoder, and on a drawn one with a decoder as wide as SAM's and 64 x 64 tokens.
+# We try all three on up to 12 boxes of the picture above: with the pocket SAM, and with LiteMedSAM's network and random weights, whose decoder is as wide as SAM's and has 64 x 64 tokens.
 #
 # > **Predict.** On a CPU, is a batch faster than one by one, the same, or slower?
 
 # %%
-from medsaga_lib.bench_boxes import Task, drawn, measure
+from medsaga_lib.bench.boxes import Task, measure, random_backbone
 
-tasks = [Task("pocket SAM", pocket.sam, embedding, masks[:12]), drawn(12)]
-measured = [measure(task, rounds=3) for task in tasks]
+predictors = {"pocket SAM": pocket, "LiteMedSAM's shape": random_backbone("lite_medsam")}
+measured = [
+    measure(Task(name, predictor, picture.pixels, boxes[:12]), rounds=3)
+    for name, predictor in predictors.items()
+]
 
 
 # %%
@@ -479,8 +482,8 @@ def compare(rows):
 compare(measured)
 
 # %% [markdown]
-# A number above 1 is faster than published, below 1 slower. In the pocket SAM's decoder, with its 16 x 16 tokens, a batch is faster than single calls. In a decoder of SAM's size it was slower when this page was written.
-# There each layer writes a copy of the picture for each box, and the next layer reads it again:
+# A number above 1 is faster than published, below 1 slower. In the pocket SAM's decoder, with its 16 x 16 tokens, a batch is faster than single calls. In LiteMedSAM's decoder, which is as large as SAM's, a batch of 12 was slower when this page was written. (Drawn X-rays have 3 boxes, and a batch of 3 was about as fast as single calls.)
+# In the large decoder each layer writes a copy of the image tokens for each box, and the next layer reads it again:
 
 # %%
 for name, tokens, channels in (("pocket SAM", 16, 128), ("SAM's size", 64, 256)):
@@ -491,7 +494,7 @@ for name, tokens, channels in (("pocket SAM", 16, 128), ("SAM's size", 64, 256))
 # A processor's cache has a few to a few dozen MiB. What fits is computed where it lies; the rest goes to memory and back. (That is how we read the times; nobody measured the cache.)
 # Ours takes as many boxes at once as make 4096 tokens: sixteen of the pocket SAM's, one of SAM's.
 #
-# And 241 boxes? A recorded run of three rounds:
+# And 241 boxes? A recorded run of 3 rounds, with boxes around nuclei of the test picture that has most of them:
 
 # %%
 import json
@@ -504,14 +507,15 @@ print(origin["date"], "|", origin["device"], "|", origin["batched_at_once"], "bo
 # %%
 compare(recorded["tasks"])
 for task in recorded["tasks"]:
-    print(f"least IoU with published {task['least_iou']}, {task['not_empty']} masks not empty")
-    print(f"with the image encoder's look in both times: x {task['ratio_with_look']:.1f}")
+    empty = task["boxes"] - task["not_empty"]
+    print(f"{task['name']}: least IoU with published {task['least_iou']:.4f}, {empty} masks empty,")
+    print(f"  with the image encoder's time on both sides x {task['ratio_with_encoder']:.1f}")
 
 # %% [markdown]
-# The masks agree on all 241 boxes (a tenth of the pocket SAM's are empty there; we come to that), and in every round ours took less than half of the published time, at SAM's size as on the pocket. It still does where both also pay for the look: the pocket's, and at SAM's size TinyViT's, whose time no weights change.
-# A batch is another matter. For the pocket SAM's small maps it pays; at SAM's size sixteen boxes at a time are *slower* than one after the other, since one box stays in the processor's cache and sixteen do not. On a GPU that may well turn round.
+# The masks of our decoder agree with the published decoder's on all 241 boxes, and ours is faster at both sizes, also where the time of the image encoder counts on both sides. (LiteMedSAM's network has random weights here, which change no time; its masks mean nothing. Some masks of the pocket SAM are empty, because many of these nuclei are too small for it. The comparison with ellipses below shows that.)
+# A batch is faster with the pocket SAM's small maps. At LiteMedSAM's size, 16 boxes in a batch are *slower* than one box after the other, perhaps because one box fits into the processor's cache and 16 boxes do not. On a GPU this may be different.
 #
-# > **Predict.** And what is said to be fast on a CPU: `torch.compile`, numbers of 16 bits, ONNX Runtime (which `tools.boxes` tries where `onnx`, `onnxscript` and `onnxruntime` are installed)? Each with the published decoder at SAM's size, on twelve boxes.
+# > **Predict.** How fast are other ways that are said to be fast on a CPU: `torch.compile`, numbers of 16 bits, ONNX Runtime (which `tools.boxes` tries where `onnx`, `onnxscript` and `onnxruntime` are installed)? Each runs the published decoder at LiteMedSAM's size on 12 boxes.
 
 # %%
 for way in recorded["attempts"]:
@@ -519,9 +523,9 @@ for way in recorded["attempts"]:
           f"masks agree to IoU {way['least_iou']:.2f}")  # fmt: skip
 
 # %% [markdown]
-# Compiling makes the published decoder two thirds faster, after compiling for longer than all 241 boxes take. ONNX Runtime makes it half as fast again. So does bfloat16 on this one, which has arithmetic for it (one without took twenty times as long), but it moves the masks. A better engine for the same work gains less than not doing it twice.
+# `torch.compile` makes the published decoder faster, but only after a start of many seconds: compare that with the time of all 241 boxes above. ONNX Runtime needs a short start. bfloat16 needs a processor with instructions for it (one without them took 20 times as long), and it changes the masks. All three speed up the same work; leaving out repeated work gains more.
 #
-# ## Who owns a pixel?
+# ## Overlapping masks
 #
 # Boxes overlap, and so do masks. Put a channel of zeros in front, for the background, and let the largest logit win. Two boxes on five pixels:
 
@@ -552,17 +556,17 @@ print(labels)
 # %% [markdown]
 # Three organs have become one. A new name was an old number, and was renamed again. (Exercise 2 mends it.)
 #
-# ## On real nuclei
+# ## Comparison with boxes and ellipses
 #
 # All boxes of the picture at once, by `segment_boxes`, and the published way beside it, compared by IoU (intersection over union: what two masks share, over what either covers).
 
 # %%
-from medsaga_lib.bench_boxes import iou, one_by_one
-from medsaga_lib.multibox import segment_boxes
+from medsaga_lib.bench.boxes import iou, one_by_one
+from medsaga_lib.inference.box_decoder import segment_boxes
 
-found = segment_boxes(pocket.sam, embedding, boxes, picture.shape)
+found = segment_boxes(pocket.sam, embedding, boxes, picture.shape, frame=frame)
 shared_way = [mask.whole(picture.shape) for mask in found.masks]
-published = [*one_by_one(pocket.sam, embedding, boxes, picture.shape)]
+published = [*one_by_one(pocket.sam, embedding, boxes, frame)]
 print(f"IoU of ours with the published masks: at least {min(map(iou, shared_way, published)):.4f}")
 
 # %%
@@ -586,22 +590,23 @@ from medsaga_lib.data.prompts import fill_box
 
 def answers_to(boxes, pixels):
     """The pocket SAM's masks for boxes (N, 4) on a picture."""
-    found = segment_boxes(pocket.sam, embed(pocket.sam, pixels), torch.tensor(boxes), pixels.shape)
+    frame, asked = pocket.frame(pixels.shape), torch.tensor(boxes)
+    found = segment_boxes(pocket.sam, pocket.embed(pixels), asked, pixels.shape, frame=frame)
     return [mask.whole(pixels.shape) for mask in found.masks]
 
 
 # %%
 def compare_with_boxes(case):
-    """Side of the median box in input pixels; mean IoU of network, ellipse and box."""
+    """Shorter side of the median box in input pixels; mean IoU of network, ellipse and box."""
     pixels, masks = read_pair(crowd, case)[0].pixels, objects(case)
     boxes = np.stack([box_of(mask) for mask in masks])
     stretched = (pixels - pixels.min()) / np.ptp(pixels)
     shapes = {"pocket SAM": answers_to(boxes, pixels), "min-max": answers_to(boxes, stretched)}
     for name, ellipse in (("ellipse", True), ("box", False)):
         shapes[name] = [fill_box(box, pixels.shape, ellipse) for box in boxes]
-    side = np.median((boxes[:, 2:] - boxes[:, :2] + 1).min(1)) * 256 / max(pixels.shape)
+    sides = (boxes[:, 2:] - boxes[:, :2] + 1) * pocket.frame(pixels.shape).ratios.numpy()
     scores = {name: np.mean([*map(iou, found, masks)]) for name, found in shapes.items()}
-    return {"objects": len(boxes), "side": side, **scores}
+    return {"objects": len(boxes), "side": np.median(sides.min(1)), **scores}
 
 
 # %%
@@ -610,17 +615,17 @@ table = pd.DataFrame([compare_with_boxes(case) for case in chosen]).sort_values(
 print(table.round(2).to_string(index=False))
 
 # %% [markdown]
-# On the real nuclei the ellipse is hard to beat. Nuclei of seven or eight pixels are half as wide as a token, which has 16, and are as good as lost. Only with those of 32 pixels, on the dim picture above, does the pocket SAM get ahead, by three hundredths, and by two with min-max. (On drawn X-rays, whose organs are large, it is ahead everywhere.)
+# On the real nuclei the ellipse is hard to beat. Nuclei of 8 pixels are half as wide as a token, which has 16, and are as good as lost. The pocket SAM is ahead of the ellipse only with nuclei of 32 pixels, on the dim picture above: by 0.03, and by 0.02 with min-max. (On drawn X-rays, whose organs are large, it is ahead everywhere.)
 # Two things follow. A score of a network that was given boxes means nothing before the ellipse's stands beside it. And a large picture has to be cut into tiles first: those 1920 x 2560 pixels with 241 objects are shown to LiteMedSAM at a tenth of their size.
 #
-# ## As files
+# ## Input and output files
 #
 # The challenge keeps a picture and its boxes in one npz file, and wants an npz file back: `imgs`, `boxes`, the result in `segs`.
 
 # %%
 import tempfile
 
-from medsaga_lib.prompted import predict_boxes
+from medsaga_lib.inference.box_predictor import predict_boxes
 
 folder = Path(tempfile.mkdtemp())
 colour = (255 * np.stack([picture.pixels] * 3, axis=-1)).astype(np.uint8)
@@ -634,9 +639,9 @@ print(segs.shape, segs.dtype, f"{(segs == found.labels).mean():.1%} of the pixel
 # %% [markdown]
 # From a shell: `medsaga predict pocket 2DBox_Microscopy_0001.npz --out out`. With LiteMedSAM's file in its place, `medsaga predict lite_medsam ...`.
 #
-# ## Can training beat an ellipse?
+# ## Fine-tuning compared with an ellipse
 #
-# On real pictures the pocket SAM as it is hardly does. Train it: the recipe `lite_medsam_lora` on sixteen chest X-rays, a box for each lung, its sides jittered in training. (On the pocket SAM's ViT; LoRA of rank 4 on $q$, $v$ and the MLPs, decoder and prompt encoder whole, focal plus Dice.)
+# On real pictures the pocket SAM as it is rarely scores higher than an ellipse. Train it: the recipe `lite_medsam_lora` on sixteen chest X-rays, a box for each lung, its sides jittered in training. (On the pocket SAM's ViT; LoRA of rank 4 on $q$, $v$ and the MLPs, decoder and prompt encoder whole, focal plus Dice.)
 #
 # > **Predict.** Which Dice does the empty box around a lung have?
 
@@ -644,15 +649,16 @@ print(segs.shape, segs.dtype, f"{(segs == found.labels).mean():.1%} of the pixel
 from dataclasses import replace
 from functools import partial
 
-from medsaga_lib.evaluation import evaluate_cases
-from medsaga_lib.inference import Predictor
-from medsaga_lib.training import train
+from medsaga_lib.evaluation.scores import evaluate_cases
+from medsaga_lib.inference.predictor import Predictor
+from medsaga_lib.training.loop import train
+from medsaga_lib.training.run_folder import Settings
 
-size = 128
+settings = Settings(shots=16, size=128, seed=seed, validations=0)
 zero_shot = replace(get_recipe("sam_zero_shot"), head="boxes", answer="single")
 short = replace(recipe, steps=40, batch=8)
 models = {
-    name: train(how, chest, 16, size=size, seed=seed, validations=0, progress=False).model
+    name: train(how, chest, settings, progress=False).model
     for name, how in (("as it is", zero_shot), ("LoRA", short))
 }
 
@@ -706,7 +712,7 @@ print(chest.citation, "|", chest.licence)
 #
 # The boxes are exact, the truth's own; a person's would not be. How the recipe stands beside the other methods says the table of [chapter 9](09_from_scratch.ipynb).
 #
-# ## Boxes in three dimensions
+# ## Boxes in volumes
 #
 # Nobody draws a box on each of a hundred slices. One draws it on the middle slice and says where the organ begins and ends. What about the other slices? There are two published ways: ask with the same box everywhere, or walk outwards from the middle and ask each slice with the box around the last mask, a little larger (three pixels of 256).
 #
@@ -725,7 +731,7 @@ def middle_box(organ):
 
 
 # %%
-from medsaga_lib.metrics import dice as dice_of
+from medsaga_lib.evaluation.metrics import dice as dice_of
 
 
 def walk(volume, organ):
@@ -755,8 +761,8 @@ curves = [
 ]
 alt = (
     "Dice of each slice against its distance from the middle one. All are best near the middle and fall "
-    "off on both sides. The same box lies on top, propagation a little below it and, on one side, in "
-    "the end below the ellipse and the box. (On the drawn organ it stays near 1.)"
+    "off on both sides. The same box is highest nearly everywhere. Propagation is a little lower and, "
+    "at one end, below the ellipse and the box. (On the drawn organ it stays near 1.)"
 )
 axes = "distance from the middle slice (mm)", "Dice of the slice"
 display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
@@ -782,7 +788,7 @@ print(scan.citation, "|", scan.licence)
 # %% [markdown]
 # The same box stays where it was while the spleen moves on: it cuts off what has left and takes in what has come in its place. Propagation follows. But it can only follow its own mask: where that takes in too much, the next box is too large as well, and the error is handed on and grows until half the picture is spleen.
 #
-# Look at the baselines, too. Through a volume one box gives little away, and here, for the first time in this chapter, a network that was never trained on real pictures is far ahead of the ellipse, by twelve hundredths if the box stays where it is; propagated by six. (On the drawn organ, which is easier, both ways are far ahead, and propagation is nearly perfect.)
+# Look at the baselines, too. Through a volume one box gives little away, and here, for the first time in this chapter, a network that was never trained on real pictures is far ahead of the ellipse, by 0.13 if the box stays where it is, and by 0.07 if it is propagated. (On the drawn organ, which is easier, both ways are far ahead, and propagation is nearly perfect.)
 #
 # One volume proves nothing. A second one: an MR of a brain after a stroke, diffusion-weighted, on which what is dying shines, and the largest of the pieces.
 #
@@ -820,14 +826,14 @@ display.show(display.grid(panels, {1: "infarct"}, alt), alt=alt)
 print(stroke.citation, "|", stroke.licence)
 
 # %% [markdown]
-# With the same box it is two hundredths behind, propagated a quarter. The picture is enlarged to 256 pixels before the network sees it, and in it this piece is as wide as half a token. What is smaller than a token may be too small to see, as it was among the nuclei; an ellipse has no smallest size. (The drawn piece is several tokens wide, and the network is ahead.)
+# With the same box it is 0.02 behind the ellipse, with propagation 0.25. The picture is enlarged to 256 pixels before the network sees it, and in it this piece is as wide as half a token. What is smaller than a token may be too small to see, as it was among the nuclei; an ellipse has no smallest size. (The drawn piece is several tokens wide, and the network is ahead.)
 #
-# ## A score with its axes exchanged
+# ## Surface Dice with exchanged axes
 #
 # The challenge's files store the spacing as (x, y, z), its arrays are (z, y, x), and its code hands one to the other. Dice does not care. The surface Dice, NSD, counts which part of the two surfaces lies within 2 mm of the other one:
 
 # %%
-from medsaga_lib.metrics_cvpr24 import cvpr24_scores
+from medsaga_lib.evaluation.cvpr24 import cvpr24_scores
 
 for name, spacing in (("(z, y, x)", volume.spacing), ("(x, y, z)", volume.spacing[::-1])):
     dsc, nsd = cvpr24_scores(walks["propagated"], organ, spacing)

@@ -2,10 +2,10 @@
 # # 9. Networks from scratch
 #
 # **You will be able to**
-# - say what a network that knows nothing makes of four labelled X-rays, and whether an adapted SAM does better,
-# - write attention that costs as much as there are pixels, not pixels squared, and say what it gives up,
-# - write attention between channels, and find out what neither kind of attention can see,
-# - count the weights of a published network that never run.
+# - report how well a network without pretraining segments after training on 4 labelled X-rays, and compare it with an adapted SAM,
+# - write attention whose cost is linear in the number of pixels, and say what it cannot represent,
+# - write attention between channels, and find out what neither kind of attention can distinguish,
+# - count the parameters of a published network that are never used.
 #
 # **Before this** [Chapter 5](05_adapting_sam.ipynb); queries, keys and values, once seen.
 #
@@ -29,13 +29,13 @@ profile = "quick"  # "colab": larger pictures and a longer training, on a GPU
 seed = 0
 
 # %% [markdown]
-# ## What can a network learn from four pictures?
+# ## A U-Net trained on 4 labelled images
 #
 # Every chapter so far began with a network that had seen pictures before. Here is the other way: random numbers, four labelled
 # X-rays, and nothing else. Whoever adapts a foundation model should know how far this gets, because it is what the foundation has to beat.
 
 # %% tags=["data"]
-from medsaga_lib.data.folder import open_or_phantoms
+from medsaga_lib.data.catalog import open_or_phantoms
 
 dataset = open_or_phantoms("cxr_hannover_lungs")
 print(dataset.describe())
@@ -66,17 +66,19 @@ for level, width in enumerate((16, 32, 64, 128, 256)):
 # %%
 from dataclasses import replace
 
-from medsaga_lib.training import train
+from medsaga_lib.training.loop import train
+from medsaga_lib.training.run_folder import Settings
 
 steps, batch = (400, 12) if profile == "colab" else (100, 6)
 recipe = replace(get_recipe("unet"), steps=steps, batch=batch)
-result = train(recipe, dataset, shots=4, size=size, seed=seed, progress=False)
+settings = Settings(shots=4, size=size, seed=seed)
+result = train(recipe, dataset, settings, progress=False)
 
 # %%
 from functools import partial
 
-from medsaga_lib.evaluation import evaluate_cases
-from medsaga_lib.inference import Predictor
+from medsaga_lib.evaluation.scores import evaluate_cases
+from medsaga_lib.inference.predictor import Predictor
 
 predict = Predictor(result.model, dataset.labels, dataset.modality, dataset.window)
 test = dataset.split("test")
@@ -87,7 +89,7 @@ print(f"{len(test)} pictures of {len({case.patient for case in test})} patients"
 
 # %%
 from medsaga_lib import display
-from medsaga_lib.data.images import read_pair
+from medsaga_lib.data.cases import read_pair
 
 panels = []
 for case in test[:3]:
@@ -104,7 +106,7 @@ print(dataset.citation, "|", dataset.licence)
 # Four labels are enough to find two lungs, perhaps because lungs on a chest X-ray are large, dark and always in the same place. The borders are another matter:
 # on the real X-rays they wander, and specks appear where no lung is; drawn ones are kinder.
 #
-# ## Is that better than SAM?
+# ## Comparison with an adapted SAM
 #
 # One training is an anecdote. The recorded runs of [chapter 5](05_adapting_sam.ipynb) have five seeds, each with its own four pictures, and MedSAGa on the pocket SAM beside the U-Net:
 # same pictures, same number of steps, and the same test: 19 X-rays of 11 patients.
@@ -115,7 +117,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from medsaga_lib.evaluation import over_seeds  # mean, and half of a 95 % interval (Student's t)
+from medsaga_lib.evaluation.scores import over_seeds  # mean, and half of a 95 % interval (Student's t)
 
 recorded = json.loads(Path("recorded/pretraining_value.json").read_text())
 origin = recorded["provenance"]
@@ -156,7 +158,7 @@ display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=al
 # But who is this DAE-Former ([Azad et al. 2022](https://arxiv.org/abs/2212.13504))? A U-Net in shape, with attention in place of most convolutions. MedSAGa's paper says of it that its attention
 # "still retains the intrinsic quadratic computational complexity with respect to the number of tokens". Let us build it and look.
 #
-# ## Attention, and its price
+# ## Attention and its memory cost
 #
 # A convolution sees its neighbours. In attention every token, here a place in the map, asks a question $q$ of every other token's key $k$ and takes the answers $v$ in proportion:
 
@@ -206,7 +208,7 @@ print(f"rows add up to {implied.sum(1).min():.3f} ... {implied.sum(1).max():.3f}
 # Yes: each row is a set of weights over all tokens. Now the claim. What does autograd keep for the backward pass, counted by chapter 3's ledger?
 
 # %%
-from medsaga_lib.memory import saved_bytes
+from medsaga_lib.memory.ledger import saved_bytes
 
 
 def kept(function, N, d=128):
@@ -229,7 +231,7 @@ for name, sizes in table.items():
 # And the network as a whole, with everything around its attention?
 
 # %%
-from medsaga_lib.recipes.predict import Plan, predict_ledger
+from medsaga_lib.memory.plan import Plan, predict_ledger
 
 for pixels in (224, 448):
     entry = predict_ledger(get_recipe("dae_former"), Plan("none", 1, pixels, classes=8))
@@ -247,7 +249,7 @@ for side, d in ((56, 128), (28, 320), (14, 512)):  # places along a side and cha
 # %% [markdown]
 # In the coarsest stage it costs more than what it replaces, at the size that its authors use.
 #
-# ## What it gives up
+# ## The limits of linear attention
 #
 # > **Predict.** Let each token ask exactly for itself: keys all different, and the query of a token is its own key, made large. Which of the two finds it?
 
@@ -294,7 +296,7 @@ def channel_attention(q, k, v, temperature=1.0):
 
 
 # %%
-from medsaga_lib.backbones import dae_former
+from medsaga_lib.models import dae_former
 
 q, k, v = torch.randn(3, 144, 16)
 pairs = {
@@ -322,10 +324,10 @@ for part in block.parts[:3]:
 # Neither attention knows where anything is. DAE-Former has no table of positions like SAM's: all that tells a right lung from a left one are the
 # convolutions, those in the feed-forward parts (3 x 3, each channel by itself) and those that embed the patches, and the zeros beyond the border that they see.
 #
-# ## The whole network, and 18 million weights that never run
+# ## DAE-Former and its 18 million unused parameters
 #
 # Three stages down, two up, each of two dual blocks; a decoder stage lets the encoder's map say *where to look* and its own map *what is there*.
-# It is one short file, `medsaga_lib/backbones/dae_former.py`. The published code has more parameters:
+# It is one short file, `medsaga_lib/models/dae_former.py`. The published code has more parameters:
 
 # %%
 with torch.device("meta"):  # shapes without memory
@@ -370,7 +372,7 @@ for run in recorded["runs"]:
 # A hundred steps are nothing to DAE-Former. And the TinyViT has a box and untaught eyes: it ends below the ellipse in the box, which chapter 8 found at 0.84.
 
 # %% [markdown]
-# ## Untrained, asked in three ways
+# ## The pocket SAM without training, with three kinds of prompts
 #
 # Before those who learn, one who does not: the pocket SAM as it is, no labelled picture seen. Asked by a point in each organ, by the box around it, or by nothing: a grid of 32 x 32 points, three masks for each, doubles removed (of two much alike SAM keeps the one its IoU head prefers), and for each organ we take the mask that is nearest to it. (Nobody without the truth could take that one; it is what the best choice would reach.) All at 128 pixels, like the table below, although it was pretrained at 256.
 #
@@ -390,7 +392,7 @@ for run in recorded["runs"]:
 # On lungs the grid is level with the box: among its masks is one about as good as what the box was answered with, and the trouble is to know which. On polyps it is a tenth behind. A point does worse, perhaps because it leaves open how far the organ goes; and of its three masks the IoU head chooses (chapter 7's point takes SAM's single mask, and has 0.58 on polyps).
 # On lungs eight labelled X-rays teach almost everybody below more than that. On polyps, which lie anywhere, a box that the truth has drawn is worth more than any training without one. It is the box's merit, not the network's: an ellipse in it, which has learned nothing, is better than the network's answer on both (lungs 0.84, [chapter 8](08_lite_medsam.ipynb); polyps 0.83, [chapter 7](07_exemplar_synthesis.ipynb)).
 #
-# ## Everybody, on the same pictures
+# ## All methods on the same images
 #
 # By now every method of this book has been introduced. Here they stand side by side, on lungs from 8 and from 32 labelled X-rays and on polyps from 64 frames: the same pictures, the same 200 steps, the pocket SAM under all that adapt one, two networks from scratch (the U-Net and SegResNet, [Myronenko 2018](https://arxiv.org/abs/1810.11654), the same ladder with residual blocks), and what people with little memory are told to do, a *frozen encoder*, whose embeddings are computed once while only the decoder trains.
 #

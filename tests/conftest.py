@@ -1,9 +1,12 @@
-"""What all tests share: a small data set, and skips that a build server does not accept."""
+"""Fixtures for all tests: a cache of their own, a small data set, the command line; and a rule that
+turns most skips into failures on a build server.
+"""
 
+import itertools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +15,13 @@ IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
 def excused(reason):
-    """Whether a test may be skipped on a build server: for want of a GPU, or of all real data."""
+    """Whether a build server may skip a test: it has no GPU, or none of the real data."""
     without_data = not os.environ.get("MEDSAGA_DATA") and "MEDSAGA_DATA" in reason
     return without_data or "GPU" in reason or "CUDA" in reason
 
 
 def fail_unexcused(report):
-    """Turns a skip into a failure that says why."""
+    """Turn a skip on a build server into a failure that gives the reason of the skip."""
     if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not excused(reason):
@@ -37,9 +40,34 @@ def pytest_make_collect_report():
     return fail_unexcused((yield))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory) -> Iterator[Iterator[Path]]:
+    """Give an endless row of new cache folders, and set the first one for the whole session.
+
+    Fixtures of a module or of the session run before the fixtures of a test, so they use this first
+    folder and never the user's cache.
+    """
+    root = tmp_path_factory.mktemp("caches")
+    folders = (root / str(number) for number in itertools.count())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDSAGA_CACHE", str(next(folders)))
+        yield folders
+
+
+@pytest.fixture(autouse=True)
+def own_cache(caches, monkeypatch) -> Path:
+    """Give each test an empty cache of its own, which the processes that it starts inherit.
+
+    The folder does not exist yet.
+    """
+    folder = next(caches)
+    monkeypatch.setenv("MEDSAGA_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def target(record_property) -> Callable[[int, str, str, float], None]:
-    """Keeps what a test measured of one of GaLore's targets, for `tools.targets` to show."""
+    """Record a measured number for one of GaLore's targets; `tools.targets` shows it."""
 
     def keep(number: int, what: str, goal: str, measured: float) -> None:
         record_property("target", json.dumps([number, what, goal, float(measured)]))
@@ -49,7 +77,7 @@ def target(record_property) -> Callable[[int, str, str, float], None]:
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory) -> Path:
-    """A small data set in the folder format: 14 drawn chest X-rays of 10 patients, three labels."""
+    """Draw a small data set in the folder format: 14 chest X-rays of 10 patients, three labels."""
     from medsaga_lib.data.phantoms import write_phantoms
 
     root = tmp_path_factory.mktemp("data") / "phantoms"
@@ -58,8 +86,38 @@ def phantoms(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def phantom_cxr(phantoms, own_cache) -> Path:
+    """Put `phantoms` into the test's cache under the name `phantom_cxr`, which it then opens.
+
+    The data set of that name has 90 pictures, and drawing them takes ten seconds.
+    """
+    from medsaga_lib.data.phantoms import PHANTOMS, VERSION
+
+    own_cache.mkdir(parents=True)
+    folder = own_cache / f"{PHANTOMS}-{VERSION}"
+    folder.symlink_to(phantoms, target_is_directory=True)
+    return folder
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real data sets that $MEDSAGA_DATA names."""
+    if not os.environ.get("MEDSAGA_DATA"):
+        pytest.skip("MEDSAGA_DATA is not set: the real data sets are not on this machine")
+    return Path(os.environ["MEDSAGA_DATA"])
+
+
+@pytest.fixture(scope="session")
+def dataset(phantoms):
+    """The small data set of `phantoms`, opened."""
+    from medsaga_lib.data.catalog import open_dataset
+
+    return open_dataset(phantoms)
+
+
+@pytest.fixture
 def medsaga(monkeypatch, capsys):
-    """Runs the command in this process: (exit code, standard output, standard error)."""
+    """Run the command `medsaga` in this process: (exit code, standard output, standard error)."""
     from medsaga_lib import cli
 
     def run(*words):

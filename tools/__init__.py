@@ -1,1 +1,1 @@
-"""Builds the book: pairs, checks, executes and renders the chapters, and looks at the site."""
+"""Tools that check, execute and render the book, and tools that record its measurements."""

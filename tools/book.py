@@ -1,4 +1,4 @@
-"""What every tool knows of the book: its address, its chapters, the conventions of a chapter."""
+"""Common parts of the tools: address and chapters of the book, conventions of a chapter, files."""
 
 import os
 import re
@@ -11,9 +11,11 @@ from typing import Any
 import yaml
 from nbformat import NotebookNode
 
+from medsaga_lib.files import replacing
+
 BUILD = Path("_build")
 
-# Tags that the tools give a meaning to; CONTRIBUTING.md says which.
+# Cell tags with a meaning for the tools; CONTRIBUTING.md explains them.
 COLAB, PARAMETERS, DATA = "colab", "parameters", "data"
 EXERCISE, SOLUTION, CHECK = "exercise", "solution", "exercise-check"
 
@@ -36,16 +38,16 @@ if "google.colab" in sys.modules:
         subprocess.run(install, check=True)
     os.chdir("/content/book/notebooks")
 """
-SOLUTION_TITLE = "# @title Solution"  # what Colab shows of a folded cell
+SOLUTION_TITLE = "# @title Solution"  # the title that Colab shows of a folded cell
 
 
 class BookError(Exception):
-    """What is wrong with the book, where, and what to do: shown without a traceback."""
+    """An error in the book: its message says what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a chapter says it costs, in minutes, GB (10^9 bytes) and MB (10^6 bytes)."""
+    """Declared cost of a chapter: minutes, GB of memory (10^9 bytes), MB to download (10^6)."""
 
     minutes: float
     gigabytes: float
@@ -53,22 +55,22 @@ class Budget:
 
 
 def settings(root: Path) -> dict[str, Any]:
-    """The book's `_config.yml`."""
+    """Content of the book's `_config.yml`."""
     return yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
 
 
 def address(root: Path) -> str:
-    """The repository's web address, which is written down in `_config.yml` only."""
+    """Web address of the repository, from `_config.yml`."""
     return settings(root)["repository"]["url"].rstrip("/")
 
 
 def colab_cell(root: Path) -> str:
-    """The first code cell of every chapter."""
+    """Source of the first code cell of every chapter, which prepares Colab."""
     return COLAB_CELL.format(address=address(root)).rstrip()
 
 
 def pages(root: Path) -> list[str]:
-    """All files that `_toc.yml` names, in reading order."""
+    """All files in `_toc.yml`, in reading order."""
 
     def walk(entry: Any) -> Iterator[str]:
         for item in entry if isinstance(entry, list) else [entry]:
@@ -81,22 +83,22 @@ def pages(root: Path) -> list[str]:
 
 
 def chapters(root: Path) -> list[Path]:
-    """The notebooks that `_toc.yml` names, relative to `root`, in reading order."""
+    """Paths of the notebooks in `_toc.yml`, relative to `root`, in reading order."""
     return [Path(page) for page in pages(root) if page.endswith(".ipynb")]
 
 
 def tags(cell: NotebookNode) -> list[str]:
-    """The tags of a cell."""
+    """Tags of a cell."""
     return cell.metadata.get("tags", [])
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """The code cells of a notebook."""
+    """Code cells of a notebook."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def budget(notebook: NotebookNode) -> Budget | None:
-    """What the first cell declares, or None where it does not."""
+    """Budget that the first cell declares, or None if it declares none."""
     found = BUDGET.search(notebook.cells[0].source) if notebook.cells else None
     if found is None:
         return None
@@ -104,22 +106,24 @@ def budget(notebook: NotebookNode) -> Budget | None:
 
 
 def in_ci() -> bool:
-    """Whether this runs on a build server, where what is elsewhere a warning is an error."""
+    """Whether this runs on a build server, which treats warnings as errors."""
     return os.environ.get("CI", "").lower() in {"1", "true"}
 
 
 def write(path: Path, text: str) -> bool:
-    """Writes `text` only where it differs, so that the file's time says when it last changed."""
+    """Write `text` if it differs from the file, which otherwise keeps its time; True if written.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return True
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copies a file with its time."""
+    """Copy a file together with its time."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(source, target)

@@ -1,10 +1,10 @@
-"""Times many boxes on one picture, the published ways and ours: a recorded run of the book.
+"""Time many boxes on one image, with the published decoder and with ours, for the book.
 
     python -m tools.boxes
 
-Writes notebooks/recorded/boxes.json: the tasks of `medsaga_lib.bench_boxes`, and other ways that
-are said to be fast on a CPU, which chapter 8 shows. ONNX Runtime is among them where `onnx`,
-`onnxscript` and `onnxruntime` are installed.
+The result is notebooks/recorded/boxes.json, which chapter 8 shows: the tasks of
+`medsaga_lib.bench.boxes`, and other ways that are said to be fast on a CPU. ONNX Runtime is one of
+them if `onnx`, `onnxscript` and `onnxruntime` are installed.
 """
 
 import time
@@ -19,38 +19,38 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medsaga_lib.bench_boxes import AT_ONCE, Task, bench, drawn, iou, one_by_one
-from medsaga_lib.data.longest_side import Frame
+from medsaga_lib.bench.boxes import AT_ONCE, Task, compare_boxes, iou, one_by_one, tasks
 from medsaga_lib.files import write_json
-from medsaga_lib.multibox import segment_boxes
-from tools.record import RECORDED, machine
+from medsaga_lib.inference.box_decoder import segment_boxes
+from medsaga_lib.models.frame import Frame
+from tools.provenance import RECORDED, machine
 
-TRIED = 12  # boxes; bfloat16 takes a second for each where the processor has none
+TRIED = 12  # boxes; bfloat16 takes a second per box if the processor does not support it
 
 
 def main() -> None:
-    """Measures and writes the file."""
+    """Measure the times and write the file."""
     origin = {"command": "python -m tools.boxes", **machine(), "batched_at_once": AT_ONCE}
-    tasks, tried = bench(), attempts(drawn(TRIED))
-    content = {"provenance": origin, "tasks": tasks, "attempts": tried}
+    measured, tried = compare_boxes(), attempts(tasks(TRIED)[-1])
+    content = {"provenance": origin, "tasks": measured, "attempts": tried}
     write_json(RECORDED / "boxes.json", content)
-    for task in tasks:
+    for task in measured:
         agree = f"IoU with the published masks at least {task['least_iou']:.4f}"
-        print(
-            f"{task['name']}: {task['ratio']['seconds']:.1f} times faster than published, {agree}"
-        )
+        print(f"{task['name']}: {task['ratio']['seconds']:.1f} times as fast as published, {agree}")
     for way in tried:
-        print(f"{way['name']}: x {way['ratio']:.2f}, after a start of {way['start']:.0f} s")
+        print(f"{way['name']}: {way['ratio']:.2f} times as fast, first run {way['start']:.0f} s")
 
 
 def attempts(task: Task, rounds: int = 3) -> list[dict[str, Any]]:
-    """Ways that are said to be fast, on a few boxes: seconds of each round, and a start's.
+    """Time ways that are said to be fast, on a few boxes: seconds of each round and of the start.
 
-    `ratio` is the published way's time for one of theirs, in the same run, after the start.
+    `ratio` is the time of the published way / the time of this way, in the same run, without the
+    start.
     """
-    arguments = task.sam, task.embedding, task.boxes, task.truth.shape[1:]
-    compiled = copy(task.sam)
-    compiled._modules = {**task.sam._modules, "mask_decoder": torch.compile(task.sam.mask_decoder)}
+    sam, embedding = task.predictor.sam, task.predictor.embed(task.pixels)
+    arguments = sam, embedding, task.boxes, task.frame
+    compiled = copy(sam)
+    compiled._modules = {**sam._modules, "mask_decoder": torch.compile(sam.mask_decoder)}
     ways: dict[str, Callable[[], Any]] = {
         "published": lambda: list(one_by_one(*arguments)),
         "ours": lambda: _whole(*arguments),
@@ -58,9 +58,9 @@ def attempts(task: Task, rounds: int = 3) -> list[dict[str, Any]]:
         "bfloat16": lambda: _in_bfloat16(*arguments),
     }
     if all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
-        ways["ONNX Runtime"] = partial(_by_onnx, _exported(task), *arguments)
+        ways["ONNX Runtime"] = partial(_by_onnx, _exported(sam, embedding, task.boxes), *arguments)
     starts, masks = {}, {}
-    for name, run in ways.items():  # what compiles does it now
+    for name, run in ways.items():  # compilation happens here
         began = time.perf_counter()
         masks[name] = run()
         starts[name] = time.perf_counter() - began
@@ -73,7 +73,7 @@ def attempts(task: Task, rounds: int = 3) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "boxes": len(task.truth),
+            "boxes": len(task.boxes),
             "start": starts[name],
             "seconds": took,
             "ratio": median(p / t for p, t in zip(spent["published"], took, strict=True)),
@@ -83,8 +83,9 @@ def attempts(task: Task, rounds: int = 3) -> list[dict[str, Any]]:
     ]
 
 
-def _whole(*arguments: Any) -> list[np.ndarray]:
-    return [mask.whole(arguments[3]) for mask in segment_boxes(*arguments).masks]
+def _whole(sam: Any, embedding: Tensor, boxes: Tensor, frame: Frame) -> list[np.ndarray]:
+    found = segment_boxes(sam, embedding, boxes, frame.size, frame=frame)
+    return [mask.whole(frame.size) for mask in found.masks]
 
 
 def _in_bfloat16(*arguments: Any) -> list[np.ndarray]:
@@ -104,14 +105,13 @@ class _Published(nn.Module):
 
 
 @torch.no_grad()
-def _exported(task: Task) -> Any:
-    """A session of ONNX Runtime with the task's decoder."""
+def _exported(sam: Any, embedding: Tensor, boxes: Tensor) -> Any:
+    """Export the network's decoder to a session of ONNX Runtime."""
     import onnxruntime
 
-    encoder = task.sam.prompt_encoder
-    sparse, dense = encoder(None, task.boxes[:1], None)
-    example = task.embedding, sparse, dense.contiguous()
-    program: Any = torch.onnx.export(_Published(task.sam).eval(), example, dynamo=True)
+    sparse, dense = sam.prompt_encoder(None, boxes[:1], None)
+    example = embedding, sparse, dense.contiguous()
+    program: Any = torch.onnx.export(_Published(sam).eval(), example, dynamo=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     return onnxruntime.InferenceSession(program.model_proto.SerializeToString(), options)
@@ -119,17 +119,16 @@ def _exported(task: Task) -> Any:
 
 @torch.no_grad()
 def _by_onnx(
-    session: Any, sam: Any, embedding: Tensor, boxes: Tensor, size: tuple[int, int]
+    session: Any, sam: Any, embedding: Tensor, boxes: Tensor, frame: Frame
 ) -> list[np.ndarray]:
-    """`one_by_one` with the exported decoder."""
-    frame = Frame(size, sam.prompt_encoder.input_image_size[0])
+    """Compute `one_by_one` with the exported decoder."""
     names = [entry.name for entry in session.get_inputs()]
     found = []
     for box in frame.boxes(boxes).split(1):
         sparse, dense = sam.prompt_encoder(None, box, None)
         given = zip(names, (embedding, sparse, dense.contiguous()), strict=True)
         (logits,) = session.run(None, {name: tensor.numpy() for name, tensor in given})
-        whole = sam.postprocess_masks(torch.from_numpy(logits), frame.inner, size)
+        whole = sam.postprocess_masks(torch.from_numpy(logits), frame.inner, frame.size)
         found.append((whole[0, 0] > 0).numpy())
     return found
 

@@ -1,4 +1,4 @@
-"""What `make book` runs: executes the chapters, lays them out, renders `_build/html`."""
+"""Build the book, as `make book`: execute the chapters, stage them and render `_build/html`."""
 
 import argparse
 import importlib.util
@@ -17,12 +17,16 @@ from tools.stage import stage
 
 HTML = BUILD / "html"
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no __main__
-# The one file of MathJax that needs no other: TeX in, SVG out, all extensions, no web fonts.
+# The file of MathJax that needs no other file: TeX to SVG, all extensions, no web fonts.
 MATHJAX = "tex-svg-full.js"
 
 
 def build(root: Path, profile: str) -> None:
-    """Executes, stages and renders the book under `root`. Raises BookError."""
+    """Execute, stage and render the book under `root`.
+
+    Raises:
+        BookError: a pair differs, a chapter fails, jupyter-book warns, or an image has no alt text.
+    """
     if problems := pairs.check(root):
         raise BookError("\n".join(problems))
     stage(root, execute(root, profile))
@@ -32,7 +36,7 @@ def build(root: Path, profile: str) -> None:
 
 
 def render(root: Path) -> None:
-    """Runs jupyter-book on the staged tree; every warning is an error."""
+    """Run jupyter-book on the staged tree; every warning is an error."""
     bring_static_files(root)
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root / STAGE)]
     options = ["--path-output", str(root), "-n", "-W", "--keep-going", "-q"]
@@ -40,20 +44,20 @@ def render(root: Path) -> None:
         [*command, *options], cwd=root, capture_output=True, text=True, check=False
     )
     if answer.returncode:
-        # Sphinx warns about a page only when it reads it: forget what it has read.
+        # Sphinx warns about a page only when it reads it, so make it read all pages again
         shutil.rmtree(root / BUILD / ".doctrees", ignore_errors=True)
         said = re.sub(r"\x1b\[[0-9;]*m", "", answer.stderr.strip() or answer.stdout)
         raise BookError(f"jupyter-book warns, and every warning is an error:\n{said}")
 
 
 def bring_static_files(root: Path) -> None:
-    """Copies our style, which Sphinx leaves when no page changed, and MathJax from its package."""
+    """Copy our style, which Sphinx skips if no page changed, and MathJax from its package."""
     folder = root / HTML / "_static"
     shutil.copytree(root / "book" / "_static", folder, dirs_exist_ok=True)
     package = importlib.util.find_spec("sphinx-mathjax-offline")
     if package is None or package.origin is None:
         raise BookError(
-            "the package sphinx-mathjax-offline is missing: remove .venv, run make book"
+            "the package sphinx-mathjax-offline is missing; remove .venv and run make book."
         )
     (folder / "mathjax").mkdir(exist_ok=True)
     source = Path(package.origin).parent / "static" / "mathjax" / MATHJAX
@@ -61,14 +65,14 @@ def bring_static_files(root: Path) -> None:
 
 
 class Images(HTMLParser):
-    """Collects the images of a page that have no alt text of their own."""
+    """A parser that collects the images of a page without alt text of their own."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bare: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Sphinx fills in the address of an image where there is no alt text."""
+        """Collect an image whose alt text is empty, or is the address that Sphinx fills in."""
         given = dict(attrs)
         source, alt = given.get("src") or "", (given.get("alt") or "").strip()
         if tag == "img" and (not alt or alt.endswith(Path(source).name)):
@@ -76,7 +80,7 @@ class Images(HTMLParser):
 
 
 def images_without_alt(folder: Path) -> list[str]:
-    """A sentence for each image on the site without alt text."""
+    """Return a sentence for each image on the site without alt text."""
     found = []
     for page in sorted(folder.rglob("*.html")):
         images = Images()
@@ -90,7 +94,7 @@ def images_without_alt(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Builds the book in the current folder."""
+    """Build the book in the current folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="quick")
     root, start = Path.cwd(), time.monotonic()

@@ -1,8 +1,8 @@
-"""Executes the chapters with papermill: each in its own process, two at a time, cached by content.
+"""Execute the chapters with papermill: each in its own process, two at a time, cached by content.
 
 A chapter runs again only when its cells, the library, the pinned packages, the profile or the data
-have changed. What it took is measured, kept in the notebook's metadata under "medsaga", and held
-against the budget that its first cell declares.
+have changed. Its time and memory are measured, stored in the notebook's metadata under "medsaga",
+and compared with the budget that its first cell declares.
 """
 
 import argparse
@@ -29,15 +29,16 @@ from papermill.exceptions import PapermillExecutionError
 from tools import book, exercises, pairs
 from tools.book import BUILD, BookError
 from tools.lint import LONGEST_CHAPTER
+from tools.provenance import commit, device
 
 EXECUTED = BUILD / "executed"
 STAGE = BUILD / "stage"
 AT_A_TIME = 2  # the reference machine has two cores
-STARTS = 3  # a kernel that does not start is tried so often
-HUNG = 1800  # seconds after which a cell is given up
-SLOWER, BIGGER = 1.5, 1.1  # how far from the machine that a budget was declared on; our choice
+STARTS = 3  # attempts to start a kernel
+HUNG = 1800  # seconds after which a cell is stopped
+SLOWER, BIGGER = 1.5, 1.1  # factors on a budget, because machines differ; our choice
 TRACEBACK_LINES = 15
-LOG_END = 4000  # characters of the log that are shown where a process dies without a word
+LOG_END = 4000  # characters of the log that are shown if a process ends without a message
 VERSIONS = ("torch", "numpy", "monai", "segment-anything", "medsaga-lib")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\r.|\d%\|")
@@ -52,9 +53,12 @@ KERNEL = {
 
 
 def execute(root: Path, profile: str) -> dict[Path, Path]:
-    """Executes what is not in the cache; chapter -> executed notebook, in reading order.
+    """Execute the chapters that are not in the cache; return chapter -> executed notebook.
 
-    Raises BookError with the notebook, the cell and the end of its traceback.
+    The chapters are in reading order.
+
+    Raises:
+        BookError: a cell failed; the message has the notebook, the cell and the traceback's end.
     """
     done = targets(root, profile, data_folder())
     waiting = {chapter: target for chapter, target in done.items() if not target.exists()}
@@ -75,13 +79,13 @@ def execute(root: Path, profile: str) -> dict[Path, Path]:
 
 
 def targets(root: Path, profile: str, data: str) -> dict[Path, Path]:
-    """Chapter -> where its executed notebook belongs: the name says what it was made from."""
+    """Return chapter -> path of its executed notebook, whose name depends on all its inputs."""
     files = [*library_files(root), root / "requirements.txt"]
     common = digest(*files, text=f"{sys.version_info[:3]} {profile} {data_identity(data)}")
     found = {}
     for chapter in book.chapters(root):
         source = pairs.notebook_text(pairs.read_notebook(root / chapter), book.colab_cell(root))
-        # by their stems, because a chapter may put the rest of a name together
+        # by their stems, because a chapter may compose the rest of a name
         read = [root / file for file in inputs(root) if file.stem in source]
         name = f"{chapter.stem}.{digest(*read, text=common + source)}.ipynb"
         found[chapter] = root / EXECUTED / name
@@ -89,7 +93,7 @@ def targets(root: Path, profile: str, data: str) -> dict[Path, Path]:
 
 
 def inputs(root: Path) -> list[Path]:
-    """What lies beside the chapters for them to read, recorded runs say; relative to `root`."""
+    """Return the files that chapters read, such as recorded runs, relative to `root`."""
     files = (path for path in (root / "notebooks").rglob("*") if path.is_file())
     return sorted(
         path.relative_to(root)
@@ -99,7 +103,7 @@ def inputs(root: Path) -> list[Path]:
 
 
 def in_own_processes(root: Path, waiting: dict[Path, Path], profile: str) -> None:
-    """Runs this module on each chapter, a few at a time; the first failure ends all of them."""
+    """Run this module on each chapter, a few at a time; the first failure stops all of them."""
     queue = list(waiting.items())
     running: dict[subprocess.Popen[str], Path] = {}
     try:
@@ -130,12 +134,12 @@ def in_own_processes(root: Path, waiting: dict[Path, Path], profile: str) -> Non
 
 
 def log_file(root: Path, chapter: Path) -> Path:
-    """Where a chapter's process writes what is not an output of a cell."""
+    """Return the file for text of a chapter's process that is not an output of a cell."""
     return root / EXECUTED / f"{chapter.stem}.log"
 
 
 def execute_one(root: Path, chapter: Path, target: Path, profile: str) -> dict[str, Any]:
-    """Executes one chapter into `target` and returns what is known of how that went."""
+    """Execute one chapter into `target`, and return the record of its execution."""
     part = target.with_name(f".{target.stem}.part.ipynb")
     for start in range(1, STARTS + 1):
         try:
@@ -153,7 +157,7 @@ def execute_one(root: Path, chapter: Path, target: Path, profile: str) -> dict[s
             raise BookError(failure(chapter, root, error)) from error
         except (DeadKernelError, CellTimeoutError) as error:
             raise BookError(f"{chapter}: {str(error).splitlines()[0]}") from error
-        except RuntimeError:  # what jupyter_client raises when the kernel does not answer
+        except RuntimeError:  # jupyter_client raises it when the kernel does not reply
             if start == STARTS:
                 raise
         finally:
@@ -179,7 +183,7 @@ def execute_one(root: Path, chapter: Path, target: Path, profile: str) -> dict[s
 
 
 def failure(chapter: Path, root: Path, error: PapermillExecutionError) -> str:
-    """Which cell failed, its first line, and the end of the traceback."""
+    """Describe a failure: the cell, its first line and the end of the traceback."""
     sources = [cell.source for cell in pairs.read_notebook(root / chapter).cells]
     number = sources.index(error.source) + 1 if error.source in sources else error.cell_index + 1
     head = error.source.strip().splitlines()[0]
@@ -189,7 +193,7 @@ def failure(chapter: Path, root: Path, error: PapermillExecutionError) -> str:
 
 
 def blemishes(notebook: NotebookNode) -> Iterator[str]:
-    """Outputs that do not belong on a page: warnings, progress bars, widgets without a kernel."""
+    """Yield outputs that do not belong on a page: warnings, progress bars, dead widgets."""
     for number, cell in enumerate(notebook.cells, start=1):
         hidden = {"remove-output", "remove-cell"} & set(book.tags(cell))
         for output in [] if hidden else cell.get("outputs", []):
@@ -199,11 +203,11 @@ def blemishes(notebook: NotebookNode) -> Iterator[str]:
             elif output.get("name") == "stderr":
                 yield f"cell {number} writes to stderr: {said.strip()[:300]}"
             elif WIDGET in output.get("data", {}):
-                yield f"cell {number} shows a widget, dead on the site: tag it 'remove-output'"
+                yield f"cell {number} shows a widget, which needs a kernel; tag it 'remove-output'"
 
 
 def provenance(root: Path, notebook: NotebookNode, profile: str) -> dict[str, Any]:
-    """How a page was made: commit, date, profile, device, versions, seed, minutes, memory, data."""
+    """Return how a page was made: commit, date, profile, device, versions, seed, costs, data."""
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss; the largest child is the kernel
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
     parameters = [cell.source for cell in notebook.cells if book.PARAMETERS in book.tags(cell)]
@@ -223,7 +227,7 @@ def provenance(root: Path, notebook: NotebookNode, profile: str) -> dict[str, An
 
 
 def data_used(notebook: NotebookNode) -> list[str]:
-    """What the cells tagged `data` print."""
+    """Return the lines that the cells tagged `data` print."""
     outputs = [
         output for cell in notebook.cells if book.DATA in book.tags(cell) for output in cell.outputs
     ]
@@ -231,37 +235,8 @@ def data_used(notebook: NotebookNode) -> list[str]:
     return [line.strip() for text in said for line in text.splitlines() if line.strip()]
 
 
-def commit(root: Path, *but: str) -> str:
-    """The short commit, a plus if files `but` these differ from it; "unknown" without git."""
-
-    def git(*words: str) -> str:
-        try:
-            answer = subprocess.run(
-                ["git", *words], cwd=root, capture_output=True, text=True, check=False
-            )
-        except FileNotFoundError:  # a machine without git
-            return ""
-        return answer.stdout.strip()
-
-    name = git("rev-parse", "--short=10", "HEAD")
-    paths = (".", *(f":!{path}" for path in but))
-    return name + ("+" if git("status", "--porcelain", "--", *paths) else "") if name else "unknown"
-
-
-def device(threads: int = 1, kind: str | None = None) -> str:
-    """The processor in words: of a kind, cuda or cpu, or the one that the library would take."""
-    import torch  # here, so that it does not count as the kernel's memory
-
-    if kind != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    cores = "one CPU core" if threads == 1 else f"{threads} CPU cores"
-    return f"{cores} ({found[1] if found else platform.processor() or platform.machine()})"
-
-
 def over_budget(chapter: Path, target: Path) -> Iterator[str]:
-    """Where an executed chapter took more than it says, or more than any chapter may."""
+    """Yield where an executed chapter exceeded its budget, or the limit for any chapter."""
     notebook = pairs.read_notebook(target)
     took, declared = notebook.metadata.medsaga, book.budget(notebook)
     if declared is None:
@@ -276,23 +251,27 @@ def over_budget(chapter: Path, target: Path) -> Iterator[str]:
 
 
 def kernel_environment() -> dict[str, str]:
-    """The environment of a kernel: one thread, no progress bars, an absolute data folder."""
+    """Return a kernel's environment: one thread, no progress bars, an absolute data folder."""
     data = data_folder()
     return {**os.environ, **KERNEL, **({"MEDSAGA_DATA": data} if data else {})}
 
 
 def data_folder() -> str:
-    """The absolute path in MEDSAGA_DATA, or "" where it is unset."""
+    """Return the absolute path of MEDSAGA_DATA, or "" if it is not set.
+
+    Raises:
+        BookError: MEDSAGA_DATA is not a folder.
+    """
     named = os.environ.get("MEDSAGA_DATA", "")
     if named and not Path(named).is_dir():
         raise BookError(
-            f"MEDSAGA_DATA is {named}, which is not a folder; set it to one or unset it"
+            f"MEDSAGA_DATA is {named}, which is not a folder; set it to a folder or unset it."
         )
     return str(Path(named).resolve()) if named else ""
 
 
 def data_identity(folder: str) -> str:
-    """A digest of the names and sizes of the files in the data folder."""
+    """Return a digest of the names and sizes of the files in the data folder."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
     return digest(
         text="\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)
@@ -300,7 +279,7 @@ def data_identity(folder: str) -> str:
 
 
 def library_files(root: Path) -> list[Path]:
-    """The library's files, code and data."""
+    """Return the library's files, code and data."""
     return sorted(
         path
         for path in (root / "medsaga_lib").rglob("*")
@@ -309,7 +288,7 @@ def library_files(root: Path) -> list[Path]:
 
 
 def digest(*files: Path, text: str = "") -> str:
-    """Sixteen hexadecimal digits that change when a file, its name or the text does."""
+    """Return 16 hexadecimal digits that change when a file, its name or the text does."""
     total = hashlib.sha256(text.encode())
     for file in files:
         total.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
@@ -317,7 +296,7 @@ def digest(*files: Path, text: str = "") -> str:
 
 
 def main() -> None:
-    """Executes one chapter; what `in_own_processes` starts."""
+    """Execute one chapter; `in_own_processes` starts this command."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("chapter", type=Path)
     parser.add_argument("target", type=Path)

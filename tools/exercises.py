@@ -1,7 +1,7 @@
-"""Proves that an exercise can be failed: where its stub stands, its check must say what is wrong.
+"""Prove that the check of an exercise fails without the solution and says what is wrong.
 
-The proofs are cells that run with the chapter, each between a stub and its solution, and are taken
-out of it again. That the solution passes is proven by the cells of the chapter itself.
+The proofs are cells that run with the chapter, each between a stub and its solution, and are
+removed afterwards. The cells of the chapter itself prove that the solution passes.
 """
 
 import json
@@ -13,7 +13,7 @@ from tools import book
 
 PROOF = "exercise-proof"  # tag of a cell that no reader sees
 
-# In a copy of the chapter's names: what a check imports or defines is not there for the solution.
+# The check runs in a copy of the chapter's names, so its own names do not reach the solution.
 SOURCE = """\
 def _proof():
     import json
@@ -29,7 +29,7 @@ print("\\n" + _proof())"""
 
 
 def with_proofs(notebook: NotebookNode) -> NotebookNode:
-    """The notebook with a proof before each solution, of the check that follows it."""
+    """Return the notebook with a proof before each solution, made from the check after it."""
     cells = []
     for cell, after in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
         if after is not None and book.SOLUTION in book.tags(cell):
@@ -41,7 +41,7 @@ def with_proofs(notebook: NotebookNode) -> NotebookNode:
 
 
 def without_proofs(notebook: NotebookNode) -> tuple[NotebookNode, list[str]]:
-    """The executed notebook as its readers know it, and what is wrong with its checks.
+    """Return the executed notebook without proofs, and the problems of its checks.
 
     A check must raise an AssertionError that says what is wrong.
     """
@@ -55,7 +55,7 @@ def without_proofs(notebook: NotebookNode) -> tuple[NotebookNode, list[str]]:
             problems.append(f"the check of exercise {count} passes without the solution")
         elif raised[0] != "AssertionError" or not raised[1].strip():
             problems.append(
-                f"the check of exercise {count} must raise an AssertionError that says why, "
-                f"not '{raised[0]}: {raised[1]}'"
+                f"the check of exercise {count} must raise an AssertionError that says what is "
+                f"wrong, not '{raised[0]}: {raised[1]}'"
             )
     return notebook, problems

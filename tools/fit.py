@@ -1,37 +1,35 @@
-"""Writes the table behind the page "Will it fit my GPU?": predicted memory, no GPU asked.
+"""Write the table behind the page "Will it fit my GPU?": predicted memory, computed without a GPU.
 
     python -m tools.fit
 
-Half an hour on one core. The page computes nothing but straight lines between these numbers.
+This takes half an hour on one core. The page interpolates linearly between these numbers.
 """
 
 import itertools
 import json
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from medsaga_lib.files import replacing
+from medsaga_lib.memory.plan import Plan, predict_ledger, predict_peak
 from medsaga_lib.optim.galore import as_matrix
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import build_model
-from medsaga_lib.recipes.predict import Plan, predict_ledger, predict_peak
-from tools.execute import commit
+from tools.provenance import ROOT, commit
 
-ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "book" / "_static" / "fit_table.js"
 RECIPES = ("medsaga", "samed", "s_sam", "full")
 SIZES = (256, 512, 1024)  # pixels along one side
-BATCHES = (1, 12)  # where the peak is taken; it is all but a straight line through them
+BATCHES = (1, 12)  # batches with a predicted peak; the peak is almost linear between them
 CLASSES = 8  # foreground classes, as in SAMed's and MedSAGa's tables
 PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
 
 
 def main() -> None:
-    """Predicts every row and writes the file."""
+    """Predict every row and write the file."""
     rows = []
     for name, plan in plans():
         rows.append(row(name, plan))
@@ -50,7 +48,10 @@ def main() -> None:
 
 
 def plans() -> list[tuple[str, Plan]]:
-    """Every recipe, size and way to save; segment_anything's own attention as published, plain."""
+    """Return every recipe with every size and way to save memory.
+
+    The published attention of segment_anything is combined with no other way.
+    """
     found = []
     for name, size in itertools.product(RECIPES, SIZES):
         plain = Plan("vit_b", 1, size, CLASSES)
@@ -61,7 +62,7 @@ def plans() -> list[tuple[str, Plan]]:
 
 
 def row(name: str, plan: Plan) -> dict[str, Any]:
-    """Bytes of a plan: what no batch changes, activations of one and of two images, peaks."""
+    """Return the bytes of a plan: fixed costs, activations of one and of two images, peaks."""
     recipe = get_recipe(name)
     one, two = (predict_ledger(recipe, replace(plan, batch=batch)) for batch in (1, 2))
     lean = predict_ledger(recipe, replace(plan, per_layer=True))
@@ -88,10 +89,10 @@ def row(name: str, plan: Plan) -> dict[str, Any]:
 
 
 def shapes() -> dict[str, list[list[int]]]:
-    """[m, n, dimensions, how many] of the tensors of full fine-tuning at 512 px; m is 1 of vectors.
+    """Return [m, n, dimensions, count] of the tensors of full fine-tuning at 512 px.
 
-    `encoder` and `rest`: what GaLore may project, and what it leaves to AdamW. The package takes
-    tensors of two dimensions only; the library makes matrices of the others.
+    For vectors, m is 1. GaLore may project the tensors in `encoder`; AdamW trains those in `rest`.
+    The published package projects matrices only; this library reshapes other tensors to matrices.
     """
     with torch.device("meta"):
         model = build_model(get_recipe("full"), "vit_b", 512, CLASSES, "random")

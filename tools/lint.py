@@ -1,6 +1,7 @@
-"""Looks at the chapters as they are written: pairs, structure, exercises, addresses.
+"""Check the sources of the chapters: pairs, structure, exercises, addresses.
 
-The conventions stand in CONTRIBUTING.md, "Writing a chapter"; each message names the one it misses.
+The conventions are in CONTRIBUTING.md, "Writing a chapter". Each message names the convention that
+a chapter does not follow.
 """
 
 import re
@@ -12,7 +13,7 @@ from nbformat import NotebookNode
 
 from tools import book, pairs
 
-# BOOK.md's "what a chapter is": our choice of numbers.
+# Our choice of numbers.
 LONGEST_CELL, MEDIAN_CELL = 25, 6
 LONGEST_CHAPTER = 3  # minutes of the quick profile
 EXERCISES = range(2, 5)
@@ -21,7 +22,7 @@ EXERCISE_TITLE = re.compile(r"^#+ Exercise \d+ \((easy|medium|hard), \d+ minutes
 MARKDOWN_IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>")
 DIRECTIVE = re.compile(r"^(```+|~~~+|:::+)\s*\{|\{[a-z:]+\}`", re.MULTILINE)
-# Links that always mean this repository: a notebook in Colab, a badge of the build.
+# Links that must point at this repository: a notebook in Colab, a badge of the build.
 OWN_LINK = re.compile(
     r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/"
     r"|github\.com/([\w.-]+/[\w.-]+)/actions/"
@@ -30,7 +31,7 @@ SHOWS_WITHOUT_ALT = re.compile(r"\bplt\.show\(|\bdisplay\(\s*fig")
 
 
 def lint(root: Path) -> list[str]:
-    """What is wrong with the book's sources under `root`, one sentence each."""
+    """Return the problems of the book's sources under `root`, one sentence each."""
     problems = pairs.check(root)
     listed = {root / chapter for chapter in book.chapters(root)}
     for _, file in pairs.pairs(root):
@@ -46,7 +47,7 @@ def lint(root: Path) -> list[str]:
 
 
 def structure(notebook: NotebookNode, root: Path) -> Iterator[str]:
-    """What a chapter misses of the conventions."""
+    """Yield the conventions that a chapter does not follow."""
     yield from opening(notebook, root)
     yield from code(notebook)
     yield from text(notebook)
@@ -54,7 +55,7 @@ def structure(notebook: NotebookNode, root: Path) -> Iterator[str]:
 
 
 def opening(notebook: NotebookNode, root: Path) -> Iterator[str]:
-    """Title, goals, prerequisites, budget, then the Colab and the parameters cell."""
+    """Check title, goals, prerequisites and budget, then the Colab and the parameters cell."""
     first = notebook.cells[0] if notebook.cells else None
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
         yield "the first cell must be Markdown and open with '# ' and the title"
@@ -62,7 +63,7 @@ def opening(notebook: NotebookNode, root: Path) -> Iterator[str]:
     if not re.search(r"^\*\*You will be able to\*\*\n\n?(- .+\n?){2,}", first.source, re.MULTILINE):
         yield "the first cell has no '**You will be able to**' with at least two '- ' goals below"
     if not re.search(r"^\*\*Before this\*\* \S", first.source, re.MULTILINE):
-        yield "the first cell has no line '**Before this** ' with what a reader should know"
+        yield "the first cell has no line '**Before this** ' with the prerequisites"
     declared = book.budget(notebook)
     if declared is None:
         yield (
@@ -70,12 +71,12 @@ def opening(notebook: NotebookNode, root: Path) -> Iterator[str]:
             "1.5 GB of memory, 0 MB to download' (with its own numbers)"
         )
     elif declared.minutes > LONGEST_CHAPTER:
-        yield f"the budget is {declared.minutes} minutes; {LONGEST_CHAPTER} are the most"
+        yield f"the budget is {declared.minutes} minutes; the limit is {LONGEST_CHAPTER}"
     cells = book.code_cells(notebook)
     if not cells or book.tags(cells[0]) != [book.COLAB]:
-        yield f"the first code cell must carry the tag '{book.COLAB}' (make sync fills it)"
+        yield f"the first code cell must have the tag '{book.COLAB}'; make sync fills it"
     elif cells[0].source != book.colab_cell(root):
-        yield "the Colab cell is not the one that tools/book.py prescribes; run: make sync"
+        yield "the Colab cell differs from the one in tools/book.py; run: make sync"
     parameters = [cell.source for cell in cells if book.PARAMETERS in book.tags(cell)]
     if len(parameters) != 1 or not all(
         re.search(line, parameters[0], re.MULTILINE)
@@ -85,7 +86,7 @@ def opening(notebook: NotebookNode, root: Path) -> Iterator[str]:
 
 
 def code(notebook: NotebookNode) -> Iterator[str]:
-    """Short cells, figures through `display.show`, a cell that names its data."""
+    """Check that cells are short, figures have alt text and a cell names the data."""
     cells = [cell for cell in book.code_cells(notebook) if book.COLAB not in book.tags(cell)]
     lengths = [len(cell.source.splitlines()) for cell in cells]
     for cell, length in zip(cells, lengths, strict=True):
@@ -93,19 +94,21 @@ def code(notebook: NotebookNode) -> Iterator[str]:
         if length == 0:
             yield "a code cell is empty"
         if length > LONGEST_CELL:
-            yield f"the cell '{head}' has {length} lines; {LONGEST_CELL} are the most"
+            yield f"the cell '{head}' has {length} lines; the limit is {LONGEST_CELL}"
         if SHOWS_WITHOUT_ALT.search(cell.source):
-            yield f"the cell '{head}' shows a figure without alt text: display.show(fig, alt=...)"
+            yield (
+                f"the cell '{head}' shows a figure without alt text; use display.show(fig, alt=...)"
+            )
     median = statistics.median(lengths) if lengths else 0
     if median > MEDIAN_CELL:
-        yield f"the median code cell has {median:g} lines; {MEDIAN_CELL} are the most"
+        yield f"the median code cell has {median:g} lines; the limit is {MEDIAN_CELL}"
     opens = any("open_dataset(" in cell.source for cell in cells)
     if opens and not any(book.DATA in book.tags(cell) for cell in cells):
-        yield "it opens a data set, but no cell tagged 'data' prints which"
+        yield "it opens a data set, but no cell tagged 'data' prints its name"
 
 
 def text(notebook: NotebookNode) -> Iterator[str]:
-    """Plain Markdown that Colab shows too, images with alt text, a summary."""
+    """Check for plain Markdown that Colab shows too, alt text of images and a summary."""
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     for source in prose:
         head = source.splitlines()[0] if source else ""
@@ -120,7 +123,7 @@ def text(notebook: NotebookNode) -> Iterator[str]:
 
 
 def exercises(notebook: NotebookNode) -> Iterator[str]:
-    """Each exercise is a titled text, a stub, a solution and a check, in this order."""
+    """Check that each exercise is a titled text, a stub, a solution and a check, in this order."""
     cells = notebook.cells
     stubs = [number for number, cell in enumerate(cells) if book.EXERCISE in book.tags(cell)]
     if len(stubs) not in EXERCISES:
@@ -140,7 +143,7 @@ def exercises(notebook: NotebookNode) -> Iterator[str]:
 
 
 def addresses(root: Path) -> Iterator[str]:
-    """Files that do not point at the repository that `_config.yml` names."""
+    """Yield files that do not point at the repository in `_config.yml`."""
     ours = "/".join(book.address(root).split("/")[-2:])
     for file in ("README.md", "CITATION.cff", "CONTRIBUTING.md"):
         content = (root / file).read_text(encoding="utf-8") if (root / file).exists() else ""
@@ -151,7 +154,7 @@ def addresses(root: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Lints the book in the current folder."""
+    """Check the book in the current folder."""
     if problems := lint(Path.cwd()):
         raise SystemExit("\n".join(problems))
 

@@ -1,9 +1,9 @@
-"""Measures what the memory ledger predicts: peak and time of a training step, on a GPU.
+"""Measure the peak and time of a training step on a GPU, and compare with the memory ledger.
 
     python -m tools.measure                      # the whole grid; on the CPU, times alone
 
-Writes notebooks/recorded/measured.json after each row; rows that it holds are not measured again,
-so ten minutes at a time are enough. A plan that does not fit is a row too.
+The tool writes notebooks/recorded/measured.json after each row. It does not measure rows again, so
+the work can be split into sessions of 10 minutes. A plan that does not fit is a row too.
 """
 
 import argparse
@@ -20,18 +20,17 @@ from typing import Any
 
 import torch
 
-from medsaga_lib.backbones.sam import SHAPES
 from medsaga_lib.files import write_json
+from medsaga_lib.memory.plan import Plan, loss_of_a_step, predict_peak
+from medsaga_lib.models.sam import SHAPES
 from medsaga_lib.recipes import RECIPES, get_recipe
 from medsaga_lib.recipes.build import build_model, build_optimizer, checkpoint_blocks
-from medsaga_lib.recipes.predict import Plan, loss_of_a_step, predict_peak
-from medsaga_lib.recipes.recipe import Recipe, Scratch
-from tools.execute import commit, device
+from medsaga_lib.recipes.recipe import Recipe
+from tools.provenance import ROOT, commit, device
 
-ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "notebooks" / "recorded" / "measured.json"
 CLASSES = 8  # foreground classes, as in SAMed's and MedSAGa's tables
-# As published, then each way to save on top of those before it.
+# As published, then with one more way to save memory in each line.
 WAYS = (
     ("attention", "original"),
     ("attention", "fused"),
@@ -39,11 +38,11 @@ WAYS = (
     ("per_layer", True),
     ("precision", "bf16"),
 )
-STEPS = 4  # our choice; the first is not counted, because it finds the memory that all need
+STEPS = 4  # our choice; the first is not counted, because it allocates the memory for all
 
 
 def main(words: list[str] | None = None) -> None:
-    """Reads the command line and measures what is missing."""
+    """Read the command line and measure the missing rows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--out", type=Path, default=TARGET)
@@ -53,11 +52,11 @@ def main(words: list[str] | None = None) -> None:
     add("--recipes", nargs="+", default=trained, choices=trained)
     add("--batches", nargs="+", type=int, default=[1, 4, 12])
     add("--sizes", nargs="+", type=int, default=[256, 512, 1024])
-    add("--ways", type=int, default=len(WAYS), help="only the first few of the ways to save")
-    add("--steps", type=int, default=STEPS, help="for each plan; the least counts, not the first")
+    add("--ways", type=int, default=len(WAYS), help="Number of ways to save memory.")
+    add("--steps", type=int, default=STEPS, help="Steps per plan; the fastest after the first.")
     options = parser.parse_args(words)
     if options.steps < 2:
-        parser.error("--steps: at least 2, because the first is not counted")
+        parser.error("--steps: at least 2 are needed, because the first is not counted")
     rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     known = [{**row["plan"], "recipe": row["recipe"], "device": row["device"]} for row in rows]
     name = device(torch.get_num_threads(), options.device)
@@ -83,12 +82,12 @@ def main(words: list[str] | None = None) -> None:
 
 
 def trains_sam(recipe: Recipe) -> bool:
-    """Whether there are steps, and blocks that can be recomputed."""
-    return bool(recipe.steps) and not isinstance(recipe.image_encoder, Scratch)
+    """Return whether the recipe has steps, and blocks that can be recomputed."""
+    return bool(recipe.steps) and recipe.network is None
 
 
 def plans(options: argparse.Namespace) -> Iterator[tuple[Recipe, Plan]]:
-    """Every recipe, size and batch, in each of `WAYS`."""
+    """Yield every recipe, size and batch, with each of `WAYS`."""
     for name, size, batch in itertools.product(options.recipes, options.sizes, options.batches):
         ways: dict[str, Any] = {}
         for key, value in WAYS[: options.ways]:
@@ -97,10 +96,11 @@ def plans(options: argparse.Namespace) -> Iterator[tuple[Recipe, Plan]]:
 
 
 def measured(recipe: Recipe, plan: Plan, kind: str, count: int = STEPS) -> dict[str, Any]:
-    """Bytes and seconds of a step of this plan; the peak is None on a CPU, both where it is full.
+    """Measure bytes and seconds of a step; on a CPU the peak is None, without room both are None.
 
-    `predicted` is the ledger's peak. Weights are random and images blank: neither changes a number.
-    `seconds` is the least of `count` steps but the first: what else runs only adds.
+    `predicted` is the ledger's peak. Weights are random and images are blank, which changes no
+    number. `seconds` is the smallest of `count` steps without the first, because other processes
+    can only add time.
     """
     row: dict[str, Any] = {"plan": asdict(plan), "predicted": predict_peak(recipe, plan)}
     row |= {"peak": None, "seconds": None, "fits": True}
@@ -117,7 +117,7 @@ def measured(recipe: Recipe, plan: Plan, kind: str, count: int = STEPS) -> dict[
 
 
 def steps(recipe: Recipe, plan: Plan, kind: str, count: int = STEPS) -> list[float]:
-    """Seconds of each of some training steps; `kind` of device: cpu or cuda."""
+    """Return the seconds of each of `count` training steps; `kind` of device: cpu or cuda."""
     model = build_model(
         recipe, plan.backbone, plan.size, plan.classes, "random", attention=plan.attention
     )
@@ -137,7 +137,7 @@ def steps(recipe: Recipe, plan: Plan, kind: str, count: int = STEPS) -> list[flo
 
 
 def _now(kind: str) -> float:
-    """On a single core its own time, so that what else runs there does not count."""
+    """Return the time; on a single core it is processor time, so other processes do not count."""
     if kind == "cuda":
         torch.cuda.synchronize()
     alone = kind == "cpu" and torch.get_num_threads() == 1

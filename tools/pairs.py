@@ -1,7 +1,7 @@
-"""Keeps `notebooks/NN_name.ipynb` (what Colab opens) and `NN_name.py` (what people review) equal.
+"""Keep `notebooks/NN_name.ipynb`, for Colab, and `NN_name.py`, for review, equal.
 
-`python -m tools.pairs` repairs, `python -m tools.pairs --check` only looks.
-Which one wins: the notebook where it alone was changed since the last commit, else the script.
+`python -m tools.pairs` repairs the pairs, and `python -m tools.pairs --check` only checks them.
+The notebook wins if it alone was changed since the last commit; otherwise the script wins.
 """
 
 import argparse
@@ -26,19 +26,19 @@ CELL_METADATA = {"tags", "cellView"}  # cellView: Colab's own name for a folded 
 
 
 def read_script(path: Path) -> NotebookNode:
-    """The notebook that a percent script describes."""
+    """Return the notebook that a percent script describes."""
     return jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """The notebook in a file, as format 4."""
+    """Return the notebook in a file, as format 4."""
     return nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
 
 
 def tidy(notebook: NotebookNode, install: str) -> NotebookNode:
-    """The same cells without outputs and leftovers, with ids that follow from their content.
+    """Return the same cells without outputs and other metadata, with ids from their content.
 
-    The Colab cell and what folds a solution on Colab are filled in.
+    The Colab cell, and the title that folds a solution on Colab, are filled in.
     """
     seen: dict[str, itertools.count] = {}
     cells = []
@@ -61,17 +61,17 @@ def tidy(notebook: NotebookNode, install: str) -> NotebookNode:
 
 
 def notebook_text(notebook: NotebookNode, install: str) -> str:
-    """The text of the `.ipynb` file."""
+    """Return the text of the `.ipynb` file."""
     return nbformat.writes(tidy(notebook, install), indent=1) + "\n"
 
 
 def script_text(notebook: NotebookNode, install: str) -> str:
-    """The text of the `.py` file."""
+    """Return the text of the `.py` file."""
     return jupytext.writes(tidy(notebook, install), fmt="py:percent")
 
 
 def difference(script: Path, notebook: Path) -> str | None:
-    """What tells the two files of a pair apart, in words; None where nothing does."""
+    """Describe the first difference between the two files of a pair; None if there is none."""
     if not script.exists() or not notebook.exists():
         return f"notebooks/{(notebook if script.exists() else script).name} is missing"
     ours, theirs = read_script(script).cells, read_notebook(notebook).cells
@@ -89,7 +89,7 @@ def difference(script: Path, notebook: Path) -> str | None:
 
 
 def check(root: Path) -> list[str]:
-    """What is wrong with the pairs under `root`, one sentence each."""
+    """Return the problems of the pairs under `root`, one sentence each."""
     install = colab_cell(root)
     problems = []
     for script, notebook in pairs(root):
@@ -98,19 +98,19 @@ def check(root: Path) -> list[str]:
             read_script(script), install
         ):
             problem = (
-                f"notebooks/{notebook.name} carries outputs, ids or metadata that are not its own"
+                f"notebooks/{notebook.name} has outputs, ids or metadata that do not belong there"
             )
         if problem is None and script.read_text(encoding="utf-8") != script_text(
             read_script(script), install
         ):
-            problem = f"notebooks/{script.name} is not written as the pairing writes it"
+            problem = f"notebooks/{script.name} is not in the format of `make sync`"
         if problem is not None:
             problems.append(f"{problem}; run: make sync")
     return problems
 
 
 def fix(root: Path) -> list[str]:
-    """Makes the pairs under `root` equal; returns what it did, one sentence for each change."""
+    """Make the pairs under `root` equal; return one sentence for each change."""
     install = colab_cell(root)
     done = []
     for script, notebook in pairs(root):
@@ -129,19 +129,19 @@ def fix(root: Path) -> list[str]:
             write(notebook, notebook_text(read_script(script), install)),
         ]
         if any(changed):
-            done.append(f"{winner.relative_to(root)} won, its pair is rewritten")
+            done.append(f"{winner.relative_to(root)} won; the other file is rewritten")
     return done
 
 
 def pairs(root: Path) -> list[tuple[Path, Path]]:
-    """(script, notebook) of every chapter under `root`, also where one of the two is missing."""
+    """Return (script, notebook) of every chapter under `root`; one of the two may be missing."""
     folder = root / "notebooks"
     stems = sorted({path.stem for path in [*folder.glob("*.py"), *folder.glob("*.ipynb")]})
     return [(folder / f"{stem}.py", folder / f"{stem}.ipynb") for stem in stems]
 
 
 def only_notebook_changed(script: Path, notebook: Path) -> bool:
-    """Whether git sees a change since the last commit in the notebook and none in the script."""
+    """Return whether the notebook was changed since the last commit, but not the script."""
 
     def changed(path: Path) -> bool:
         command = ["git", "status", "--porcelain", "--", path.name]
@@ -157,15 +157,15 @@ def only_notebook_changed(script: Path, notebook: Path) -> bool:
 
 
 def main() -> None:
-    """Checks or repairs the pairs of the book in the current folder."""
+    """Check or repair the pairs of the book in the current folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only look")
+    parser.add_argument("--check", action="store_true", help="Check without repairing.")
     root = Path.cwd()
     if parser.parse_args().check:
         if problems := check(root):
             raise SystemExit("\n".join(problems))
     else:
-        for line in fix(root) or ["every pair is in order"]:
+        for line in fix(root) or ["all pairs are equal"]:
             print(line)
 
 

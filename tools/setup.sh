@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv with the pinned packages, once; every other make target starts here.
+# Make .venv with the pinned packages, once; every other make target runs this first.
 set -eu
 
 stamp=.venv/.stamp
@@ -26,8 +26,8 @@ find_python() {
     stop "this book needs Python 3.11 or newer and found $found; see https://www.python.org/downloads/"
 }
 
-# A .venv is made again where its making did not get to its end, where the folder has moved since
-# (a .venv holds absolute paths), or where its Python is gone; else it is brought up to date.
+# A .venv is made again if it was not finished, if the folder has moved since (a .venv holds absolute
+# paths), or if its Python is gone; otherwise it is updated.
 if [ -e .venv/.unfinished ] || { [ -e $stamp ] && ! grep -qF " $(pwd)" $stamp; } ||
     ! .venv/bin/python -c "$new_enough; import pip" 2>/dev/null; then
     find_python
@@ -36,13 +36,13 @@ if [ -e .venv/.unfinished ] || { [ -e $stamp ] && ! grep -qF " $(pwd)" $stamp; }
     echo "make: making .venv with $("$python" --version)"
     mkdir .venv
     touch .venv/.unfinished
-    "$python" -m venv .venv || stop "$python could not make .venv; the reason stands above"
+    "$python" -m venv .venv || stop "$python could not make .venv; the reason is above"
 fi
 
 rm -f $stamp
 echo "make: installing the packages of requirements.txt into .venv (some minutes the first time)"
 pip=".venv/bin/python -m pip --disable-pip-version-check install --quiet"
-$pip -r requirements.txt || stop "the packages could not be installed; the reason stands above"
+$pip -r requirements.txt || stop "the packages could not be installed; the reason is above"
 $pip --no-deps --no-build-isolation --editable . || stop "medsaga_lib could not be installed"
 echo "$wanted" >$stamp
 rm -f .venv/.unfinished

@@ -1,6 +1,6 @@
-"""Looks at the built site in headless Chromium: as files, from a server, and as wide as a phone.
+"""Check the built site in headless Chromium: as files, from a server, and at a phone's width.
 
-`python -m tools.site [--screenshots FOLDER]` prints what is wrong with it.
+`python -m tools.site [--screenshots FOLDER]` prints the problems.
 """
 
 import argparse
@@ -27,11 +27,11 @@ FLAGS = [
     "--disable-sync",
 ]
 DESKTOP, PHONE = 1280, 390  # CSS pixels
-HERE = {"", "127.0.0.1"}  # hosts that are this machine; files have none
+HERE = {"", "127.0.0.1"}  # names of this machine; files have no host
 SECONDS = 20
 
 HEIGHT = 900
-ENTRY = "index.html"  # sends the reader on to book/index.html
+ENTRY = "index.html"  # redirects to book/index.html
 FOUND = "#search-results li a"
 MATH = ".math"
 TYPESET = """() => document.querySelectorAll(".math").length
@@ -44,12 +44,12 @@ CULPRITS = """() => [...document.querySelectorAll("main *")]
 
 
 def browser_path() -> str | None:
-    """The installed Chromium, or None."""
+    """Return the path of the installed Chromium, or None."""
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 def look(folder: Path, search_for: str, screenshots: Path | None = None) -> list[str]:
-    """What is wrong with the site in `folder`, one sentence each.
+    """Return the problems of the site in `folder`, one sentence each.
 
     Every page is opened at both widths. `search_for` is a word that the search must find.
     """
@@ -72,11 +72,11 @@ def look(folder: Path, search_for: str, screenshots: Path | None = None) -> list
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """A server for `folder` on a free port of this machine; gives its address."""
+    """Serve `folder` on a free port of this machine, and yield the address."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
-            """Says nothing."""
+            """Log nothing."""
 
     handler = functools.partial(Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -89,7 +89,7 @@ def served(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def opened(browser: Browser, address: str, width: int) -> Iterator[tuple[Page, list[str]]]:
-    """A page, and the list that its errors and its requests to other machines go to."""
+    """Open a page; yield it with the list of its errors and of its requests to other machines."""
     problems: list[str] = []
 
     def note(what: str) -> None:
@@ -100,7 +100,7 @@ def opened(browser: Browser, address: str, width: int) -> Iterator[tuple[Page, l
         if parts.scheme in {"data", "blob"} or (parts.hostname or "") in HERE:
             route.continue_()
         else:
-            note(f"asks another machine for {route.request.url}")
+            note(f"requests {route.request.url} from another machine")
             route.abort()
 
     context = browser.new_context(viewport={"width": width, "height": HEIGHT})
@@ -121,15 +121,15 @@ def opened(browser: Browser, address: str, width: int) -> Iterator[tuple[Page, l
 def visit(
     browser: Browser, address: str, widths: tuple[int, int], screenshots: Path | None
 ) -> list[str]:
-    """What is wrong with one page: errors, mathematics that is not typeset, sideways scrolling."""
+    """Return the problems of one page: errors, formulas that are not typeset, wide content."""
     with opened(browser, address, widths[0]) as (page, problems):
         if page.locator(MATH).count():
             try:
                 page.wait_for_function(TYPESET)
             except TimeoutError:
-                problems.append(f"{address}: its mathematics is not typeset")
+                problems.append(f"{address}: its formulas are not typeset")
             if page.locator("[data-mjx-error], mjx-merror").count():
-                problems.append(f"{address}: MathJax does not understand a formula")
+                problems.append(f"{address}: MathJax cannot typeset a formula")
         for width in widths:
             page.set_viewport_size({"width": width, "height": HEIGHT})
             if (excess := page.evaluate(EXCESS)) > 0:
@@ -142,24 +142,24 @@ def visit(
 
 
 def expect(browser: Browser, address: str, selector: str) -> list[str]:
-    """What is wrong with a page that must come to show something."""
+    """Return the problems of a page on which an element must appear."""
     with opened(browser, address, DESKTOP) as (page, problems):
         try:
             page.wait_for_selector(selector)
         except TimeoutError:
-            problems.append(f"{address}: does not come to show '{selector}'")
+            problems.append(f"{address}: '{selector}' does not appear")
         return problems
 
 
 def main() -> None:
-    """Looks at the site in `_build/html` of the current folder."""
+    """Check the site in `_build/html` of the current folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--screenshots", type=Path)
-    parser.add_argument("--search", default="memory", help="a word that some page has")
+    parser.add_argument("--search", default="memory", help="Word that the search must find.")
     given = parser.parse_args()
     if problems := look(Path.cwd() / HTML, given.search, given.screenshots):
         raise SystemExit("\n".join(problems))
-    print("the site is in order")
+    print("the site has no problems")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Lays out in `_build/stage` what is rendered: pages, executed chapters, how each was made.
+"""Stage in `_build/stage` what is rendered: pages, executed chapters and their provenance.
 
-A file keeps its time where its content stays, so that Sphinx renders again only what has changed.
+A file with the same content keeps its time, so that Sphinx renders only changed files again.
 """
 
 import html
@@ -20,7 +20,7 @@ VERBS = ("show", "hide")
 
 
 def stage(root: Path, executed: dict[Path, Path]) -> None:
-    """Fills the staging folder from `root` and the executed notebooks."""
+    """Fill the staging folder from `root` and the executed notebooks."""
     folder = root / STAGE
     written = {folder / name for name in ("_config.yml", "_toc.yml")}
     for name in ("_config.yml", "_toc.yml"):
@@ -34,7 +34,7 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
             book.write(target, text)
         else:
             book.copy(source, target)
-    written |= {folder / file for file in inputs(root)}  # laid out before the chapters ran
+    written |= {folder / file for file in inputs(root)}  # copied before the chapters ran
     for chapter, notebook in executed.items():
         written.add(folder / chapter)
         text = nbformat.writes(page(pairs.read_notebook(notebook)), indent=1)
@@ -44,7 +44,7 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
 
 
 def page(notebook: NotebookNode) -> NotebookNode:
-    """The executed notebook as it is rendered: solutions folded, its provenance at the end."""
+    """Return the executed notebook to render: solutions folded, its provenance at the end."""
     for cell in book.code_cells(notebook):
         for tag in FOLDED.keys() & set(book.tags(cell)):
             cell.metadata["tags"] = [*book.tags(cell), "hide-cell"]
@@ -57,7 +57,7 @@ def page(notebook: NotebookNode) -> NotebookNode:
 
 
 def provenance_card(made: dict[str, Any]) -> str:
-    """A small table that says how a page was made."""
+    """Return a small table that says how a page was made."""
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     rows = {
         "Data": "; ".join(made["data"]) or "none",
@@ -72,7 +72,7 @@ def provenance_card(made: dict[str, Any]) -> str:
 
 
 def status_table(notebooks: dict[Path, NotebookNode]) -> str:
-    """A Markdown table with one row for each chapter."""
+    """Return a Markdown table with one row for each chapter."""
     lines = [
         "| Chapter | Minutes (declared) | Peak GB (declared) | Data | Device | Commit, date |",
         "|---|---|---|---|---|---|",

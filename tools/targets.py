@@ -1,9 +1,10 @@
-"""Measures what this project's GaLore promises, a line for each target.
+"""Measure the targets of this library's GaLore, one line for each target.
 
     python -m tools.targets
 
-Numbers come from the tests that hold them (the fixture `target`), times from `medsaga bench` in one
-run beside the published package. Writes notebooks/recorded/targets.json, which chapter 4 shows.
+Numbers come from the tests that check them (the fixture `target`), and times from `medsaga bench`,
+which runs the published package too. The result is notebooks/recorded/targets.json, which chapter 4
+shows.
 """
 
 import json
@@ -17,16 +18,16 @@ from statistics import median
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from medsaga_lib.bench import PUBLISHED, bench, captured_energy, comparisons
+from medsaga_lib.bench.optimizers import PUBLISHED, captured_energy, compare_optimizers, comparisons
 from medsaga_lib.files import write_json
-from tools.record import RECORDED, ROOT, machine
+from tools.provenance import RECORDED, ROOT, machine
 
-TESTS = ("tests/optim", "tests/test_memory.py")
+TESTS = ("tests/optim", "tests/memory")
 IMPORTS = 5  # fresh interpreters; our choice
 
 
 class Line(NamedTuple):
-    """One target: what was measured, what it should be, and every value that was found."""
+    """One target: the quantity, its goal and every measured value."""
 
     target: int
     what: str
@@ -35,7 +36,7 @@ class Line(NamedTuple):
 
 
 def main() -> None:
-    """Measures, writes the file and prints the lines."""
+    """Measure the targets, write the file and print the lines."""
     lines = sorted([*from_tests(TESTS), *from_bench(), ledger_time(), import_time()])
     write_json(
         RECORDED / "targets.json",
@@ -49,24 +50,24 @@ def main() -> None:
 
 
 def spread(values: list[float]) -> str:
-    """The value, or the smallest and the largest."""
+    """Return the value, or the smallest and the largest."""
     low, high = (f"{value:,.8g}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
 def from_tests(tests: tuple[str, ...]) -> list[Line]:
-    """Runs the tests and collects what they measured; exits where one fails."""
+    """Run the tests and return what they measured; exit if one fails."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         words = [sys.executable, "-m", "pytest", *tests, f"--junitxml={report}"]
-        words += ["-o", "junit_family=xunit1"]  # the other keeps no properties of a test
+        words += ["-o", "junit_family=xunit1"]  # xunit2 has no properties of a test
         if subprocess.run(words, cwd=ROOT, check=False).returncode:
             sys.exit("A test fails, so its target is not met; nothing was written.")
         return lines_of(report)
 
 
 def lines_of(report: Path) -> list[Line]:
-    """The targets in pytest's report; cases of one test share a line."""
+    """Return the targets in pytest's report; cases of one test share a line."""
     found: dict[tuple[int, str, str], list[float]] = {}
     for entry in ElementTree.parse(report).iter("property"):
         if entry.get("name") == "target":
@@ -76,8 +77,8 @@ def lines_of(report: Path) -> list[Line]:
 
 
 def from_bench() -> Iterator[Line]:
-    """Times and energies of `medsaga bench`, as ratios."""
-    compared = {c["name"]: c for c in comparisons(bench(), captured_energy())}
+    """Yield times and energies of `medsaga bench`, as ratios."""
+    compared = {c["name"]: c for c in comparisons(compare_optimizers(), captured_energy())}
     for step, goal in (("first", ">= 12"), ("plain", ">= 1"), ("refresh", ">= 25")):
         ratio = compared[f"{step} step: {PUBLISHED}"]["ratio"]
         yield Line(7, f"{step} step of vit_b's 48 matrices: galore-torch / here", goal, [ratio])
@@ -87,9 +88,9 @@ def from_bench() -> Iterator[Line]:
 
 
 def ledger_time() -> Line:
-    """Processor seconds of a predicted ledger, vit_b at 512 px and batch 12."""
+    """Measure the processor seconds of a predicted ledger, for vit_b at 512 px and batch 12."""
+    from medsaga_lib.memory.plan import Plan, predict_ledger
     from medsaga_lib.recipes import get_recipe
-    from medsaga_lib.recipes.predict import Plan, predict_ledger
 
     def seconds(name: str) -> float:
         began = time.process_time()
@@ -102,7 +103,7 @@ def ledger_time() -> Line:
 
 
 def import_time() -> Line:
-    """Seconds of `import medsaga_lib` where torch is imported already, in fresh interpreters."""
+    """Measure `import medsaga_lib` in seconds after torch's import, in fresh interpreters."""
     code = (
         "import time, torch; began = time.perf_counter(); import medsaga_lib; "
         "print(time.perf_counter() - began)"

@@ -1,1 +1,1 @@
-"""What changes the network: attach, what trains, merge back."""
+"""Methods that change the network: attach new parts, train them, merge them into the weights."""

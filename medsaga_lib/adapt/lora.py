@@ -1,10 +1,11 @@
 """LoRA on SAM's attention and MLPs, through peft (Hu et al. 2021; SAMed, section 3.2).
 
-segment_anything holds q, k and v in one fused linear layer, which peft can only adapt as a whole.
-`attach` takes it apart into three, so that q and v can be named; `merge` adds the adapters to the
-weights and fuses the three again, so that what is exported is a plain SAM. TinyViT fuses them head
-by head: its first third is no q, but the q, k and v of the first heads. The mask decoder's q, k and
-v are layers of their own: `attach_decoder` and `merge_decoder` (SAMed_s).
+segment_anything computes q, k and v in one fused linear layer, which peft can adapt only as a
+whole. `LoRA.attach` splits it into three layers, so that q and v can be adapted alone.
+`LoRA.merge` adds the adapters to the weights and fuses the three layers again, so the exported
+network is a plain SAM. TinyViT fuses q, k and v head by head: the first third of the rows is not q,
+but the q, k and v of the first heads. The mask decoder has separate layers for q, k and v; SAMed_s
+adapts them with `attach_decoder` and `merge_decoder`.
 """
 
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder
 from torch import nn
 
-from medsaga_lib.backbones.tinyvit import TinyViT
+from medsaga_lib.adapt.adaptation import Adaptation
+from medsaga_lib.models.tinyvit import TinyViT
 
 Target = Literal["q", "k", "v", "lin1", "lin2"]
-# What each is called in ViT, TinyViT and mask decoder; lin1 and lin2 are the two layers of an MLP
+# Layer names in ViT, TinyViT and the mask decoder; lin1 and lin2 are the two layers of an MLP
 LAYERS: dict[Target, str] = {
     "q": r"attn.*\.(q|q_proj)",
     "k": r"attn.*\.(k|k_proj)",
@@ -28,19 +30,51 @@ LAYERS: dict[Target, str] = {
 
 
 @dataclass(frozen=True)
-class LoRA:
-    """W' = W + alpha/r B A on the named layers of every block that attends."""
+class LoRA(Adaptation):
+    """W' = W + alpha/r B A on the target layers of every block with attention."""
 
     rank: int = 4  # SAMed, section 4.1
-    alpha: int | None = None  # None: alpha = rank, so that the factor is 1 (SAMed's code)
+    alpha: int | None = None  # None: alpha = rank, so the factor is 1 (SAMed's code)
     targets: tuple[Target, ...] = ("q", "v")  # SAMed, section 3.2
+
+    def attach(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+        """Freeze the encoder, split its qkv layers and put trainable adapters on the targets.
+
+        A starts from torch's global generator (Kaiming uniform, a = sqrt 5) and B from zero, so the
+        network computes the same as before.
+        """
+        image_encoder.requires_grad_(False)
+        for block in image_encoder.blocks:
+            runs = block.attn.heads if isinstance(image_encoder, TinyViT) else 1
+            block.attn.qkv = SplitQKV(block.attn.qkv, runs)
+        _inject(image_encoder, self)
+
+    def merge(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+        """Add the adapters to the weights and fuse q, k and v: the encoder is plain again."""
+        _fold(image_encoder)
+        for block in image_encoder.blocks:
+            block.attn.qkv = cast(SplitQKV, block.attn.qkv).fuse()
+
+    def attach_decoder(self, mask_decoder: MaskDecoder) -> None:
+        """Freeze the decoder's transformer and put adapters on the targets of its 7 attentions.
+
+        Each of its two layers has 3 attentions (self, token to image, image to token); the last one
+        is the final attention from tokens to image. lin1 and lin2 belong to the MLPs of the two
+        layers. The heads after the transformer stay as they are. A and B start as in `attach`.
+        """
+        mask_decoder.transformer.requires_grad_(False)
+        _inject(mask_decoder.transformer, self)
+
+    def merge_decoder(self, mask_decoder: MaskDecoder) -> None:
+        """Add the adapters to the weights: the decoder is plain again."""
+        _fold(mask_decoder.transformer)
 
 
 class SplitQKV(nn.Module):
-    """The fused projection as three: (..., C) -> (..., 3C), equal to the fused one.
+    """The fused projection as three layers with the same output: (..., C) -> (..., 3C).
 
-    runs: how often q, k and v follow one another in the fused rows: once in segment_anything's ViT,
-        once for each head in TinyViT.
+    runs: how often the sequence q, k, v repeats in the fused rows: once in segment_anything's ViT,
+        once per head in TinyViT.
     """
 
     q: nn.Linear
@@ -61,12 +95,12 @@ class SplitQKV(nn.Module):
 
     @property
     def bias(self) -> torch.Tensor:
-        """Of the three together (3C), in the order of the output; LoRA adds nothing to it."""
+        """The three biases as one (3C), in the order of the output; LoRA does not change it."""
         parts = [layer.bias.unflatten(0, (self.runs, -1)) for layer in (self.q, self.k, self.v)]
         return torch.stack(parts, dim=1).flatten()
 
     def fuse(self) -> nn.Linear:
-        """One plain linear layer again; every part must be plain by now."""
+        """Return the three layers as one linear layer; merge their adapters first."""
         layers = [self.q, self.k, self.v]
         weights = [n.weight.detach().unflatten(0, (self.runs, -1)) for n in layers]
         return _linear(torch.stack(weights, 1).flatten(0, 2), self.bias.detach())
@@ -78,44 +112,8 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
     return layer
 
 
-def attach(image_encoder: ImageEncoderViT | TinyViT, config: LoRA) -> None:
-    """Freezes the encoder, takes its qkv apart and puts trainable adapters on `config.targets`.
-
-    A is drawn from torch's global generator (kaiming uniform, a = sqrt 5), B is zero, so that the
-    network computes what it did before.
-    """
-    image_encoder.requires_grad_(False)
-    for block in image_encoder.blocks:
-        runs = block.attn.heads if isinstance(image_encoder, TinyViT) else 1
-        block.attn.qkv = SplitQKV(block.attn.qkv, runs)
-    _inject(image_encoder, config)
-
-
-def merge(image_encoder: ImageEncoderViT | TinyViT) -> None:
-    """Adds the adapters to the weights and fuses q, k, v: the encoder is a plain one again."""
-    _fold(image_encoder)
-    for block in image_encoder.blocks:
-        block.attn.qkv = cast(SplitQKV, block.attn.qkv).fuse()
-
-
-def attach_decoder(mask_decoder: MaskDecoder, config: LoRA) -> None:
-    """Freezes the decoder's transformer and puts adapters on `config.targets` of its 7 attentions.
-
-    Three in each of its two layers (self, token to image, image to token), and one that reads the
-    image once more; lin1 and lin2 are those of the two layers' MLPs. The heads behind it stay as
-    they are. A and B start as in `attach`.
-    """
-    mask_decoder.transformer.requires_grad_(False)
-    _inject(mask_decoder.transformer, config)
-
-
-def merge_decoder(mask_decoder: MaskDecoder) -> None:
-    """Adds the adapters to the weights: the decoder is a plain one again."""
-    _fold(mask_decoder.transformer)
-
-
 def _inject(module: nn.Module, config: LoRA) -> None:
-    """Adapters on the layers that `config.targets` names."""
+    """Put adapters on the layers that `config.targets` names."""
     from peft import LoraConfig, inject_adapter_in_model
 
     alpha = config.rank if config.alpha is None else config.alpha
@@ -126,7 +124,7 @@ def _inject(module: nn.Module, config: LoRA) -> None:
 
 
 def _fold(module: nn.Module) -> None:
-    """Every adapted layer becomes its base layer with the adapter added."""
+    """Replace every adapted layer by its base layer, with the adapter added to the weight."""
     from peft.tuners.lora import LoraLayer
 
     for parent in list(module.modules()):

@@ -1,13 +1,14 @@
-"""SVD affine tuning: a layer keeps its singular vectors, and its singular values learn.
+"""SVD affine tuning: train the singular values of a layer and freeze its singular vectors.
 
-S-SAM (arXiv 2408.06447): W' = U diag(relu(a s + b)) V^T, where W = U diag(s) V^T; a
-starts at 1 and b at 0, so that the network computes what it did before. SVF (Sun et al. 2022,
+S-SAM (arXiv 2408.06447): W' = U diag(relu(a s + b)) V^T, where W = U diag(s) V^T. At the start, a
+is 1 and b is 0, so the network computes the same as before. SVF (Sun et al. 2022,
 arXiv 2206.06122) is the same without b.
 
-The reference code keeps U, s and V^T beside W and builds W' anew in every pass. Here the factors
-replace W and are applied one after the other: nothing of the size of W is built, and the backward
-pass needs the k numbers of each token between the factors instead of W's gradient. On ViT-B's
-encoder that is 109 MiB more than W alone; the reference holds 436 MiB more (432 in its blocks).
+The reference code keeps U, s and V^T beside W and computes W' in every pass. Here the factors
+replace W and are applied one after the other. Nothing of the size of W is computed, and the
+backward pass needs the k numbers of each token between the factors instead of W's gradient. On
+ViT-B's encoder, the factors take 109 MiB more than W alone. The reference code takes 436 MiB more,
+432 of them in the blocks.
 """
 
 from dataclasses import dataclass
@@ -17,20 +18,50 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsaga_lib.backbones.tinyvit import TinyViT
+from medsaga_lib.adapt.adaptation import Adaptation
+from medsaga_lib.models.tinyvit import TinyViT
 
 
 @dataclass(frozen=True)
-class SVDAffine:
-    """Which numbers of the image encoder learn, besides the scales a."""
+class SVDAffine(Adaptation):
+    """The trainable parameters of the image encoder besides the scales a."""
 
     shift: bool = True  # b; without it the method is SVF
-    norms: bool = True  # the blocks' LayerNorms (S-SAM's code; the neck's stay frozen)
+    norms: bool = True  # the LayerNorms of the blocks, but not of the neck; S-SAM's code
     positions: bool = True  # pos_embed
+
+    def attach(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+        """Freeze the encoder, factor its layers and make the chosen parameters trainable.
+
+        As in S-SAM's code, the factored layers are qkv, proj, lin1 and lin2 of every block and both
+        convolutions of the neck, but not patch_embed and the relative positions. On TinyViT, which
+        S-SAM does not use, they are the same layers of stages 1 to 3 (our choice); TinyViT has no
+        positions. The factors are computed from the weights each time. On another machine, the
+        vectors of nearly equal singular values may differ; the trained scales then act on other
+        vectors than in training.
+        """
+        image_encoder.requires_grad_(False)
+        for module, name in _places(image_encoder):
+            setattr(module, name, SVDLayer(getattr(module, name), self.shift))
+        if isinstance(image_encoder, TinyViT):
+            for block in image_encoder.blocks:
+                block.attn.norm.requires_grad_(self.norms)
+                block.mlp.norm.requires_grad_(self.norms)
+            return
+        for block in image_encoder.blocks:
+            block.norm1.requires_grad_(self.norms)
+            block.norm2.requires_grad_(self.norms)
+        image_encoder.pos_embed.requires_grad_(self.positions)
+
+    def merge(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+        """Multiply the factors: the encoder is plain again."""
+        for module, name in _places(image_encoder):
+            if isinstance(layer := getattr(module, name), SVDLayer):
+                setattr(module, name, layer.merged())
 
 
 class SVDLayer(nn.Module):
-    """A linear layer or a convolution as V^T, singular values, U; vectors and bias are frozen."""
+    """A linear layer or convolution as V^T, singular values and U; vectors and bias are frozen."""
 
     left: Tensor
     right: Tensor
@@ -52,7 +83,7 @@ class SVDLayer(nn.Module):
             self.how = {k: getattr(layer, k) for k in ("stride", "padding", "dilation")}
 
     def values(self) -> Tensor:
-        """The singular values (k,) as they are now."""
+        """Return the current singular values (k,)."""
         moved = self.scale * self.singular
         return functional.relu(moved if self.shift is None else moved + self.shift)
 
@@ -65,7 +96,7 @@ class SVDLayer(nn.Module):
         return functional.conv2d(between, left, self.bias)
 
     def merged(self) -> nn.Linear | nn.Conv2d:
-        """The plain layer that computes the same."""
+        """Return the plain layer that computes the same."""
         weight = ((self.left * self.values()) @ self.right).detach().unflatten(1, self.kernel)
         layer: nn.Linear | nn.Conv2d
         if not self.how:
@@ -81,38 +112,8 @@ class SVDLayer(nn.Module):
         return layer
 
 
-def attach(image_encoder: ImageEncoderViT | TinyViT, config: SVDAffine) -> None:
-    """Freezes the encoder, factors its layers and lets what `config` names learn.
-
-    Factored are qkv, proj, lin1 and lin2 of every block and both convolutions of the neck, as in
-    S-SAM's code; patch_embed and relative positions are not. On TinyViT, which S-SAM does not know,
-    these are the same layers of stages 1 to 3 (our choice); there are no positions.
-    The factors come from the weights each time. Another machine may turn vectors of nearly equal
-    singular values into one another; what learned for the one is then applied to the other.
-    """
-    image_encoder.requires_grad_(False)
-    for module, name in _places(image_encoder):
-        setattr(module, name, SVDLayer(getattr(module, name), config.shift))
-    if isinstance(image_encoder, TinyViT):
-        for block in image_encoder.blocks:
-            block.attn.norm.requires_grad_(config.norms)
-            block.mlp.norm.requires_grad_(config.norms)
-        return
-    for block in image_encoder.blocks:
-        block.norm1.requires_grad_(config.norms)
-        block.norm2.requires_grad_(config.norms)
-    image_encoder.pos_embed.requires_grad_(config.positions)
-
-
-def merge(image_encoder: ImageEncoderViT | TinyViT) -> None:
-    """Multiplies the factors: the encoder is a plain one again."""
-    for module, name in _places(image_encoder):
-        if isinstance(layer := getattr(module, name), SVDLayer):
-            setattr(module, name, layer.merged())
-
-
 def _places(image_encoder: ImageEncoderViT | TinyViT) -> list[tuple[nn.Module, str]]:
-    """Where the layers are: the module that holds each, and its name there."""
+    """Return the layers to factor, each as the module that holds it and its name there."""
     of_mlp = ("fc1", "fc2") if isinstance(image_encoder, TinyViT) else ("lin1", "lin2")
     places: list[tuple[nn.Module, str]] = []
     for block in image_encoder.blocks:

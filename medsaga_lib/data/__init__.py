@@ -1,1 +1,1 @@
-"""Folders, pictures, splits, transforms, phantoms."""
+"""Data sets: folders, images, splits, training samples, augmentation and phantoms."""

@@ -1,14 +1,12 @@
-"""Explains what is wrong with a data set's folder, file by file, in the sentences of training."""
+"""Reports all problems of a data set, file by file, with the messages that training gives."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from medsaga_lib.data.cases import match, read_case, read_case_mask
+from medsaga_lib.data.dataset import DESCRIPTION, INDEX, Case, DataSet
 from medsaga_lib.data.folder import (
-    DESCRIPTION,
-    INDEX,
-    Case,
-    DataSet,
     build_dataset,
     description_problems,
     index_problems,
@@ -17,20 +15,20 @@ from medsaga_lib.data.folder import (
     read_index,
     train_problems,
 )
-from medsaga_lib.data.images import match, read_case, read_case_mask
 from medsaga_lib.data.problems import BadFile, Problem
 
 Result = TypeVar("Result")
 
 
 def check_dataset(path: str | Path) -> list[Problem]:
-    """Everything that is wrong with a folder; nothing, or only notes, means that it can be used.
+    """List the problems of a data set; it can be used if the list is empty or holds only notes.
 
-    Whatever is found here ends training with the same sentence. No bad file raises.
+    Training stops at each problem that is not a note, with the same message. A bad file is listed
+    here and raises no error.
     """
     root = Path(path).expanduser().absolute()
     if not root.is_dir():
-        return [Problem(str(root), "is no folder", f"give one with {DESCRIPTION} and {INDEX}.")]
+        return [Problem(str(root), "is not a folder", f"give one with {DESCRIPTION} and {INDEX}.")]
     problems: list[Problem] = []
     description = _collect(problems, lambda: read_description(root))
     rows = _collect(problems, lambda: read_index(root))
@@ -49,12 +47,12 @@ def check_dataset(path: str | Path) -> list[Problem]:
 
 
 def case_problems(dataset: DataSet, case: Case) -> list[Problem]:
-    """What is wrong with the image and the mask of one case."""
+    """List the problems of the image and the mask of one case."""
     problems: list[Problem] = []
     picture = _collect(problems, lambda: read_case(dataset, case))
     if case.mask is None:
         what = f"case '{case.name}' has no mask"
-        remedy = "it is not trained on nor scored; name one in index.csv to use it."
+        remedy = "training and scoring skip it; name a mask in index.csv to use it."
         return [*problems, Problem(str(case.image), what, remedy, note=True)]
     mask = _collect(problems, lambda: read_case_mask(case))
     if picture is not None and mask is not None:

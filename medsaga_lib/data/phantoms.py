@@ -1,7 +1,6 @@
-"""The data set `phantom_cxr`: drawn chest X-rays of drawn patients, written once to the cache.
+"""The data set `phantom_cxr` of drawn chest X-rays, written once to the cache; a drawn volume.
 
-The cache is $MEDSAGA_CACHE, or the user's own (`pooch.os_cache("medsaga")`). Beside it
-`draw_volume`, for where a volume is needed.
+The cache is the folder $MEDSAGA_CACHE; default: `pooch.os_cache("medsaga")`.
 """
 
 import csv
@@ -13,35 +12,36 @@ import numpy as np
 
 from medsaga_lib.data.chest import LABELS, draw_chest
 from medsaga_lib.data.chest.anatomy import Anatomy, Projection, View
-from medsaga_lib.data.folder import DESCRIPTION, INDEX, PHANTOMS, Case
+from medsaga_lib.data.dataset import DESCRIPTION, INDEX, Case
 from medsaga_lib.data.images import Picture
 from medsaga_lib.data.splits import split_by_patient
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import CACHE_VARIABLE, cache_folder
 
+PHANTOMS = "phantom_cxr"  # the name of the data set
 MODALITY, LICENCE = "X-ray", "CC0-1.0"
-VERSION = 2  # one more whenever the pictures change: an older folder is then left alone
+VERSION = 2  # increase it when the images change; then the folder of an older version stays unused
 
-# our choice: enough for few-shot subsets of 8 to 32 and a test side, drawn in some ten seconds
+# our choice: enough for few-shot subsets of 8 to 32 images and a test split, drawn in about 10 s
 PATIENTS, PICTURES, SEED = 60, 90, 0
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
-BEDSIDE = 0.45  # share of AP pictures; 44 of 77 in cxr_hannover_lungs, which is a hospital's ward
+BEDSIDE = 0.45  # share of AP images, our choice; a hospital's cxr_hannover_lungs has 44 of 77
 
 SOURCE = """# phantom_cxr - drawn chest X-rays with both lungs and the heart
 
-Not photographs and not patients: `medsaga_lib/data/chest` draws them from a seed.
-Labels: 1 right lung (patient's right = left side of the picture), 2 left lung, 3 heart; where the
-heart lies before a lung it is labelled heart. A patient's pictures share the anatomy and differ in
-breath, pose, projection (PA standing, AP in bed) and exposure. Good for seeing that code runs and
-that a method learns; scores on them say nothing about X-rays.
+These images show no real patients: `medsaga_lib/data/chest` draws them from a seed.
+Labels: 1 right lung (the patient's right is on the left side of the image), 2 left lung, 3 heart.
+Where the heart overlaps a lung, the label is heart. The images of a patient share the anatomy and
+differ in breath, pose, projection (PA standing, AP in bed) and exposure. Use them to see that code
+runs and that a method learns. Scores on them say nothing about real X-rays.
 """
 
 
 def write_once() -> Path:
-    """The folder of `phantom_cxr` in the cache; drawn at the first call, in some ten seconds.
+    """Return the folder of `phantom_cxr` in the cache; the first call draws it in about 10 s.
 
     Raises:
-        UserError: the cache cannot be written.
+        UserError: the cache folder cannot be written.
     """
     cache = cache_folder()
     root = cache / f"{PHANTOMS}-{VERSION}"
@@ -58,15 +58,15 @@ def write_once() -> Path:
     except OSError as error:
         raise UserError(
             f"The phantoms cannot be written to '{cache}' ({error.strerror}); "
-            f"make room, or name another folder in ${CACHE_VARIABLE}."
+            f"free some space, or name another folder in ${CACHE_VARIABLE}."
         ) from error
     return root
 
 
 def write_phantoms(root: Path, patients: int, pictures: int, seed: int) -> None:
-    """Draw a data set in the folder format; the same arguments give the same pixels.
+    """Draw a data set and write its folder; the same arguments give the same pixels.
 
-    The pictures are shared out over the patients in turn, so that some have more than one.
+    The patients get the images in turn, so that some patients have more than one image.
     """
     from PIL import Image
 
@@ -87,7 +87,7 @@ def write_phantoms(root: Path, patients: int, pictures: int, seed: int) -> None:
 
 
 def draw_phantom(seed: int, patient: int, visit: int) -> tuple[Projection, np.ndarray, np.ndarray]:
-    """One picture of one patient: projection, pixels and labels (uint8, H x W)."""
+    """Draw one image of one patient: its projection, pixels and labels (both uint8, H x W)."""
     anatomy = Anatomy.draw(np.random.default_rng([seed, patient]))
     random = np.random.default_rng([seed, patient, visit + 1])
     projection: Projection = "AP" if random.random() < BEDSIDE else "PA"
@@ -96,7 +96,7 @@ def draw_phantom(seed: int, patient: int, visit: int) -> tuple[Projection, np.nd
 
 
 def draw_volume(seed: int) -> tuple[Picture, np.ndarray]:
-    """A drawn organ that leans and tapers, in noise, in slices of 5 mm; and its labels, 1 or 0."""
+    """Draw a volume of a tilted ellipsoid in noise, slices of 5 mm, and its labels 0 and 1."""
     shape, spacing = (26, 160, 160), (5.0, 0.8, 0.8)
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, length) for length in shape), indexing="ij")
     inside = (z / 0.8) ** 2 + ((y - 0.3 * z) / 0.45) ** 2 + ((x + 0.35 * z) / 0.35) ** 2 < 1
@@ -130,7 +130,7 @@ citation = "drawn by medsaga_lib.data.chest, version {VERSION}"
 
 
 def _publish(draft: Path, root: Path) -> None:
-    """Rename the finished folder; another process that was quicker has written the same."""
+    """Rename the finished folder, unless another process has already written the same folder."""
     try:
         draft.rename(root)
     except OSError:

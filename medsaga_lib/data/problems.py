@@ -1,5 +1,6 @@
-"""What is wrong with a file of a data set: one sentence for the check and for training."""
+"""Problems of the files of a data set, with the same message in the check and in training."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from medsaga_lib.errors import UserError
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault of one file and its remedy; a `note` tells something without forbidding the use."""
+    """A problem of one file and its remedy; if `note` is true, the data set can still be used."""
 
     file: str
     what: str
@@ -19,9 +20,14 @@ class Problem:
         return f"{self.file}: {self.what}; {self.remedy}"
 
 
-class BadFile(UserError):  # noqa: N818 - it is a kind of UserError, and named for the reader
-    """A UserError that keeps its `Problem`: what training raises, `check_dataset` collects."""
+class BadFile(UserError):  # noqa: N818 - the name says what is wrong
+    """A `UserError` with its `Problem`; training raises it, and `check_dataset` collects it."""
 
     def __init__(self, file: str | Path, what: str, remedy: str) -> None:
         self.problem = Problem(str(file), what, remedy)
         super().__init__(str(self.problem))
+
+
+def listed(names: Iterable[object]) -> str:
+    """Join names with commas, or return "none" if there are no names."""
+    return ", ".join(str(name) for name in names) or "none"

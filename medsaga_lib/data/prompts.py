@@ -1,7 +1,7 @@
-"""Points and boxes to ask a SAM with, drawn from masks.
+"""Point and box prompts for a SAM, drawn from masks.
 
-Coordinates are x, y in pixels of the mask, and a pixel's own numbers mean its centre, as in
-segment_anything, whose prompt encoder adds the half.
+Coordinates are x, y in pixels of the mask, and whole numbers mean the centre of a pixel, as in
+segment_anything. Its prompt encoder adds 0.5.
 """
 
 from collections.abc import Iterable
@@ -9,20 +9,21 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-Kind = Literal["points", "boxes", "grid"]  # a grid asks for no label
+PromptKind = Literal["points", "boxes", "grid"]  # a grid of points needs no mask
 
-# Roles of prompt tokens, which segment_anything's PromptEncoder calls labels
+# Roles of prompt tokens; segment_anything's PromptEncoder calls them labels
 PAD, NEGATIVE, POSITIVE, CORNER, OPPOSITE_CORNER = -1, 0, 1, 2, 3
-BOX_NOISE, BOX_NOISE_LIMIT = 0.1, 20 / 1024  # SAM, appendix A: of the box's side, of the picture's
+# SAM, appendix A: standard deviation relative to the box side, limit relative to the image side
+BOX_NOISE, BOX_NOISE_LIMIT = 0.1, 20 / 1024
 
 
 class Prompts(NamedTuple):
-    """What is asked for each of K labels; two tokens each, all PAD where a label is absent.
+    """Prompts for K labels, with two tokens for each label.
 
-    A point is a POSITIVE and a PAD, a box its two corners. A batch has B in front of both shapes.
+    A point is a POSITIVE and a PAD token, a box is its two corners, and an absent label is two PAD
+    tokens. In a batch, both shapes begin with B.
     """
 
     coordinates: Tensor  # (K, 2, 2) x, y
@@ -30,22 +31,22 @@ class Prompts(NamedTuple):
 
 
 def draw_prompts(
-    kind: Kind, values: Iterable[int], labels: np.ndarray, seed: int, jitter: bool = False
+    kind: PromptKind, values: Iterable[int], labels: np.ndarray, seed: int, jitter: bool = False
 ) -> Prompts:
-    """One prompt for each label value that a label map shows.
+    """Draw one prompt for each label value; labels that do not occur get PAD tokens.
 
     Args:
-        kind: "points", a random pixel of the label; "boxes", the box around it.
-        values: of the K labels, in the order of the classes.
-        labels: (H, W).
-        seed: of the random numbers; each label has its own, whatever the others are.
-        jitter: move the sides of boxes, as SAM's training does; then the label map is square.
+        kind: "points" for a random pixel of the label, "boxes" for the box around it.
+        values: the values of the K labels, in the order of the classes.
+        labels: the label map (H, W).
+        seed: seeds the random numbers of each label, independently of the other labels.
+        jitter: move the sides of the boxes as SAM's training does; the label map must be square.
 
     Raises:
-        ValueError: of a grid, which no mask has a part in.
+        ValueError: the kind is "grid", because a grid of points does not depend on masks.
     """
     if kind == "grid":
-        raise ValueError("A grid of points is not drawn from masks.")
+        raise ValueError("A grid of points is not drawn from masks; use points or boxes.")
     drawn = []
     for value in values:
         mask, random = labels == value, np.random.default_rng([seed, value])
@@ -60,14 +61,14 @@ def draw_prompts(
 
 
 def point_in(mask: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, list[int]]:
-    """A random pixel of a mask that is not empty: coordinates (2, 2) and roles."""
+    """Draw a random pixel of a non-empty mask; return the coordinates (2, 2) and roles."""
     pixels = np.flatnonzero(mask)
     row, column = divmod(pixels[random.integers(len(pixels))], mask.shape[1])
     return np.array([[column, row], [0, 0]], float), [POSITIVE, PAD]
 
 
 def box_around(mask: np.ndarray, random: np.random.Generator | None) -> tuple[np.ndarray, list]:
-    """The box around a mask that is not empty, jittered or exact: coordinates (2, 2) and roles."""
+    """Return a non-empty mask's box as coordinates (2, 2) and roles; `random` adds jitter."""
     box = box_of(mask)
     if random is not None:
         box = jittered(box, len(mask), random)
@@ -75,13 +76,13 @@ def box_around(mask: np.ndarray, random: np.random.Generator | None) -> tuple[np
 
 
 def box_of(mask: np.ndarray) -> np.ndarray:
-    """The box (4,) x0, y0, x1, y1 around the pixel centres of a mask (H, W) that is not empty."""
+    """Return the box (4,) x0, y0, x1, y1 around the pixel centres of a non-empty mask (H, W)."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return np.array([columns[0], rows[0], columns[-1], rows[-1]], float)
 
 
 def fill_box(box: np.ndarray, shape: tuple[int, int], ellipse: bool = False) -> np.ndarray:
-    """The pixels (H, W) bool of a box (4,), or of the ellipse inscribed in it: no network's answer.
+    """Return the mask (H, W) bool of a box (4,) or its inscribed ellipse, as a simple baseline.
 
     >>> fill_box(np.array([0, 0, 3, 3]), (4, 5), ellipse=True).astype(int)
     array([[0, 1, 1, 0, 0],
@@ -97,15 +98,8 @@ def fill_box(box: np.ndarray, shape: tuple[int, int], ellipse: bool = False) -> 
 
 
 def jittered(box: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-    """The box (4,) in a square picture with each side moved as in SAM's training."""
+    """Move each side of a box (4,) in a square image as in SAM's training."""
     sides = np.tile(box[2:] - box[:2] + 1, 2)
     limit = BOX_NOISE_LIMIT * size
     moved = box + np.clip(random.normal(0, BOX_NOISE * sides), -limit, limit)
     return np.clip(moved, 0, size - 1)
-
-
-def middle_of(mask: np.ndarray) -> np.ndarray:
-    """The pixel (x, y) of a mask that lies farthest from its border."""
-    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    row, column = np.unravel_index(depth.argmax(), mask.shape)
-    return np.array([column, row], float)

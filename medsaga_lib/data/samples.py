@@ -1,9 +1,10 @@
-"""Cases as the square 2-D samples that a network is trained on, squeezed as SAMed does.
+"""Square 2-D training samples from the cases of a data set.
 
-SAMed (hitachinsk/SAMed) zooms every slice to its input size without keeping the aspect ratio.
+Each backbone has its own way to place an image in the square; see `models.feeding`. The default is
+that of SAMed: every slice is resized to the input size, and its aspect ratio is not kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,23 +13,27 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
-from medsaga_lib.data.folder import INDEX, Case, DataSet
-from medsaga_lib.data.images import read_pair
+from medsaga_lib.data.cases import read_pair
+from medsaga_lib.data.dataset import INDEX, Case, DataSet
 from medsaga_lib.data.problems import BadFile
 
-CACHE_BYTES = 4 << 30  # our choice: what is decoded beyond this is read again each time
+# Places images (N, 1 or 3, h, w) in [0, 1] and labels (N, h, w) in squares of the given size
+Place = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+CACHE_BYTES = 4 << 30  # our choice; cases beyond this limit are decoded again each time
 
 
 @dataclass(frozen=True)
 class _Slices:
     """The labelled 2-D images of a case, (N, C, h, w) float32 with C = 1 or 3; labels (N, h, w).
 
-    `numbers` are their places in the volume, or [None] for a picture.
+    `numbers` are the slice numbers in the volume, or [None] for an image. `placed` is true if the
+    images are already squares of the input size.
     """
 
     images: Tensor
     labels: Tensor
     numbers: list[int] | list[None]
+    placed: bool
 
     @property
     def bytes(self) -> int:
@@ -38,17 +43,22 @@ class _Slices:
 class Samples(Dataset[dict[str, Tensor]]):
     """Labelled 2-D samples: {"image": float32 (3, size, size), "label": int64 (size, size)}.
 
-    Labels are classes 1 ... K, in the order of the data set's label values, whatever these are.
-    A picture is one sample; a volume gives one for each slice that has a label. Decoded cases are
-    kept in memory, up to `CACHE_BYTES`. All masks are read once, at the start.
+    Labels are the classes 1 ... K in the order of the label values of the data set. An image is one
+    sample; a volume gives one sample for each slice that shows a label. Decoded cases stay in
+    memory, up to `CACHE_BYTES`. The constructor reads all images and masks once.
+
+    size: pixels along one side. place: places images in the square; default: `squeeze`.
 
     Raises:
-        UserError: a file cannot be used, the labels differ per case, or no labelled image is left.
+        UserError: a file cannot be used, the label values differ from case to case, or the cases
+            have no labelled image.
     """
 
-    def __init__(self, dataset: DataSet, cases: Sequence[Case], size: int) -> None:
+    def __init__(
+        self, dataset: DataSet, cases: Sequence[Case], size: int, place: Place | None = None
+    ) -> None:
         dataset.require_labels()
-        self.dataset, self.size = dataset, size
+        self.dataset, self.size, self.place = dataset, size, place or squeeze
         self._cached_bytes = 0
         self._cache: dict[Case, _Slices] = {}
         self._places = [
@@ -57,8 +67,8 @@ class Samples(Dataset[dict[str, Tensor]]):
             for place, number in enumerate(self._slices(case).numbers)
         ]
         if not self._places:
-            what = f"gives no labelled image among the {len(cases)} cases asked for"
-            raise BadFile(dataset.root / INDEX, what, "name masks, or choose another split.")
+            what = f"gives no labelled image for the {len(cases)} chosen cases"
+            raise BadFile(dataset.root / INDEX, what, "name their masks, or choose another split.")
 
     def __len__(self) -> int:
         return len(self._places)
@@ -66,16 +76,18 @@ class Samples(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         case, place, _ = self._places[index]
         slices = self._slices(case)
-        image, label = squeeze(slices.images[[place]], slices.labels[[place]], self.size)
+        image, label = slices.images[[place]], slices.labels[[place]]
+        if not slices.placed:
+            image, label = self.place(image, label, self.size)
         return {"image": image[0].expand(3, -1, -1), "label": label[0].long()}
 
     def key(self, index: int) -> str:
-        """The sample's name: the case's, with the number of the slice where it is a volume."""
+        """Return the name of the sample: the case, and the slice number if the case is a volume."""
         case, _, number = self._places[index]
         return case.name if number is None else f"{case.name}/{number:03d}"
 
     def case(self, index: int) -> Case:
-        """The case that the sample is from."""
+        """Return the case of the sample."""
         return self._places[index][0]
 
     def _slices(self, case: Case) -> _Slices:
@@ -102,16 +114,28 @@ class Samples(Dataset[dict[str, Tensor]]):
             numbers = [None]
             images = pixels.movedim(-1, 0) if pixels.ndim == 3 else pixels.unsqueeze(0)
             images, labels = images.unsqueeze(0), labels.unsqueeze(0)
-        if labels.shape[-2] * labels.shape[-1] > self.size**2:  # keep what takes less memory
-            images, labels = squeeze(images, labels, self.size)
-        return _Slices(images, labels, numbers)
+        large = labels.shape[-2] * labels.shape[-1] > self.size**2
+        if large and len(images):  # squares take less memory here
+            images, labels = self.place(images, labels, self.size)
+        return _Slices(images, labels, numbers, placed=large)
 
 
 def squeeze(images: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Images (N, C, h, w) by antialiased bilinear, labels (N, h, w) by nearest, to size x size."""
+    """Resize images (N, C, h, w) and labels (N, h, w) to squares; the aspect ratio is not kept."""
     square = (size, size)
-    if images.shape[-2:] == square or not len(images):
-        return images, labels
-    small = interpolate(images, square, mode="bilinear", align_corners=False, antialias=True)
-    nearest = interpolate(labels.unsqueeze(1).float(), square, mode="nearest-exact")
-    return small, nearest.squeeze(1).to(labels.dtype)
+    return resize_images(images, square), resize_labels(labels, square)
+
+
+def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images (N, C, h, w) to (height, width) by antialiased bilinear interpolation."""
+    if images.shape[-2:] == size or not len(images):
+        return images
+    return interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize labels (N, h, w) to (height, width) by the nearest pixel."""
+    if labels.shape[-2:] == size or not len(labels):
+        return labels
+    nearest = interpolate(labels.unsqueeze(1).float(), size, mode="nearest-exact")
+    return nearest.squeeze(1).to(labels.dtype)

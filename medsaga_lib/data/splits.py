@@ -1,7 +1,8 @@
-"""Few-shot subsets that contain one another, and splits that keep each patient on one side.
+"""Nested few-shot subsets, and splits that keep all cases of a patient together.
 
-The order is that of a SHA-256 of seed and name: the same on every machine and with every version
-of NumPy, whatever order the cases come in, and stable when cases are added.
+Cases are ordered by a SHA-256 hash of the seed and the name. The order is the same on every machine
+and with every version of NumPy. It does not depend on the order in which the cases are given, and
+it stays the same when cases are added.
 """
 
 import hashlib
@@ -11,28 +12,29 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import TypeVar
 
-from medsaga_lib.data.folder import Case
+from medsaga_lib.data.dataset import Case
 from medsaga_lib.errors import UserError
 
 T = TypeVar("T")
 
-SUM_TOLERANCE = 1e-6  # our choice: fractions such as 1/3 do not add up to 1 exactly
+SUM_TOLERANCE = 1e-6  # our choice; floating-point fractions do not add up to exactly 1
 
 
 def few_shot(
     items: Sequence[T], shots: int, seed: int, name: Callable[[T], str] = attrgetter("name")
 ) -> tuple[T, ...]:
-    """`shots` of the cases; with the same seed, a smaller subset is contained in a larger one.
+    """Choose `shots` of the items; with the same seed, a larger subset contains a smaller one.
 
     Args:
-        items: cases, or anything else that `name` gives a unique name.
+        items: cases, or other items for which `name` returns a unique name.
 
     Raises:
-        UserError: fewer than one shot is asked for, or more than there are labelled images.
+        UserError: `shots` is less than 1 or more than the number of items.
     """
     if not 1 <= shots <= len(items):
         raise UserError(
-            f"{shots} shots of {len(items)} labelled images; ask for 1 to {len(items)}."
+            f"Cannot choose {shots} shots of {len(items)} labelled images; "
+            f"ask for 1 to {len(items)}."
         )
     return tuple(sorted(items, key=lambda item: _rank(name(item), seed))[:shots])
 
@@ -40,7 +42,7 @@ def few_shot(
 def split_by_patient(
     cases: Sequence[Case], fractions: Mapping[str, float], seed: int
 ) -> dict[str, tuple[Case, ...]]:
-    """Share the patients out in the given fractions; each case carries its new `split`.
+    """Split the patients in the given fractions, and return the cases with their new `split`.
 
     Example: `split_by_patient(cases, {"train": 0.7, "val": 0.1, "test": 0.2}, seed=0)`.
 

@@ -1,9 +1,10 @@
-"""Random changes of a training sample: SAMed's, flips, and a mild kind that keeps left and right.
+"""Random augmentation of a training sample: as in SAMed, flips, or small changes without flips.
 
-"samed" is hitachinsk/SAMed's: with probability .5 a quarter turn and a flip, else with .5 a
-rotation by up to 20 degrees with zeros in the corners. "small" is for pictures where the side
-matters, such as chest X-rays; its ranges are our choice. What moves pixels is MONAI's `Affine`;
-the random numbers are drawn here, so that they depend on the seed alone.
+"samed" is the augmentation of hitachinsk/SAMed. With probability 0.5 it applies quarter turns and a
+flip; otherwise, with probability 0.5, it rotates by up to 20 degrees and puts zeros in the corners.
+"small" keeps left and right apart, for images such as chest X-rays; its ranges are our choice.
+MONAI's `Affine` moves the pixels. The random numbers are drawn here, so that they depend on the
+seed alone.
 """
 
 import math
@@ -18,35 +19,38 @@ from torch import Tensor
 
 from medsaga_lib.errors import UserError
 
-Kind = Literal["samed", "small", "flips", "none"]
+Augmentation = Literal["samed", "small", "flips", "none"]
 Sample = dict[str, Tensor]
 
-SAMED_DEGREES = 20  # SAMed's range of rotation
-SMALL_DEGREES = 8  # of "small", all our choice: about what positioning varies
+SAMED_DEGREES = 20  # largest rotation in SAMed's code
+# The ranges of "small", our choice: about the variation of patient positioning
+SMALL_DEGREES = 8
 SMALL_SCALE = 0.1  # relative size
-SMALL_SHIFT = 0.06  # of the picture's width and height
+SMALL_SHIFT = 0.06  # relative to the width and height of the image
 SMALL_GAIN = 0.2  # relative contrast
-SMALL_BIAS = 0.1  # brightness, of the range [0, 1]
-SMALL_GAMMA = 0.3  # log of the exponent
+SMALL_BIAS = 0.1  # brightness, in the range [0, 1]
+SMALL_GAMMA = 0.3  # natural logarithm of the exponent
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Changes a sample {"image": (C, H, W), "label": (H, W), ...} by a seed, and by nothing else.
+    """Augments a sample {"image": (C, H, W), "label": (H, W), ...}; the seed decides the result.
 
-    The image stays in its range [0, 1], dtype and shape; image and label move together.
+    The image keeps its range [0, 1], dtype and shape. Image and label move together.
 
     Example: `Augment("small")(samples[0], seed=7)`.
 
     Raises:
-        UserError: the kind is unknown.
+        UserError: there is no such kind of augmentation.
     """
 
-    kind: Kind
+    kind: Augmentation
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise UserError(f"No augmentation '{self.kind}'; use {', '.join(get_args(Kind))}.")
+        if self.kind not in get_args(Augmentation):
+            raise UserError(
+                f"No augmentation '{self.kind}'; use {', '.join(get_args(Augmentation))}."
+            )
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
         random = np.random.default_rng(seed)
@@ -90,17 +94,18 @@ def move(
     shift: tuple[float, float] = (0, 0),
     outside: Literal["zeros", "reflection"] = "zeros",
 ) -> Sample:
-    """Turn anticlockwise by `angle` radians, enlarge by `factor`, shift by fractions (down, right).
+    """Turn a sample anticlockwise by `angle` radians, scale it by `factor` and shift it.
 
-    The image is sampled bilinearly, the label by nearest neighbour; `outside` is what lies there.
+    `shift` is (down, right) as fractions of height and width. The image is interpolated bilinearly,
+    the label by nearest neighbour. `outside` is the padding of the image and the label.
     """
     from monai.transforms import Affine
 
     grey, channels = distinct(sample["image"])
     height, width = grey.shape[-2:]
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
-    # the inverse map: a place of the result to its place in the sample, both (row, column) from
-    # the middle, in pixels
+    # The inverse map, from a position in the result to its position in the sample. Both are
+    # (row, column) in pixels from the centre.
     turn = torch.tensor([[cos, sin], [-sin, cos]])
     origin = -turn @ torch.tensor([shift[0] * height, shift[1] * width], dtype=turn.dtype)
     inverse = torch.eye(3)
@@ -115,7 +120,7 @@ def move(
 
 @contextmanager
 def _plain_tensors() -> Iterator[None]:
-    """MONAI keeps no history of the transforms meanwhile, which would cost twice the time."""
+    """Turn off MONAI's record of transforms, which would double the time."""
     from monai.data import get_track_meta, set_track_meta
 
     before = get_track_meta()
@@ -131,6 +136,6 @@ def _both(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
 
 
 def distinct(image: Tensor) -> tuple[Tensor, int]:
-    """One channel where all three are the same memory (a grey picture), and the channel count."""
+    """Return the image, or 1 channel of it if all channels share memory, and the channel count."""
     grey = image[:1] if image.stride(0) == 0 else image
     return grey, image.shape[0]

@@ -1,7 +1,7 @@
-"""Figures of the book: pictures with contours, charts with intervals, bars of memory.
+"""Figures of the book: images with contours, charts with intervals, bars of memory.
 
-Every function returns a `Figure` that carries its alt text as its label; `show` puts it into a
-notebook with that text.
+Every function that draws returns a `Figure`, whose label is the alt text. `show` puts the figure
+into a notebook with this text.
 """
 
 from medsaga_lib.display.charts import Curve, bar_ledger, curve_with_interval, dots_of_seeds

@@ -1,4 +1,4 @@
-"""Charts: curves with intervals, dots of seeds, bars of memory."""
+"""Charts: curves with intervals, a dot for each seed, bars of memory."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -22,14 +22,14 @@ from medsaga_lib.display.style import (
     styled,
 )
 
-MOST_TICKS = 8  # that are written one by one
-NARROWEST = 0.05  # share of the longest bar in which a number finds room
-ROW = 0.2  # inches for a method's dots
+MOST_TICKS = 8  # up to this number, every x value gets a tick
+NARROWEST = 0.05  # smallest part with a number in it, relative to the longest bar
+ROW = 0.2  # height in inches of the row of a method
 MIB = 2**20
 
 
 class Curve(NamedTuple):
-    """Points of a line and, where known, the ends of an interval around each."""
+    """The points of a curve and, if known, the ends of the interval around each point."""
 
     name: str
     x: Sequence[float]
@@ -47,11 +47,12 @@ def curve_with_interval(
     title: str = "",
     log_x: bool = False,
 ) -> Figure:
-    """Lines with points and, behind them, the bands of their intervals; names at the right end.
+    """Draw curves over the bands of their intervals, with the names at the right ends.
 
     Args:
-        x_label, y_label: with units.
-        log_x: equal steps for equal factors, as for numbers of labelled images.
+        x_label, y_label: axis labels with units.
+        alt: what a reader sees and what follows from it.
+        log_x: use a logarithmic axis, for example for numbers of labelled images.
     """
     figure = Figure(label=alt)
     axes = figure.add_subplot(xlabel=x_label, ylabel=y_label, title=title)
@@ -65,7 +66,7 @@ def curve_with_interval(
     if len(ticks) <= MOST_TICKS:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
-    figure.draw_without_rendering()  # settles the layout, on which the names' places depend
+    figure.draw_without_rendering()  # fixes the layout, which `_name_ends` reads
     _name_ends(axes, curves, tints)
     return figure
 
@@ -74,11 +75,13 @@ def curve_with_interval(
 def dots_of_seeds(
     tasks: Mapping[str, Mapping[str, Sequence[float]]], x_label: str, alt: str, baseline: str = ""
 ) -> Figure:
-    """A panel for each task, a row for each method, a dot for each seed, a stroke for the mean.
+    """Draw a panel for each task, a row for each method, a dot for each seed, a line for the mean.
 
     Args:
-        tasks: for each task the methods, in the same order, and a value for each seed.
-        baseline: the method whose mean runs through its panel as a dashed line.
+        tasks: task -> method -> the values of the seeds, with the methods in the same order.
+        x_label: axis label with units.
+        alt: what a reader sees and what follows from it.
+        baseline: the method whose mean is a dashed line through each panel.
     """
     methods = list(next(iter(tasks.values())))
     figure = Figure(figsize=(WIDTH, 0.9 + ROW * len(methods)), label=alt)
@@ -94,16 +97,17 @@ def dots_of_seeds(
         if baseline:
             axes.axvline(float(np.mean(values[baseline])), color=GREY, linestyle="--", linewidth=1)
     panels[0].set_yticks(range(len(methods)), methods)
-    panels[0].invert_yaxis()  # of all, since they share it
+    panels[0].invert_yaxis()  # of all panels, because they share it
     return figure
 
 
 @styled
 def bar_ledger(ledgers: Mapping[str, Mapping[str, float]], alt: str, title: str = "") -> Figure:
-    """Memory as one bar for each row, its parts side by side, in MiB.
+    """Draw the memory of each row in MiB as one bar, divided into its parts.
 
     Args:
-        ledgers: for each row the bytes of its parts, such as weights, gradients, states.
+        ledgers: row -> part -> bytes, with parts such as weights, gradients and states.
+        alt: what a reader sees and what follows from it.
     """
     parts = list(dict.fromkeys(part for ledger in ledgers.values() for part in ledger))
     sizes = np.array([[ledger.get(part, 0) / MIB for part in parts] for ledger in ledgers.values()])
@@ -126,7 +130,7 @@ def bar_ledger(ledgers: Mapping[str, Mapping[str, float]], alt: str, title: str 
 
 
 def _name_ends(axes: Axes, curves: Sequence[Curve], tints: Sequence[str]) -> None:
-    """Write each curve's name at its right end, moved apart where ends lie close together."""
+    """Write the name of each curve at its right end, and move names apart that are too close."""
     ends = [(curve.x[-1], curve.y[-1]) for curve in curves]
     heights = axes.transData.transform(ends)[:, 1] / axes.figure.dpi * POINTS
     shifts = _spread(heights, LINE_HEIGHT * NAME_SIZE) - heights
@@ -136,11 +140,11 @@ def _name_ends(axes: Axes, curves: Sequence[Curve], tints: Sequence[str]) -> Non
 
 
 def _spread(places: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """The places moved apart to lie at least `gap` from each other, in the same order."""
+    """Move places apart to a distance of at least `gap`, in the same order."""
     order = np.argsort(places, kind="stable")
     steps = gap * np.arange(len(places))
     relative = places[order] - steps
-    # Pushing all up and pushing all down both keep the gap, and so does the mean of the two.
+    # Moving all up and moving all down both keep the gap, and so does the mean of the two.
     up = np.maximum.accumulate(relative)
     down = np.minimum.accumulate(relative[::-1])[::-1]
     moved = np.empty(len(places))

@@ -1,4 +1,4 @@
-"""How a figure gets onto the page: with alt text, small, never wider than its column."""
+"""Puts figures into a notebook page: with alt text, in a small file, within the column width."""
 
 import base64
 import html
@@ -8,17 +8,17 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-CSS_DPI = 96  # a browser's pixels per inch: text then has the size that the style gives it
-WEBP_QUALITY = 90  # our choice: the fine vessels of a lung are still there
-PALETTE = 256  # colours of a PNG
+CSS_DPI = 96  # pixels per inch in a browser, so that text has the size of the style
+WEBP_QUALITY = 90  # our choice: the fine vessels of a lung stay visible
+PALETTE = 256  # number of colours in a PNG with a palette
 
 
 def show(figure: Figure, alt: str = "") -> None:
-    """Put a figure into the notebook as a picture with alt text, never wider than its column.
+    """Show a figure in the notebook with alt text, at most as wide as the column.
 
     Args:
-        figure: of this module, or any other of matplotlib.
-        alt: what a reader sees and what follows from it; otherwise the figure's own.
+        figure: a figure of this package, or any other figure of matplotlib.
+        alt: what a reader sees and what follows from it; default: the label of the figure.
 
     Raises:
         ValueError: there is no alt text.
@@ -27,18 +27,18 @@ def show(figure: Figure, alt: str = "") -> None:
     from IPython.display import display
 
     display(Shown(figure, alt or str(figure.get_label())))
-    plt.close(figure)  # pyplot's own figures would be drawn a second time
+    plt.close(figure)  # otherwise a figure of pyplot is drawn again
 
 
 class Shown:
-    """A figure as a notebook stores it: HTML, because MyST-NB gives a bare picture no alt text.
+    """A figure as a notebook stores it: as HTML, because MyST-NB gives images no alt text.
 
-    The alt text is also the plain text of the output and stands in its metadata under `alt`.
+    The alt text is also the plain text of the output and its metadata `alt`.
     """
 
     def __init__(self, figure: Figure, alt: str) -> None:
         if not alt.strip():
-            raise ValueError("a figure needs alt text: what does a reader see in it?")
+            raise ValueError("The figure has no alt text; describe in `alt` what a reader sees.")
         self.alt = " ".join(alt.split())
         self.mime, self.picture = encode(figure)
         self.width = round(figure.get_figwidth() * CSS_DPI)
@@ -56,16 +56,16 @@ class Shown:
 
 
 def to_png(figure: Figure, alt: str = "") -> bytes:
-    """A figure as a PNG file, exact, with its alt text as the description inside."""
+    """Return a figure as a lossless PNG file with its alt text as the description."""
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Description": alt or str(figure.get_label())})
     return file.getvalue()
 
 
 def encode(figure: Figure) -> tuple[str, bytes]:
-    """MIME type and bytes of a figure: WebP if it shows a picture, or else PNG with a palette.
+    """Return the MIME type and bytes: WebP for a figure with images, else PNG with a palette.
 
-    Two X-rays side by side are 50 kB, 360 kB as a PNG; curves are 17 instead of 70 kB.
+    A pair of X-rays needs 50 kB instead of 360 kB as a PNG; curves need 17 kB instead of 70 kB.
     """
     written = io.BytesIO()
     picture = Image.open(io.BytesIO(to_png(figure))).convert("RGB")

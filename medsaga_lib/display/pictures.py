@@ -1,4 +1,4 @@
-"""Pictures with the contours of what somebody, or a network, has outlined in them."""
+"""Images with the contours of ground truth and predictions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,41 +29,41 @@ from medsaga_lib.display.style import (
 
 LINES: dict[str, Any] = {"prediction": "-", "truth": (0, (2.0, 1.6))}  # in drawing order
 LINE_WIDTH = 1.4
-HALO = [withStroke(linewidth=2.4, foreground="#00000090")]  # keeps a colour visible on white
-NAMED_IN_PICTURE = 4  # names that find room in a picture; more of them stand below it
+HALO = [withStroke(linewidth=2.4, foreground="#00000090")]  # makes colours visible on white
+NAMED_IN_PICTURE = 4  # up to this number, names are in the image; more names are below it
 KEY_COLUMNS = 6
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture, (H, W) or (H, W, 3) in [0, 1], and label maps (H, W) to draw as contours."""
+    """An image, (H, W) or (H, W, 3) in [0, 1], and label maps (H, W) to draw as contours."""
 
     image: NDArray[np.floating]
     truth: NDArray[np.integer] | None = None
     prediction: NDArray[np.integer] | None = None
     title: str = ""
-    spacing: tuple[float, float] = (1.0, 1.0)  # mm of a row and of a column
+    spacing: tuple[float, float] = (1.0, 1.0)  # height and width of a pixel in mm
 
     @property
     def masks(self) -> dict[str, NDArray[np.integer]]:
-        """The label maps there are, named as in `LINES`."""
+        """The label maps that are given, with the keys of `LINES`."""
         both = {"prediction": self.prediction, "truth": self.truth}
         return {kind: mask for kind, mask in both.items() if mask is not None}
 
     @property
     def values(self) -> set[int]:
-        """The labels that occur."""
+        """The label values that occur in the label maps."""
         found = [np.unique(mask) for mask in self.masks.values()]
         return {int(value) for values in found for value in values} - {0}
 
     @property
     def tallness(self) -> float:
-        """Height over width as it is drawn."""
+        """The height of the drawn image relative to its width."""
         return self.image.shape[0] * self.spacing[0] / (self.image.shape[1] * self.spacing[1])
 
 
 class Box(NamedTuple):
-    """A rectangle in a picture, in columns and rows."""
+    """A rectangle in an image, in columns and rows."""
 
     left: float
     top: float
@@ -88,21 +88,22 @@ def show_case(
     spacing: tuple[float, float] = (1.0, 1.0),
     alt: str = "",
 ) -> Figure:
-    """A picture as it is and, beside it, with contours: prediction solid, truth dashed.
+    """Draw an image and, beside it, the image with contours: ground truth dashed, prediction solid.
 
     Args:
         image: (H, W) or (H, W, 3) in [0, 1].
-        truth, prediction: label maps (H, W); both, one or none.
-        labels: names of the labels to draw; by default all that occur, by their numbers.
-        spacing: mm of a row and of a column, for the shape of the picture.
-        alt: what a reader sees; by default the names of what is drawn.
+        truth, prediction: label maps (H, W) of the ground truth and of the prediction, or None.
+        labels: label value -> name, for the labels to draw; default: all values that occur.
+        title: title of the first image.
+        spacing: height and width of a pixel in mm.
+        alt: what a reader sees; default: the names of the drawn labels.
     """
     panel = Panel(image, truth, prediction, "", spacing)
     if labels is None:
         labels = {value: f"label {value}" for value in sorted(panel.values)}
     kinds = " and ".join(panel.masks) or "no contours"
     names = ", ".join(labels[value] for value in labels if value in panel.values) or "nothing"
-    alt = alt or f"{title or 'A picture'}; {kinds}: {names}."
+    alt = alt or f"{title or 'An image'}; {kinds}: {names}."
     plain = Panel(image, None, None, title, spacing)
     return grid([plain, panel] if panel.masks else [plain], labels, alt, columns=2)
 
@@ -113,18 +114,18 @@ def show_boxes(
     boxes: NDArray[np.floating],
     alt: str = "",
 ) -> Figure:
-    """A picture as it is and, beside it, with each object's contour and the box it was asked by.
+    """Draw an image and, beside it, the image with box prompts and the contours of the objects.
 
     Args:
         image: (H, W) or (H, W, 3) in [0, 1].
-        labels: (H, W), 1 ... N in the order of the boxes.
+        labels: label map (H, W) with the values 1 ... N in the order of the boxes.
         boxes: (N, 4) x0, y0, x1, y1 in pixels.
-        alt: what a reader sees; by default how many boxes and objects there are.
+        alt: what a reader sees; default: the number of boxes and of objects.
     """
-    alt = alt or f"A picture with {len(boxes)} boxes; {len(np.unique(labels[labels > 0]))} objects."
+    alt = alt or f"An image with {len(boxes)} boxes; {len(np.unique(labels[labels > 0]))} objects."
     figure = grid([Panel(image), Panel(image)], {}, alt, columns=2)
     for number, (left, top, right, bottom) in enumerate(boxes, start=1):
-        tint = OTHERS[number % len(OTHERS)]  # of an object and its box
+        tint = OTHERS[number % len(OTHERS)]  # the same for an object and its box
         corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
         contour = outlines(labels == number)
         for lines, width in ((contour, LINE_WIDTH), ([np.array(corners)], LINE_WIDTH / 2)):
@@ -135,8 +136,8 @@ def show_boxes(
 
 @styled
 def grid(panels: Sequence[Panel], labels: Mapping[int, str], alt: str, columns: int = 3) -> Figure:
-    """Small multiples in rows of `columns`; a class is named in the first panel that has it."""
-    gap, line = 0.1, 0.22  # inches: between pictures, and for a line of text
+    """Draw panels in rows of `columns`; the first panel that shows a label has its name."""
+    gap, line = 0.1, 0.22  # inches: the space between images, the height of a line of text
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     width = (WIDTH - gap * (columns - 1)) / columns
     heights = [width * max(panel.tallness for panel in row) for row in rows]
@@ -164,12 +165,12 @@ def grid(panels: Sequence[Panel], labels: Mapping[int, str], alt: str, columns: 
 
 
 def draw_panel(axes: Axes, panel: Panel, labels: Mapping[int, str]) -> None:
-    """Draw a panel's picture and the contours of its label maps, each in its label's colour."""
+    """Draw the image of a panel and the contours of its label maps in the colours of the labels."""
     aspect = panel.spacing[0] / panel.spacing[1]
     axes.imshow(panel.image, cmap="gray", vmin=0, vmax=1, aspect=aspect)
     axes.set_title(panel.title)
     axes.set_axis_off()
-    axes.set_anchor("N")  # panels of other shapes stand in a row with their titles
+    axes.set_anchor("N")  # aligns the titles of a row if the panels have different shapes
     for kind, mask in panel.masks.items():
         for value, name in labels.items():
             contours = LineCollection(
@@ -184,12 +185,12 @@ def draw_panel(axes: Axes, panel: Panel, labels: Mapping[int, str]) -> None:
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """The closed lines around a mask's regions, (n, 2) each, as (column, row)."""
+    """Return the closed contours of the regions of a mask, (n, 2) each, as (column, row)."""
     return [line[:, ::-1] - 1 for line in find_contours(np.pad(mask, 1).astype(float), 0.5)]
 
 
 def _key(panels: Sequence[Panel], labels: Mapping[int, str]) -> list[Line2D]:
-    """What stands below the pictures: the kinds of lines, and the names if they are many."""
+    """Return the legend below the images: the line styles, and the names if there are many."""
     kinds = {kind for panel in panels for kind in panel.masks}
     key = [
         Line2D([], [], color=INK, linewidth=LINE_WIDTH, linestyle=line, label=kind)
@@ -202,8 +203,8 @@ def _key(panels: Sequence[Panel], labels: Mapping[int, str]) -> list[Line2D]:
 
 
 def _name_regions(axes: Axes, panel: Panel, names: Mapping[int, str]) -> None:
-    """Write names into the picture, each in or beside its region."""
-    column = axes.get_position().width * WIDTH * POINTS / panel.image.shape[1]  # in points
+    """Write the names into the image, each in or beside its region."""
+    column = axes.get_position().width * WIDTH * POINTS / panel.image.shape[1]  # width in points
     row = column * panel.spacing[0] / panel.spacing[1]
     found: NDArray[np.integer] = np.array(list(panel.masks.values()))  # (kinds, H, W)
     foreground = np.asarray((found > 0).any(axis=0))
@@ -228,11 +229,11 @@ def _free_box(
     height: float,
     taken: list[Box],
 ) -> Box:
-    """Where a name goes: inside its region, or else above, below, right or left of it."""
+    """Find a place for a name inside its region, or else above, below, right or left of it."""
     depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(depth.argmax(), mask.shape)
     components, _ = label_components(mask)
-    region = components == components[y, x]  # the one with the most room
+    region = components == components[y, x]  # the component with the most space
     rows, columns = find_objects(region.astype(int))[0]
     middle = (columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2
     around = [
@@ -251,7 +252,7 @@ def _free_box(
 
 
 def _box_within(shape: tuple[int, ...], x: float, y: float, width: float, height: float) -> Box:
-    """A box about a point, moved into a picture of `shape` (rows, columns)."""
+    """Return a box around a point, moved to be inside an image of `shape` (rows, columns)."""
     left = min(max(x - width / 2, 0), max(shape[1] - width, 0))
     top = min(max(y - height / 2, 0), max(shape[0] - height, 0))
     return Box(left, top, left + width, top + height)

@@ -1,4 +1,4 @@
-"""The book's look: `book.mplstyle`, and one colour for one thing, of those of Okabe and Ito."""
+"""The style of the figures: `book.mplstyle`, and a fixed colour of Okabe and Ito for each name."""
 
 import zlib
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from pathlib import Path
 import matplotlib.style
 
 STYLE = str(Path(__file__).with_name("book.mplstyle"))
-styled = matplotlib.style.context(STYLE)  # decorates what draws
+styled = matplotlib.style.context(STYLE)  # decorator of functions that draw
 
 BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
 ORANGE, VERMILLION, PURPLE, GREY = "#E69F00", "#D55E00", "#CC79A7", "#999999"
-OTHERS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)  # the yellow vanishes on white
+OTHERS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)  # yellow is invisible on white
 INK = "#222222"
 
-# One thing has one colour throughout the book.
+# Each name has the same colour in all figures of the book
 COLOURS = {
     "right lung": SKY,
     "left lung": ORANGE,
@@ -46,16 +46,16 @@ COLOURS = {
 WIDTH = 7.0  # inches
 POINTS = 72  # per inch
 NAME_SIZE = 8.0  # points
-LETTER_WIDTH, LINE_HEIGHT = 0.66, 1.4  # of a bold letter and of a line, in font sizes
+LETTER_WIDTH, LINE_HEIGHT = 0.66, 1.4  # width of a bold letter, height of a line, in font sizes
 
 
 def use_style() -> None:
-    """Give the book's look to the figures that a notebook draws by itself."""
+    """Use the style of the book for the figures that a notebook draws itself."""
     matplotlib.style.use(STYLE)
 
 
 def colour(name: str) -> str:
-    """The colour of a label, a method or a part of memory, the same in every figure.
+    """Return the colour of a label, a method or a part of memory, the same in every figure.
 
     >>> colour("right lung")
     '#56B4E9'
@@ -64,7 +64,7 @@ def colour(name: str) -> str:
 
 
 def distinct_colours(names: Sequence[str]) -> list[str]:
-    """The colours of names that stand in one figure: a colour that is taken gives way."""
+    """Return different colours for the names of one figure, while there are enough colours."""
     chosen: list[str] = []
     for name in names:
         free = [tint for tint in (colour(name), *OTHERS) if tint not in chosen]

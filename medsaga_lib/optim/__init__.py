@@ -1,1 +1,1 @@
-"""What changes only the optimizer."""
+"""Methods that change only the optimizer, and learning-rate schedules."""

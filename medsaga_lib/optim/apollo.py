@@ -1,11 +1,11 @@
-"""APOLLO: the gradient itself, scaled as Adam would in a random subspace (arXiv 2412.05270).
+"""APOLLO: the gradient, scaled as Adam scales it in a random subspace (arXiv 2412.05270).
 
     R_t = P^T G_t,   P random      N_t = Adam(R_t)      W_t = W_{t-1} - eta alpha G_t diag(s_t)
     s_t[j] = |N_t[:, j]| / |R_t[:, j]|                                       (algorithm 1)
 
-The subspace serves only to learn how long each column's step should be, and for lengths random
-directions will do. So there is no SVD, and the basis is drawn again from its seed in every step
-instead of being kept.
+The subspace determines only the length of each column's step, and random directions preserve
+lengths approximately. So there is no SVD, and the basis is not stored but drawn again from its seed
+in every step.
 """
 
 from typing import Any
@@ -20,10 +20,11 @@ from medsaga_lib.optim.subspace import refresh_seed
 
 
 class ApolloAdamW(GaLoreAdamW):
-    """GaLoreAdamW's arguments; `subspace`, `moments` and `stagger` have no meaning here.
+    """APOLLO with AdamW.
 
-    States are two moments of (r, n) and a length; the moments keep their numbers when the basis is
-    drawn anew after `refresh` steps, as in the paper's code.
+    Arguments are those of GaLoreAdamW; `subspace` and `moments` have no effect. The states of a
+    projected tensor are 2 moments (r, n) and a scalar length. The basis changes every `refresh`
+    steps, and the moments then keep their values, as in the paper's code.
     """
 
     keeps_basis = False

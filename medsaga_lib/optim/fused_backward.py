@@ -1,9 +1,9 @@
-"""Per-layer updates: a tensor is updated inside the backward pass, once its gradient is there.
+"""Per-layer updates: each tensor is updated in the backward pass as soon as its gradient is known.
 
 GaLore, Zhao et al. 2024 (arXiv 2403.03507), section 5.2, after Lv et al. 2023 (LOMO, arXiv
-2306.09782). No two gradients need to exist at the same time, so their memory shrinks to that of the
-largest tensor. What needs all gradients at once (accumulation over micro-batches, clipping by the
-global norm, a gradient scaler, averaging over several GPUs) cannot work, and is refused.
+2306.09782). Only one gradient exists at a time, so the memory for gradients shrinks to that of the
+largest tensor. Methods that need all gradients at once cannot work and raise an error: gradient
+accumulation, clipping by the global norm, gradient scalers, and averaging over several GPUs.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from medsaga_lib.errors import UserError
 from medsaga_lib.optim.galore import GaLoreAdamW
 
 
 class SpentGradient(Tensor):
-    """Stands in `W.grad` for a gradient that is gone: no memory, and every operation is refused."""
+    """Placeholder in `W.grad` for a freed gradient; it has no memory, every operation fails."""
 
     @staticmethod
     def __new__(cls, gradient: Tensor) -> "SpentGradient":
@@ -36,51 +35,39 @@ class SpentGradient(Tensor):
         if func is torch.ops.aten.detach.default:  # torch's own bookkeeping
             return args[0]
         raise UserError(
-            "Per-layer updates have used and freed this gradient. Gradient accumulation, clipping "
-            "by norm and gradient scalers need all gradients at once: use GaLoreAdamW without "
-            "per-layer updates. In a plain loop, call optimizer.zero_grad() after each backward()."
+            "Per-layer updates have used and freed this gradient. Call optimizer.zero_grad() after "
+            "each backward(). Gradient accumulation, clipping by norm and gradient scalers need "
+            "all gradients at once: for them use GaLoreAdamW without per-layer updates."
         )
 
 
 class FusedGaLoreAdamW(GaLoreAdamW):
-    """GaLoreAdamW that updates during `loss.backward()`; the results are the same, bit for bit.
+    """GaLoreAdamW that updates during `loss.backward()`; the results are equal, bit for bit.
 
-    The usual loop stays as it is: `backward()`, `step()`, `zero_grad()`; `step()` has nothing left
-    to do. A non-finite gradient raises NonFiniteGradientError out of `backward()`: the tensors that
-    came before it in the backward pass are then already updated.
-    Raises UserError where several processes train together: they would drift apart silently.
+    The training loop is the usual one: `backward()`, `step()`, `zero_grad()`; `step()` only calls
+    the closure. `backward()` raises NonFiniteGradientError at a non-finite gradient; tensors that
+    precede it in the backward pass are then already updated. `backward()` raises UserError if
+    several processes train together, because their copies of the weights would diverge.
     """
 
-    def __init__(self, params: Any, **options: Any) -> None:
-        if options.get("nonfinite", "raise") != "raise":
-            raise UserError("Per-layer updates cannot skip a step whose first layers are updated.")
-        self._hooks: list[RemovableHandle] = []
-        super().__init__(params, **options)
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in GaLoreAdamW."""
+        """Add a parameter group as in GaLoreAdamW, and register the updates of its tensors."""
         index = sum(1 for _ in self._tensors())
         super().add_param_group(param_group)
         group_number = len(self.param_groups) - 1
         for i, W in enumerate(self.param_groups[-1]["params"], start=index):
-            hook = W.register_post_accumulate_grad_hook(self._hook(i, group_number))
-            self._hooks.append(hook)
-
-    def detach(self) -> None:
-        """Ends the updates: `backward()` leaves its gradients again, for another optimizer."""
-        for hook in self._hooks:
-            hook.remove()
+            W.register_post_accumulate_grad_hook(self._hook(i, group_number))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Returns the closure's loss, if any; the update itself happens in `backward()`."""
+        """Return the closure's loss, if any; `backward()` has already updated the tensors."""
         return None if closure is None else closure()
 
     def _hook(self, index: int, group_number: int) -> Callable[[Tensor], None]:
         @torch.no_grad()
         def update(W: Tensor) -> None:
             _refuse_several_processes()
-            assert W.grad is not None  # torch calls this hook when it has just accumulated it
-            # looked up here, because loading a state replaces the groups
+            assert W.grad is not None  # torch calls this hook after accumulating it
+            # looked up in each call, because loading a state replaces the groups
             self._update([(index, self.param_groups[group_number], W)])
             W.grad = SpentGradient(W.grad)
 
@@ -91,6 +78,6 @@ def _refuse_several_processes() -> None:
     ready = torch.distributed.is_available() and torch.distributed.is_initialized()
     if ready and torch.distributed.get_world_size() > 1:
         raise UserError(
-            "Per-layer updates happen before gradients are averaged over processes, so the copies "
-            "would drift apart; train on one GPU, or without per-layer updates."
+            "Per-layer updates happen before gradients are averaged over processes, so the "
+            "processes would diverge; train on one GPU, or without per-layer updates."
         )

@@ -1,7 +1,7 @@
-"""GaLore with AdamW: Adam runs on R_t = P_t^T G_t, the gradient seen in a small subspace.
+"""GaLore with AdamW: Adam runs on R_t = P_t^T G_t, the gradient projected to a small subspace.
 
 Zhao et al. 2024, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection"
-(arXiv 2403.03507), algorithm 2. It changes only the optimizer; the network stays as it is.
+(arXiv 2403.03507), algorithm 2. It changes only the optimizer, not the network.
 
     R_t = P_t^T G_t                                  P_t: leading singular vectors, every T steps
     M_t = beta_1 M_{t-1} + (1 - beta_1) R_t
@@ -9,9 +9,9 @@ Zhao et al. 2024, "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Pr
     N_t = (M_t / (1 - beta_1^t)) / (sqrt(V_t / (1 - beta_2^t)) + eps)
     W_t = (1 - eta lambda) W_{t-1} - eta alpha P_t N_t
 
-What differs from the published package: the moments follow the subspace when it is refreshed,
-tensors of any shape are handled, the states are plain tensors of the size that the formula says,
-and what is not projected is updated by torch's own AdamW.
+This implementation differs from the published package: the moments follow the subspace when it is
+refreshed, tensors may have any shape, the states are plain tensors of the size that the formula
+gives, and torch's AdamW updates the tensors that are not projected.
 """
 
 import math
@@ -27,19 +27,22 @@ from torch.optim.adamw import adamw
 from medsaga_lib.errors import UserError
 from medsaga_lib.optim.subspace import exact_basis, randomized_basis, refresh_seed, rotate_moments
 
-STATE_BYTES = 4  # moments and bases are float32 whatever the weights are
+STATE_BYTES = 4  # moments and bases are float32 for weights of every dtype
 
 
 @dataclass(frozen=True)
 class GaLoreConfig:
-    """How tensors are projected.
+    """Options of the projection; the defaults of `refresh` and `scale` are the published package's.
 
-    rank: width r of the subspace. refresh: the basis is renewed every T steps (T = 200 and
-    scale = 0.25 are the published package's values). scale: alpha, multiplies the projected update.
-    moments: "rotate" carries Adam's moments into the new basis, "keep" leaves their numbers as they
-    are, as the paper does. subspace: "exact" is an SVD, "randomized" a fast subspace iteration.
-    stagger: spread the refreshes over the T steps instead of paying for all in one step.
-    projected: patterns (as in fnmatch) of the names that may be projected; the rest is dense.
+    Args:
+        rank: width r of the subspace.
+        refresh: number of steps T after which the basis is renewed.
+        scale: alpha, the factor of the projected update.
+        moments: "rotate" transforms Adam's moments to the new basis; "keep" leaves their values
+            unchanged, as the paper does.
+        subspace: "exact" is an SVD, "randomized" a fast subspace iteration.
+        seed: seed of the randomized subspaces.
+        projected: patterns (as in fnmatch) of names that may be projected; other tensors are dense.
     """
 
     rank: int
@@ -47,7 +50,6 @@ class GaLoreConfig:
     scale: float = 0.25
     moments: Literal["rotate", "keep"] = "rotate"
     subspace: Literal["randomized", "exact"] = "randomized"
-    stagger: bool = False
     seed: int = 0
     projected: tuple[str, ...] = ("*",)
 
@@ -69,7 +71,7 @@ class GaLoreConfig:
 
 @dataclass(frozen=True)
 class Treatment:
-    """What happens to one trainable tensor; state_bytes leaves out its 4-byte step counter."""
+    """How one trainable tensor is updated; state_bytes excludes its 4-byte step counter."""
 
     name: str
     shape: tuple[int, ...]
@@ -80,14 +82,14 @@ class Treatment:
 
 
 class NonFiniteGradientError(UserError):
-    """A gradient holds NaN or infinity; no weight and no state was changed."""
+    """A gradient contains NaN or infinity; no weight and no state was changed."""
 
 
 def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The matrix that a tensor of two or more dimensions is seen as.
+    """Shape of the matrix that represents a tensor with 2 or more dimensions.
 
-    First dimension x rest, as for a convolution's (out, in, h, w); a leading 1, as in the position
-    table (1, 64, 64, 768), is no side of a matrix, so there the last dimension stands alone.
+    The rows are the first dimension, as for a convolution (out, in, h, w). If the first dimension
+    is 1, as in the position table (1, 64, 64, 768), the columns are the last dimension instead.
     """
     if shape[0] == 1:
         return math.prod(shape[:-1]), shape[-1]
@@ -95,28 +97,32 @@ def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def projected_bytes(matrix: tuple[int, int], rank: int) -> tuple[int, int]:
-    """Bytes of (both moments, basis) of an m x n matrix: 2 max(m, n) r and min(m, n) r floats."""
+    """Bytes of both moments and of the basis: 2 max(m, n) r and min(m, n) r floats for (m, n)."""
     return 2 * max(matrix) * rank * STATE_BYTES, min(matrix) * rank * STATE_BYTES
 
 
 def is_projected(shape: tuple[int, ...], rank: int | None) -> bool:
-    """Whether projecting saves memory; never so at rank >= min(m, n), where GaLore is AdamW."""
+    """Whether a projection saves memory; never at rank >= min(m, n), where GaLore is AdamW."""
     if rank is None or len(shape) < 2:
         return False
     return sum(projected_bytes(as_matrix(shape), rank)) < 2 * math.prod(shape) * STATE_BYTES
 
 
 def treatment(module: nn.Module, config: GaLoreConfig) -> list[Treatment]:
-    """How each trainable tensor of `module` is treated and why; frozen tensors are left out.
+    """List how each trainable tensor of `module` is updated, and why; frozen ones are omitted.
 
-    Raises UserError when nothing trains or a pattern of `config.projected` fits no trainable name.
+    Raises:
+        UserError: no tensor is trainable, or a pattern of `config.projected` matches no name.
     """
     names = [name for name, W in module.named_parameters() if W.requires_grad]
     if not names:
-        raise UserError("Nothing to train: every tensor of the module is frozen.")
+        raise UserError("Nothing to train: every tensor is frozen; set requires_grad for some.")
     for pattern in config.projected:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(f"No trainable tensor is called {pattern!r}; see named_parameters().")
+            raise UserError(
+                f"No trainable tensor is called {pattern!r}; give a pattern that matches a name in "
+                "named_parameters()."
+            )
     return [
         _treat(name, tuple(W.shape), config)
         for name, W in module.named_parameters()
@@ -127,12 +133,12 @@ def treatment(module: nn.Module, config: GaLoreConfig) -> list[Treatment]:
 def _treat(name: str, shape: tuple[int, ...], config: GaLoreConfig) -> Treatment:
     dense_bytes = 2 * math.prod(shape) * STATE_BYTES
     if len(shape) < 2:
-        return Treatment(name, shape, None, "dense", "has no two sides", dense_bytes)
+        return Treatment(name, shape, None, "dense", "fewer than 2 dimensions", dense_bytes)
     matrix = as_matrix(shape)
     if not any(fnmatchcase(name, pattern) for pattern in config.projected):
         return Treatment(name, shape, matrix, "dense", "not among the chosen names", dense_bytes)
     if not is_projected(shape, config.rank):
-        why = f"rank {config.rank} saves nothing here"
+        why = f"rank {config.rank} saves no memory"
         return Treatment(name, shape, matrix, "dense", why, dense_bytes)
     size = sum(projected_bytes(matrix, config.rank))
     why = f"states {dense_bytes / size:.1f} times smaller"
@@ -142,10 +148,12 @@ def _treat(name: str, shape: tuple[int, ...], config: GaLoreConfig) -> Treatment
 def param_groups(
     module: nn.Module, config: GaLoreConfig, lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for GaLoreAdamW: the projected tensors of `module`, then the dense ones.
+    """Parameter groups for GaLoreAdamW: projected tensors of `module` first, then dense ones.
 
-    Each trainable tensor is in exactly one group; a group without tensors is left out.
-    Raises UserError as `treatment` does.
+    Each trainable tensor is in exactly one group; groups without tensors are omitted.
+
+    Raises:
+        UserError: as in `treatment`.
     """
     tensors = dict(module.named_parameters())
     plan = treatment(module, config)
@@ -164,7 +172,7 @@ _Indexed = tuple[int, dict[str, Any], Tensor]
 
 
 class Step(NamedTuple):
-    """What is known of one tensor's step when it is about to move; letters as in algorithm 2."""
+    """Quantities of one tensor's step before its weights change; letters as in algorithm 2."""
 
     G: Tensor  # (m, n)
     P: Tensor  # (m, r)
@@ -172,20 +180,25 @@ class Step(NamedTuple):
     N: Tensor  # (r, n)
     state: dict[str, Tensor]
     keep: float  # factor of the weights, 1 - eta lambda
-    rate: float  # eta alpha
+    rate: float  # factor of the update, eta alpha
 
 
 class GaLoreAdamW(torch.optim.Optimizer):
-    """AdamW whose moments live in a rank-r subspace for the groups that carry a `rank`.
+    """AdamW with moments in a rank-r subspace for the parameter groups that have a `rank`.
 
-    params: groups from `param_groups`, or any that torch.optim.AdamW takes; a group without `rank`
-    is trained by torch's AdamW, bit for bit, as is every tensor that projection would not make
-    smaller. Weights may be float32, bfloat16 or float16; states are float32.
-    nonfinite: what a NaN or infinite gradient does to a step: "raise" NonFiniteGradientError before
-    anything changes, or "skip" the step and count it in `skipped`.
+    torch's AdamW updates groups without a `rank`, and tensors whose states a projection would not
+    make smaller, bit for bit. Weights may be float32, bfloat16 or float16; states are float32.
+
+    Args:
+        params: groups from `param_groups`, or any that torch.optim.AdamW accepts.
+        lr, betas, eps, weight_decay: as in torch.optim.AdamW.
+
+    Raises:
+        UserError: an argument is out of range.
+        NonFiniteGradientError: from `step`, before anything changes.
     """
 
-    keeps_basis = True  # or draws it again in every step
+    keeps_basis = True  # stored in the state; False: drawn again in every step
 
     def __init__(
         self,
@@ -194,22 +207,17 @@ class GaLoreAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
-        nonfinite: Literal["raise", "skip"] = "raise",
     ) -> None:
-        if nonfinite not in ("raise", "skip"):
-            raise UserError(f"nonfinite is {nonfinite!r}; choose 'raise' or 'skip'.")
-        self.nonfinite = nonfinite
-        self.skipped = 0
         options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "rank": None}
         super().__init__(params, options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; raises UserError where a value makes no sense."""
+        """Add a parameter group as in torch; raise UserError for a value that is out of range."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         beta_1, beta_2 = group["betas"]
         if group["lr"] < 0 or group["weight_decay"] < 0 or group["eps"] < 0:
-            raise UserError("lr, weight_decay and eps must not be negative.")
+            raise UserError("lr, weight_decay and eps must not be negative; give 0 or more.")
         if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
             raise UserError(f"betas are {group['betas']}; both must be at least 0 and below 1.")
         if group["rank"] is not None:
@@ -220,7 +228,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update of every tensor that has a gradient; returns the closure's loss, if any."""
+        """Update every tensor that has a gradient; return the closure's loss, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -229,16 +237,17 @@ class GaLoreAdamW(torch.optim.Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, except that states stay float32 beside weights of lower precision.
+        """Load a state as in torch, but keep float32 states for weights of lower precision.
 
-        Raises UserError where the state was saved with another rank.
+        Raises:
+            UserError: the state was saved with another rank.
         """
         saved_groups = state_dict["param_groups"]
         for group, saved in zip(self.param_groups, saved_groups, strict=False):
             if saved.get("rank") != group["rank"]:
                 raise UserError(
                     f"The saved optimizer has rank {saved.get('rank')}, this one {group['rank']}; "
-                    "resume with the rank that the run was started with."
+                    "resume with the rank of the saved run."
                 )
         super().load_state_dict(state_dict)
         numbers = [number for saved in saved_groups for number in saved["params"]]
@@ -248,7 +257,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
                 self.state[W][key] = value.detach().to(device=device, copy=True)
 
     def _tensors(self) -> Iterator[_Indexed]:
-        """(index, group, W) of every tensor; the index is the tensor's number in the state dict."""
+        """Yield (index, group, W) of every tensor; the index is its number in the state dict."""
         index = 0
         for group in self.param_groups:
             for W in group["params"]:
@@ -256,51 +265,54 @@ class GaLoreAdamW(torch.optim.Optimizer):
                 index += 1
 
     def _update(self, tensors: list[_Indexed]) -> None:
-        """Updates those of `tensors` that have a gradient; a refusal comes before any change."""
+        """Update the tensors that have a gradient; errors are raised before any change."""
         tensors = [item for item in tensors if item[2].grad is not None]
         if any(_gradient(W).is_sparse for _, _, W in tensors):
-            raise UserError("GaLoreAdamW takes no sparse gradients; use torch.optim.SparseAdam.")
-        projections = {item[2]: R for item in tensors if (R := self._kept(*item)) is not None}
-        broken = self._nonfinite(tensors, projections)
-        if broken and self.nonfinite == "raise":
-            raise NonFiniteGradientError(
-                f"The gradient of {broken[0]} holds NaN or infinity ({len(broken)} of "
-                f"{len(tensors)} tensors do); lower the learning rate, or pass nonfinite='skip'."
+            raise UserError(
+                "GaLoreAdamW does not support sparse gradients; use torch.optim.SparseAdam."
             )
+        projections = {
+            W: R for _, group, W in tensors if (R := self._in_kept_basis(group, W)) is not None
+        }
+        broken = self._nonfinite(tensors, projections)
         if broken:
-            self.skipped += 1
-            return
+            raise NonFiniteGradientError(
+                f"The gradient of {broken[0]} contains NaN or infinity ({len(broken)} of "
+                f"{len(tensors)} tensors do); lower the learning rate."
+            )
         for index, group, W in tensors:
             if is_projected(tuple(W.shape), group["rank"]):
                 self._galore(index, group, W, projections.get(W))
             else:
                 self._adamw(group, W)
 
-    def _kept(self, index: int, group: dict[str, Any], W: Tensor) -> Tensor | None:
-        """R_t = P^T G_t of a tensor that goes on in its basis P; None for all others.
+    def _in_kept_basis(self, group: dict[str, Any], W: Tensor) -> Tensor | None:
+        """R_t = P^T G_t for a tensor that keeps its basis P in this step, None for others.
 
-        Taken before anything changes, because it tells for little whether G_t is finite.
+        It is computed before anything changes, because it also shows cheaply whether G_t is finite.
         """
         if not (is_projected(tuple(W.shape), group["rank"]) and self.keeps_basis):
             return None
-        if self._is_due(index, group, W) or _gradient(W).dtype != torch.float32:
+        if self._is_due(group, W) or _gradient(W).dtype != torch.float32:
             return None
         return self.state[W]["basis"].T @ _short_side_first(_gradient(W))
 
     def _nonfinite(self, tensors: list[_Indexed], projections: dict[Tensor, Tensor]) -> list[str]:
         """Names of the tensors whose gradient is not finite.
 
-        At the price of one sum each, of P^T G where there is one: NaN and infinity go through.
+        The test costs one sum per tensor, over P^T G where it is known: NaN and infinity propagate
+        through the projection.
         """
         seen = [projections.get(W, _gradient(W)) for _, _, W in tensors]
         sums = [part.sum(dtype=torch.float32).to(seen[0].device) for part in seen]
         if not sums or torch.stack(sums).isfinite().all():
             return []
-        broken = [not _gradient(W).isfinite().all() for _, _, W in tensors]  # or a sum overflowed
+        # none is broken if the sum of finite gradients overflowed
+        broken = [not _gradient(W).isfinite().all() for _, _, W in tensors]
         return [_name(*item) for item, bad in zip(tensors, broken, strict=True) if bad]
 
     def _adamw(self, group: dict[str, Any], W: Tensor) -> None:
-        """torch's AdamW, with float32 states and arithmetic for a weight of lower precision."""
+        """Update W by torch's AdamW, with float32 states and arithmetic for lower precision."""
         state = self.state[W]
         if not state:
             state.update(new_moments(torch.zeros_like(W, dtype=torch.float32)))
@@ -327,12 +339,12 @@ class GaLoreAdamW(torch.optim.Optimizer):
     def _galore(
         self, index: int, group: dict[str, Any], W: Tensor, projection: Tensor | None
     ) -> None:
-        """Algorithm 2 for one tensor; `projection` is R_t where its basis stays."""
+        """Update W by algorithm 2; `projection` is R_t if the basis stays, else None."""
         eta, alpha, eps, decay = (group[key] for key in ("lr", "scale", "eps", "weight_decay"))
         beta_1, beta_2 = group["betas"]
         G = _short_side_first(_gradient(W)).float()  # (m, n)
         state = self.state[W]
-        if not state and _is_rounding(G, eps):  # a basis of it would stay for T steps
+        if not state and _is_rounding(G, eps):  # its basis would stay for T steps
             W.mul_(1 - eta * decay)
             return
         if projection is None:
@@ -353,24 +365,23 @@ class GaLoreAdamW(torch.optim.Optimizer):
             W.copy_((work.T if _stands(W) else work).reshape(W.shape))
 
     def _move(self, W: Tensor, step: Step) -> None:
-        """W (m, n) becomes keep W - rate P N; this is what a successor of GaLore does otherwise."""
+        """Set W (m, n) to keep W - rate P N; subclasses override this update."""
         W.addmm_(step.P, step.N, beta=step.keep, alpha=-step.rate)
 
-    def _is_due(self, index: int, group: dict[str, Any], W: Tensor) -> bool:
-        """Whether this step, by its number, renews the tensor's basis."""
-        state, T = self.state[W], group["refresh"]
-        offset = index * T // sum(1 for _ in self._tensors()) if group["stagger"] else 0
-        return "basis" not in state or (int(state["step"]) + offset) % T == 0
+    def _is_due(self, group: dict[str, Any], W: Tensor) -> bool:
+        """Whether this step renews the tensor's basis."""
+        state = self.state[W]
+        return "basis" not in state or int(state["step"]) % group["refresh"] == 0
 
     def _project(
         self, index: int, group: dict[str, Any], W: Tensor, G: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(P_t, R_t = P_t^T G_t); every T steps P_t is new and the moments are carried into it."""
+        """P_t and R_t = P_t^T G_t; every T steps, renew P_t and transform the moments to it."""
         state = self.state[W]
         t = int(state["step"]) if state else 0
         P_old = state.get("basis")
-        # a gradient of zeros says nothing about the subspace, so the basis then stays
-        due = self._is_due(index, group, W)
+        # a gradient of zeros defines no subspace, so the basis then stays
+        due = self._is_due(group, W)
         if not (due and (P_old is None or float(torch.linalg.vector_norm(G)) > 0)):
             return P_old, P_old.T @ G
 
@@ -390,7 +401,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
 
 
 def new_moments(zeros: Tensor) -> dict[str, Tensor]:
-    """Adam's state before the first step, named as in torch.optim.AdamW."""
+    """Adam's state before the first step, with the names of torch.optim.AdamW."""
     return {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
 
 
@@ -400,22 +411,22 @@ def _gradient(W: Tensor) -> Tensor:
 
 
 def _is_rounding(G: Tensor, eps: float) -> bool:
-    """Whether Adam's eps is all that Adam would see: then G (m, n) has no direction to follow.
+    """Whether the root mean square of G (m, n) is at most Adam's eps, so that G has no direction.
 
-    So it is in the first step of a network whose classes all start equal, or of a layer behind a
-    zero.
+    This happens in the first step of a network whose classes all start equal, and of a layer whose
+    output is multiplied by 0.
     """
     return float(torch.linalg.vector_norm(G)) <= eps * G.numel() ** 0.5
 
 
 def _stands(W: Tensor) -> bool:
-    """Whether the matrix of W is tall or square; the published package draws the line there too."""
+    """Whether the matrix of W is tall or square, as the published package distinguishes them."""
     rows, columns = as_matrix(tuple(W.shape))
     return rows >= columns
 
 
 def _short_side_first(W: Tensor) -> Tensor:
-    """W or a gradient as an m x n matrix with m <= n: a view where W is contiguous."""
+    """Reshape W or a gradient to (m, n) with m <= n; a view where W is contiguous."""
     matrix = W.reshape(as_matrix(tuple(W.shape)))
     return matrix.T if _stands(W) else matrix
 

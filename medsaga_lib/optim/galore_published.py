@@ -1,11 +1,16 @@
-"""What galore-torch 1.0 computes, written anew for comparison: not the optimizer to train with.
+"""The updates of galore-torch 1.0, reimplemented for comparison only; train with `GaLoreAdamW`.
 
-Reference: the package galore-torch 1.0 (PyPI), whose updates it follows to rounding. It differs
-from `GaLoreAdamW` in four ways: the moments keep their numbers when the basis changes, so that they
-point elsewhere and an SVD's arbitrary signs matter; eps is added before the bias correction; weight
-decay acts after the step, on weights that have moved; and rank >= min(m, n) is projected all the
-same, which is not AdamW, because Adam depends on the coordinates it works in.
-Unlike the package it needs nothing but torch, and its states are tensors of the size they show.
+The updates equal those of the package galore-torch 1.0 (PyPI) up to rounding. They differ from
+`GaLoreAdamW` in 4 ways:
+
+- The moments keep their values when the basis changes. They then belong to other directions, and
+  the arbitrary signs of an SVD matter.
+- eps is added before the bias correction.
+- Weight decay acts after the step, on the updated weights.
+- Tensors are projected at rank >= min(m, n), too. This is not AdamW, because Adam depends on the
+  coordinates.
+
+Unlike the package, this module needs only torch, and no state keeps a larger tensor in memory.
 """
 
 from collections.abc import Callable
@@ -16,9 +21,10 @@ from torch import Tensor
 
 
 class PublishedGaLoreAdamW(torch.optim.Optimizer):
-    """Groups with a `rank` (matrices only), `refresh` and `scale` are projected, others are dense.
+    """AdamW that projects groups with a `rank` as galore-torch 1.0 does; other groups are dense.
 
-    params, lr, betas, weight_decay: as in torch.optim.AdamW; eps is the package's 1e-6.
+    Projected groups may contain only matrices and may set `refresh` and `scale`. The other
+    arguments are those of torch.optim.AdamW; eps is the package's 1e-6.
     """
 
     def __init__(
@@ -34,7 +40,7 @@ class PublishedGaLoreAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update of every tensor that has a gradient; returns the closure's loss, if any."""
+        """Update every tensor that has a gradient; return the closure's loss, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -68,9 +74,9 @@ class PublishedGaLoreAdamW(torch.optim.Optimizer):
 
 
 def _basis(G: Tensor, rank: int) -> Tensor:
-    """Singular vectors of the shorter side, (side, rank): the right ones of a tall or square G.
+    """Singular vectors of the shorter side, (side, rank): right ones for a tall or square G.
 
-    The SVD is of G as it lies: its transpose may give other signs, and here these count.
+    G must not be transposed before the SVD, because that may change the signs, which matter here.
     """
     U, _, Vh = torch.linalg.svd(G, full_matrices=False)
     return (Vh[:rank].T if G.shape[0] >= G.shape[1] else U[:, :rank]).clone()

@@ -1,10 +1,10 @@
-"""Finds the subspace that holds most of a gradient and carries Adam's moments into it.
+"""The subspace that holds most of a gradient, and the rotation of Adam's moments into it.
 
-Subspace: that of GaLore, Zhao et al. 2024 (arXiv 2403.03507), section 4, by the randomized subspace
-iteration of Halko, Martinsson and Tropp 2011 (SIAM Review 53, algorithm 4.4).
-Moments: the first as in LDAdam (arXiv 2410.16103); the second is our choice, see `rotate_moments`.
+The subspace is that of GaLore, Zhao et al. 2024 (arXiv 2403.03507), section 4, found by the
+randomized subspace iteration of Halko, Martinsson and Tropp 2011 (SIAM Review 53, algorithm 4.4).
+The first moment follows LDAdam (arXiv 2410.16103); the second is our choice, see `rotate_moments`.
 
-Every matrix here has its short side first: G is m x n with m <= n, and P stands on its left.
+Every matrix here has its short side first: G is m x n with m <= n, and P multiplies it on the left.
 """
 
 import hashlib
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 OVERSAMPLING = 8  # extra columns; Halko et al. 2011, section 4.2, advise 5 to 10
-COLD_STEPS = 2  # power iterations without an earlier basis; Halko et al. 2011, section 4.5
-WARM_STEPS = 1  # from an earlier basis; our choice, measured in tests/optim/test_subspace.py
+COLD_STEPS = 2  # power iterations without a previous basis; Halko et al. 2011, section 4.5
+WARM_STEPS = 1  # from a previous basis; our choice, measured in tests/optim/test_subspace.py
 
 
 def exact_basis(G: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """(P, R): the first `rank` left singular vectors of G (m x n), and R = P^T G (rank x n)."""
+    """The first `rank` left singular vectors P of G (m x n), and R = P^T G (rank x n), by SVD."""
     U, sigma, Vh = torch.linalg.svd(G, full_matrices=False)
-    # a copy, because a view would keep the whole of U alive
+    # a copy, because a view would keep all of U in memory
     P = U[:, :rank].clone(memory_format=torch.contiguous_format)
     return P, sigma[:rank, None] * Vh[:rank]
 
@@ -28,10 +28,13 @@ def exact_basis(G: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def randomized_basis(
     G: Tensor, rank: int, previous: Tensor | None, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """(P, R) as in `exact_basis`, of nearly the same subspace and many times faster.
+    """Basis P and R = P^T G of nearly the subspace of `exact_basis`, many times faster.
 
-    `previous` (m x rank, or None) is the basis that a warm start improves. The global random state
-    is not touched; the same `seed` gives the same basis.
+    Args:
+        G: gradient, (m, n) with m <= n.
+        rank: number of columns of P.
+        previous: basis (m, rank) for a warm start, or None.
+        seed: the same seed gives the same basis; the global random state is not used.
     """
     m, n = G.shape
     generator = torch.Generator().manual_seed(seed)
@@ -46,13 +49,13 @@ def randomized_basis(
         steps = WARM_STEPS
     if steps > 1:
         Q = torch.linalg.qr(Q).Q
-    # One QR a step, not two: G G^T squares the singular values, so in float32 directions with less
-    # than 1e-7 of the largest energy blur. They hold nothing worth a QR of the long side.
+    # One QR per step, not two: G G^T squares the singular values, so float32 cannot separate
+    # directions with less than 1e-7 of the largest energy. They do not need a QR of the long side.
     for _ in range(steps):
         Q = torch.linalg.qr(G @ _scaled(G.T @ Q)).Q  # (m, columns)
 
-    # Rayleigh-Ritz: the strongest `rank` directions inside Q, left singular vectors of B = Q^T G,
-    # from the eigenvectors of B B^T for the same reason
+    # Rayleigh-Ritz: the strongest `rank` directions inside Q are left singular vectors of
+    # B = Q^T G, computed as eigenvectors of B B^T for the same reason
     B_T = G.T @ Q
     B_1 = _scaled(B_T)
     U = torch.linalg.eigh(B_1.T @ B_1).eigenvectors.flip(1)[:, :rank]  # strongest first
@@ -60,13 +63,13 @@ def randomized_basis(
 
 
 def _scaled(B: Tensor) -> Tensor:
-    """B over its largest number, so that the squares of a tiny gradient do not vanish."""
+    """Divide B by its largest absolute value, so that squares of its entries do not underflow."""
     largest = B.abs().amax()
     return B / torch.where(largest > 0, largest, 1.0)
 
 
 def refresh_seed(seed: int, step: int, index: int) -> int:
-    """Seed of one refresh: a function of the run's seed, the step and the tensor's index alone."""
+    """Seed of one refresh, a function of the run's seed, the step and the tensor's index only."""
     digest = hashlib.sha256(f"{seed},{step},{index}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # torch takes 63 bits
 
@@ -74,15 +77,15 @@ def refresh_seed(seed: int, step: int, index: int) -> int:
 def rotate_moments(
     M: Tensor, V: Tensor, P_old: Tensor, P_new: Tensor, R: Tensor, correction: float
 ) -> tuple[Tensor, Tensor]:
-    """Adam's moments (each r x n) in the coordinates of P_new.
+    """Transform Adam's moments M and V, each (r, n), to the coordinates of P_new.
 
-    With C = P_new^T P_old, the first moment is linear in the gradient, so it becomes C M. The
-    second becomes (C * C) V, which is what E[(C R)^2] is when the old coordinates are uncorrelated,
-    as singular directions are. A new axis that the old subspace saw only in part has row sum
-    s = sum(C * C) < 1; the missing share 1 - s takes the current R^2 (R = P_new^T G). With V near 0
-    there, Adam's first step along it would be (1 - beta_1) / sqrt(1 - beta_2) = 3.2 times its usual
-    length. `correction` is Adam's 1 - beta_2^t of V. No weight is negative, so V stays nonnegative;
-    a flipped column of P changes nothing.
+    Let C = P_new^T P_old. The first moment is linear in the gradient, so it becomes C M. The second
+    becomes (C * C) V, which equals E[(C R)^2] if the old coordinates are uncorrelated, as singular
+    directions are. A new axis that lies only partly in the old subspace has the row sum
+    s = sum(C * C) < 1; the current R^2 (R = P_new^T G) gets the missing weight 1 - s. If V were
+    near 0 there, Adam's first step along the axis would be (1 - beta_1) / sqrt(1 - beta_2) = 3.2
+    times its usual length. `correction` is Adam's 1 - beta_2^t of V. All weights are nonnegative,
+    so V stays nonnegative. The signs of the columns of P do not matter.
     """
     C = P_new.T @ P_old  # (r, r)
     seen = C.square()

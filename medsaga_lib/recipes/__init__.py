@@ -1,4 +1,4 @@
-"""One small file per method, and the registry."""
+"""The registry of recipes: each method is one small file."""
 
 from medsaga_lib.errors import UserError
 from medsaga_lib.recipes.adaptive_sam import ADAPTIVE_SAM
@@ -29,7 +29,7 @@ RECIPES = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe of that name; UserError if there is none."""
+    """Return the recipe with this name; raise UserError if there is none."""
     if name not in RECIPES:
         raise UserError(f"There is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
     return RECIPES[name]

@@ -1,8 +1,8 @@
-"""U-Net from random weights: what few labels give without any SAM."""
+"""U-Net from random weights: the result of few labels without SAM."""
 
 from dataclasses import replace
 
-from medsaga_lib.recipes.recipe import Scratch
+from medsaga_lib.recipes.encoder import Full
 from medsaga_lib.recipes.samed import SAMED
 
 UNET = replace(
@@ -10,7 +10,8 @@ UNET = replace(
     name="unet",
     title="U-Net from scratch",
     source="Ronneberger et al. 2015, arXiv 1505.04597; Kerfoot et al. 2018 (MONAI's UNet)",
-    image_encoder=Scratch("unet"),
-    lr=1e-3,  # our choice, of a bracket
+    image_encoder=Full(),  # every tensor of the network is trained
+    network="unet",  # the papers
+    lr=1e-3,  # our choice, from tests of several values
     weight_decay=1e-2,  # AdamW's default
 )

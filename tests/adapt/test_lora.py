@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from medsaga_lib.adapt import lora
-from medsaga_lib.backbones.sam import build_sam
-from medsaga_lib.backbones.tinyvit import Attention
-from medsaga_lib.heads import decode_masks
+from medsaga_lib.adapt.lora import LoRA, SplitQKV
+from medsaga_lib.models.heads import decode_masks
+from medsaga_lib.models.sam import build_sam
+from medsaga_lib.models.tinyvit import Attention
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def image():
 
 def test_splitting_and_fusing_is_exact_both_ways():
     fused = nn.Linear(24, 72)
-    split = lora.SplitQKV(fused)
+    split = SplitQKV(fused)
     x = torch.randn(2, 3, 3, 24)
     torch.testing.assert_close(split(x), fused(x), atol=1e-6, rtol=0)
     again = split.fuse()
@@ -35,7 +35,7 @@ def test_splitting_and_fusing_is_exact_both_ways():
 def test_tinyvits_thirds_are_not_q_k_and_v():
     """Its rows are those of head 0's q, head 0's k, head 0's v, head 1's q, ...; 8 heads of 2."""
     attention = Attention(width=16, heads=8, window=2)
-    split = lora.SplitQKV(attention.qkv, runs=8)
+    split = SplitQKV(attention.qkv, runs=8)
     x = torch.randn(5, 16)
     by_head = attention.qkv(x).view(5, 8, 3, 2)  # as the attention takes it apart
     for number, layer in enumerate((split.q, split.k, split.v)):
@@ -53,12 +53,12 @@ def test_tinyvits_thirds_are_not_q_k_and_v():
 @torch.no_grad()
 def test_attached_is_the_identity_before_training(encoder, image):
     before = encoder(image)
-    lora.attach(encoder, lora.LoRA())
+    LoRA().attach(encoder)
     torch.testing.assert_close(encoder(image), before, atol=1e-5, rtol=0)
 
 
 def test_only_a_and_b_train(encoder):
-    lora.attach(encoder, lora.LoRA(rank=4))
+    LoRA(rank=4).attach(encoder)
     names = [n for n, p in encoder.named_parameters() if p.requires_grad]
     assert len(names) == 6 * 2 * 2  # blocks, q and v, A and B
     assert all(".lora_A." in n or ".lora_B." in n for n in names)
@@ -70,10 +70,10 @@ def test_only_a_and_b_train(encoder):
 @torch.no_grad()
 @pytest.mark.parametrize("alpha", [None, 8])
 def test_merged_equals_unmerged_and_the_formula(encoder, image, alpha):
-    config = lora.LoRA(rank=3, alpha=alpha, targets=("q", "k", "v"))
+    config = LoRA(rank=3, alpha=alpha, targets=("q", "k", "v"))
     original = encoder.blocks[2].attn.qkv.weight.clone()
     keys = set(encoder.state_dict())
-    lora.attach(encoder, config)
+    config.attach(encoder)
     for name, parameter in encoder.named_parameters():
         if "lora_" in name:
             parameter.copy_(torch.randn_like(parameter) * 0.1)
@@ -83,7 +83,7 @@ def test_merged_equals_unmerged_and_the_formula(encoder, image, alpha):
     for name in "qkv":
         layer = getattr(encoder.blocks[2].attn.qkv, name)
         deltas.append(scale * layer.lora_B.default.weight @ layer.lora_A.default.weight)
-    lora.merge(encoder)
+    LoRA().merge(encoder)
     torch.testing.assert_close(encoder(image), unmerged, atol=1e-5, rtol=1e-5)
     merged = encoder.blocks[2].attn.qkv.weight
     torch.testing.assert_close(merged, original + torch.cat(deltas), atol=1e-6, rtol=0)
@@ -92,7 +92,7 @@ def test_merged_equals_unmerged_and_the_formula(encoder, image, alpha):
 
 
 def test_gradients_reach_the_adapters_only(encoder, image):
-    lora.attach(encoder, lora.LoRA())
+    LoRA().attach(encoder)
     encoder(image).square().sum().backward()
     for name, parameter in encoder.named_parameters():
         assert (parameter.grad is not None) == ("lora_" in name), name
@@ -103,12 +103,12 @@ def test_the_draw_depends_on_the_seed_alone(image):
     for _ in range(2):
         encoder = build_sam("pocket", 64).image_encoder
         torch.manual_seed(7)
-        lora.attach(encoder, lora.LoRA())
+        LoRA().attach(encoder)
         drawn.append(encoder.blocks[0].attn.qkv.q.lora_A.default.weight.clone())
     assert drawn[0].equal(drawn[1])
 
 
-ALL_OF_LITE = lora.LoRA(rank=4, alpha=1, targets=("q", "v", "lin1", "lin2"))
+ALL_OF_LITE = LoRA(rank=4, alpha=1, targets=("q", "v", "lin1", "lin2"))
 
 
 def randomise_adapters(module):
@@ -122,7 +122,7 @@ def test_litemedsam_has_the_counts_of_its_lora():
     """METHODS, section 6: 103,936 + decoder and prompt encoder, of 9,895,236."""
     with torch.device("meta"):
         sam = build_sam("lite_medsam")
-        lora.attach(sam.image_encoder, ALL_OF_LITE)
+        ALL_OF_LITE.attach(sam.image_encoder)
     trains = {n: p.numel() for n, p in sam.named_parameters() if p.requires_grad}
     of_lora = {n: count for n, count in trains.items() if n.startswith("image_encoder.")}
     assert sum(of_lora.values()) == 103_936
@@ -141,14 +141,14 @@ def test_on_attention_and_mlps_it_starts_as_nothing_and_merges(name):
     image = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         plain = encoder(image)
-    lora.attach(encoder, ALL_OF_LITE)
+    ALL_OF_LITE.attach(encoder)
     torch.testing.assert_close(encoder(image), plain, atol=1e-5, rtol=1e-5)
     randomise_adapters(encoder)
     unmerged = encoder.train()(image)  # frozen statistics: training changes nothing
     unmerged.square().sum().backward()
     for key, parameter in encoder.named_parameters():
         assert (parameter.grad is not None) == ("lora_" in key), key
-    lora.merge(encoder)
+    LoRA().merge(encoder)
     with torch.no_grad():
         assert not torch.allclose(unmerged, plain, atol=1e-3)
         torch.testing.assert_close(encoder(image), unmerged, atol=1e-5, rtol=1e-5)
@@ -163,9 +163,9 @@ def test_only_the_rows_of_q_and_v_change_in_tinyvit():
     torch.manual_seed(0)
     encoder = build_sam("mobile_sam", 32).image_encoder
     before = [block.attn.qkv.weight.detach().clone() for block in encoder.blocks]
-    lora.attach(encoder, lora.LoRA(targets=("q", "v")))
+    LoRA(targets=("q", "v")).attach(encoder)
     randomise_adapters(encoder)
-    lora.merge(encoder)
+    LoRA().merge(encoder)
     for block, old in zip(encoder.blocks, before, strict=True):
         q, k, v = (block.attn.qkv.weight - old).unflatten(0, (block.attn.heads, 3, -1)).unbind(1)
         assert not k.any()
@@ -191,7 +191,7 @@ def test_decoder_is_the_same_before_training_and_after_merging(decoding):
     decoder, answer = decoding
     before, keys = answer()[0], decoder.state_dict().keys()
     original = decoder.transformer.layers[1].cross_attn_token_to_image.v_proj.weight.clone()
-    lora.attach_decoder(decoder, lora.LoRA())
+    LoRA().attach_decoder(decoder)
     torch.testing.assert_close(answer()[0], before, atol=1e-5, rtol=0)
     for name, parameter in decoder.named_parameters():
         if "lora_" in name:
@@ -199,7 +199,7 @@ def test_decoder_is_the_same_before_training_and_after_merging(decoding):
     layer = decoder.transformer.layers[1].cross_attn_token_to_image.v_proj
     delta = layer.lora_B.default.weight @ layer.lora_A.default.weight
     unmerged = answer()[0]
-    lora.merge_decoder(decoder)
+    LoRA().merge_decoder(decoder)
     merged = answer()[0]
     assert (unmerged - before).abs().max() > 0.01
     torch.testing.assert_close(merged, unmerged, atol=1e-5, rtol=1e-5)
@@ -210,7 +210,7 @@ def test_decoder_is_the_same_before_training_and_after_merging(decoding):
 
 def test_gradients_in_the_decoders_transformer_reach_the_adapters_only(decoding):
     decoder, answer = decoding
-    lora.attach_decoder(decoder, lora.LoRA(targets=("q", "k")))
+    LoRA(targets=("q", "k")).attach_decoder(decoder)
     sum(part.square().sum() for part in answer()).backward()
     adapted = set()
     for name, parameter in decoder.named_parameters():

@@ -7,8 +7,8 @@ import torch
 from oracle import assert_close, fill, read, tensor
 from torch import nn
 
-from medsaga_lib.adapt.svd import SVDAffine, SVDLayer, attach, merge
-from medsaga_lib.backbones.sam import build_sam
+from medsaga_lib.adapt.svd import SVDAffine, SVDLayer
+from medsaga_lib.models.sam import build_sam
 
 LAYERS = read("svd_layers")["cases"]
 # Its frozen shift is 1 instead of 0, so that the untouched layer is no identity: not followed.
@@ -92,14 +92,14 @@ def test_encoder_is_the_same_before_training_and_after_merging(name, close):
     encoder, image = build_sam(name, 64).image_encoder.eval(), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         before, keys = encoder(image), encoder.state_dict().keys()
-        attach(encoder, SVDAffine())
+        SVDAffine().attach(encoder)
         torch.testing.assert_close(encoder(image), before, atol=close, rtol=1e-5)
         for name, parameter in encoder.named_parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
                 assert not name.endswith("bias") or "norm" in name
         trained = encoder(image)
-        merge(encoder)
+        SVDAffine().merge(encoder)
     assert (trained - before).abs().max() > 0.01
     assert encoder.state_dict().keys() == keys
     torch.testing.assert_close(encoder(image), trained, atol=close, rtol=1e-5)
@@ -130,7 +130,7 @@ def test_whole_encoder_equals_the_reference():
     }
     moved = {k: v for k, v in values.items() if "trainable" in k}
     encoder.load_state_dict({k: v for k, v in values.items() if k not in moved})
-    attach(encoder, SVDAffine())
+    SVDAffine().attach(encoder)
     image = tensor(stored["input"])
     with torch.no_grad():
         assert_close(stored["output_identity"], encoder(image), rtol=3e-4)
@@ -145,7 +145,7 @@ def test_whole_encoder_equals_the_reference():
 
 def test_svf_has_scales_alone():
     encoder = build_sam("pocket", 64).image_encoder
-    attach(encoder, SVDAffine(shift=False, norms=False, positions=False))
+    SVDAffine(shift=False, norms=False, positions=False).attach(encoder)
     trained = {n for n, p in encoder.named_parameters() if p.requires_grad}
     assert trained
     assert all(name.endswith(".scale") for name in trained)

@@ -1,6 +1,5 @@
 """A small data set on disk for the tests of `medsaga_lib.data`."""
 
-import os
 from pathlib import Path
 
 import nibabel as nib
@@ -9,9 +8,9 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.data.catalog import open_dataset
 
-settings.register_profile("shared machine", deadline=None)  # timings there say nothing
+settings.register_profile("shared machine", deadline=None)  # other programs slow it down
 settings.load_profile("shared machine")
 
 DESCRIPTION = """name = "tiny"
@@ -51,6 +50,15 @@ def tiny(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def few_phantoms(monkeypatch, own_cache) -> Path:
+    """Make `phantom_cxr` a set of five pictures that is not drawn yet; returns the test's cache."""
+    monkeypatch.delenv("MEDSAGA_DATA", raising=False)
+    monkeypatch.setattr("medsaga_lib.data.phantoms.PATIENTS", 4)
+    monkeypatch.setattr("medsaga_lib.data.phantoms.PICTURES", 5)
+    return own_cache
+
+
+@pytest.fixture
 def volumes(tmp_path: Path):
     """A volume of 8 slices of 10 x 12 (y, x); slices 2, 3 and 6 have a label."""
     root = tmp_path / "volumes"
@@ -65,11 +73,3 @@ def volumes(tmp_path: Path):
     nib.Nifti1Image(values, np.eye(4)).to_filename(root / "i.nii")
     nib.Nifti1Image(mask, np.eye(4)).to_filename(root / "m.nii")
     return open_dataset(root)
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of real data sets that $MEDSAGA_DATA names."""
-    if not os.environ.get("MEDSAGA_DATA"):
-        pytest.skip("MEDSAGA_DATA is not set: the real data sets are not on this machine")
-    return Path(os.environ["MEDSAGA_DATA"])

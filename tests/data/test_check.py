@@ -8,10 +8,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from medsaga_lib.data.batches import choose_shots
+from medsaga_lib.data.catalog import open_dataset
 from medsaga_lib.data.check import check_dataset
-from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.samples import Samples
+from medsaga_lib.data.shots import choose_shots
 from medsaga_lib.errors import UserError
 
 
@@ -62,11 +62,11 @@ BAD = {
     ),
     "bad TOML": (
         lambda r: edit(r / "dataset.toml", 'name = "tiny"', "name = tiny"),
-        ("dataset.toml", "cannot be read", "correct it as UTF-8 TOML"),
+        ("dataset.toml", "cannot be read", "write valid TOML in UTF-8"),
     ),
     "description is a picture": (
         lambda r: (r / "dataset.toml").write_bytes((r / "images/case0.png").read_bytes()),
-        ("dataset.toml", "cannot be read", "correct it as UTF-8 TOML"),
+        ("dataset.toml", "cannot be read", "write valid TOML in UTF-8"),
     ),
     "missing key": (
         lambda r: edit(r / "dataset.toml", 'modality = "X-ray"\n', ""),
@@ -96,7 +96,7 @@ BAD = {
     ),
     "label zero": (
         lambda r: edit(r / "dataset.toml", '1 = "right', '0 = "right'),
-        ("dataset.toml", "label '0'", "number the foreground from 1"),
+        ("dataset.toml", "label '0'", "number the foreground labels from 1"),
     ),
     "label that no PNG can hold": (
         lambda r: edit(r / "dataset.toml", '1 = "right', '65536 = "right'),
@@ -112,11 +112,11 @@ BAD = {
     ),
     "missing column": (
         lambda r: edit(r / "index.csv", "case,image,mask", "case,picture,mask"),
-        ("index.csv", "has no column image", "add it; values are separated by commas"),
+        ("index.csv", "has no column image", "add it, and separate the values by commas"),
     ),
     "semicolons": (
         lambda r: edit(r / "index.csv", ",", ";"),
-        ("index.csv", "has no column case, image", "separated by commas"),
+        ("index.csv", "has no column case, image", "separate the values by commas"),
     ),
     "no rows": (
         lambda r: set_rows(r),
@@ -152,15 +152,15 @@ BAD = {
     ),
     "path above the folder": (
         lambda r: edit(r / "index.csv", "images/case1.png", "images/../../case1.png"),
-        ("index.csv", "line 3: the image 'images/../../case1.png' is outside", "copy it inside"),
+        ("index.csv", "line 3: the image 'images/../../case1.png' is outside", "copy it into"),
     ),
     "absolute path": (
         lambda r: edit(r / "index.csv", "masks/case1.png", "/etc/masks/case1.png"),
-        ("index.csv", "line 3: the mask '/etc/masks/case1.png' is outside", "copy it inside"),
+        ("index.csv", "line 3: the mask '/etc/masks/case1.png' is outside", "copy it into"),
     ),
     "Windows path": (
         lambda r: edit(r / "index.csv", "masks/case1.png", r"C:\\masks\\case1.png"),
-        ("index.csv", "is outside the data set's folder", "copy it inside"),
+        ("index.csv", "is outside the data set's folder", "copy it into"),
     ),
     "missing image": (
         lambda r: (r / "images/case1.png").unlink(),
@@ -172,7 +172,7 @@ BAD = {
     ),
     "mask of another size": (
         lambda r: save(r / "masks/case1.png", grey(shape=(24, 31))),
-        ("masks/case1.png", "is 24 x 31, but its image is 24 x 32", "give both the same size"),
+        ("masks/case1.png", "is 24 x 31, but its image is 24 x 32", "give the image and the mask"),
     ),
     "unknown label": (
         lambda r: save(r / "masks/case1.png", grey(255)),
@@ -180,11 +180,11 @@ BAD = {
     ),
     "fractional mask": (
         fractional,
-        ("masks/case1.tif", "holds fractional values", "save label ids"),
+        ("masks/case1.tif", "holds fractional values", "save whole numbers"),
     ),
     "colour mask": (
         lambda r: save(r / "masks/case1.png", grey(shape=(24, 32, 3))),
-        ("masks/case1.png", "is a colour picture", "one channel of label ids"),
+        ("masks/case1.png", "is a colour image", "one channel of label values"),
     ),
     "empty file": (
         lambda r: (r / "images/case1.png").write_bytes(b""),
@@ -200,7 +200,7 @@ BAD = {
     ),
     "unknown ending": (
         lambda r: edit(r / "index.csv", "images/case1.png", "images/case1.dcm"),
-        ("images/case1.dcm", "the ending '.dcm', which is not read", "save it as PNG"),
+        ("images/case1.dcm", "the unknown extension '.dcm'", "save it as PNG"),
     ),
     "16 bits without a window": (
         lambda r: save(r / "images/case1.png", grey(4095, dtype=np.uint16)),
@@ -208,7 +208,7 @@ BAD = {
     ),
     "RGBA": (
         lambda r: save(r / "images/case1.png", grey(shape=(24, 32, 4))),
-        ("images/case1.png", "transparent channel (RGBA)", "save it as RGB or grey"),
+        ("images/case1.png", "transparency channel (RGBA)", "save it as RGB or grey"),
     ),
     "name too long": (
         lambda r: edit(r / "index.csv", "images/case1.png", f"images/{'x' * 300}.png"),
@@ -257,7 +257,7 @@ def test_all_bad_files_are_listed_at_once(tiny):
 
 def test_no_folder(tmp_path):
     (problem,) = check_dataset(tmp_path / "absent")
-    assert str(problem).startswith(f"{tmp_path / 'absent'}: is no folder; give one with")
+    assert str(problem).startswith(f"{tmp_path / 'absent'}: is not a folder; give one with")
 
 
 def test_no_training_case_is_for_evaluation_only(tiny):
@@ -278,7 +278,7 @@ def test_a_case_without_a_mask_is_a_note(tiny):
     assert problem.note
     assert problem.file == str(tiny / "images/case1.png")
     assert "case 'case1' has no mask" in problem.what
-    assert "name one in index.csv" in problem.remedy
+    assert "name a mask in index.csv" in problem.remedy
     assert len(choose_shots(open_dataset(tiny), 3, 16, seed=0)) == 3  # of four training cases
     with pytest.raises(UserError, match="4 shots of 3 labelled images"):
         choose_shots(open_dataset(tiny), 4, 16, seed=0)
@@ -378,7 +378,7 @@ def test_series_of_volumes(volumes):
 
 def test_negative_label(volumes):
     write(volumes / "masks/a.nii.gz", np.full((4, 6, 5), -1, np.int16))
-    assert_said(volumes, ("masks/a.nii.gz", "holds the value -1", "labels start at 0"))
+    assert_said(volumes, ("masks/a.nii.gz", "holds the value -1", "number the labels from 0"))
 
 
 def test_real_data_sets_pass(real_data):

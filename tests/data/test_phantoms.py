@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from medsaga_lib.data.catalog import open_dataset
 from medsaga_lib.data.check import check_dataset
 from medsaga_lib.data.chest import LABELS
 from medsaga_lib.data.chest.anatomy import VIEWS, Anatomy, View
 from medsaga_lib.data.chest.body import Body
-from medsaga_lib.data.folder import open_dataset
 from medsaga_lib.data.phantoms import (
     PATIENTS,
     PICTURES,
@@ -195,29 +195,19 @@ def test_folder_passes_the_check_and_is_split_by_patient(tmp_path):
     assert set(sample["label"].unique().tolist()) == {0, 1, 2, 3}
 
 
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    """Few patients, and a cache of the test's own."""
-    monkeypatch.delenv("MEDSAGA_DATA", raising=False)
-    monkeypatch.setenv("MEDSAGA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("medsaga_lib.data.phantoms.PATIENTS", 4)
-    monkeypatch.setattr("medsaga_lib.data.phantoms.PICTURES", 5)
-    return tmp_path / "cache"
-
-
-def test_opened_by_name_and_written_once(small):
+def test_opened_by_name_and_written_once(few_phantoms):
     dataset = open_dataset("phantom_cxr")
     assert len(dataset.cases) == 5
-    assert dataset.root.parent == small
+    assert dataset.root.parent == few_phantoms
     before = digest(dataset.root)
     times = [case.image.stat().st_mtime_ns for case in dataset.cases]
     again = open_dataset("phantom_cxr")
     assert [case.image.stat().st_mtime_ns for case in again.cases] == times
     assert digest(again.root) == before
-    assert len(list(small.iterdir())) == 1
+    assert len(list(few_phantoms.iterdir())) == 1
 
 
-def test_a_crash_leaves_nothing_half_written(small, monkeypatch):
+def test_a_crash_leaves_nothing_half_written(few_phantoms, monkeypatch):
     def fail(path, *_):
         raise KeyboardInterrupt
 
@@ -225,11 +215,11 @@ def test_a_crash_leaves_nothing_half_written(small, monkeypatch):
         patch.setattr(Image.Image, "save", fail)
         with pytest.raises(KeyboardInterrupt):
             write_once()
-    assert list(small.iterdir()) == []
+    assert list(few_phantoms.iterdir()) == []
     assert len(open_dataset("phantom_cxr").cases) == 5
 
 
-def test_another_process_may_be_quicker(small, monkeypatch):
+def test_another_process_may_be_quicker(few_phantoms, monkeypatch):
     root = write_once()
     kept = digest(root)
     real = os.path.isdir
@@ -242,7 +232,7 @@ def test_another_process_may_be_quicker(small, monkeypatch):
     monkeypatch.setattr(type(root), "is_dir", absent_at_first)
     assert write_once() == root
     assert digest(root) == kept
-    assert len(list(small.iterdir())) == 1
+    assert len(list(few_phantoms.iterdir())) == 1
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from medsaga_lib.data import samples as samples_module
-from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.data.catalog import open_dataset
 from medsaga_lib.data.samples import Samples, squeeze
 
 

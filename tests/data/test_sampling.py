@@ -1,7 +1,8 @@
-"""How often modalities are drawn: exactly on paper, and in the sampler by a chi-square test."""
+"""How often each modality is drawn: the probabilities exactly, the draws by a chi-square test."""
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import chisquare
 from torch.utils.data import DataLoader
 
@@ -10,9 +11,9 @@ from medsaga_lib.errors import UserError
 
 OTHERS = ("PET", "US", "X-Ray", "Dermoscopy", "Endoscopy", "Fundus", "Microscopy", "Mammography",
           "OCT")  # fmt: skip
-# In parts of a thousand, about the paper's: 82 % CT, 13 % MR, the rest small and unequal
+# Roughly the paper's proportions: 82 % CT, 13 % MR, the rest small and unequal
 MODALITIES = ["CT"] * 820 + ["MR"] * 130 + [m for i, m in enumerate(OTHERS) for _ in range(i + 1)]
-FALSE_ALARM = 1e-6  # how often a right sampler would fail, over all seeds
+FALSE_ALARM = 1e-6  # probability that a correct sampler fails, over all seeds
 
 
 def share_of(modality, modalities, **options):
@@ -45,7 +46,7 @@ def test_missing_modalities_leave_their_share_to_the_present(present, expected):
 
 
 def p_value(indices, modalities):
-    """Of the counts of each picture's modality, were the paper's shares true."""
+    """p-value of the modality counts under the paper's shares (chi-square test)."""
     names = sorted(set(modalities))
     drawn = np.array(modalities)[indices]
     observed = [(drawn == name).sum() for name in names]
@@ -64,31 +65,30 @@ def test_what_is_drawn_passes_a_chi_square_test(seed):
 
 
 def test_the_chi_square_test_sees_small_faults():
-    """It would refuse CT with .45, and pictures that are drawn without regard to modality."""
+    """The test rejects a share of 0.45 for CT, and draws that ignore the modality."""
     wrong = ModalitySampler(MODALITIES, 20_000, 0, {"CT": 0.45, "MR": 0.1})
     assert p_value(list(wrong), MODALITIES) < FALSE_ALARM
     anyhow = np.random.default_rng(0).integers(len(MODALITIES), size=20_000)
     assert p_value(anyhow, MODALITIES) < FALSE_ALARM
 
 
-def test_seed_and_epoch_decide_and_nothing_else():
-    first, again, other = (ModalitySampler(MODALITIES, 50, seed) for seed in (1, 1, 2))
-    assert list(first) == list(again) == list(first)
-    assert list(first) != list(other)
-    before = list(first)
-    first.set_epoch(1)
-    assert list(first) != before
-    first.set_epoch(0)
-    assert list(first) == before
-    loader = DataLoader(range(len(MODALITIES)), batch_size=10, sampler=first)
-    assert [int(i) for batch in loader for i in batch] == before
+def test_the_seed_decides_every_pass_and_each_pass_draws_anew():
+    first, again, loaded, other = (ModalitySampler(MODALITIES, 50, seed) for seed in (1, 1, 1, 2))
+    passes = [list(first) for _ in range(3)]
+    torch.manual_seed(7)  # the global random state plays no role
+    assert [list(again) for _ in range(3)] == passes
+    assert len({tuple(indices) for indices in passes}) == 3
+    assert list(other) != passes[0]
+    loader = DataLoader(range(len(MODALITIES)), batch_size=10, sampler=loaded)
+    assert [int(i) for batch in loader for i in batch] == passes[0]
+    assert [int(i) for batch in loader for i in batch] == passes[1]
 
 
 @pytest.mark.parametrize(
     ("modalities", "shares", "sentence"),
     [
-        ([], {"CT": 0.4}, "nothing to draw of no pictures"),
-        (["US"], {"CT": 1.0}, "nothing to draw of US"),
+        ([], {"CT": 0.4}, "no images to sample from"),
+        (["US"], {"CT": 1.0}, "give US a probability of 0"),
         (["CT"], {"CT": 1.2}, "add up to at most 1"),
         (["CT"], {"CT": -0.1}, "0 or more"),
     ],
@@ -98,6 +98,7 @@ def test_impossible_shares_say_why(modalities, shares, sentence):
         probabilities(modalities, shares)
 
 
-def test_a_negative_length_is_refused():
-    with pytest.raises(UserError, match="-1 pictures"):
-        ModalitySampler(["CT"], -1, seed=0)
+@pytest.mark.parametrize("length", [-1, 0])
+def test_a_pass_without_images_is_refused(length):
+    with pytest.raises(UserError, match=f"draws {length} images"):
+        ModalitySampler(["CT"], length, seed=0)

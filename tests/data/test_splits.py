@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsaga_lib.data.folder import Case
+from medsaga_lib.data.dataset import Case
 from medsaga_lib.data.splits import few_shot, split_by_patient
 from medsaga_lib.errors import UserError
 

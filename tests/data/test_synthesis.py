@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter
 
-from medsaga_lib.data.batches import choose_shots
-from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.data.catalog import open_dataset
 from medsaga_lib.data.samples import Samples
+from medsaga_lib.data.shots import choose_shots
 from medsaga_lib.data.synthesis import SOFT, Pasting, Synthesis, backgrounds, filled
 from medsaga_lib.data.transforms import Augment
 from medsaga_lib.errors import UserError

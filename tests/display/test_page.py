@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
@@ -15,8 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from medsaga_lib import display
-from medsaga_lib.data.folder import open_dataset
-from medsaga_lib.data.images import read_pair
+from medsaga_lib.data.cases import read_pair
+from medsaga_lib.data.catalog import open_dataset
 
 LUNGS = {1: "right lung", 2: "left lung"}
 
@@ -95,9 +94,7 @@ def test_drawings_keep_their_colours_as_png():
         assert near.mean() > 0.05
 
 
-def test_a_real_x_ray_is_small_and_keeps_its_greys():
-    if not os.environ.get("MEDSAGA_DATA"):
-        pytest.skip("MEDSAGA_DATA is not set: the chest X-rays are not on this machine")
+def test_a_real_x_ray_is_small_and_keeps_its_greys(real_data):
     dataset = open_dataset("cxr_hannover_lungs")
     picture, mask = read_pair(dataset, dataset.split("test")[0])
     figure = display.show_case(picture.pixels, mask, np.roll(mask, 5, 1), dataset.labels)

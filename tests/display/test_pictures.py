@@ -87,7 +87,7 @@ def test_show_case_without_names_or_truth(chest):
     image, _, prediction = chest
     figure = display.show_case(image, prediction=prediction)
     assert list(contours(figure.axes[1])) == ["prediction: label 1", "prediction: label 2"]
-    assert figure.get_label() == "A picture; prediction: label 1, label 2."
+    assert figure.get_label() == "An image; prediction: label 1, label 2."
     assert len(display.show_case(image).axes) == 1
 
 
@@ -175,3 +175,15 @@ def test_a_name_stands_in_a_large_region_and_beside_a_small_one():
     assert truth[round(y), round(x)] == 0
     assert abs(x - 61) < 15
     assert abs(y - 46) < 8
+
+
+def test_every_box_is_drawn_with_its_object():
+    labels = np.zeros((40, 50), int)
+    labels[5:15, 5:15], labels[20:35, 20:45] = 1, 2
+    boxes = np.array([[5.0, 5, 14, 14], [20, 20, 44, 34], [0, 30, 9, 39]])  # the third is empty
+    plain, drawn = display.show_boxes(np.zeros((40, 50)), labels, boxes).axes
+    assert not plain.collections
+    contours, frames = drawn.collections[::2], drawn.collections[1::2]
+    assert [len(c.get_segments()) for c in contours] == [1, 1, 0]
+    corners = [frame.get_segments()[0] for frame in frames]
+    assert [(*c.min(0), *c.max(0)) for c in corners] == [tuple(box) for box in boxes]

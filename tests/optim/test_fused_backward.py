@@ -1,3 +1,5 @@
+"""Per-layer updates against plain ones, and the uses of gradients that they refuse."""
+
 import copy
 import weakref
 
@@ -16,7 +18,7 @@ from medsaga_lib.optim.galore import (
 
 
 class Net(nn.Module):
-    """Convolution, norm, two linear layers of one weight: used twice in one forward pass."""
+    """Convolution, norm and 2 linear layers; norm and linear layers are used twice per pass."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +37,7 @@ class Net(nn.Module):
 
 
 def groups(net):
-    return param_groups(net, GaLoreConfig(4, refresh=3, stagger=True), 1e-2, 0.1)
+    return param_groups(net, GaLoreConfig(4, refresh=3), 1e-2, 0.1)
 
 
 def batches(n):
@@ -81,7 +83,7 @@ def test_at_most_one_gradient_is_alive():
     gradients = []
 
     def watch(W):
-        assert all(gradient() is None for gradient in gradients)  # the earlier ones are freed
+        assert all(gradient() is None for gradient in gradients)  # previous gradients are freed
         gradients.append(weakref.ref(W.grad))
 
     for W in net.parameters():
@@ -90,7 +92,7 @@ def test_at_most_one_gradient_is_alive():
     net(batches(1)[0]).backward()
     assert len(gradients) == 8
     assert all(gradient() is None for gradient in gradients)
-    assert net.stem.weight.grad.data_ptr() == 0  # what stands there instead has no memory
+    assert net.stem.weight.grad.data_ptr() == 0  # the placeholder has no memory
 
 
 def test_accumulation_is_refused():
@@ -126,7 +128,7 @@ def test_several_processes_are_refused(monkeypatch):
     FusedGaLoreAdamW(groups(net))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(UserError, match="drift apart"):
+    with pytest.raises(UserError, match="diverge"):
         net(batches(1)[0]).backward()
 
 
@@ -135,15 +137,3 @@ def test_nonfinite_gradients_raise_out_of_backward():
     FusedGaLoreAdamW(groups(net))
     with pytest.raises(NonFiniteGradientError, match="gradient of"):
         (net(batches(1)[0]) * float("inf")).backward()
-    with pytest.raises(UserError, match="skip"):
-        FusedGaLoreAdamW(groups(Net()), nonfinite="skip")
-
-
-def test_detach_gives_the_gradients_back():
-    net = Net()
-    optimizer = FusedGaLoreAdamW(groups(net))
-    optimizer.detach()
-    before = net.wide.weight.detach().clone()
-    net(batches(1)[0]).backward()
-    assert torch.equal(net.wide.weight, before)
-    assert net.wide.weight.grad.abs().sum() > 0

@@ -1,3 +1,5 @@
+"""The reimplementation of galore-torch 1.0 against the package."""
+
 import warnings
 
 import pytest
@@ -11,7 +13,7 @@ SHAPES = {"tall": (48, 20), "wide": (20, 48), "square": (24, 24), "bias": (24,)}
 
 
 def package():
-    """galore-torch 1.0; it announces its deprecated base class at import."""
+    """Optimizer of galore-torch 1.0, which warns of a deprecated base class at import."""
     pytest.importorskip("galore_torch", reason="galore-torch is for comparison only")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -25,13 +27,13 @@ def tensors():
 
 
 def set_gradients(weights, step, feedback=1.0):
-    """They depend on the weights, so that a difference would grow."""
+    """Set gradients that depend on the weights, so that a difference grows."""
     for i, W in enumerate(weights.values()):
         g = torch.Generator().manual_seed(100 * step + i)
         W.grad = feedback * W.detach() + torch.randn(W.shape, generator=g)
 
 
-# At full rank the last singular vectors are so ill-conditioned that feedback would amplify rounding
+# at full rank the last singular vectors are ill-conditioned, and feedback would amplify rounding
 @pytest.mark.parametrize(("rank", "feedback"), [(6, 1.0), (24, 0.0)])
 @pytest.mark.parametrize("weight_decay", [0, 0.1])
 def test_follows_the_package_across_refreshes(rank, feedback, weight_decay, target):
@@ -60,7 +62,7 @@ def test_follows_the_package_across_refreshes(rank, feedback, weight_decay, targ
 
 
 def test_states_hold_what_they_show():
-    """The package's basis keeps the whole factor of the SVD alive; ours is its own memory."""
+    """No state keeps more memory than its size; the package's basis keeps a factor of the SVD."""
     weights = tensors()
     matrices = list(weights.values())[:-1]
     ours = PublishedGaLoreAdamW([{"params": matrices, "rank": 6}])
@@ -71,7 +73,7 @@ def test_states_hold_what_they_show():
 
 
 def test_full_rank_in_singular_coordinates_is_not_adamw():
-    """Adam is not invariant to rotation; GaLoreAdamW therefore leaves such a tensor as it is."""
+    """Adam is not invariant to rotation, so GaLoreAdamW does not project at full rank."""
     results = []
     for kind, options in (
         (PublishedGaLoreAdamW, {"rank": 24, "scale": 1.0}),

@@ -1,3 +1,5 @@
+"""Subspaces by their share of the energy, and the rotation of moments against its formulas."""
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ RANK = 32
 
 
 def with_spectrum(m, n, power, seed):
-    """A random m x n matrix with singular values i^-power, and its left singular vectors."""
+    """Random (m, n) matrix with singular values i^-power, and its left singular vectors."""
     g = torch.Generator().manual_seed(seed)
     U = torch.linalg.qr(torch.randn(m, m, generator=g)).Q
     V = torch.linalg.qr(torch.randn(n, m, generator=g)).Q
@@ -54,7 +56,7 @@ def test_warm_start_follows_a_gradient_that_moved():
     U = torch.linalg.svd(moved.double())[0].float()
     first, _ = randomized_basis(G, RANK, None, seed=2)
     warm, _ = randomized_basis(moved, RANK, first, seed=3)
-    assert relative_energy(first, moved, U) < 0.9  # the old basis alone is not enough
+    assert relative_energy(first, moved, U) < 0.9  # the old basis is not enough
     assert relative_energy(warm, moved, U) > 0.99
 
 
@@ -68,7 +70,7 @@ def test_warm_start_follows_a_gradient_that_moved():
 )
 @settings(max_examples=60, deadline=None)
 def test_every_basis_is_orthonormal(m, more, rank, true_rank, scale, seed):
-    """Also of a zero gradient, of one of lower rank, and of a tiny one."""
+    """The bases of zero, low-rank and tiny gradients are orthonormal, too."""
     n, rank = m + more, min(rank, m)
     g = torch.Generator().manual_seed(seed)
     k = min(true_rank, m)
@@ -114,7 +116,7 @@ def test_rotating_moments(r, m, n, seed):
     M, V = torch.randn(r, n, generator=g), torch.rand(r, n, generator=g)
     R = torch.randn(r, n, generator=g)
 
-    # there and back within one subspace is the identity for M, and the sum of V over axes stays
+    # a rotation within one subspace and back is the identity for M and keeps the sum of V
     turned = P_old @ torch.linalg.qr(torch.randn(r, r, generator=g)).Q
     M_there, V_there = rotate_moments(M, V, P_old, turned, R, 1.0)
     M_back, _ = rotate_moments(M_there, V_there, turned, P_old, R, 1.0)
@@ -125,7 +127,7 @@ def test_rotating_moments(r, m, n, seed):
     assert (V_new >= 0).all()
     torch.testing.assert_close(M_new, P_new.T @ (P_old @ M), rtol=1e-4, atol=1e-5)
 
-    # an axis whose sign flips takes its moments along, exactly
+    # the moments of an axis flip with its sign, exactly
     signs = torch.randint(0, 2, (r,), generator=g) * 2.0 - 1
     M_flip, V_flip = rotate_moments(M, V, P_old, P_new * signs, R * signs[:, None], 1.0)
     assert torch.equal(M_flip, M_new * signs[:, None])
@@ -142,7 +144,7 @@ def test_an_axis_never_seen_starts_from_the_present_gradient():
 
 
 def test_second_moment_is_exact_for_uncorrelated_coordinates():
-    """Against sampling: R with independent coordinates of variance v, seen from other axes."""
+    """Compare with samples of R with independent coordinates of variance v, in other axes."""
     g = torch.Generator().manual_seed(0)
     v = torch.tensor([4.0, 1.0, 0.25])
     samples = torch.randn(200_000, 3, generator=g, dtype=torch.float64) * v.sqrt()

@@ -24,7 +24,7 @@ OPTIONS = {
 
 
 def gradients(shape, steps, seed=0):
-    """Gradients that jump in size now and then, so that the limiter has something to do."""
+    """Gradients (m, n) whose size jumps, so that the limiter acts."""
     rng = np.random.default_rng(seed)
     sizes = np.exp(rng.normal(0, 1, steps))
     return [size * rng.normal(0, 1, shape) for size in sizes]
@@ -40,7 +40,7 @@ def train(kind, W, gradients, **options):
 
 
 def short(length, update):
-    """The limiter by hand: the update and its length."""
+    """Reference of the limiter: the limited update and its length."""
     now = np.linalg.norm(update)
     if length is not None and now > GROWTH * length:
         update, now = update * GROWTH * length / now, GROWTH * length
@@ -48,7 +48,7 @@ def short(length, update):
 
 
 def by_hand(name, W, gradients, period):
-    """Wide matrices (m <= n) only."""
+    """Weights after all steps in float64 NumPy, for matrices with m <= n."""
     M = V = 0
     length = None
     for t, G in enumerate(gradients):
@@ -70,7 +70,7 @@ def by_hand(name, W, gradients, period):
 @pytest.mark.parametrize(("name", "kind"), [("fira", FiraAdamW), ("apollo", ApolloAdamW)])
 @pytest.mark.parametrize("shape", [(8, 12), (12, 8), (9, 9)])
 def test_equals_the_formulas(name, kind, shape):
-    """Fira without a refresh: there the signs of an SVD would count, GaLore's tests see to it."""
+    """Fira runs without a refresh, at which the signs of an SVD matter; see test_galore.py."""
     period = 100 if name == "fira" else PERIOD
     W = np.random.default_rng(1).normal(0, 1, shape)
     steps = gradients(shape, 11)
@@ -113,7 +113,7 @@ def test_apollo_keeps_no_basis_and_leaves_the_global_random_state_alone():
 
 
 def test_fira_at_nearly_full_rank_is_galore_with_nothing_left_over():
-    """The rest of a matrix of rank 3 is zero, so both go the same way."""
+    """A gradient of rank 3 has no remainder, so both updates are equal."""
     from medsaga_lib.optim.galore import GaLoreAdamW
 
     rng = np.random.default_rng(3)
@@ -142,5 +142,5 @@ def test_limiter():
     state = {}
     sizes = [1.0, 5.0, 0.5, 0.6, 0.0, 3.0]
     lengths = [limited(torch.full((4,), size), state).norm().item() for size in sizes]
-    expected = [2.0, 2.0 * GROWTH, 1.0, GROWTH, 0.0, 6.0]  # after zero anything may come
+    expected = [2.0, 2.0 * GROWTH, 1.0, GROWTH, 0.0, 6.0]  # after zero there is no limit
     np.testing.assert_allclose(lengths, expected, rtol=1e-6)

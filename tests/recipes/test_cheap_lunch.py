@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import torch
+from runs import train
 
-from medsaga_lib import training
-from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.data.catalog import open_dataset
+from medsaga_lib.memory.plan import count
 from medsaga_lib.recipes import get_recipe
-from medsaga_lib.recipes.build import build_model, count, trainable
+from medsaga_lib.recipes.build import build_model, trainable
 from medsaga_lib.recipes.recipe import changed
 
 
@@ -39,9 +40,9 @@ def test_attached_it_answers_as_sam_does_with_adapters_in_encoder_and_decoder():
 
 def test_synthesis_changes_the_training_and_its_absence_does_not(phantoms):
     dataset, recipe = open_dataset(phantoms), replace(get_recipe("cheap_lunch"), steps=2, batch=2)
-    options = {"weights": "random", "size": 32, "progress": False, "validations": 0}
+    options = {"weights": "random", "size": 32, "validations": 0}
     losses = [
-        [row["loss"] for row in training.train(one, dataset, 2, **options).log]
+        [row["loss"] for row in train(one, dataset, 2, **options).log]
         for one in (
             changed(recipe, ["synthesis.share=1"]),
             changed(recipe, ["synthesis.share=0"]),

@@ -159,7 +159,7 @@ def test_warnings_and_progress_bars_do_not_reach_a_page(name, text, said):
 def test_a_widget_needs_a_tag_that_removes_it_from_the_page():
     widget = nbformat.v4.new_output("display_data", data={execute.WIDGET: {}})
     assert list(execute.blemishes(output_cell(widget))) == [
-        "cell 1 shows a widget, dead on the site: tag it 'remove-output'"
+        "cell 1 shows a widget, which needs a kernel; tag it 'remove-output'"
     ]
     assert list(execute.blemishes(output_cell(widget, tags=["remove-output"]))) == []
 
@@ -195,19 +195,3 @@ def test_a_broken_budget_stops_the_build_server_and_warns_elsewhere(
     monkeypatch.setenv("CI", "true")
     with pytest.raises(BookError, match="too slow"):
         execute.execute(small_book.root, "quick")
-
-
-def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert execute.commit(tmp_path) == "unknown"
-
-
-def test_the_commit_shows_changes_but_of_what_is_left_out(small_book):
-    small_book.commit()
-    clean = execute.commit(small_book.root)
-    (small_book.root / "recorded").mkdir()
-    (small_book.root / "recorded" / "runs.json").write_text("{}")
-    assert execute.commit(small_book.root) == clean + "+"
-    assert execute.commit(small_book.root, "recorded") == clean
-    (small_book.root / "more.py").write_text("")
-    assert execute.commit(small_book.root, "recorded") == clean + "+"

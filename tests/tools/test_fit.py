@@ -8,10 +8,10 @@ import pytest
 import torch
 from marks import needs_peak
 
+from medsaga_lib.memory.plan import Plan, predict_ledger, predict_peak
 from medsaga_lib.optim.galore import treatment
 from medsaga_lib.recipes import get_recipe
-from medsaga_lib.recipes.build import build_model, galore_config
-from medsaga_lib.recipes.predict import Plan, predict_ledger, predict_peak
+from medsaga_lib.recipes.build import build_model
 from tools import fit, site
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def test_the_package_holds_the_whole_factor_of_each_matrix(page):
     recipe = get_recipe("medsaga")
     with torch.device("meta"):
         encoder = build_model(recipe, "vit_b", 512, 8, "random").sam.image_encoder
-    plans = treatment(encoder, galore_config(recipe.image_encoder, encoder))
+    plans = treatment(encoder, recipe.image_encoder.config(encoder))
     matrices = [min(t.matrix) for t in plans if t.how == "projected" and len(t.shape) == 2]
     hidden = sum(4 * short * (short - 64) for short in matrices)
     plan = Plan("vit_b", 12, 512, 8, attention="original")

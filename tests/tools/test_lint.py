@@ -18,12 +18,12 @@ def test_the_small_book_is_in_order(small_book):
         ("# - tell when you cannot.\n", "", "at least two '- ' goals"),
         ("**Before this** nothing.", "Nothing before.", "'**Before this** '"),
         ("1 minute on two", "A minute on two", "no line '**Budget**"),
-        ("1 minute on two", "4 minutes on two", "the budget is 4.0 minutes; 3 are the most"),
-        ('tags=["colab"]', 'tags=["other"]', "must carry the tag 'colab'"),
+        ("1 minute on two", "4 minutes on two", "the budget is 4.0 minutes; the limit is 3"),
+        ('tags=["colab"]', 'tags=["other"]', "must have the tag 'colab'"),
         ("seed = 3", "seeds = 3", "one cell tagged 'parameters'"),
-        ("print(profile, 1 + 1)", BLOCK, "the cell 'x0 = 0' has 26 lines; 25 are the most"),
+        ("print(profile, 1 + 1)", BLOCK, "the cell 'x0 = 0' has 26 lines; the limit is 25"),
         ("print(profile, 1 + 1)", "plt.show()", "shows a figure without alt text"),
-        ('%% tags=["data"]\nprint(', "%%\nopen_dataset(", "no cell tagged 'data' prints which"),
+        ('%% tags=["data"]\nprint(', "%%\nopen_dataset(", "no cell tagged 'data' prints its name"),
         ("# Double `x`.", "# ```{note}\n# Double.\n# ```", "a MyST directive"),
         ("# Double `x`.", "# {ref}`there`", "a MyST directive"),
         ("# Double `x`.", "# ![](a.png)", "an image without alt text"),
@@ -45,7 +45,7 @@ def test_the_median_cell_is_short(small_book):
     notebook = pairs.read_notebook(small_book.notebook)
     for cell in book.code_cells(notebook)[2:]:
         cell.source = "\n".join(f"x = {number}" for number in range(7))
-    assert "the median code cell has 7 lines; 6 are the most" in list(lint.code(notebook))
+    assert "the median code cell has 7 lines; the limit is 6" in list(lint.code(notebook))
 
 
 def test_chapters_and_contents_name_each_other(small_book):

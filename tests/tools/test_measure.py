@@ -1,24 +1,27 @@
 """The measuring script, on the CPU: every way to save is run, nothing is measured twice."""
 
+import functools
 import json
 
 import pytest
 import torch
 from marks import needs_peak
 
+from medsaga_lib.memory.plan import Plan, predict_peak
 from medsaga_lib.recipes import RECIPES, get_recipe
-from medsaga_lib.recipes.predict import Plan, predict_peak
 from tools import measure
-from tools.execute import commit
-from tools.record import ROOT
+from tools.provenance import ROOT, commit
 
-WORDS = "--device cpu --backbone pocket --recipes samed --sizes 32 --batches 2 --out"
+WORDS = (
+    "--device cpu --backbone pocket --recipes decoder_only --sizes 32 --batches 2 --steps 2 --out"
+)
 
 pytestmark = needs_peak
 
 
-@pytest.mark.slow
-def test_grid_is_measured_once(tmp_path, capsys):
+def test_grid_is_measured_once(tmp_path, capsys, monkeypatch):
+    peak = functools.cache(predict_peak)  # once for each plan, for the tool and for the test
+    monkeypatch.setattr(measure, "predict_peak", peak)
     out = tmp_path / "measured.json"
     measure.main([*WORDS.split(), str(out)])
     rows = json.loads(out.read_text())["rows"]
@@ -27,7 +30,7 @@ def test_grid_is_measured_once(tmp_path, capsys):
     assert {row["commit"] for row in rows} == {commit(ROOT, "notebooks/recorded")}
     for row in rows:
         plan = Plan(**row["plan"])
-        assert row["predicted"] == predict_peak(get_recipe("samed"), plan)
+        assert row["predicted"] == peak(get_recipe("decoder_only"), plan)
     assert rows[-1]["plan"]["per_layer"]
 
     capsys.readouterr()

@@ -33,8 +33,8 @@ def test_an_orderly_pair_passes_and_is_left_alone(small_book):
         (lambda nb: nb.cells.pop(4), "cell 5: code and markdown"),
         (lambda nb: nb.cells.pop(), "only 01_small.py has it"),
         (lambda nb: nb.cells.insert(4, nb.cells.pop(3)), "cell 4: the text"),
-        (lambda nb: nb.cells[4].update(execution_count=7), "carries outputs, ids or metadata"),
-        (lambda nb: nb.metadata.update(colab={"name": "x"}), "carries outputs, ids or metadata"),
+        (lambda nb: nb.cells[4].update(execution_count=7), "has outputs, ids or metadata"),
+        (lambda nb: nb.metadata.update(colab={"name": "x"}), "has outputs, ids or metadata"),
     ],
 )
 def test_every_kind_of_difference_is_named_and_mended(small_book, change, said):
@@ -51,7 +51,8 @@ def test_every_kind_of_difference_is_named_and_mended(small_book, change, said):
 def test_the_notebook_wins_where_it_alone_was_changed(small_book):
     small_book.commit()
     change_notebook(small_book, lambda nb: nb.cells[4].update(source="print(profile, 2 + 2)"))
-    assert pairs.fix(small_book.root) == ["notebooks/01_small.ipynb won, its pair is rewritten"]
+    done = ["notebooks/01_small.ipynb won; the other file is rewritten"]
+    assert pairs.fix(small_book.root) == done
     assert "print(profile, 2 + 2)" in small_book.script.read_text()
     assert pairs.check(small_book.root) == []
 

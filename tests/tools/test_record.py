@@ -1,61 +1,115 @@
 """Grids of runs through Dask: recorded, not run twice, taken up after a failure."""
 
 import json
+import os
 import sys
 
 import pytest
 from distributed import LocalCluster
 
-from medsaga_lib.data.batches import count_shots
-from medsaga_lib.data.folder import open_dataset
+from medsaga_lib.data.catalog import open_dataset
+from medsaga_lib.data.shots import count_shots
 from medsaga_lib.errors import UserError
 from tools import record
 
 HOW = "seconds", "cpu_seconds", "peak_bytes", "commit"
+# Without LoRA and without augmentation a run has less to import
+RECIPE = "decoder_only:augmentation=none"
 
 
 def grid(folder, data, *more):
-    """Records two runs of a few tiny steps; the file's content."""
-    words = f"small --data {data} --recipes samed --weights random --seeds 0 1 --shots 2 --steps 2"
-    words = [*words.split(), "--size", "32", "--runs", str(folder / "runs"), *more]
-    record.main(words, folder)
+    """Record runs of two steps on small pictures; returns the content of the file."""
+    words = f"small --data {data} --recipes {RECIPE} --weights random --shots 2 --steps 2 --size 32"
+    record.main([*words.split(), "--runs", str(folder / "runs"), *more], folder)
     return json.loads((folder / "small.json").read_text())
 
 
-def numbers(row):
-    """The row without how, by what and on what it came about."""
+def forget(folder, content, count):
+    """Remove the first `count` rows from the file."""
+    (folder / "small.json").write_text(json.dumps({**content, "runs": content["runs"][count:]}))
+
+
+def result_of(row):
+    """The part of a row that does not depend on how the run was made."""
     return {k: v for k, v in row.items() if k not in HOW}
 
 
 @pytest.mark.slow
-def test_grid_is_recorded_once_resumes_and_fails_in_words(tmp_path, phantoms, capfd):
-    whole = grid(tmp_path, phantoms, "--workers", "2")
-    assert [(run["seed"], run["steps"]) for run in whole["runs"]] == [(0, 2), (1, 2)]
-    assert all(0 <= run[key] <= 1 for run in whole["runs"] for key in ("dice", "val_dice"))
-    assert whole["provenance"]["test_cases"] > 0
-    for run in whole["runs"]:
-        assert run["trainable"] > 0
-        assert run["cpu_seconds"] > 0
-        assert run["peak_bytes"] > 100 * 2**20  # torch alone takes more
+def test_a_run_is_recorded_and_taken_up_where_it_is_already_there(tmp_path, phantoms, capfd):
+    content = grid(tmp_path, phantoms)
+    (row,) = content["runs"]
+    assert (row["seed"], row["steps"]) == (0, 2)
+    assert all(0 <= row[key] <= 1 for key in ("dice", "val_dice"))
+    assert row["trainable"] > 0
+    assert row["cpu_seconds"] > 0
+    assert row["peak_bytes"] > 100 * 2**20  # torch alone takes more
+    assert content["provenance"]["test_cases"] > 0
 
-    # One row lost: only that one is run again, to the same numbers
-    half = {**whole, "runs": whole["runs"][1:]}
-    (tmp_path / "small.json").write_text(json.dumps(half))
+    forget(tmp_path, content, 1)
     capfd.readouterr()
-    with LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        again = grid(tmp_path, phantoms, "--scheduler", cluster.scheduler_address)
+    (again,) = grid(tmp_path, phantoms)["runs"]
     assert capfd.readouterr().out.count("medsaga train") == 1
-    assert again["runs"][1] == whole["runs"][1]
-    assert numbers(again["runs"][0]) == numbers(whole["runs"][0])
-    assert again["runs"][0]["cpu_seconds"] is None  # the run itself was there already
-    assert again["runs"][0]["commit"] is None
+    assert result_of(again) == result_of(row)
+    assert again["cpu_seconds"] is None  # an earlier process made the steps
+    assert again["commit"] is None
 
-    # A run that cannot be ends the grid in its own words; what stands in the file stays
-    with pytest.raises(SystemExit) as caught:
-        grid(tmp_path, phantoms, "--recipes", "nonsense")
-    assert caught.value.code == 2
-    assert "no recipe 'nonsense'" in capfd.readouterr().err
-    assert json.loads((tmp_path / "small.json").read_text()) == again
+
+@pytest.fixture
+def commands(monkeypatch):
+    """Replace the processes of runs by a function; returns what it was called with."""
+    called = []
+
+    def medsaga(words, threads):
+        seed = words[words.index("--seed") + 1] if "--seed" in words else ""
+        called.append((words[0], seed, threads))
+        if "broken" in " ".join(words):
+            raise record.RunError(3, "medsaga: In its own words.")
+        done = {"trainable": 5, "steps": 2, "seconds": 0.4, "val_dice": 0.5}
+        scores = {"dice": 0.6, "hd95": 7.0, "nsd": 0.8, "dice_interval": [0.5, 0.7]}
+        return done | scores, {"cpu_seconds": 3, "peak_bytes": 4}
+
+    monkeypatch.setattr(record, "medsaga", medsaga)
+    return called
+
+
+def test_a_grid_runs_what_is_missing_and_keeps_what_is_there(tmp_path, phantoms, commands):
+    seeds = ("--seeds", "0", "1", "2")
+    whole = grid(tmp_path, phantoms, *seeds, "--workers", "2")
+    assert [run["seed"] for run in whole["runs"]] == [0, 1, 2]
+    threads = max(1, os.cpu_count() // 2)
+    assert sorted(commands) == [("evaluate", "", threads)] * 3 + [
+        ("train", seed, threads) for seed in "012"
+    ]
+
+    forget(tmp_path, whole, 1)
+    commands.clear()
+    with LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        again = grid(tmp_path, phantoms, *seeds, "--scheduler", cluster.scheduler_address)
+    assert commands == [("train", "0", None), ("evaluate", "", None)]
+    assert again["runs"] == whole["runs"]
+
+
+def test_a_grid_that_cannot_be_ends_in_one_sentence_and_keeps_its_file(
+    tmp_path, phantoms, commands, capfd
+):
+    before = grid(tmp_path, phantoms)
+    for more, code, said in (
+        (("--recipes", "nonsense"), 2, "no recipe 'nonsense'"),
+        (("--backbone", "broken"), 3, "medsaga: In its own words."),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            grid(tmp_path, phantoms, *more)
+        assert caught.value.code == code
+        assert said in capfd.readouterr().err
+        assert json.loads((tmp_path / "small.json").read_text()) == before
+
+
+def test_a_command_that_fails_passes_on_what_it_says():
+    with pytest.raises(record.RunError) as caught:
+        record.medsaga(["frobnicate"], threads=1)
+    code, said = caught.value.args
+    assert code == 2
+    assert "No such command 'frobnicate'" in said
 
 
 def test_network_from_scratch_is_run_once_and_changes_go_into_the_command():
@@ -81,7 +135,7 @@ def test_data_sets_have_their_own_shots_or_those_of_all(phantoms):
     for words in ("--data chest polyps:64", "--data chest:8,few", "--data chest:8.5,"):
         with pytest.raises(UserError, match=r"chest.* has no numbers of shots"):
             pairs(words)
-    with pytest.raises(UserError, match="few% is no number of images"):
+    with pytest.raises(UserError, match="few% is not a number of images"):
         pairs(f"--data {phantoms}:few%")
 
 
@@ -111,7 +165,7 @@ def test_no_worker_is_one_sentence(tmp_path, phantoms, capsys):
     with pytest.raises(SystemExit) as caught:
         record.main(["few", "--data", str(phantoms), "--shots", "2", "--workers", "0"], tmp_path)
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "--workers 0: give 1 or more.\n"
+    assert capsys.readouterr().err == "--workers is 0; it must be at least 1.\n"
 
 
 def test_the_file_holds_the_last_grid_even_if_nothing_is_missing(tmp_path, phantoms, monkeypatch):

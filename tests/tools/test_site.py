@@ -22,15 +22,15 @@ SEARCH = PAGE.format('<ul id="search-results"><li><a href="a.html">found</a></li
 # A page's content, and what is to be said about it; None where nothing is.
 FAULTS = {
     "fine": ("<p>fine</p>", None),
-    "elsewhere": ("<script src='https://example.org/a.js'></script>", "asks another machine for"),
+    "elsewhere": ("<script src='https://example.org/a.js'></script>", "from another machine"),
     "console": ("<script>console.error('broken')</script>", "console: broken"),
     "script": ("<script>throw new Error('thrown')</script>", "script error: thrown"),
     "image": ("<img src='gone.png' alt='gone'>", "gone.png"),
     "wide": ("<div style='width: 500px'>wide</div>", "px too wide at 390 px: div"),
-    "raw": ("<span class='math'>\\(x\\)</span>", "its mathematics is not typeset"),
+    "raw": ("<span class='math'>\\(x\\)</span>", "its formulas are not typeset"),
     "unknown": (
         "<span class='math'><mjx-container><mjx-merror>?</mjx-merror></mjx-container></span>",
-        "MathJax does not understand a formula",
+        "MathJax cannot typeset a formula",
     ),
 }
 
@@ -38,7 +38,7 @@ FAULTS = {
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A site of an entry, a search page and `book/index.html`, all in order."""
-    monkeypatch.setattr(site, "SECONDS", 3)
+    monkeypatch.setattr(site, "SECONDS", 2)
     (tmp_path / "book").mkdir()
     (tmp_path / "index.html").write_text('<meta http-equiv="Refresh" content="0; url=book/a.html">')
     (tmp_path / "search.html").write_text(SEARCH)
@@ -62,8 +62,8 @@ def test_a_search_that_finds_nothing_and_an_entry_that_leads_nowhere_are_found(f
     (folder / "search.html").write_text(PAGE.format("<ul id='search-results'></ul>"))
     (folder / "index.html").write_text("<p>nothing</p>")
     found = site.look(folder, "word")
-    assert sum("search.html?q=word: does not come to show" in problem for problem in found) == 2
-    assert sum("/index.html: does not come to show '.bd-article h1'" in line for line in found) == 2
+    assert sum("search.html?q=word: '#search-results" in problem for problem in found) == 2
+    assert sum("/index.html: '.bd-article h1' does not appear" in line for line in found) == 2
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
-"""Draws a chest X-ray phantom: thickness of tissue, air and bone along each ray, then an exposure.
+"""Draws a chest X-ray phantom: the thickness of tissue, air and bone along each ray, then exposure.
 
-The label map follows the MedSAGa paper's chest data: 1 right lung, 2 left lung, 3 heart; the
-patient's right is on the picture's left. All shapes and ranges are our choice, drawn after
-anatomy and adjusted until lungs lay where the masks of cxr_hannover_lungs have them.
-Lengths: x is a fraction of the picture's width from the spine, y of its height from the top.
+The label map follows the chest data of the MedSAGa paper: 1 right lung, 2 left lung, 3 heart. The
+patient's right is on the left side of the image. All shapes and ranges are our choice: they follow
+the anatomy and were adjusted until the lungs matched the positions of the masks in
+cxr_hannover_lungs. Lengths: x is a fraction of the image width, measured from the spine; y is a
+fraction of the image height, measured from the top.
 """
 
 from scipy import ndimage
@@ -19,7 +20,7 @@ LABELS = {1: "right lung", 2: "left lung", 3: "heart"}
 def draw_chest(
     anatomy: Anatomy, view: View, projection: Projection, random: Random
 ) -> tuple[Array, Array]:
-    """One picture (uint8, H x W) and its label map (uint8): 1 right lung, 2 left lung, 3 heart."""
+    """Draw one image (uint8, H x W) and its label map (uint8) with the values of `LABELS`."""
     body = Body(anatomy, view, projection)
     dense, labels = body.density(random), body.labels
     matrix, offset = pose(view, dense.shape)

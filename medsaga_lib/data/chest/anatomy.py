@@ -1,4 +1,4 @@
-"""A patient and a view in numbers, and the ranges that they are drawn from."""
+"""The parameters of a drawn patient and of a drawn image, and their ranges."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,21 +10,21 @@ Projection = Literal["PA", "AP"]
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What stays the same in all pictures of a patient."""
+    """The parameters that are the same in all images of a patient."""
 
     cage: float  # half-width of the rib cage inside, at its widest
-    apex: float  # y of the lungs' tips
-    dome: float  # y of the right diaphragm's top
+    apex: float  # y of the tips of the lungs
+    dome: float  # y of the top of the right diaphragm
     left_drop: float  # how much lower the left diaphragm is
     angle: float  # how much lower the costophrenic angles are than the dome
     middle: float  # half-width of the mediastinum
-    heart: float  # width of the heart relative to the cage's
-    tall: float  # its height relative to the lung's
-    lean: float  # how low its tip is
+    heart: float  # width of the heart relative to the rib cage
+    tall: float  # height of the heart relative to the lung
+    lean: float  # position of the tip of the heart; positive: lower
     knob: float  # size of the aortic knob
     rib_drop: float  # how much lower a rib ends in front than at the spine
-    rib_width: float  # half of a rib's thickness
-    bone: float  # how dense the bones are
+    rib_width: float  # half the thickness of a rib
+    bone: float  # density of the bones
     flesh: float  # thickness of the body wall
     breast: float  # thickness of the breasts
     curve: float  # sideways bend of the spine
@@ -32,30 +32,30 @@ class Anatomy:
 
     @classmethod
     def draw(cls, random: Random) -> "Anatomy":
-        """A random patient."""
+        """Draw a random patient."""
         return cls(**_uniform(random, ANATOMY))
 
 
 @dataclass(frozen=True)
 class View:
-    """What differs between pictures of one patient: breath, pose and exposure."""
+    """The parameters that differ between images of one patient: breath, pose and exposure."""
 
-    height: float  # of the picture relative to its width
-    breath: float  # how much lower the diaphragm is than in deep breath (negative: higher)
-    scale: float  # size of the patient in the picture
-    turn: float  # degrees
-    right: float  # shift
-    down: float
-    twist: float  # rotation about the spine: shifts the front against the back
+    height: float  # height of the image relative to its width
+    breath: float  # how much lower the diaphragm is than in a deep breath; negative: higher
+    scale: float  # size of the patient in the image
+    turn: float  # rotation in degrees
+    right: float  # shift to the right
+    down: float  # shift down
+    twist: float  # rotation about the spine, as a shift of the front relative to the back
     contrast: float  # exponent of the tone curve
-    dark: float  # value of the least dense tissue
-    bright: float  # value of the densest
-    flatten: float  # share of the slow brightness changes that processing removes
-    noise: float
+    dark: float  # grey level of the least dense tissue
+    bright: float  # grey level of the densest tissue
+    flatten: float  # share of the slow brightness changes that the image processing removes
+    noise: float  # strength of the quantum noise
 
     @classmethod
     def draw(cls, random: Random, projection: Projection) -> "View":
-        """A random picture of a patient: standing (PA), or in bed (AP)."""
+        """Draw a random view of a patient, standing (PA) or in bed (AP)."""
         return cls(**_uniform(random, VIEWS[projection]))
 
 

@@ -1,4 +1,4 @@
-"""A patient in the frame of the spine: organs, and how dense each ray is."""
+"""The organs of a drawn patient and the density along each ray, in coordinates of the spine."""
 
 import numpy as np
 from scipy import ndimage
@@ -10,19 +10,19 @@ from medsaga_lib.data.chest.vessels import VESSEL_BLUR, branches, scatter
 
 WIDTH = 320  # pixels
 RIBS = 10
-# outline of the heart in a PA picture, from its middle, in units of its width and height
+# outline of the heart in a PA image, from its centre, in units of its width and height
 HEART = (
     (0.60, 0.30), (0.585, 0.42), (0.40, 0.47), (0.10, 0.50), (-0.20, 0.46), (-0.38, 0.34),
     (-0.44, 0.12), (-0.41, -0.12), (-0.31, -0.36), (-0.14, -0.52), (0.04, -0.53), (0.17, -0.42),
     (0.32, -0.20), (0.46, 0.02), (0.56, 0.17),
 )  # fmt: skip
-SIDES = (-1, 1)  # the patient's right, and left
+SIDES = (-1, 1)  # the patient's right and left
 
 
 class Body:
-    """The patient in the frame of the spine: where the organs are, and how dense each ray is.
+    """A patient in coordinates of the spine: the organs and the density along each ray.
 
-    Densities are relative: 1 is the trunk's soft tissue on the longest ray.
+    Densities are relative: 1 is the soft tissue of the trunk on the longest ray.
     """
 
     def __init__(self, anatomy: Anatomy, view: View, projection: Projection) -> None:
@@ -37,7 +37,7 @@ class Body:
         self.labels = self._labels()
 
     def wall(self, y: Array, side: int) -> Array:
-        """How far from the spine the inside of the rib cage is at height y."""
+        """Return the distance from the spine to the inside of the rib cage at height y."""
         a = self.anatomy
         bottom = self.angles[side > 0]
         t = np.clip((y - a.apex) / (bottom - a.apex), 0, 1)
@@ -45,14 +45,14 @@ class Body:
         return tip + (a.cage - tip) * np.sqrt(1 - (1 - t) ** 2.3) ** 1.15
 
     def floor(self, out: Array, side: int) -> Array:
-        """y of the diaphragm at a distance from the spine: a dome between its two angles."""
+        """Return y of the diaphragm, a dome, at the distance `out` from the spine."""
         a, dome = self.anatomy, self.domes[side > 0]
         top = 0.52 * a.cage
         beyond, before = np.clip((out - top) / (a.cage - top), 0, 1), np.clip(1 - out / top, 0, 1)
         return dome + a.angle * beyond**2.2 + 0.045 * before**2
 
     def _lung(self, side: int) -> Array:
-        """How much of a pixel a lung covers, 0 to 1, before the heart takes its part."""
+        """Return the share of each pixel that a lung covers, 0 to 1; the heart is ignored."""
         a, out = self.anatomy, side * self.x
         t = np.clip((self.y - a.apex) / 0.17, 0, 1)
         tip = 0.42 * a.cage
@@ -62,9 +62,9 @@ class Body:
         return np.clip(np.minimum(sideways, upright) + 0.5, 0, 1)
 
     def _heart(self) -> Array:
-        """The heart's depth along the ray, 1 at most, inside an outline around its middle."""
+        """Return the depth of the heart along each ray, at most 1, inside its outline."""
         a = self.anatomy
-        magnified = 1.1 if self.projection == "AP" else 1.0  # it lies in front, far from the plate
+        magnified = 1.1 if self.projection == "AP" else 1.0  # the heart is far from the detector
         wide = 2 * a.heart * a.cage * magnified
         tall = a.tall * (self.domes[0] - a.apex) + 0.02
         x = self.x - self.view.twist - 0.12 * wide
@@ -73,7 +73,7 @@ class Body:
         corners = np.arctan2(points[:, 1], points[:, 0])
         order = np.argsort(corners)
         corners, radii = corners[order], np.hypot(*points[order].T)
-        outline = PchipInterpolator(  # once round, with an overlap at both ends
+        outline = PchipInterpolator(  # one turn, with an overlap at both ends
             np.concatenate([corners[-2:] - 2 * np.pi, corners, corners[:2] + 2 * np.pi]),
             np.concatenate([radii[-2:], radii, radii[:2]]),
         )
@@ -92,13 +92,13 @@ class Body:
         return labels
 
     def density(self, random: Random) -> Array:
-        """The sum of everything along each ray (H, W)."""
+        """Return the total density along each ray (H, W)."""
         air = self._air(random)
         flesh = self._trunk() - air + self._organs()
         return flesh + self.anatomy.bone * self._bones(random)
 
     def _trunk(self) -> Array:
-        """Soft tissue of trunk, neck and shoulders, and the breasts."""
+        """Return the density of the soft tissue of trunk, neck, shoulders and breasts."""
         a = self.anatomy
         neck, shoulder = 0.13, 0.62
         slope = np.clip((self.y + 0.03) / 0.13, 0, 1) ** 1.5
@@ -111,7 +111,7 @@ class Body:
         return depth * level + self._breasts() + self._shell()
 
     def _shell(self) -> Array:
-        """The chest wall, dense where rays graze it."""
+        """Return the density of the chest wall, which is high where rays are tangent to it."""
         total = np.zeros(self.shape)
         for side in SIDES:
             inner = self.wall(self.y, side)
@@ -130,7 +130,7 @@ class Body:
         return max(a.breast, 0) * total
 
     def _air(self, random: Random) -> Array:
-        """What the lungs, the airways and the stomach's bubble take away."""
+        """Return the density that the air in lungs, airways and stomach removes."""
         a = self.anatomy
         air = np.zeros(self.shape)
         for side, lung in zip(SIDES, self.lungs, strict=True):
@@ -141,17 +141,17 @@ class Body:
             behind = np.clip((self.floor(out, side) - self.y) / 0.06, -1, 0)  # below the dome
             recess = 0.28 * np.exp(6 * behind) * (self.y < self.angles[side > 0])
             inside = (out > a.middle) & (wall > 0)
-            edge = np.sqrt(np.clip((out - a.middle + 0.004) / 0.05, 0, 1))  # the pleura slants
+            edge = np.sqrt(np.clip((out - a.middle + 0.004) / 0.05, 0, 1))  # the pleura is oblique
             air += depth * edge * np.maximum(lung, recess * inside)
         air *= 1 + 0.04 * cloud(self.shape, random, 2) + 0.07 * cloud(self.shape, random, 16)
         air -= self._vessels(random)
-        air *= 1 - 0.92 * np.sqrt(self.heart_depth)  # little lung lies before or behind it
+        air *= 1 - 0.92 * np.sqrt(self.heart_depth)  # little lung is before or behind it
         if self.projection == "AP" or random.random() < 0.3:
             air *= 1 - self._opacities(random)
         return air + self._airways() + self._bubble()
 
     def _vessels(self, random: Random) -> Array:
-        """Branching arteries and veins that fan out from each hilum and taper."""
+        """Return the density of the arteries and veins that branch from each hilum."""
         layers = [np.zeros(self.shape) for _ in VESSEL_BLUR]
         root = np.zeros(self.shape)
         for side in SIDES:
@@ -169,14 +169,14 @@ class Body:
         return self.anatomy.apex + 0.45 * (self.domes[0] - self.anatomy.apex) - 0.018 * (side > 0)
 
     def _opacities(self, random: Random) -> Array:
-        """Patches of filled lung, mostly low and at the sides, as in pneumonia."""
+        """Return opacities of the lung, 0 to 0.8, mostly in the lower part, as in pneumonia."""
         strength = random.uniform(0, 0.8) ** 1.5
         patches = np.clip(cloud(self.shape, random, 18) - 0.2, 0, None)
         low = np.clip((self.y - 0.25) / 0.4, 0, 1)
         return np.clip(strength * patches * low, 0, 0.8)
 
     def _airways(self) -> Array:
-        """Trachea and main bronchi."""
+        """Return the air of the trachea and the main bronchi."""
         carina = self._hilum(1) - 0.035
         trachea = tube(self.x - self._spine_x() - 0.006, 0.020) * (self.y < carina)
         total = 0.16 * trachea
@@ -188,13 +188,13 @@ class Body:
         return total
 
     def _bubble(self) -> Array:
-        """Gas in the stomach, below the left dome."""
+        """Return the gas in the stomach, below the left dome."""
         x, y = (self.x - 0.5 * self.anatomy.cage) / 0.10, (self.y - self.domes[1] - 0.075) / 0.035
         gas = np.sqrt(np.clip(1 - x**2 - y**2, 0, None))
         return 0.2 * max(self.anatomy.bubble, 0) * gas
 
     def _organs(self) -> Array:
-        """Mediastinum, heart, great vessels, and the organs below the diaphragm."""
+        """Return the density of heart, mediastinum, great vessels and organs of the abdomen."""
         a = self.anatomy
         heart = 0.13 * self.heart_depth
         cava = tube(self.x + a.middle - 0.010, 0.03) * between(self.y, 0.12, self._hilum(-1))
@@ -222,10 +222,10 @@ class Body:
         return self.anatomy.curve * np.sin(2 * np.pi * self.y)
 
     def _spine(self) -> Array:
-        """Vertebral bodies with end plates, discs between, and pedicles."""
-        columns = slice(int(0.42 * WIDTH), int(0.58 * WIDTH))  # nothing of it is farther out
+        """Return the density of the spine: vertebral bodies, end plates, discs and pedicles."""
+        columns = slice(int(0.42 * WIDTH), int(0.58 * WIDTH))  # the spine is narrower than this
         x = self.x[:, columns] - self._spine_x()
-        place = (self.y - self.anatomy.apex) / self._rib_gap() % 1 - 0.5  # 0: middle of a body
+        place = (self.y - self.anatomy.apex) / self._rib_gap() % 1 - 0.5  # 0: a body's centre
         body = np.clip((0.5 - np.abs(place)) / 0.08, 0, 1)
         plate = np.exp(-(((np.abs(place) - 0.40) / 0.05) ** 2))
         column = np.clip((0.044 - np.abs(x)) / 0.016, 0, 1)
@@ -241,7 +241,7 @@ class Body:
         return (self.anatomy.dome - self.anatomy.apex) / (RIBS - 0.8)
 
     def _rib(self, number: int, side: int) -> Array:
-        """One rib: a tilted loop from the spine (behind) round the side to the front."""
+        """Return the density of a rib: a tilted loop from the spine around to the front."""
         a = self.anatomy
         start = a.apex + (number - 0.35) * self._rib_gap()
         drop = a.rib_drop * (0.55 + 0.45 * min(number / 4, 1))
@@ -261,7 +261,7 @@ class Body:
             steep = drop / 2 * sine / cosine / reach  # dy/dx
             half = thick * (1.25 if front else 1) * np.sqrt(1 + np.minimum(steep, 4) ** 2)
             weight = 0.13 * grazing * on_ray
-            if front:  # bone ends in cartilage, which is not seen
+            if front:  # the bone ends in cartilage, which is invisible
                 weight = weight * 0.75 * np.clip((sine - 0.45) / 0.12, 0, 1)
             top = max(int((y - half).min() * self.shape[0]) - 1, 0)
             end = min(int((y + half).max() * self.shape[0]) + 2, self.shape[0])
@@ -280,7 +280,7 @@ class Body:
         return 0.19 * ends * shaft((self.y - y) / half)
 
     def _shoulders(self) -> Array:
-        """Scapulae (turned off the lungs in PA pictures) and the heads of the humeri."""
+        """Return the density of scapulae and humeri; a PA view turns the scapulae off the lungs."""
         a = self.anatomy
         total = np.zeros(self.shape)
         rows = slice(0, int((a.apex + 0.35) * self.shape[0]))

@@ -1,4 +1,4 @@
-"""From density to a picture: pose, what lies on the patient, exposure, collimation."""
+"""Turns a density into an X-ray image: pose, medical devices, exposure and collimation."""
 
 import numpy as np
 from scipy import ndimage
@@ -8,7 +8,7 @@ from medsaga_lib.data.chest.profiles import Array, Random, smooth
 
 
 def pose(view: View, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """The map from places of the picture to places of the body, for `affine_transform`."""
+    """Return the affine map from image to body coordinates, for SciPy's `affine_transform`."""
     angle = np.deg2rad(view.turn)
     cos, sin = np.cos(angle) / view.scale, np.sin(angle) / view.scale
     matrix = np.array([[cos, -sin], [sin, cos]])
@@ -18,7 +18,7 @@ def pose(view: View, shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def expose(dense: Array, view: View, random: Random) -> Array:
-    """From density to grey: quantum noise, removal of slow changes, tone curve; float, 0 to 1."""
+    """Turn densities into grey levels, 0 to 1: quantum noise, flattening and tone curve."""
     grain = ndimage.gaussian_filter(random.standard_normal(dense.shape), 0.6)
     noisy = dense + view.noise * (0.6 + dense) * grain * 1.6
     slow = smooth(dense, dense.shape[1] / 9)
@@ -27,16 +27,16 @@ def expose(dense: Array, view: View, random: Random) -> Array:
     low, high = np.percentile(inside, (1, 99)) if inside.size else (0.0, 1.0)
     tone = np.clip((flat - low) / (high - low), -0.08, 1.1)
     rising = np.sign(tone) * np.abs(tone) ** view.contrast
-    beam = np.clip((dense - 0.03) / 0.25, 0, 1)  # beside the patient the film is black
+    beam = np.clip((dense - 0.03) / 0.25, 0, 1)  # the film is black beside the patient
     return np.clip(view.dark + (view.bright - view.dark) * rising, 0, 1) * beam
 
 
 def devices(shape: tuple[int, ...], random: Random) -> Array:
-    """What lies on a patient in bed: leads, a central line, a breathing tube."""
+    """Draw the density of the devices of a patient in bed: leads, central line, breathing tube."""
     total = np.zeros(shape)
     for _ in range(random.integers(0, 4)):  # leads of the monitor
         ends = random.uniform([-0.2, 0.1], [1.2, 1.0], (4, 2))
-        ends[:, 0].sort()  # without loops
+        ends[:, 0].sort()  # so that a lead has no loops
         total += 0.16 * _line(ends, shape, 0.8)
     if random.random() < 0.5:  # central line, from the neck to the vena cava
         side = random.choice([-0.12, 0.12])
@@ -50,7 +50,7 @@ def devices(shape: tuple[int, ...], random: Random) -> Array:
 
 
 def _line(ends: Array, shape: tuple[int, ...], blur: float) -> Array:
-    """A cubic Bezier curve through the picture, its four points as (x, y) fractions."""
+    """Draw a cubic Bezier curve with 4 control points (x, y), as fractions of the image."""
     height, width = shape
     t = np.linspace(0, 1, 4 * width)[:, None]
     weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
@@ -63,7 +63,7 @@ def _line(ends: Array, shape: tuple[int, ...], blur: float) -> Array:
 
 
 def collimate(picture: Array, labels: Array, random: Random) -> tuple[Array, Array]:
-    """Black borders outside the beam, the side marker, and rounding to 8 bits."""
+    """Add black borders outside the beam and a side marker, and round the image to 8 bits."""
     height, width = picture.shape
     if random.random() < 0.45:
         for axis, length in enumerate((height, width)):
@@ -71,7 +71,7 @@ def collimate(picture: Array, labels: Array, random: Random) -> tuple[Array, Arr
             index = np.arange(length)
             outside = np.expand_dims((index < first) | (index >= length - last), 1 - axis)
             picture, labels = np.where(outside, 0.02, picture), np.where(outside, 0, labels)
-    if random.random() < 0.6:  # an L on the patient's left
+    if random.random() < 0.6:  # the letter L on the patient's left
         top, left = (
             int(random.uniform(0.03, 0.12) * height),
             int(random.uniform(0.88, 0.94) * width),

@@ -1,4 +1,4 @@
-"""Vessels of a lung: branching paths from a hilum, drawn as dots that are blurred into tubes."""
+"""The vessels of a lung: branching paths from the hilum, drawn as dots and blurred into tubes."""
 
 from collections.abc import Iterator
 
@@ -6,17 +6,17 @@ import numpy as np
 
 from medsaga_lib.data.chest.profiles import Array, Random
 
-VESSEL_BLUR = (0.55, 0.9, 1.5, 2.4)  # pixels: four widths of vessels
-VESSEL_STEPS = 60
-VESSEL_STEP = 0.006
+VESSEL_BLUR = (0.55, 0.9, 1.5, 2.4)  # standard deviations in pixels, for 4 widths of vessels
+VESSEL_STEPS = 60  # points of a path
+VESSEL_STEP = 0.006  # length of a step, in image widths
 VESSELS = 26  # main branches of each lung
-TWIGS = 3  # side branches of each
+TWIGS = 3  # side branches of each main branch
 
 
 def branches(
     random: Random, side: int, hilum: tuple[float, float], height: float
 ) -> Iterator[tuple[Array, Array]]:
-    """Curved paths from a hilum: points (N, steps, 2) as (x, y) and widths (N, steps), 1 to 0."""
+    """Yield paths from a hilum: points (N, steps, 2) as (x, y) and widths (N, steps), at most 1."""
     angle = random.uniform(-1.45, 1.45, VESSELS)  # 0 is straight outwards
     start = np.tile(hilum, (VESSELS, 1)) + random.normal(0, 0.012, (VESSELS, 2))
     points, widths = _paths(random, start, angle, side, height, np.full(VESSELS, 1.0))
@@ -33,7 +33,7 @@ def branches(
 def _paths(
     random: Random, start: Array, angle: Array, side: int, height: float, width: Array
 ) -> tuple[Array, Array]:
-    """Random walks that start at given places in given directions and taper."""
+    """Draw random walks from given points in given directions; they become thinner."""
     bend = random.normal(0, 0.012, (len(angle), 1)) + random.normal(
         0, 0.05, (len(angle), VESSEL_STEPS)
     )
@@ -45,7 +45,7 @@ def _paths(
 
 
 def scatter(layers: list[Array], points: Array, widths: Array) -> None:
-    """Add dots to the layer of their width; blurred later, they become tubes."""
+    """Add dots to the layer of their width; a later blur turns them into tubes."""
     height, width = layers[0].shape
     rows = np.floor(points[..., 1] * height).astype(int).ravel()
     columns = np.floor((points[..., 0] + 0.5) * width).astype(int).ravel()

@@ -1,1 +1,0 @@
-"""Backbones: what the recipes adapt."""

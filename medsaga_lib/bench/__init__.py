@@ -1,0 +1,1 @@
+"""Benchmarks of this library against the published implementations, in one run."""

@@ -1,0 +1,87 @@
+"""Reads the image and the mask of a case and checks that they belong together."""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from medsaga_lib.data.dataset import Case, DataSet
+from medsaga_lib.data.images import Array, Picture, Stored, in_mm, read_image, read_labels, times
+from medsaga_lib.data.problems import BadFile
+
+AFFINE_TOLERANCE = 1e-2  # mm; our choice: above rounding errors, far below slice spacings
+SHOWN_VALUES = 5  # our choice: a message names at most this many wrong mask values
+
+
+def read_pair(dataset: DataSet, case: Case) -> tuple[Picture, Array]:
+    """Read the image of a case and its label map.
+
+    The label map is int64 and has the size of the image. All instances become label 1.
+
+    Raises:
+        BadFile: a `UserError`; as `read_image` and `read_mask`, or image and mask do not match.
+    """
+    picture = read_case(dataset, case)
+    return picture, match(dataset, picture, read_case_mask(case))
+
+
+def match(dataset: DataSet, picture: Picture, mask: Stored) -> Array:
+    """Return the label map of a mask after checking its grid and its labels.
+
+    Raises:
+        BadFile: a `UserError`; the mask has another size or affine than the image, or it holds a
+            value that is not a label.
+    """
+    _require_same_grid(mask, picture)
+    if dataset.masks == "instances":
+        return (mask.values > 0).astype(np.int64)
+    if dataset.labels:
+        _require_known_labels(mask, dataset.labels)
+    return mask.values
+
+
+def read_case(dataset: DataSet, case: Case) -> Picture:
+    """Read the image of a case and check that it is 2-D or 3-D, as its data set declares.
+
+    Raises:
+        BadFile: a `UserError`; as `read_image`, or the image has other dimensions.
+    """
+    picture = read_image(case.image, dataset.modality, dataset.window)
+    found = len(picture.shape)
+    if found != dataset.dimensions:
+        what = f"is {found}-D, but dataset.toml says dimensions = {dataset.dimensions}"
+        raise BadFile(case.image, what, "correct dataset.toml, or move it to another data set.")
+    return picture
+
+
+def read_case_mask(case: Case) -> Stored:
+    """Read the mask of a case; its values are int64 and at least 0.
+
+    Raises:
+        BadFile: a `UserError`; as `read_mask`, or the case has no mask.
+    """
+    if case.mask is None:
+        what = f"case '{case.name}' has no mask"
+        raise BadFile(case.image, what, "name a mask in index.csv, or remove the row.")
+    return read_labels(case.mask)
+
+
+def _require_known_labels(mask: Stored, labels: Collection[int]) -> None:
+    unknown = sorted(set(np.unique(mask.values).tolist()) - {0, *labels})
+    if not unknown:
+        return
+    shown = ", ".join(str(value) for value in unknown[:SHOWN_VALUES])
+    more = f" and {len(unknown) - SHOWN_VALUES} more" if len(unknown) > SHOWN_VALUES else ""
+    what = f"holds the value {shown}{more}, not in [labels] ({', '.join(map(str, labels))})"
+    raise BadFile(mask.path, what, "add it to [labels] of dataset.toml, or renumber the mask.")
+
+
+def _require_same_grid(mask: Stored, picture: Picture) -> None:
+    if mask.values.shape != picture.shape:
+        what = f"is {times(mask.values.shape)}, but its image is {times(picture.shape)}"
+        raise BadFile(mask.path, what, "give the image and the mask the same size.")
+    known = "spacing" if mask.affine is None or picture.affine is None else "affine"
+    of_mask, of_image = getattr(mask, known), getattr(picture, known)
+    if not np.allclose(of_mask, of_image, rtol=0, atol=AFFINE_TOLERANCE):
+        ours, theirs = in_mm(mask.spacing), in_mm(picture.spacing)
+        what = f"has another {known} than its image (spacing {ours}, image {theirs})"
+        raise BadFile(mask.path, what, "resample the mask to its image, or correct its header.")

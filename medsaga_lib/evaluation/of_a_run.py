@@ -1,0 +1,76 @@
+"""Evaluation of a trained run on a split of a data set: a table, a summary and a figure."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from medsaga_lib.data.cases import read_pair
+from medsaga_lib.data.dataset import DataSet
+from medsaga_lib.errors import UserError
+from medsaga_lib.evaluation.scores import Evaluation, evaluate_cases
+from medsaga_lib.files import write_bytes
+from medsaga_lib.inference.predictor import PROMPT_SEED, load_run
+from medsaga_lib.models.heads import Promptable
+from medsaga_lib.training.run_folder import read_run
+
+TRUTH_PROMPTS = {
+    "points": f"a random pixel of each label in each slice of the truth, seed {PROMPT_SEED}",
+    "boxes": "the exact box of each label in each slice of the truth",
+    "grid": "a grid of points; each label gets the mask that is nearest to its truth",
+}
+
+
+def evaluation_folder(run: Path, dataset: DataSet, split: str) -> Path:
+    """Folder for the scores of a run.
+
+    It is `evaluation` for the test split of the run's own data set. For other data it contains the
+    names of the data set and the split, so that evaluations do not overwrite each other.
+    """
+    own = (dataset.name, split) == (read_run(run)["settings"]["data"], "test")
+    return run / ("evaluation" if own else f"evaluation-{dataset.name}-{split}")
+
+
+def evaluate_run(folder: Path, dataset: DataSet, split: str, out: Path) -> Evaluation:
+    """Score a run on a split and write cases.csv, summary.json and figure.png to `out`.
+
+    Raises:
+        UserError: the labels of the data set differ from those of the run, or a file cannot be
+            used.
+    """
+    predictor = load_run(folder)
+    if dataset.require_labels() != predictor.labels:
+        raise UserError(
+            f"{dataset.root} has the labels {dataset.labels}, but {folder} was trained for "
+            f"{predictor.labels}; evaluate it on a data set with the same labels."
+        )
+    cases = [case for case in dataset.split(split) if case.mask is not None]
+    evaluation = evaluate_cases(partial(predictor.case, dataset), dataset, cases)
+    evaluation = replace(evaluation, data=dataset.name, split=split)
+    if isinstance(predictor.model, Promptable):
+        evaluation = replace(evaluation, prompts=TRUTH_PROMPTS[predictor.model.kind])
+    evaluation.save(out)
+    _write_figure(out / "figure.png", predictor, dataset, cases, evaluation)
+    return evaluation
+
+
+def _write_figure(path, predictor, dataset, cases, evaluation: Evaluation) -> None:
+    """Draw the cases with the lowest, the middle and the highest Dice side by side."""
+    from medsaga_lib.display import Panel, grid, to_png
+
+    by_dice = evaluation.table.groupby("case")["dice"].mean().dropna().sort_values()
+    chosen = {by_dice.index[i]: None for i in (0, len(by_dice) // 2, -1)} if len(by_dice) else {}
+    panels = []
+    for name in chosen:
+        case = next(case for case in cases if case.name == name)
+        picture, truth = read_pair(dataset, case)
+        prediction = predictor.case(dataset, case)
+        image, spacing = picture.pixels, picture.spacing
+        if len(picture.shape) == 3:  # the slice with the largest object
+            middle = int((truth > 0).sum((1, 2)).argmax())
+            image, truth, prediction = image[middle], truth[middle], prediction[middle]
+            spacing = spacing[1:]
+        title = f"{name}: Dice {by_dice[name]:.3f}"
+        panels.append(Panel(image, truth, prediction, title, (spacing[0], spacing[1])))
+    if panels:
+        alt = "Worst, middle and best case: truth dashed, prediction solid."
+        write_bytes(path, to_png(grid(panels, predictor.labels, alt), alt))

@@ -1,0 +1,1 @@
+"""Prediction of label maps with a trained run or a backbone."""

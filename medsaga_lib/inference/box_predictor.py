@@ -1,0 +1,182 @@
+"""Prediction from box prompts in images and volumes, with a backbone or a trained run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from medsaga_lib.data.images import Picture, Window, read_image
+from medsaga_lib.errors import UserError
+from medsaga_lib.files import file_stem, write_bytes
+from medsaga_lib.inference import volume_boxes
+from medsaga_lib.inference.box_decoder import paint_boxes, segment_boxes
+from medsaga_lib.inference.label_files import require_room, targets, write_labels
+from medsaga_lib.inference.predictor import load_run
+from medsaga_lib.inference.user_boxes import Boxes, require_boxes, stored_boxes
+from medsaga_lib.models.feeding import FEED_OF, SQUEEZE, Feed
+from medsaga_lib.models.frame import Frame
+from medsaga_lib.models.heads import embed_images
+from medsaga_lib.models.sam import SHAPES, build_sam
+from medsaga_lib.models.weights import load_state
+from medsaga_lib.training.run_folder import read_run, recipe_of
+
+SliceRule = Literal["propagate", "same"]  # how boxes go from slice to slice, see `volume_boxes`
+
+
+@dataclass(frozen=True)
+class BoxPredictor:
+    """A SAM that takes box prompts, and the preprocessing of its input."""
+
+    sam: Sam
+    modality: str = ""
+    window: Window | None = None
+    feed: Feed = SQUEEZE
+
+    def __call__(
+        self, picture: Picture, boxes: Boxes, rule: SliceRule = "propagate"
+    ) -> NDArray[np.int64]:
+        """Return a label map of the image's size, with labels 1 ... N in the order of the boxes.
+
+        Raises:
+            UserError: the boxes do not fit the image.
+        """
+        require_boxes(boxes, picture.shape)
+        if len(picture.shape) == 2:
+            frame, asked = self.frame(picture.shape), torch.from_numpy(boxes)
+            embedding = self.embed(picture.pixels)
+            return segment_boxes(self.sam, embedding, asked, frame.size, frame=frame).labels
+        return self._volume(picture.pixels, boxes, rule)
+
+    @torch.inference_mode()
+    def embed(self, pixels: np.ndarray) -> Tensor:
+        """Return the image embedding (1, C, h, w) of an image (H, W) or (H, W, 3) in [0, 1]."""
+        picture = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
+        channels = (picture if picture.ndim == 3 else picture[..., None]).movedim(-1, 0)[None]
+        given = self.feed.images(channels, self.sam.image_encoder.img_size)
+        return embed_images(self.sam, given.expand(-1, 3, -1, -1).to(self.sam.device))
+
+    def frame(self, size: tuple[int, ...]) -> Frame:
+        """Return the position of an image of `size` (H, W) in the network's input."""
+        return self.feed.frame(size, self.sam.prompt_encoder.input_image_size[0])
+
+    def _volume(self, pixels: np.ndarray, boxes: Boxes, rule: SliceRule) -> NDArray[np.int64]:
+        frame = self.frame(pixels.shape[1:])
+        flat = frame.boxes(torch.from_numpy(boxes[:, [0, 1, 3, 4]])).numpy()
+        spans = [range(int(first), int(last) + 1) for first, last in boxes[:, [2, 5]]]
+        best, labels = torch.zeros(pixels.shape), torch.zeros(pixels.shape, dtype=torch.int64)
+
+        twice = volume_boxes.both_ways(spans) if rule == "propagate" else set()
+        kept: dict[int, Tensor] = {}
+
+        def segment(z: int, asked: np.ndarray, objects: Sequence[int]) -> list[np.ndarray]:
+            embedding = kept.pop(z, None)
+            if embedding is None:
+                embedding = self.embed(pixels[z])
+                if z in twice:
+                    kept[z] = embedding
+            values = [1 + number for number in objects]
+            here = frame, values, best[z], labels[z]
+            masks = paint_boxes(self.sam, embedding, torch.from_numpy(asked), *here)
+            return [mask.whole(frame.size) for mask in masks]
+
+        def next_box(mask: np.ndarray) -> np.ndarray | None:
+            box = volume_boxes.next_box(mask)
+            if box is None:
+                return None
+            if frame.whole:
+                return box
+            of_picture = box / np.tile(Frame(frame.size, volume_boxes.SIDE).ratios.numpy(), 2)
+            return frame.boxes(torch.from_numpy(of_picture[None]))[0].numpy()
+
+        if rule == "same":
+            volume_boxes.same_box(flat, spans, len(pixels), segment)
+        else:
+            volume_boxes.propagate(flat, spans, len(pixels), segment, next_box)
+        return labels.numpy()
+
+
+def takes_boxes(run: Path) -> bool:
+    """Return whether a backbone or a run takes box prompts.
+
+    Raises:
+        UserError: `run` is neither a backbone nor a run.
+    """
+    if str(run) in SHAPES:
+        return True
+    return recipe_of(read_run(run)).head == "boxes"
+
+
+def load_box_predictor(run: Path, window: Window | None = None) -> BoxPredictor:
+    """Load a backbone by its name, or a run whose recipe is prompted with boxes.
+
+    Args:
+        run: a backbone's name or a run's folder.
+        window: intensities that become 0 and 1, for a backbone; default: as in `read_image`.
+
+    Raises:
+        UserError: `run` is neither, its recipe takes no boxes, or it has a window of its own.
+    """
+    if not takes_boxes(run):
+        raise UserError(
+            f"{run} was trained to predict without boxes; omit --box, or give the name of a "
+            f"backbone instead: {', '.join(SHAPES)}."
+        )
+    if str(run) in SHAPES:
+        sam = build_sam(str(run))
+        sam.load_state_dict(load_state(str(run)))
+        return BoxPredictor(sam.eval(), window=window, feed=FEED_OF[str(run)])
+    if window is not None:
+        raise UserError(f"{run} was trained with its own window; omit --window.")
+    if recipe_of(read_run(run)).answer != "single":
+        raise UserError(
+            f"{run} predicts the best of several masks, which only `medsaga evaluate` supports; "
+            "train with --set answer=single."
+        )
+    trained = load_run(run)
+    sam = trained.model.get_submodule("sam").cpu()
+    return BoxPredictor(sam, trained.modality, trained.window, trained.feed)  # type: ignore[arg-type]
+
+
+def predict_boxes(
+    predictor: BoxPredictor,
+    inputs: list[Path],
+    out: Path,
+    boxes: Boxes | None = None,
+    rule: SliceRule = "propagate",
+) -> Iterator[dict[str, Any]]:
+    """Predict files from boxes, write the results to a folder and yield one record per file.
+
+    Files are named as in `label_files.targets`, and labels are 1 ... N in the order of the boxes.
+    For an image there is also STEM_overlay.png with the boxes.
+
+    Args:
+        predictor: the network.
+        inputs: files of images or volumes.
+        out: the folder.
+        boxes: the same for every input; default: those stored in each npz file.
+        rule: how boxes of a volume go from slice to slice.
+
+    Raises:
+        UserError: an input cannot be read, boxes do not fit, or the folder cannot be written.
+    """
+    for target, path in targets(inputs, out).items():
+        picture = read_image(path, predictor.modality, predictor.window)
+        require_room(target, path, picture)
+        asked = stored_boxes(path) if boxes is None else boxes
+        labels = predictor(picture, asked, rule)
+        write_labels(target, picture, labels)
+        counts = np.bincount(labels.ravel(), minlength=len(asked) + 1)[1:].tolist()
+        record: dict[str, Any] = {"input": str(path), "labels": str(target), "voxels": counts}
+        if target.suffix == ".png":
+            from medsaga_lib.display import show_boxes, to_png
+
+            overlay = out / f"{file_stem(path)}_overlay.png"
+            write_bytes(overlay, to_png(show_boxes(picture.pixels, labels, asked)))
+            record["overlay"] = str(overlay)
+        yield record

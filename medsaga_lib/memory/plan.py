@@ -1,0 +1,162 @@
+"""Predict the memory of training a recipe, without the machine, the weights or the data."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from medsaga_lib.adapt.svd import SVDLayer
+from medsaga_lib.errors import UserError
+from medsaga_lib.memory.ledger import Ledger, fake, ledger, peak_bytes, state_bytes
+from medsaga_lib.models.heads import FromEmbeddings, Promptable
+from medsaga_lib.models.sam import Attention
+from medsaga_lib.recipes.build import (
+    Model,
+    build_model,
+    build_optimizer,
+    checkpoint_blocks,
+    model_size,
+    require_per_layer,
+    trainable,
+    trained_part,
+)
+from medsaga_lib.recipes.recipe import Recipe
+from medsaga_lib.training.losses import OBJECTIVES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of a training step that its memory depends on."""
+
+    backbone: str
+    batch: int  # images in one pass
+    size: int  # side of the square input in pixels
+    classes: int  # foreground classes
+    checkpointing: bool = False  # recompute each block of the encoder in the backward pass
+    per_layer: bool = False  # updates inside the backward pass
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and states stay float32
+    attention: Attention = "fused"  # as in `build_sam`
+
+
+def predict_ledger(recipe: Recipe, plan: Plan) -> Ledger:
+    """Predict the ledger of a training step; nothing is computed, and no GPU is needed."""
+    with _faked(recipe, plan) as (model, groups, forward):
+        return ledger(model, groups, forward, plan.per_layer)
+
+
+def predict_peak(recipe: Recipe, plan: Plan) -> int:
+    """Predict the peak of a step in bytes, temporaries included; see `ledger.peak_bytes`."""
+    with _faked(recipe, plan) as (model, groups, forward):
+        return peak_bytes(model, groups, forward, plan.per_layer)
+
+
+def largest_batch(recipe: Recipe, plan: Plan, limit: int) -> int:
+    """Return the largest batch whose predicted peak is within `limit` bytes, or 0 if none is.
+
+    The peak grows linearly with the batch, apart from a few changes of slope. Each guess follows
+    the last slope, and the search ends between a batch that fits and the next, which does not.
+    """
+
+    def peak(batch: int) -> int:
+        return predict_peak(recipe, replace(plan, batch=batch))
+
+    least = 2 if recipe.head == "names" and plan.classes == 1 else 1  # see `LabelPrompts`
+    fits, needed = least, peak(least)
+    if needed > limit:
+        return 0
+    slope, too_many = peak(least + 1) - needed, None
+    while too_many is None or too_many - fits > 1:
+        guess = fits + max(1, (limit - needed) // max(1, slope))
+        guess = guess if too_many is None else min(guess, too_many - 1)
+        bytes_ = peak(guess)
+        slope = (bytes_ - needed) // (guess - fits)
+        if bytes_ <= limit:
+            fits, needed = guess, bytes_
+        else:
+            too_many = guess
+    return fits
+
+
+def loss_of_a_step(
+    recipe: Recipe, plan: Plan, model: Model, device: str = "cpu"
+) -> Callable[[], Tensor]:
+    """Return a function that computes the loss of a step of `plan` on blank images and labels."""
+    network = trained_part(recipe, model)
+    shape = network.shape if isinstance(network, FromEmbeddings) else (3, plan.size, plan.size)
+
+    def forward() -> Tensor:
+        inputs = [torch.zeros(plan.batch, *shape, device=device)]
+        if isinstance(model, Promptable):  # a box, or a point and its padding, for each label
+            corners = torch.zeros(plan.batch, plan.classes, 2, 2, device=device)
+            inputs += [corners, torch.zeros(corners.shape[:3], dtype=torch.int64, device=device)]
+        with torch.autocast(device, torch.bfloat16, enabled=plan.precision == "bf16"):
+            logits = network(*inputs)
+        size = plan.batch, *logits.shape[2:]
+        labels = torch.zeros(size, dtype=torch.int64, device=device)
+        return OBJECTIVES[recipe.objective](logits, labels).total
+
+    return forward
+
+
+@contextmanager
+def _faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Callable[[], Tensor]]]:
+    """Build the recipe's network, its parameter groups and the loss of a step, without memory."""
+    if plan.batch < 1:
+        raise UserError(f"The batch is {plan.batch}; it must be at least 1.")
+    if plan.per_layer:
+        require_per_layer(recipe)
+    model_size(recipe, plan.backbone, plan.size)
+    with torch.device("meta"):  # peft cannot attach to tensors that are fake from the start
+        model = build_model(
+            recipe, plan.backbone, plan.size, plan.classes, "random", attention=plan.attention
+        )
+    with fake():
+        _replace_tensors(model)
+        if plan.checkpointing:
+            checkpoint_blocks(model, plan.precision)
+        forward = loss_of_a_step(recipe, plan, model)
+        yield model, build_optimizer(recipe, model).param_groups, forward
+
+
+def _replace_tensors(model: nn.Module) -> None:
+    """Replace all tensors by new ones on the CPU; inside `fake()` they take no memory."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            new = torch.empty(parameter.shape, dtype=parameter.dtype)
+            setattr(module, name, nn.Parameter(new, parameter.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+
+
+def _numbers(model: nn.Module) -> int:
+    """Count the parameters of a network; a factored layer counts as the matrix it replaces."""
+    factored = [layer for layer in model.modules() if isinstance(layer, SVDLayer)]
+    matrices = sum(len(layer.left) * layer.right.shape[1] for layer in factored)
+    return matrices + sum(p.numel() for p in model.parameters())
+
+
+class Count(NamedTuple):
+    """The counts of one recipe, for one backbone, size and number of classes."""
+
+    name: str
+    trainable: int  # parameters
+    total: int
+    state_bytes: int  # of the optimizer, in fp32, bases included
+    source: str
+
+
+def count(recipe: Recipe, backbone: str, size: int, classes: int) -> Count:
+    """Count parameters and state bytes of a recipe without holding or computing any weight."""
+    with torch.device("meta"):
+        model = build_model(recipe, backbone, size, classes, weights="random")
+    parts = trainable(model)
+    return Count(
+        recipe.name,
+        sum(p.numel() for p in parts.values()),
+        _numbers(model),
+        sum(state_bytes(build_optimizer(recipe, model).param_groups)),
+        recipe.source,
+    )

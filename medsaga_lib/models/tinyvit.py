@@ -1,0 +1,215 @@
+"""TinyViT as SAM's image encoder (Wu et al. 2022, arXiv 2207.10666), for MobileSAM and LiteMedSAM.
+
+Stage 0 has convolutions, and stages 1 to 3 have transformer blocks with windows. The last merge
+keeps the grid, so that SAM's neck gets 64 x 64 tokens. The two SAMs differ only in the patch
+embedding: MobileSAM's reduces 1024 px to 256 (arXiv 2306.14289), and LiteMedSAM's keeps 256 px, as
+in its code; the LiteMedSAM + LoRA paper describes that of MobileSAM. The parameters have the names
+of both checkpoints.
+"""
+
+import torch
+from segment_anything.modeling.common import LayerNorm2d
+from segment_anything.modeling.image_encoder import window_partition, window_unpartition
+from torch import Tensor, nn
+from torch.nn import functional
+
+# The 4 stages of TinyViT-5M, with the windows of MobileSAM
+WIDTHS = (64, 128, 160, 320)
+DEPTHS = (2, 2, 6, 2)
+HEADS = (2, 4, 5, 10)  # unused in stage 0, which has no attention
+WINDOWS = (7, 7, 14, 7)  # tokens along one side
+STRIDES = (2, 2, 1)  # of the merges after stages 0 to 2
+EXPANSION = 4  # hidden channels of an MBConv and of an MLP, relative to the width
+MOMENTUM = 0.1  # of the running statistics; torch's default
+
+
+class TinyViT(nn.Module):
+    """The image encoder TinyViT: image embeddings (B, channels, g, g) of images (B, 3, S, S).
+
+    It has no positions that depend on S. If the windows do not divide the grid, zeros fill up the
+    last windows and take part in the attention, as in the reference.
+
+    size: S, which the heads read; the weights do not depend on it.
+    shrinks: the patch embedding has 2 convolutions 3 x 3 with stride 2 (g = S / 16) or, if false,
+        1 x 1 with stride 1 (g = S / 4).
+    channels: channels of the image embedding.
+    """
+
+    def __init__(self, size: int, shrinks: bool, channels: int = 256):
+        super().__init__()
+        self.img_size = size
+        self.patch_embed = PatchEmbedding(WIDTHS[0], shrinks)
+        self.layers = nn.ModuleList(Stage(number) for number in range(len(WIDTHS)))
+        self.neck = nn.Sequential(
+            nn.Conv2d(WIDTHS[-1], channels, 1, bias=False),
+            LayerNorm2d(channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            LayerNorm2d(channels),
+        )
+
+    @property
+    def blocks(self) -> list["Block"]:
+        """The blocks with attention, in stages 1 to 3."""
+        return [module for module in self.modules() if isinstance(module, Block)]
+
+    @property
+    def all_blocks(self) -> list[nn.Module]:
+        """All blocks: the convolutions of stage 0 and the blocks with attention."""
+        return [module for module in self.modules() if isinstance(module, MBConv | Block)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch_embed(x)  # (B, 64, 4g, 4g)
+        for stage in self.layers:
+            x = stage(x)
+        return self.neck(x)  # (B, channels, g, g)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that uses and updates the batch statistics only if its weight trains.
+
+    If its weight is frozen, it uses its running statistics. Therefore a frozen encoder gives the
+    same result in training and in evaluation, and its statistics stay the same.
+    """
+
+    counts = True  # whether a batch updates the statistics; false when a forward pass is repeated
+
+    def forward(self, x: Tensor) -> Tensor:
+        by_batch = self.training and self.weight.requires_grad
+        momentum = MOMENTUM if self.counts else 0.0
+        statistics, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
+        return functional.batch_norm(x, *statistics, *affine, by_batch, momentum, self.eps)
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, followed by batch normalisation."""
+
+    def __init__(self, inputs: int, out: int, kernel: int, stride: int = 1, groups: int = 1):
+        super().__init__()
+        self.c = nn.Conv2d(inputs, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = BatchNorm(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.c(x))
+
+
+class PatchEmbedding(nn.Module):
+    """Embeds (B, 3, S, S) as (B, width, S/4, S/4) or, without `shrinks`, (B, width, S, S)."""
+
+    def __init__(self, width: int, shrinks: bool):
+        super().__init__()
+        kernel, stride = (3, 2) if shrinks else (1, 1)
+        self.seq = nn.Sequential(
+            ConvNorm(3, width // 2, kernel, stride),
+            nn.GELU(),
+            ConvNorm(width // 2, width, kernel, stride),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.seq(x)
+
+
+class Merge(nn.Module):
+    """The layer between stages: convolutions 1 x 1, depthwise 3 x 3 with stride, 1 x 1."""
+
+    def __init__(self, inputs: int, hidden: int, out: int, stride: int):
+        super().__init__()
+        self.conv1 = ConvNorm(inputs, hidden, 1)
+        self.conv2 = ConvNorm(hidden, hidden, 3, stride, groups=hidden)
+        self.conv3 = ConvNorm(hidden, out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.gelu(self.conv1(x))
+        x = functional.gelu(self.conv2(x))
+        return self.conv3(x)
+
+
+class MBConv(Merge):
+    """A block of stage 0: a `Merge` with more hidden channels and a shortcut."""
+
+    def __init__(self, width: int):
+        super().__init__(width, EXPANSION * width, width, stride=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.gelu(x + super().forward(x))
+
+
+class Attention(nn.Module):
+    """Attention within a window, with a bias for each head and distance of rows and columns."""
+
+    def __init__(self, width: int, heads: int, window: int):
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.norm = nn.LayerNorm(width)
+        # The rows are q, k, v of each head in turn; in SAM's ViT, q of all heads comes first.
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.attention_biases = nn.Parameter(torch.zeros(heads, window**2))
+
+    def biases(self) -> Tensor:
+        """Return the biases (heads, N, N) of the N = window^2 tokens from the current table.
+
+        The reference stores them at the last `eval()`, so that it ignores weights loaded later.
+        """
+        place = torch.arange(self.window, device=self.attention_biases.device)
+        apart = (place[:, None] - place).abs()  # (window, window)
+        table = self.attention_biases.unflatten(1, (self.window, self.window))
+        return table[:, apart[:, None, :, None], apart[:, None]].flatten(3, 4).flatten(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, window, window, C) to the same shape; B counts windows."""
+        qkv = self.qkv(self.norm(x)).flatten(1, 2).unflatten(2, (self.heads, 3, -1))
+        q, k, v = qkv.permute(3, 0, 2, 1, 4)  # each (B, heads, N, c)
+        biases = self.biases().to(q.dtype)[None]
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=biases)
+        return self.proj(out.transpose(1, 2).flatten(2)).view(x.shape)
+
+
+class MLP(nn.Module):
+    """A LayerNorm and an MLP with one hidden layer, over the last dimension."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, EXPANSION * width)
+        self.fc2 = nn.Linear(EXPANSION * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(functional.gelu(self.fc1(self.norm(x))))
+
+
+class Block(nn.Module):
+    """A block of stages 1 to 3: attention within windows, depthwise convolution 3 x 3, MLP."""
+
+    def __init__(self, width: int, heads: int, window: int):
+        super().__init__()
+        self.attn = Attention(width, heads, window)
+        self.local_conv = ConvNorm(width, width, 3, groups=width)
+        self.mlp = MLP(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        tokens = x.movedim(1, -1)  # (B, H, W, C)
+        windows, padded = window_partition(tokens, self.attn.window)
+        back = window_unpartition(self.attn(windows), self.attn.window, padded, tokens.shape[1:3])
+        tokens = self.local_conv((tokens + back).movedim(-1, 1)).movedim(1, -1)
+        return (tokens + self.mlp(tokens)).movedim(-1, 1)
+
+
+class Stage(nn.Module):
+    """A stage: blocks of one width and the merge to the next width."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        width, last = WIDTHS[number], number == len(WIDTHS) - 1
+        self.blocks = nn.ModuleList(
+            Block(width, HEADS[number], WINDOWS[number]) if number else MBConv(width)
+            for _ in range(DEPTHS[number])
+        )
+        following = None if last else WIDTHS[number + 1]
+        self.downsample = Merge(width, following, following, STRIDES[number]) if following else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H', W'), the shape of the next stage."""
+        for block in self.blocks:
+            x = block(x)
+        return x if self.downsample is None else self.downsample(x)

@@ -1,0 +1,275 @@
+"""Checkpoints of the backbones: their sources, and functions to download, check and load them."""
+
+import json
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+
+from medsaga_lib.errors import UserError
+from medsaga_lib.files import CACHE_VARIABLE, cache_folder
+from medsaga_lib.models.sam import build_sam, input_size, resize_positions, shape_of
+
+_CHUNK = 1 << 16  # bytes written at a time, and at most lost when a download is interrupted
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A checkpoint of a backbone: in the library, to download, or for the user to download."""
+
+    name: str
+    file: str
+    licence: str
+    source: str
+    url: str | None = None  # None: in the library, or on a `page`
+    known_hash: str | None = None  # "sha256:...", or "md5:..." if no other hash is published
+    size: int | None = None  # bytes
+    page: str | None = None  # web page where the user downloads a file that a program cannot
+    unused: tuple[str, ...] = ()  # prefixes of keys that a SAM does not need; they are dropped
+
+
+# URLs, sizes and hashes are published by the authors and checked by others
+WEIGHT_FILES = {
+    "pocket": WeightFile(
+        "pocket",
+        "pocket.safetensors",
+        "Apache-2.0",
+        "pretrained by this project on drawn images; it is not SAM",
+    ),
+    "vit_b": WeightFile(
+        "vit_b",
+        "sam_vit_b_01ec64.pth",
+        "Apache-2.0",
+        "Kirillov et al. 2023, facebookresearch/segment-anything",
+        "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
+        "sha256:ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        375_042_383,
+    ),
+    "medsam": WeightFile(
+        "medsam",
+        "medsam_vit_b.pth",
+        "Apache-2.0",
+        "Ma et al. 2024, bowang-lab/MedSAM",
+        "https://zenodo.org/records/10689643/files/medsam_vit_b.pth",
+        "md5:3bb6db55bd0c9ca30b61248bca72f8d6",  # Zenodo publishes no sha256
+    ),
+    "mobile_sam": WeightFile(
+        "mobile_sam",
+        "mobile_sam.pt",
+        "Apache-2.0",
+        "Zhang et al. 2023, ChaoningZhang/MobileSAM",
+        "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/"
+        "b01a9ccef3b9e10b099b544efe004d0871802c3b/weights/mobile_sam.pt",
+        "sha256:6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        40_728_226,
+        # TinyViT's ImageNet classifier, which MobileSAM's forward pass does not use
+        unused=("image_encoder.norm_head.", "image_encoder.head."),
+    ),
+    # About 38 MB; its authors publish no hash, so only keys and shapes can be checked
+    "lite_medsam": WeightFile(
+        "lite_medsam",
+        "lite_medsam.pth",
+        "Apache-2.0",
+        "Ma et al. 2024, bowang-lab/MedSAM, branch LiteMedSAM",
+        page="https://drive.google.com/file/d/18Zed-TUTsmr2zc5CHUWd5Tu13nb6vq6z/view",
+    ),
+}
+
+
+def weight_file(name: str) -> WeightFile:
+    """Return the checkpoint of a backbone; raise UserError if there is none."""
+    if name not in WEIGHT_FILES:
+        raise UserError(f"There are no weights {name!r}; choose one of {', '.join(WEIGHT_FILES)}.")
+    return WEIGHT_FILES[name]
+
+
+def path_of(item: WeightFile) -> Path:
+    """Return the path of a checkpoint, even if it is not downloaded yet."""
+    if item.url is None and item.page is None:
+        return Path(__file__).with_name(item.file)
+    return cache_folder() / "weights" / item.file
+
+
+def fetch(name: str, progress: bool = True) -> Path:
+    """Return the path of a checkpoint, and download it first if necessary.
+
+    An interrupted download continues where it stopped. The file exists only after its hash is
+    checked.
+
+    Raises:
+        UserError: the name is unknown, there is no connection, the hash is wrong, the folder cannot
+            be written, or the user must download the file.
+    """
+    import pooch
+    import requests
+
+    item = weight_file(name)
+    path = path_of(item)
+    if item.page is not None and not path.is_file():
+        raise UserError(
+            f"The weights {name} cannot be downloaded by a program; open {item.page} in "
+            f"a browser and put the file at {path}."
+        )
+    if item.url is None:
+        return path
+    try:
+        pooch.retrieve(
+            item.url,
+            item.known_hash,
+            fname=item.file,
+            path=path.parent,
+            downloader=_resuming_download(path.with_name(item.file + ".part"), progress),
+        )
+    except requests.RequestException as error:
+        raise UserError(
+            f"Cannot download {item.url} ({type(error).__name__}); run the command again to "
+            f"continue, put the file at {path}, or use the pocket backbone without a download."
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"The file at {item.url} does not have the hash {item.known_hash} of {name} and was "
+            "deleted; try again, and if it happens again, do not use that file."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}; free some space or set "
+            f"{CACHE_VARIABLE} to a folder that can be written."
+        ) from error
+    return path
+
+
+def _resuming_download(part: Path, progress: bool) -> Callable:
+    """Return a pooch downloader that writes to `part` and continues an interrupted download."""
+
+    def download(url: str, output_file: str, _) -> None:
+        import requests
+        from tqdm import tqdm
+
+        have = part.stat().st_size if part.exists() else 0
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
+            if answer.status_code == requests.codes.requested_range_not_satisfiable:
+                part.unlink()  # `part` is complete but wrong, or the file on the server changed
+                return download(url, output_file, _)
+            answer.raise_for_status()
+            resumes = answer.status_code == requests.codes.partial_content
+            total = int(answer.headers.get("Content-Length", 0)) + (have if resumes else 0)
+            with (
+                part.open("ab" if resumes else "wb") as file,
+                tqdm(
+                    total=total or None,
+                    initial=have if resumes else 0,
+                    unit="B",
+                    unit_scale=True,
+                    desc=part.stem,
+                    disable=not progress,
+                ) as bar,
+            ):
+                for chunk in answer.iter_content(_CHUNK):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        if total and part.stat().st_size != total:
+            raise requests.ConnectionError(f"Only {part.stat().st_size} of {total} bytes arrived.")
+        os.replace(part, output_file)
+
+    return download
+
+
+def file_of(name: str, weights: str = "pretrained", progress: bool = True) -> Path | None:
+    """Return the file of the initial weights: the backbone's checkpoint, or the file `weights`.
+
+    Return None if the weights are "random" or the backbone is "none".
+    """
+    if weights == "random" or name == "none":
+        return None
+    return fetch(name, progress) if weights == "pretrained" else Path(weights).absolute()
+
+
+def load_state(
+    name: str, size: int | None = None, progress: bool = True, file: Path | None = None
+) -> dict:
+    """Load the pretrained weights of a backbone, resized to an input size.
+
+    Args:
+        name: pocket, vit_b, medsam, mobile_sam or lite_medsam.
+        size: pixels along one side of the input; default: the size of the checkpoint.
+        progress: show a progress bar during the download.
+        file: a checkpoint of the same network, to use instead of the published one.
+
+    Returns:
+        the state dict of `build_sam(name, size)`, float32.
+
+    Raises:
+        UserError: the file is missing, truncated or of another network.
+    """
+    path = file or fetch(name, progress)
+    shape = shape_of(name)
+    state = {
+        key: tensor.float() if tensor.is_floating_point() else tensor
+        for key, tensor in read_tensors(path).items()
+        if not key.startswith(weight_file(name).unused)
+    }
+    _require_keys(path, name, state)
+    return resize_positions(state, shape, input_size(name, size))
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a .safetensors or .pth file to the CPU, without running code in it.
+
+    Raises:
+        UserError: the file is missing, truncated, not a checkpoint, or holds more than tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint at {path}; check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        UnpicklingError,
+        LookupError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        struct.error,
+        json.JSONDecodeError,
+    ) as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({path.stat().st_size:,} bytes, truncated or "
+            "with more than tensors); give another file, or delete it and download it again."
+        ) from error
+    pairs = state.items() if isinstance(state, dict) else [(None, None)]
+    if not all(isinstance(key, str) and torch.is_tensor(tensor) for key, tensor in pairs):
+        raise UserError(f"{path} is not a state dict of tensors; give another file.")
+    return state
+
+
+def _require_keys(path: Path, name: str, state: dict) -> None:
+    """Check that a state dict has exactly the keys and the shapes of the network."""
+    with torch.device("meta"):
+        wanted = {k: v.shape for k, v in build_sam(name).state_dict().items()}
+    problems = (
+        [f"{key} is missing" for key in wanted if key not in state]
+        + [f"{key} does not belong to it" for key in state if key not in wanted]
+        + [
+            f"{key} is {tuple(state[key].shape)} instead of {tuple(shape)}"
+            for key, shape in wanted.items()
+            if key in state and state[key].shape != shape
+        ]
+    )
+    if problems:
+        raise UserError(
+            f"{path} is not a checkpoint of {name}: {problems[0]}"
+            + (f", and {len(problems) - 1} more differences" if len(problems) > 1 else "")
+            + "; use the file of this backbone."
+        )

@@ -1,0 +1,1 @@
+"""Training: setup, loop, batches, losses, and the folder of a run."""

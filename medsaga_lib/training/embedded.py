@@ -1,0 +1,48 @@
+"""Samples as image embeddings, computed once because the image encoder is frozen."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from medsaga_lib.data.transforms import Augment
+
+
+class Embedded(Dataset[dict[str, Tensor]]):
+    """The image embeddings and labels of `copies` copies of each sample.
+
+    An item is {"image": embedding (C, h, w), "label": int16 (S, S)}. Copy 0 is the sample itself;
+    the others are augmented by `augment`, each with its own seed. Without augmentation there is one
+    copy. Item i is copy i // n of sample i % n, for n samples. Everything is computed here and kept
+    in memory: 1 MiB per embedding at 512 px (ViT).
+
+    embed: maps an image (3, S, S) to its embedding (C, h, w) on the CPU. It is called with one
+        image at a time, so the result depends on nothing else and needs the least memory.
+    """
+
+    def __init__(
+        self,
+        samples: Dataset[dict[str, Tensor]],
+        embed: Callable[[Tensor], Tensor],
+        augment: Augment,
+        copies: int = 1,
+        seed: int = 0,
+    ) -> None:
+        copies = 1 if augment.kind == "none" else copies
+        self._kept: list[dict[str, Tensor]] = []
+        for copy in range(copies):
+            for index in range(len(samples)):  # type: ignore[arg-type]
+                sample = samples[index]
+                if copy:
+                    random = np.random.SeedSequence([seed, copy, index]).generate_state(1)[0]
+                    sample = augment(sample, int(random))
+                label = sample["label"].to(torch.int16)
+                self._kept.append({"image": embed(sample["image"]), "label": label})
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self._kept[index]

@@ -1,0 +1,73 @@
+"""The samples of a run: its training batches and its validation samples."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, default_collate
+
+from medsaga_lib.data.dataset import DataSet
+from medsaga_lib.data.prompts import draw_prompts
+from medsaga_lib.data.samples import Place, Samples
+from medsaga_lib.data.synthesis import Pasting, backgrounds
+from medsaga_lib.data.transforms import Augment
+from medsaga_lib.models.heads import FromEmbeddings, Promptable
+from medsaga_lib.recipes.build import Model
+from medsaga_lib.recipes.recipe import Recipe
+from medsaga_lib.training.batches import Batches
+from medsaga_lib.training.embedded import Embedded
+
+
+def training_batches(
+    recipe: Recipe,
+    dataset: DataSet,
+    samples: Samples | Subset,
+    trained: Model | FromEmbeddings,
+    precision: str,
+    seed: int,
+) -> Batches:
+    """Return the samples of every step, augmented and prompted as the recipe says."""
+    augment = Augment(recipe.augmentation)
+    if isinstance(trained, FromEmbeddings):
+        embed = partial(embedding, trained, precision)
+        kept = Embedded(samples, embed, augment, recipe.image_encoder.copies, seed)
+        return Batches(kept, recipe.batch, Augment("none"), seed)  # copies are augmented already
+    change: Augment | Pasting = augment
+    if recipe.synthesis is not None and recipe.synthesis.share:
+        grounds = backgrounds(samples, dataset)
+        change = Pasting(recipe.synthesis, grounds, len(dataset.labels), augment)
+    ask = None
+    if isinstance(trained, Promptable):
+        ask = partial(draw_prompts, trained.kind, range(1, trained.classes + 1), jitter=True)
+    return Batches(samples, recipe.batch, change, seed, ask)
+
+
+def validation_samples(
+    dataset: DataSet, size: int, place: Place, trained: Model | FromEmbeddings, precision: str
+) -> Dataset | None:
+    """Return the labelled cases of the validation split as `trained` takes them; None if empty."""
+    cases = [case for case in dataset.split("val") if case.mask is not None]
+    if not cases:
+        return None
+    samples = Samples(dataset, cases, size, place)
+    if isinstance(trained, FromEmbeddings):
+        return Embedded(samples, partial(embedding, trained, precision), Augment("none"))
+    return samples
+
+
+@torch.no_grad()
+def embedding(trained: FromEmbeddings, precision: str, image: Tensor) -> Tensor:
+    """Return the frozen image encoder's embedding (C, h, w) of an image (3, S, S), on the CPU."""
+    model = trained.model.eval()
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
+        return model.embed(image[None].to(device))[0].float().cpu()
+
+
+def prompts_of(labels: Tensor, model: Promptable, first: int) -> tuple[Tensor, ...]:
+    """Draw coordinates (B, K, 2, 2) and roles (B, K, 2) from label maps (B, S, S).
+
+    first: the seed of the first label map; each next map has the next seed.
+    """
+    draw = partial(draw_prompts, model.kind, range(1, model.classes + 1))
+    return default_collate([draw(one, first + i) for i, one in enumerate(labels.numpy())])

@@ -1,0 +1,74 @@
+"""Embeddings that are kept: the same as those computed anew, and the same training."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from runs import train
+
+from medsaga_lib.data.shots import choose_shots
+from medsaga_lib.data.transforms import Augment
+from medsaga_lib.recipes import get_recipe
+from medsaga_lib.recipes.build import build_model, trained_part
+from medsaga_lib.training.embedded import Embedded
+from medsaga_lib.training.run_samples import embedding
+
+OPTIONS = {"size": 64, "validations": 2}
+SMALL, NONE = Augment("small"), Augment("none")
+
+
+def average(image):
+    return image.mean((1, 2), keepdim=True)
+
+
+def test_copies_are_the_sample_itself_and_changed_ones(dataset):
+    samples = choose_shots(dataset, 3, 32, 0)
+    kept = Embedded(samples, average, SMALL, copies=4, seed=7)
+    assert len(kept) == 12
+    for index in range(3):
+        assert kept[index]["image"].equal(average(samples[index]["image"]))
+        assert kept[index]["label"].equal(samples[index]["label"].to(torch.int16))
+        copies = [kept[index + 3 * copy]["image"] for copy in range(4)]
+        assert len({copy.sum().item() for copy in copies}) == 4
+    again, other = (Embedded(samples, average, SMALL, 4, seed) for seed in (7, 8))
+    assert all(again[i]["image"].equal(kept[i]["image"]) for i in range(12))
+    assert not other[11]["image"].equal(kept[11]["image"])
+    assert len(Embedded(samples, average, NONE, copies=4)) == 3
+
+
+@torch.no_grad()
+def test_kept_embeddings_give_the_logits_of_the_whole_network(dataset):
+    recipe = get_recipe("frozen_encoder")
+    model = build_model(recipe, "pocket", 64, 3)
+    network = trained_part(recipe, model)
+    samples = choose_shots(dataset, 3, 64, 0)
+    kept = Embedded(samples, partial(embedding, network, "fp32"), NONE)
+    images = torch.stack([samples[i]["image"] for i in range(3)])
+    embeddings = torch.stack([kept[i]["image"] for i in range(3)])
+    assert embeddings.shape[1:] == network.shape
+    torch.testing.assert_close(embeddings, model.embed(images), atol=1e-5, rtol=0)
+    torch.testing.assert_close(network(embeddings), model(images), atol=1e-4, rtol=1e-5)
+
+
+def test_training_on_them_is_training_of_the_decoder_alone(dataset):
+    """Bit for bit, because both see one image at a time here; see above for larger batches."""
+    options = {"steps": 4, "batch": 1, "augmentation": "none"}
+    kept, anew = (
+        train(replace(get_recipe(name), **options), dataset, 3, **OPTIONS)
+        for name in ("frozen_encoder", "decoder_only")
+    )
+    for key, tensor in anew.model.state_dict().items():
+        assert kept.model.state_dict()[key].equal(tensor), key
+    assert [row["loss"] for row in kept.log] == [row["loss"] for row in anew.log]
+    for ours, theirs in zip(kept.log, anew.log, strict=True):
+        assert ours["val_dice"] == pytest.approx(theirs["val_dice"], abs=1e-3, nan_ok=True)
+
+
+def test_without_copies_it_is_the_decoder_only_recipe(dataset):
+    recipe = replace(get_recipe("frozen_encoder"), steps=2, batch=2)
+    without = train(recipe, dataset, 3, changes=["image_encoder.copies=0"], **OPTIONS)
+    plain = replace(get_recipe("decoder_only"), steps=2, batch=2)
+    plain = train(plain, dataset, 3, **OPTIONS)
+    for key, tensor in plain.model.state_dict().items():
+        assert without.model.state_dict()[key].equal(tensor), key
