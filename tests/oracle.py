@@ -1,4 +1,4 @@
-"""Reads the oracle files: outputs of reference implementations on weights that NumPy rebuilds."""
+"""The oracle files: outputs of reference implementations on weights that NumPy rebuilds."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ def read(name: str) -> dict:
 
 
 def tensor(described: dict) -> torch.Tensor:
-    """The input that an oracle names by tag, shape and kind."""
+    """Return the input that an oracle describes by tag, shape and kind."""
     uniform = torch.from_numpy(fill.uniform(described["tag"], described["shape"]))
     kind = described["kind"]
     if kind == "uniform":
@@ -29,12 +29,12 @@ def tensor(described: dict) -> torch.Tensor:
 
 
 def filled(shapes: dict) -> dict[str, torch.Tensor]:
-    """A state dict filled by name; also accepts tensors in place of shapes."""
+    """Return a state dict that is filled by name, from shapes or from tensors of these shapes."""
     return {k: torch.from_numpy(fill.fill(k, getattr(s, "shape", s))) for k, s in shapes.items()}
 
 
 def assert_close(stored: dict, result: torch.Tensor, rtol: float = 1e-4) -> None:
-    """Against a stored summary or a full tensor, relative to the stored standard deviation."""
+    """Compare with a stored summary or tensor; `rtol` is in stored standard deviations."""
     array = result.detach().double().numpy()
     if "values" in stored:
         wanted = np.array(stored["values"]).reshape(stored["shape"])

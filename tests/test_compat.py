@@ -1,4 +1,4 @@
-"""torchvision imports in every order, with a true nms behind it."""
+"""torchvision is importable in every order of imports, and its nms is correct."""
 
 import itertools
 import json
@@ -123,7 +123,7 @@ def test_importing_the_package_or_the_command_line_imports_nothing_heavy():
 
 
 def brute_force(boxes, scores, threshold):
-    """Greedy suppression straight from its definition, in float64."""
+    """Greedy suppression by its definition, in float64."""
 
     def iou(a, b):
         width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))

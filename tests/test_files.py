@@ -1,12 +1,13 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all; the folder of the cache."""
 
 import errno
 import json
+from pathlib import Path
 
 import pytest
 
 from medsaga_lib.errors import UserError
-from medsaga_lib.files import replacing, write_json
+from medsaga_lib.files import cache_folder, replacing, write_json
 
 
 def test_the_file_takes_its_place_at_the_end(tmp_path):
@@ -53,3 +54,18 @@ def test_json_is_strict(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "b.json", float("nan"))
     assert not (tmp_path / "b.json").exists()
+
+
+def test_the_cache_is_the_folder_that_the_variable_names(own_cache, monkeypatch):
+    """Each test has an empty cache of its own, so none of them sees the user's."""
+    assert cache_folder() == own_cache
+    assert not own_cache.exists()
+    monkeypatch.setenv("MEDSAGA_CACHE", "~/somewhere")
+    assert cache_folder() == Path.home() / "somewhere"
+
+
+def test_without_the_variable_the_cache_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.delenv("MEDSAGA_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # of Linux, where the tests run
+    assert cache_folder() == tmp_path / "medsaga"
+    assert list(tmp_path.iterdir()) == []

@@ -26,6 +26,8 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+from medsaga_lib.data.catalog import data_root
+from medsaga_lib.errors import UserError
 from tools import book, exercises, pairs
 from tools.book import BUILD, BookError
 from tools.lint import LONGEST_CHAPTER
@@ -262,12 +264,11 @@ def data_folder() -> str:
     Raises:
         BookError: MEDSAGA_DATA is not a folder.
     """
-    named = os.environ.get("MEDSAGA_DATA", "")
-    if named and not Path(named).is_dir():
-        raise BookError(
-            f"MEDSAGA_DATA is {named}, which is not a folder; set it to a folder or unset it."
-        )
-    return str(Path(named).resolve()) if named else ""
+    try:
+        root = data_root()
+    except UserError as error:
+        raise BookError(str(error)) from error
+    return str(root) if root else ""
 
 
 def data_identity(folder: str) -> str:

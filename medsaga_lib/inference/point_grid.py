@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
+from medsaga_lib.data.samples import resize_images
 from medsaga_lib.models.frame import Frame
 
 Array = np.ndarray
@@ -22,10 +23,10 @@ def everything(sam: Sam, pixels: Array) -> list[Array]:
     Their longest side is that of the image encoder's input.
     """
     image = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
-    image = (image if image.ndim == 3 else image[..., None]).expand(-1, -1, 3).movedim(-1, 0)[None]
+    channels = (image if image.ndim == 3 else image[..., None]).movedim(-1, 0)[None]
     inner = Frame(pixels.shape[:2], sam.image_encoder.img_size).inner
-    small = F.interpolate(image, inner, mode="bilinear", align_corners=False, antialias=True)
-    grey_levels = (255 * small[0].movedim(0, -1)).round().clamp(0, 255).to(torch.uint8).numpy()
+    small = resize_images(channels, inner).expand(-1, 3, -1, -1)[0].movedim(0, -1)
+    grey_levels = (255 * small).round().clamp(0, 255).to(torch.uint8).numpy()
     unfiltered = {"pred_iou_thresh": 0, "stability_score_thresh": 0}
     found = SamAutomaticMaskGenerator(sam, **unfiltered).generate(grey_levels)
     return [record["segmentation"] for record in found]

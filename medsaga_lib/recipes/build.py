@@ -1,6 +1,6 @@
 """Build the network and the optimizer that a recipe describes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -16,13 +16,17 @@ from medsaga_lib.models.heads import (
 )
 from medsaga_lib.models.sam import Attention, build_sam, input_size, recompute_blocks
 from medsaga_lib.models.scratch import FromScratch, network_size
-from medsaga_lib.models.text import WIDTH, ClipText, Spelling, TextEncoder
+from medsaga_lib.models.text import ClipText, MiniLMText, Spelling
 from medsaga_lib.models.weights import file_of, load_state
 from medsaga_lib.recipes.encoder import GaLore
 from medsaga_lib.recipes.recipe import Recipe
 
 KEPT = {"fp32": torch.float32, "bf16": torch.bfloat16}  # dtype of the inputs of recomputed blocks
-TEXT_ENCODERS: dict[str, Callable[[], TextEncoder]] = {"spelling": Spelling, "clip": ClipText}
+TEXT_ENCODERS: dict[str, type[Spelling] | type[MiniLMText] | type[ClipText]] = {
+    "spelling": Spelling,
+    "minilm": MiniLMText,
+    "clip": ClipText,
+}
 Model = ClassTokens | LabelPrompts | Promptable | FromScratch
 
 
@@ -86,7 +90,7 @@ def build_model(
 def _vectors(recipe: Recipe, names: Sequence[str]) -> torch.Tensor:
     """Encode names as vectors (K, W); on the meta device, only the shape is computed."""
     if torch.get_default_device().type == "meta":
-        return torch.empty(len(names), WIDTH)
+        return torch.empty(len(names), TEXT_ENCODERS[recipe.text].width)
     return TEXT_ENCODERS[recipe.text]()(names)
 
 

@@ -49,7 +49,7 @@ class Recipe:
     # without training, the mask of a grid of points that is nearest to the label
     head: Literal["classes", "names", "points", "boxes", "grid"] = "classes"
     answer: Answer = "single"  # mask for a point or box: that of token 0, or the best of the others
-    text: Literal["spelling", "clip"] = "spelling"  # encoder of the label names
+    text: Literal["spelling", "minilm", "clip"] = "spelling"  # encoder of the label names
     # trainable parts of mask decoder and prompt encoder: all; all but the transformer, which gets
     # the image encoder's LoRA; the LayerNorms of the decoder; or none
     decoder: Literal["whole", "lora", "norms", "frozen"] = "whole"

@@ -33,7 +33,7 @@ def test_splitting_and_fusing_is_exact_both_ways():
 
 
 def test_tinyvits_thirds_are_not_q_k_and_v():
-    """Its rows are those of head 0's q, head 0's k, head 0's v, head 1's q, ...; 8 heads of 2."""
+    """Its rows belong to q, k and v of head 0, then of head 1, and so on; 8 heads of width 2."""
     attention = Attention(width=16, heads=8, window=2)
     split = SplitQKV(attention.qkv, runs=8)
     x = torch.randn(5, 16)
@@ -119,7 +119,7 @@ def randomise_adapters(module):
 
 
 def test_litemedsam_has_the_counts_of_its_lora():
-    """METHODS, section 6: 103,936 + decoder and prompt encoder, of 9,895,236."""
+    """As in its code: LoRA, the mask decoder and the prompt encoder train, of 9,895,236 numbers."""
     with torch.device("meta"):
         sam = build_sam("lite_medsam")
         ALL_OF_LITE.attach(sam.image_encoder)
@@ -175,7 +175,7 @@ def test_only_the_rows_of_q_and_v_change_in_tinyvit():
 
 @pytest.fixture
 def decoding():
-    """A mask decoder, and what it answers to a picture without a prompt."""
+    """A mask decoder, and a function that returns its output for an image without a prompt."""
     torch.manual_seed(0)
     sam = build_sam("pocket", 64).eval()
     picture = torch.rand(2, 128, 4, 4)

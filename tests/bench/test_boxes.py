@@ -1,4 +1,4 @@
-"""Many boxes, ours beside the published ways: what is compared and how it is counted."""
+"""The comparison of many boxes: its tasks, its ratios, and that all ways give the same masks."""
 
 import numpy as np
 import pytest

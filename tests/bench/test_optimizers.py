@@ -1,4 +1,4 @@
-"""The benchmark runs what it says and reports bytes that the formulas give; no time is asserted."""
+"""The benchmark reports the bytes that the formulas give. No time is asserted."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_every_kind_of_step_was_timed(rows):
 
 
 def test_turns_renew_the_bases_when_they_should():
-    """The last step of a round is the one with new bases, and only that."""
+    """Only the last step of a round computes new bases."""
     pytest.importorskip("galore_torch", reason="galore-torch is for comparison only")
     (ours,) = (c for c in optimizers._contestants("pocket", 16, 3, 0) if c.name == "GaLore, here")
     weight = ours.weights[0]

@@ -1,4 +1,4 @@
-"""A small data set on disk for the tests of `medsaga_lib.data`."""
+"""Small data sets on disk for the tests of `medsaga_lib.data`."""
 
 from pathlib import Path
 

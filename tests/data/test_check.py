@@ -1,4 +1,4 @@
-"""Each way a folder can be bad: one sentence, in the check as in training, and its remedy."""
+"""Faulty folders: the check and the training give the same sentence, with a remedy."""
 
 import json
 
@@ -218,7 +218,7 @@ BAD = {
 
 
 def assert_said(root, words):
-    """The check and training say one sentence, with the file, the fault and the remedy."""
+    """The check and the training give one sentence with the file, the fault and the remedy."""
     file, what, remedy = words
     found = [problem for problem in check_dataset(root) if not problem.note]
     said = [p for p in found if p.file == str(root / file) and what in p.what]

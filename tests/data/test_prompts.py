@@ -1,4 +1,4 @@
-"""Prompts lie in what they ask for, depend on their seed alone, and say what is absent."""
+"""Prompts lie in their label, depend on the seed alone, and mark labels that are absent."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Samples are squeezed squares with labels on them; volumes give their labelled slices."""
+"""Samples are squeezed to squares, with their labels; volumes give their labelled slices."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from medsaga_lib.data.samples import Samples, squeeze
 
 
 def test_label_values_with_gaps_become_classes(tiny):
-    """BraTS has 1, 2 and 4; the loss counts classes."""
+    """BraTS has the labels 1, 2 and 4, and the loss needs consecutive classes."""
     before = [
         sample["label"] for sample in Samples(open_dataset(tiny), open_dataset(tiny).cases, 8)
     ]

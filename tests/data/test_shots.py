@@ -1,4 +1,4 @@
-"""How many labelled images a number or a share means."""
+"""The number of labelled images: given as a number or as a share, and chosen by a seed."""
 
 import nibabel
 import numpy as np

@@ -1,4 +1,4 @@
-"""Subsets are nested and portable; patients never stand on two sides."""
+"""Subsets are nested and the same on every machine; no patient is in two splits."""
 
 from pathlib import Path
 

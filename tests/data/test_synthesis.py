@@ -1,4 +1,4 @@
-"""Pasted organs: exact labels, no organ left in a background, everything by its seed."""
+"""Pasted organs: exact labels, backgrounds without organs, and everything follows the seed."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ SMALL_SEED = st.integers(0, 2**32 - 1)
 
 
 def exemplar(seed, classes, reach=14):
-    """A noisy picture with discs, red 1 in organs and 0 elsewhere; not every label is there."""
+    """A noisy picture with discs. Red is 1 in organs and 0 elsewhere; some labels are absent."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[:SIZE, :SIZE]
     label = np.zeros((SIZE, SIZE), int)
@@ -141,7 +141,7 @@ def test_backgrounds_of_volumes_are_their_slices_without_a_label(volumes):
 
 
 def test_only_exemplars_become_backgrounds(tiny):
-    """Another picture of the data set may show what nobody has labelled in it."""
+    """Another picture of the data set may contain organs that nobody has labelled."""
     dataset = open_dataset(tiny)
     samples = Samples(dataset, dataset.cases[:2], 32)
     for case in dataset.cases[2:]:

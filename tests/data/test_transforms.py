@@ -16,7 +16,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def blobs(size: int = 64) -> dict[str, torch.Tensor]:
-    """A picture whose grey values say the label: label k is k / 4 bright."""
+    """A picture whose grey values give the label: label k has the value k / 4."""
     y, x = np.mgrid[:size, :size] / size
     label = np.zeros((size, size), np.int64)
     label[(x - 0.3) ** 2 + (y - 0.45) ** 2 < 0.04] = 1

@@ -1,4 +1,4 @@
-"""What the tests of the figures share."""
+"""A picture with labels for the tests of the figures."""
 
 import numpy as np
 import pytest

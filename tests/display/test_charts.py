@@ -1,4 +1,4 @@
-"""Charts checked by what their artists hold: places, colours, texts."""
+"""Charts, checked by the artists in them: places, colours, texts."""
 
 import itertools
 

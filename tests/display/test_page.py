@@ -1,4 +1,4 @@
-"""What a page gets of a figure: a small picture, with its alt text."""
+"""A figure on a page is a small image with an alt text."""
 
 import base64
 import io

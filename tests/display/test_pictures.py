@@ -1,4 +1,4 @@
-"""Pictures checked by what their artists hold: places, colours, texts."""
+"""Pictures, checked by the artists in them: places, colours, texts."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Many boxes at once give what segment_anything gives one after the other."""
+"""Many boxes at once give the masks that segment_anything gives one after the other."""
 
 import copy
 
@@ -52,7 +52,7 @@ def test_logits_are_segment_anythings(sam, embedding, count):
 
 
 def test_the_oracles_decoder():
-    """A decoder of SAM's size and the reference's own logits."""
+    """A decoder of SAM's size against the logits of the reference."""
     stored = oracle.read("sam_prompt_encoder_mask_decoder")
     with torch.device("meta"):
         sam = build_sam("vit_b").eval()

@@ -1,4 +1,4 @@
-"""Boxes from the command line and from npz files, in pictures and volumes, and what is refused."""
+"""Prediction by boxes: pictures, volumes and runs, from the command line and from npz files."""
 
 import json
 from dataclasses import asdict, replace
@@ -135,12 +135,12 @@ def test_propagation_asks_the_middle_slice_by_the_box_itself(files, prompts):
 
 @pytest.mark.parametrize("name", ["up_96x80", "down_320x280", "reach_last_slice"])
 def test_lite_medsams_boxes_are_its_scripts(monkeypatch, name):
-    """Cut off to whole pixels, and from slice to slice as they are."""
+    """Coordinates are cut off to whole pixels once, and not again from slice to slice."""
     case = oracle.read("litemedsam_preprocessing")["volume_3d"]["cases"][name]
     asked = []
 
     def paint(sam, embedding, boxes, frame, values, best, labels):
-        """The oracle's rule in place of a network."""
+        """Give the masks of the oracle's rule instead of a network's."""
         for box in boxes.numpy():
             asked.append(box.tolist())
             x0, y0, x1, y1 = (box * (max(frame.size) / 256)).astype(int)
@@ -158,7 +158,7 @@ def test_lite_medsams_boxes_are_its_scripts(monkeypatch, name):
 
 
 def test_a_slice_is_embedded_once(prompts, monkeypatch):
-    """Also where it lies above the middle of one object and below that of another."""
+    """Also a slice between the middles of two objects, which both need."""
     calls, embed = [], BoxPredictor.embed
 
     def counted(self, pixels):
@@ -206,7 +206,7 @@ def test_bad_boxes_are_one_sentence(name, words, says, files, predict, tmp_path)
 
 
 def write_settings(folder, recipe, changes=()):
-    """A run's folder as far as its recipe is concerned."""
+    """Write a run's folder with its recipe and without data and weights."""
     settings = RunSettings(
         recipe=recipe, data="phantoms", shots=2, size=64, feed="squeeze", steps=1, batch=2,
         changes=changes,

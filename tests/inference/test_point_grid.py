@@ -1,4 +1,4 @@
-"""SAM asked by a grid: masks of the picture's size, named by a truth, scored like any run."""
+"""SAM prompted by a grid of points: masks of the picture's size, named by the ground truth."""
 
 from dataclasses import replace
 

@@ -209,7 +209,7 @@ def test_a_prompted_run_needs_prompts_for_files(prompted, dataset, tmp_path):
 
 
 def test_prompts_are_in_pixels_of_the_picture(prompted):
-    """Twice as wide as high: segment_anything multiplies coordinates by the ratio of sizes."""
+    """The picture is twice as wide as high, so x and y have different ratios."""
     from torch.nn.functional import interpolate
 
     from medsaga_lib.data.prompts import draw_prompts

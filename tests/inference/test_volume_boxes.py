@@ -12,7 +12,7 @@ CASES = oracle.read("litemedsam_preprocessing")["volume_3d"]["cases"]
 
 
 class StandIn:
-    """The oracle's rule in place of a network; remembers what it was asked."""
+    """The oracle's rule instead of a network; records its calls."""
 
     def __init__(self, shape, empty=()):
         self.shape, self.empty = shape, set(empty)
@@ -49,7 +49,7 @@ def test_one_object_is_asked_for_as_published(name):
 
 
 def test_the_number_of_an_object_does_not_change_its_boxes():
-    """As for the first of the script's two objects, which have the same geometry."""
+    """Both get the boxes of the script's first object, because their geometry is the same."""
     case = CASES["two_objects"]
     boxes, spans, shape = prompts(case)
     asked = StandIn(shape)
@@ -61,7 +61,7 @@ def test_the_number_of_an_object_does_not_change_its_boxes():
 
 
 def test_objects_with_other_spans_walk_alone():
-    """All at once gives each object the calls that it gets alone."""
+    """Together, each object causes the same calls as alone."""
     rng = np.random.default_rng(0)
     shape = (12, 256, 256)
     boxes = np.array([[20, 20, 200, 180], [60, 50, 250, 256], [0, 0, 100, 90]])

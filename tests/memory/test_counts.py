@@ -1,4 +1,4 @@
-"""The stored counts are today's, and are not used for anything else."""
+"""The stored counts are up to date, and are used only for the plan that they belong to."""
 
 import json
 

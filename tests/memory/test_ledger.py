@@ -279,6 +279,7 @@ def whole_sam(net, x):
 
 
 @needs_peak
+@pytest.mark.no_cover  # measuring the coverage doubles its time
 @pytest.mark.parametrize(
     ("build", "forward"),
     [
@@ -317,7 +318,7 @@ def test_peak_agrees_with_mem_tracker(build, forward, target):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("batch", [1, 1500])  # the peak lies in the update, or in the activations
 def test_peak_is_that_of_a_real_step(rank, kind, dtype, batch):
-    """The real optimizer on real tensors, every tensor that it creates counted."""
+    """A step of the real optimizer on real tensors; every tensor that it creates is counted."""
 
     def network():
         return nn.Sequential(*[nn.Linear(256, 256) for _ in range(3)]).to(dtype)

@@ -73,7 +73,7 @@ for n in range(3):
 
 
 def load(module: nn.Module, shapes: dict, names: dict[str, str], prefix="", mode="fan_in") -> set:
-    """Fills every tensor of ours, 1 x 1 kernels as matrices; the published names that are left."""
+    """Fill all our tensors, 1 x 1 kernels as matrices; returns the published names left over."""
     state, left = {}, set(shapes)
     theirs = {ours: published for published, ours in names.items()}
     for ours, tensor in module.state_dict().items():
@@ -129,7 +129,7 @@ def test_efficient_attention_equals_the_oracle():
 
 
 def layer_of(name):
-    """What applies one linear layer of a case, by its published name."""
+    """The weights of a case, and a function that applies one of its linear layers."""
     state = {
         key.removeprefix(f"{name}."): torch.from_numpy(oracle.fill.fill(key, shape, "fan_in"))
         for key, shape in CASES[name]["state_dict"].items()

@@ -91,7 +91,7 @@ def test_pictures_are_padded_as_segment_anything_pads_them():
 
 
 def test_medsam_is_fed_as_its_script_feeds_it():
-    """Squeezed, and stretched between the least and the largest grey level; so are its boxes."""
+    """The picture is squeezed and its grey levels are stretched; the boxes follow the picture."""
     feed = FEED_OF["medsam"]
     steps = torch.linspace(0.3, 0.5, 20).repeat_interleave(5)
     image = feed.images(steps.expand(1, 1, 50, -1), 64)
@@ -104,7 +104,7 @@ def test_medsam_is_fed_as_its_script_feeds_it():
 
 
 def test_lite_medsam_stretches_what_sam_leaves_faint():
-    """Min-max makes a faint picture as strong as any, which SAM's own normalisation does not."""
+    """Min-max scaling restores the contrast of a faint picture; SAM's normalisation does not."""
     pixels = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     faint = (pixels * 51).round() / 255  # five times these are whole grey levels, too
     lite, sam = FEEDS["lite_medsam"], FEEDS["longest_side"]

@@ -1,4 +1,4 @@
-"""Class tokens and the batched decoder against segment_anything's own, one image at a time."""
+"""The heads against segment_anything's decoder, which takes one image at a time."""
 
 import oracle
 import pytest

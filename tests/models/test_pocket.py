@@ -40,7 +40,7 @@ def test_shipped_weights_fit_strictly_and_say_where_they_come_from(pocket):
 
 
 def test_segment_anythings_predictor_runs_on_them(pocket):
-    """`SamPredictor` answers a box as our own predictor does with its feed."""
+    """`SamPredictor` and our predictor with SAM's feed give the same mask for a box."""
     from segment_anything import SamPredictor  # works once medsaga_lib is imported
 
     image, truth = discs()
@@ -55,7 +55,7 @@ def test_segment_anythings_predictor_runs_on_them(pocket):
 
 
 def test_segment_anythings_automatic_masks_run_on_them(pocket):
-    """A grid of points, the IoU head's filter and non-maximum suppression, all in its own code."""
+    """Its own code does it all: the grid of points, the IoU filter, non-maximum suppression."""
     from segment_anything import SamAutomaticMaskGenerator
 
     image, truth = discs()
@@ -73,7 +73,7 @@ def test_segment_anythings_automatic_masks_run_on_them(pocket):
 
 
 def test_it_answers_boxes_which_random_weights_do_not(pocket):
-    """The card has the figures on real images."""
+    """The model card has the numbers on real images."""
     torch.manual_seed(0)
     untrained = build_sam("pocket").eval()
     image, truth = discs()

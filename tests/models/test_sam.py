@@ -1,4 +1,4 @@
-"""The SAMs that we build compute what segment_anything's and SAMed's do."""
+"""The SAMs that we build compute what the code of segment_anything and of SAMed computes."""
 
 import oracle
 import pytest

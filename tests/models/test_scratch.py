@@ -1,4 +1,4 @@
-"""Networks without SAM: their sizes, and their place in the loop."""
+"""Networks without SAM: their sizes, their inputs, and a training run."""
 
 from dataclasses import replace
 
@@ -63,9 +63,9 @@ def test_there_is_nothing_to_recompute():
         checkpoint_blocks(model, "fp32")
 
 
-@pytest.mark.slow
+@pytest.mark.no_cover
 def test_dae_former_learns_four_pictures(dataset):
     """With its authors' optimizer, rate and loss."""
-    recipe = replace(get_recipe("dae_former"), steps=45, batch=4, augmentation="none")
+    recipe = replace(get_recipe("dae_former"), steps=30, batch=4, augmentation="none")
     result = train(recipe, dataset, 4, size=32, validations=0)
-    assert validation_dice(result.model, choose_shots(dataset, 4, 32, seed=0)) > 0.85
+    assert validation_dice(result.model, choose_shots(dataset, 4, 32, seed=0)) > 0.7

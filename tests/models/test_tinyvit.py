@@ -13,7 +13,7 @@ CLASSIFIER = ("norm_head.", "head.")  # in MobileSAM's file, never used
 
 
 def state_of(stored):
-    """The oracle's weights under the encoder's names; counters of batches stay as they are."""
+    """The oracle's weights under the encoder's names, without the counters of batches."""
     names = {k: k.removeprefix("image_encoder.") for k in stored["state_dict"]}
     return {
         name: torch.from_numpy(oracle.fill.fill(k, stored["state_dict"][k], "fan_in"))
@@ -33,7 +33,7 @@ def loaded(stored, shrinks):
 
 @torch.no_grad()
 def run(encoder, image):
-    """The output, and what patch embedding and stages gave on the way."""
+    """The output, and the outputs of the patch embedding and of each stage."""
     found = {}
 
     def keep(name):
@@ -79,7 +79,7 @@ def test_encoder_and_its_stages_equal_mobilesams_and_no_table_is_stale():
 
 @pytest.mark.parametrize(
     ("name", "key", "encoder", "whole"),
-    # LiteMedSAM: METHODS; MobileSAM: its encoder's 6,065,532 without the classifier's 321,640
+    # LiteMedSAM: of its code; MobileSAM: its encoder's 6,065,532 without the classifier's 321,640
     [("lite_medsam", LITE, 5_726_740, 9_791_300), ("mobile_sam", MOBILE, 5_743_892, 9_808_452)],
 )
 def test_counts_names_and_shapes_are_the_references(name, key, encoder, whole):

@@ -1,4 +1,4 @@
-"""Every recipe of the registry: what trains, what it is before, merged, resumed, and learned."""
+"""Every recipe: what it trains, what it computes before training and merged, and that it learns."""
 
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -56,7 +56,7 @@ TRAINS = {
     "segresnet": ("*",),
     "dae_former": ("*",),
 }
-# Without a prompt these see no gradient (METHODS: "in practice without gradient")
+# These get no gradient without a prompt, and without a loss on the predicted IoU
 SILENT = ("*iou_*", "*mask_downscaling*", "*point_embeddings*", "*not_a_point_embed*")
 LEARNING = [name for name, patterns in TRAINS.items() if patterns]
 WITH_SAM = [n for n, r in RECIPES.items() if r.network is None]
@@ -69,7 +69,7 @@ def images():
 
 
 def answers(model, images):
-    """The logits of two labels; a model that is asked by prompts is asked by the same for both."""
+    """The logits of two labels; a model that needs prompts gets the same prompt for both."""
     prompts = ()
     if isinstance(model, Promptable):
         corners = torch.tensor([[10.0, 12.0], [40.0, 50.0]])
@@ -89,7 +89,7 @@ def plain(recipe):
 
 
 def moved(model):
-    """The model with another value for everything that trains."""
+    """Change every value that trains, and return the model."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in trainable(model).values():
@@ -183,6 +183,7 @@ def test_four_images_can_be_learned_by_heart(name, dataset):
     assert loop.validation_dice(result.model, choose_shots(dataset, 4, size, 0)) > 0.95
 
 
+@pytest.mark.no_cover
 def test_v2_learns_by_sams_own_tokens_little_by_random_and_nothing_by_equal_ones(dataset):
     """The decoder is frozen, so the class tokens stay what they were."""
     fallen = {}
@@ -236,7 +237,7 @@ def test_adaptive_sam_trains_what_a_count_by_hand_gives():
     """vit_b at 256 px."""
     biases = 12 * (2304 + 768 + 3072 + 768) + 768  # qkv, proj, lin1, lin2; patches
     norms = 12 * 2 * 2 * 768 + 2 * 2 * 256  # blocks, neck
-    positions, decoder = 16 * 16 * 768, 4_058_340  # METHODS: SAM's own mask decoder
+    positions, decoder = 16 * 16 * 768, 4_058_340  # of SAM's own mask decoder
     text = 512 * 256 + 256 + 2 * 256
     counted = count(get_recipe("adaptive_sam"), "vit_b", 256, 8)
     assert counted.trainable == biases + norms + positions + decoder + text == 4_508_388

@@ -1,4 +1,4 @@
-"""Cheap Lunch and SAM as it is: what trains, in numbers, and what is made of few exemplars."""
+"""Cheap Lunch and zero-shot SAM: numbers of parameters, the start, and pasted exemplars."""
 
 from dataclasses import replace
 

@@ -65,7 +65,7 @@ def test_true_and_false_are_words():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_changes_count_together_in_any_order(order):
-    """Points are drawn anew in each step, which kept embeddings forbid; here none are kept."""
+    """Points are drawn anew in each step, so they need `copies=0`: no embeddings are kept."""
     words = ["head=points", "image_encoder.copies=0"][::order]
     recipe = changed(get_recipe("frozen_encoder"), words)
     assert (recipe.head, recipe.image_encoder.copies) == ("points", 0)

@@ -1,4 +1,4 @@
-"""What the recipes train, keep and start from, in numbers."""
+"""Numbers of parameters and bytes of recipes, as in their papers and their code."""
 
 import io
 from dataclasses import replace
@@ -10,6 +10,7 @@ from medsaga_lib.memory.plan import count
 from medsaga_lib.optim.galore import treatment
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import build_model, build_optimizer, trainable
+from medsaga_lib.recipes.recipe import changed
 
 
 def test_samed_trains_what_its_paper_trains():
@@ -21,7 +22,7 @@ def test_samed_trains_what_its_paper_trains():
 
 def test_samed_s_trains_what_its_code_trains():
     recipe = get_recipe("samed_s")
-    assert count(recipe, "vit_b", 512, 8).trainable == 1_645_909  # METHODS, from SAMed's code
+    assert count(recipe, "vit_b", 512, 8).trainable == 1_645_909  # from SAMed's code
     with torch.device("meta"):
         model = build_model(recipe, "vit_b", 512, 8, "random")
     parts = {"lora": 0, "prompt_encoder": 0, "heads": 0}
@@ -72,7 +73,7 @@ def test_s_sam_trains_what_its_code_trains():
     counted = count(ssam, "vit_b", 256, 8)
     plain = count(get_recipe("decoder_only"), "vit_b", 256, 3).total  # as many masks as SAM's own
     assert counted.total == plain + 131_840 + 74_752  # names as prompts; scales and shifts
-    assert counted.trainable == 444_672  # METHODS: 74,752 + 196,608 + 36,864 + 4,608 + 131,840
+    assert counted.trainable == 444_672  # of its code: 74,752 + 196,608 + 36,864 + 4,608 + 131,840
     frozen = replace(ssam, decoder="frozen")
     assert count(frozen, "vit_b", 256, 8).trainable == 440_064  # the paper: the decoder is frozen
     with torch.device("meta"):
@@ -117,3 +118,12 @@ def test_dae_former_trains_what_its_paper_trains_but_the_dead_weights():
     model = build_model(get_recipe("dae_former"), "none", 32, 1, "random")
     (group,) = build_optimizer(get_recipe("dae_former"), model).param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.05, 0.9, 1e-4)
+
+
+def test_minilms_names_are_narrower_than_clips():
+    recipe = changed(get_recipe("s_sam"), ["text=minilm"])
+    spelled, minilm = (count(r, "pocket", 64, 2).trainable for r in (get_recipe("s_sam"), recipe))
+    assert spelled - minilm == (512 - 384) * 128  # the affine layer, to the pocket's 128 channels
+    model = build_model(recipe, "pocket", 64, 2, "random", names=["kidney", "renal"])
+    assert model.texts.shape == (2, 384)
+    assert model.texts[0] @ model.texts[1] > 0.9

@@ -1,4 +1,4 @@
-"""Every recipe on TinyViT: builds, counts, trains what it says, is predicted and resumed."""
+"""Recipes on TinyViT: what LiteMedSAM's LoRA trains, resuming, and steps of every recipe."""
 
 import math
 from dataclasses import replace
@@ -17,7 +17,7 @@ LITE = get_recipe("lite_medsam_lora")
 
 
 def test_litemedsams_lora_trains_what_its_code_trains():
-    """METHODS, section 6. A box needs no token of its own, so the counts are the plain SAM's."""
+    """The counts of its published code. A box needs no token of its own, so the rest is SAM's."""
     counted = count(LITE, "lite_medsam", 256, 1)
     assert (counted.trainable, counted.total) == (4_168_496, 9_895_236)
 

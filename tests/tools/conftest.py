@@ -94,18 +94,18 @@ class SmallBook:
     notebook: Path
 
     def edit(self, old, new, file="notebooks/01_small.py"):
-        """Replaces `old`, which must be there, by `new` in a file."""
+        """Replace `old`, which must be there, by `new` in a file."""
         content = (self.root / file).read_text()
         assert old in content
         (self.root / file).write_text(content.replace(old, new))
 
     def edit_chapter(self, old, new):
-        """Edits the script and brings the notebook up to date."""
+        """Edit the script and bring the notebook up to date."""
         self.edit(old, new)
         pairs.fix(self.root)
 
     def commit(self):
-        """Commits all that is in the book."""
+        """Commit all files of the book."""
         for words in ("init -q", "add -A", "commit -q -m state"):
             command = ["git", "-c", "user.name=Reader", "-c", "user.email=reader@example.org"]
             subprocess.run([*command, *words.split()], cwd=self.root, check=True)

@@ -127,7 +127,7 @@ def test_the_digest_is_sha256_of_the_content(tmp_path):
 
 def test_a_data_folder_that_is_not_there_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("MEDSAGA_DATA", str(tmp_path / "gone"))
-    with pytest.raises(BookError, match=r"gone, which is not a folder"):
+    with pytest.raises(BookError, match=r"MEDSAGA_DATA"):
         execute.data_folder()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEDSAGA_DATA", ".")

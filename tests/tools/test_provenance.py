@@ -1,4 +1,4 @@
-"""What recorded results say of the commit; recording imports nothing that executes notebooks."""
+"""The commit of recorded results; recording imports nothing that executes notebooks."""
 
 import subprocess
 import sys

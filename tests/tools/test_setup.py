@@ -48,7 +48,7 @@ class Machine:
             path.chmod(0o755)
 
     def run(self):
-        """Runs the script; gives its exit status, what it printed, and what Python was asked."""
+        """Run the script; returns its exit status, its output, and the calls of Python."""
         self.log.write_text("")
         answer = subprocess.run(
             ["sh", str(SETUP)],
@@ -93,7 +93,7 @@ def test_a_python_is_found_under_each_of_its_names(machine, name):
 
 
 def test_the_python_of_the_path_comes_first_and_one_without_venv_last(machine):
-    """python3 is what the user chose, by a version manager or a build server's setup."""
+    """python3 is the user's choice, by a version manager or by the setup of a build server."""
     machine.install("python3", version="3.11.0")
     machine.install("python3.13", version="3.13.0")
     assert "making .venv with Python 3.11.0" in machine.run()[1]

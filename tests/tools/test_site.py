@@ -1,4 +1,4 @@
-"""The look at the site finds what is wrong with a page, and nothing wrong with the book's."""
+"""The check of the site finds faulty pages, and no fault in the pages of the book."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""What is rendered: staged files keep their times, pages carry how they were made."""
+"""Staged files keep their times, and pages show how they were made."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What the tests measured becomes lines; a test that fails leaves none."""
+"""Measured numbers of tests become lines; if a test fails, there are none."""
 
 import sys
 from types import SimpleNamespace

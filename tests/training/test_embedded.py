@@ -1,4 +1,4 @@
-"""Embeddings that are kept: the same as those computed anew, and the same training."""
+"""Kept embeddings equal those computed anew, and so does the training on them."""
 
 from dataclasses import replace
 from functools import partial
@@ -52,7 +52,7 @@ def test_kept_embeddings_give_the_logits_of_the_whole_network(dataset):
 
 
 def test_training_on_them_is_training_of_the_decoder_alone(dataset):
-    """Bit for bit, because both see one image at a time here; see above for larger batches."""
+    """Both runs see one image at a time, so they are equal bit for bit."""
     options = {"steps": 4, "batch": 1, "augmentation": "none"}
     kept, anew = (
         train(replace(get_recipe(name), **options), dataset, 3, **OPTIONS)

@@ -50,7 +50,7 @@ def test_a_stopped_run_ends_with_the_very_same_weights(name, stops, dataset, tmp
 
 
 def test_equal_class_tokens_teach_galore_nothing_and_the_first_step_is_resumed(dataset, tmp_path):
-    """The encoder's first gradient is rounding; its bases come from the second."""
+    """The first gradient of the encoder is rounding noise, so the bases come from the second."""
     recipe, options = short("medsaga"), SMALL | {"weights": "pretrained"}
     whole = train(recipe, dataset, 4, **options)
     train(recipe, dataset, 4, tmp_path, stop_after=1, **options)
@@ -228,7 +228,7 @@ def test_only_what_the_recipe_names_is_trained(name, dataset):
     model = train(recipe, dataset, 4, **SMALL).model
     changed = {k for k, v in model.state_dict().items() if not v.equal(before[k])}
     assert changed <= set(learned(model))
-    # without a prompt, these see no gradient (METHODS: "in practice without gradient")
+    # These parts get no gradient without a prompt, and without a loss on the predicted IoU
     silent = ["iou_prediction_head", "mask_downscaling", "point_embeddings", "not_a_point", "iou_"]
     if recipe.head in ("points", "boxes"):  # token 0 alone answers
         silent += [f"hypernetworks_mlps.{other}" for other in (1, 2, 3)]

@@ -105,7 +105,7 @@ def test_an_older_run_with_another_network_is_refused(dataset, tmp_path):
 
 
 def test_an_older_run_keeps_its_feed_where_the_backbone_has_another(dataset, tmp_path, save_often):
-    """LiteMedSAM's feed is its own today; an older run squeezed the pictures, and goes on so."""
+    """Today LiteMedSAM has a feed of its own. An older run squeezed pictures and continues so."""
     recipe = short("decoder_only", steps=2, batch=1)
     lite = TINY | {"backbone": "lite_medsam"}
     for folder in ("whole", "older"):
