@@ -1,7 +1,8 @@
 """The command line `medsaga`: methods, memory, bench, weights, data, train, evaluate, predict.
 
 Exit codes: 0, success; 1, a bug of medsaga, with its traceback; 2, an error that the user can fix,
-explained in one sentence; 130, interrupted. `--json` prints one JSON document for machines.
+explained in one sentence; 3, `medsaga train` saved a run that collapsed, and one sentence says what
+to change; 130, interrupted. `--json` prints one JSON document for machines.
 """
 
 import json
@@ -33,6 +34,7 @@ data_app = typer.Typer(help="List data sets, or check a folder.", no_args_is_hel
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 
+COLLAPSED = 3  # exit code of a training that collapsed
 
 # The same choices as `data.dataset.Split`, `inference.box_predictor.SliceRule` and
 # `inference.volume_labels.Consistency`, which take a second to import
@@ -136,6 +138,14 @@ def memory(
     ] = None,
     classes: Annotated[int, typer.Option(min=1, max=1000, help="Foreground classes.")] = 8,
     rank: Annotated[int | None, typer.Option(min=1, help="Rank of GaLore or LoRA.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Change a value of each --recipe, as in image_encoder.from_stage=3; repeat for "
+            "more.",
+        ),
+    ] = None,
     checkpointing: Checkpointing = False,
     bf16: Bf16 = False,
     per_layer: PerLayer = False,
@@ -157,15 +167,24 @@ def memory(
     """Predict the memory of a training step.
 
     No GPU is needed. With --json, the numbers are bytes and include the peak; one --recipe gives an
-    object, otherwise the output is a list.
+    object, otherwise the output is a list. If a recipe keeps outputs of frozen stages, the output
+    includes the memory of one kept copy of an image, which is not part of a step.
     """
-    from medsaga_lib.memory.plan import Plan, largest_batch, predict_ledger, predict_peak
+    from medsaga_lib.memory.plan import (
+        Plan,
+        kept_bytes,
+        largest_batch,
+        predict_ledger,
+        predict_peak,
+    )
     from medsaga_lib.recipes import RECIPES, get_recipe
     from medsaga_lib.recipes.build import model_size
-    from medsaga_lib.recipes.recipe import has_rank, with_rank
+    from medsaga_lib.recipes.recipe import changed, has_rank, with_rank
 
+    if changes and not recipe:
+        raise UserError("--set changes the values of a recipe; name one with --recipe.")
     limit = None if fit is None else parse_bytes(fit)
-    chosen = [get_recipe(name) for name in recipe or RECIPES]
+    chosen = [changed(get_recipe(name), changes or ()) for name in recipe or RECIPES]
     if not recipe:  # keep the recipes that have the requested options
         chosen = [r for r in chosen if not (checkpointing and r.network is not None)]
         chosen = [r for r in chosen if not (per_layer and r.optimizer == "sgd")]
@@ -184,6 +203,7 @@ def memory(
         attention="original" if original_attention else "fused",
     )
     records: list[dict[str, Any]] = []
+    kept = [kept_bytes(one, plan) for one in chosen]  # of one copy of an image
     for one in chosen:
         entry = predict_ledger(one, plan)
         record: dict[str, Any] = {"recipe": one.name, **asdict(entry), "sum": entry.sum}
@@ -193,7 +213,10 @@ def memory(
             record["largest_batch"] = largest_batch(one, plan, limit)
         records.append(record)
     if as_json:
-        records = [{**record, "plan": asdict(plan)} for record in records]
+        records = [
+            {**record, "kept_per_copy": bytes_, "plan": asdict(plan)}
+            for record, bytes_ in zip(records, kept, strict=True)
+        ]
         return _print_json(records[0] if recipe and len(recipe) == 1 else records)
     how = ["checkpointing"] * checkpointing + ["per-layer updates"] * per_layer
     how = [plan.precision, f"{plan.attention} attention", *how]
@@ -204,6 +227,9 @@ def memory(
     _print_table(tuple(key.replace("_", " ") for key in header), rows)
     if limit is not None:
         print(f"\nlargest batch: its predicted peak is within {fit}; the driver needs more memory")
+    for one, bytes_ in zip(chosen, kept, strict=True):
+        if bytes_:
+            print(f"\n{one.name}: one kept copy of an image takes {bytes_ / 2**20:,.2f} MiB")
 
 
 @app.command()
@@ -357,12 +383,22 @@ def data_check(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A name from `medsaga methods`.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="A name from `medsaga methods`. Default: late_stages on lite_medsam at 128 px."
+        ),
+    ] = None,
     data: Data = "phantom_cxr",
     shots: Annotated[
         str, typer.Option(help="Number of labelled images to train on, or a share such as 1%.")
     ] = "32",
-    backbone: Backbone = "pocket",
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Backbone, as in `medsaga memory`. Default: pocket, or lite_medsam without RECIPE."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run. Default: runs/RECIPE-DATA-SHOTS-sSEED.")
     ] = None,
@@ -397,15 +433,16 @@ def train(
     feed: Annotated[
         str | None,
         typer.Option(
-            help="Preprocessing: squeeze, longest_side, medsam or lite_medsam. "
-            "Default: the backbone's."
+            help="Preprocessing: squeeze, longest_side, medsam, lite_medsam or "
+            "lite_medsam_squeezed. Default: the backbone's."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a recipe on a few labelled images.
 
-    Run the same command again to continue an interrupted run.
+    Run the same command again to continue an interrupted run. The exit code is 3 if the training
+    collapsed: the run is saved, and a message says what to change.
     """
     from medsaga_lib.data.catalog import open_dataset
     from medsaga_lib.data.shots import count_shots
@@ -413,6 +450,9 @@ def train(
     from medsaga_lib.training import loop
     from medsaga_lib.training.run_folder import Settings
 
+    if recipe is None:
+        recipe, backbone = "late_stages", backbone or "lite_medsam"
+        size = 128 if size is None and backbone == "lite_medsam" else size
     chosen = get_recipe(recipe)
     for name, value in (("steps", steps), ("batch", batch)):
         if value and any(change.startswith(f"{name}=") for change in changes or ()):
@@ -421,7 +461,7 @@ def train(
     dataset = open_dataset(data)
     settings = Settings(
         shots=count_shots(dataset, shots),
-        backbone=backbone,
+        backbone=backbone or "pocket",
         weights=weights,
         size=size,
         seed=seed,
@@ -444,12 +484,18 @@ def train(
         "val_dice": None if last["val_dice"] != last["val_dice"] else last["val_dice"],
         "seconds": sum(row["seconds"] for row in result.log),
         "trainable": sum(p.numel() for p in result.model.parameters() if p.requires_grad),
+        "collapsed": None if result.collapsed is None else asdict(result.collapsed),
     }
     if as_json:
-        return _print_json(record)
-    dice = "" if record["val_dice"] is None else f", validation Dice {record['val_dice']:.3f}"
-    print(f"{out}: {len(result.log)} steps in {record['seconds']:.0f} s{dice}")
-    print(f"next: medsaga evaluate {out} --data {data}")
+        _print_json(record)
+    else:
+        dice = "" if record["val_dice"] is None else f", validation Dice {record['val_dice']:.3f}"
+        print(f"{out}: {len(result.log)} steps in {record['seconds']:.0f} s{dice}")
+        if result.collapsed is None:
+            print(f"next: medsaga evaluate {out} --data {data}")
+    if result.collapsed is not None:
+        print(f"medsaga: {result.collapsed}", file=sys.stderr)
+        raise typer.Exit(COLLAPSED)
 
 
 def _run_folder(recipe: "Recipe", data: str, settings: "Settings") -> Path:

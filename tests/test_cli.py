@@ -23,7 +23,7 @@ from medsaga_lib.memory import plan as plans
 from medsaga_lib.memory.plan import Plan, predict_ledger
 from medsaga_lib.models.weights import WEIGHT_FILES
 from medsaga_lib.recipes import RECIPES
-from medsaga_lib.recipes.recipe import with_rank
+from medsaga_lib.recipes.recipe import changed, with_rank
 from medsaga_lib.training.run_folder import CHECKPOINT_FILE, read_checkpoint
 
 TRAIN = ("--weights", "random", "--size", "64", "--steps", "2", "--batch", "2", "--shots", "3")
@@ -51,13 +51,37 @@ def test_train_reports_the_run(trained):
     assert record["run"] == str(out)
     assert record["steps"] == 2
     assert 0 <= record["val_dice"] <= 1
+    assert record["collapsed"] is None
     assert {p.name for p in out.iterdir()} == {"run.json", "log.csv", CHECKPOINT_FILE}
+
+
+def test_a_training_that_collapsed_is_saved_and_exits_with_3(phantoms, tmp_path, medsaga):
+    out = tmp_path / "run"
+    words = ("train", "frozen_encoder", "--data", phantoms, "--shots", "4", "--size", "32")
+    words += ("--steps", "50", "--batch", "2", "--out", out)
+    words += ("--set", "augmentation=none", "--set", "lr=1")
+    code, text, error = medsaga(*words, "--json")
+    assert code == 3
+    record = json.loads(text)
+    assert record["steps"] == 50
+    assert "the network predicts" in record["collapsed"]["why"]
+    assert record["collapsed"]["advice"].endswith("lower learning rate: --set lr=0.33")
+    said = error.strip().splitlines()[-1]
+    assert_one_sentence(said, "medsaga: The training collapsed: the network predicts ")
+    assert said.endswith("; train again with a lower learning rate: --set lr=0.33.")
+    assert read_checkpoint(out).step == 50
+    code, text, error = medsaga(*words)  # a finished run has no more steps to do
+    assert code == 3
+    assert text.startswith(f"{out}: 50 steps in")
+    assert "next: " not in text
+    assert error.strip() == said
 
 
 MEMORY = ("memory", "--backbone", "pocket", "--size", 64, "--batch", 2, "--classes", 2)
 
 
 @needs_peak
+@pytest.mark.no_cover  # measuring the coverage doubles its time
 def test_memory_prints_what_the_library_predicts(medsaga, monkeypatch):
     cached = functools.cache(plans.predict_peak)
     monkeypatch.setattr(plans, "predict_peak", cached)
@@ -98,6 +122,36 @@ def test_memory_of_several_recipes_with_another_rank(medsaga):
     code, _, said = medsaga(*words, "--recipe", "unet")
     assert code == 2
     assert "unet has no rank" in said
+
+
+def test_memory_of_a_changed_recipe(medsaga):
+    words = ("memory", "--recipe", "samed", "--backbone", "lite_medsam", "--size", 128)
+    words += ("--batch", 2, "--classes", 2)
+    code, text, _ = medsaga(*words)
+    assert code == 0
+    assert "kept copy" not in text
+    words += ("--set", "image_encoder.from_stage=3", "--set", "image_encoder.copies=12")
+    code, text, _ = medsaga(*words)
+    assert code == 0
+    # the input of TinyViT's last stage: 320 channels, one token per 4 x 4 pixels, float32
+    assert 320 * 32 * 32 * 4 == 1.25 * 2**20
+    assert text.splitlines()[-1] == "samed: one kept copy of an image takes 1.25 MiB"
+    late = changed(RECIPES["samed"], ["image_encoder.from_stage=3", "image_encoder.copies=12"])
+    ledger = predict_ledger(late, Plan("lite_medsam", 2, 128, 2))
+    assert text.splitlines()[3].split()[-1] == f"{ledger.sum / 2**20:,.0f}"
+
+
+@needs_peak
+def test_memory_as_json_has_the_bytes_of_a_kept_copy(medsaga):
+    words = (*MEMORY, "--recipe", "samed", "--recipe", "full", "--json")
+    code, text, _ = medsaga(*words)
+    assert code == 0
+    assert [record["kept_per_copy"] for record in json.loads(text)] == [0, 0]
+    words += ("--set", "image_encoder.from_stage=4", "--set", "image_encoder.copies=2")
+    code, text, _ = medsaga(*words)
+    assert code == 0
+    # the pocket SAM at 64 px: 192 channels of 4 x 4 tokens, float32
+    assert [record["kept_per_copy"] for record in json.loads(text)] == [192 * 4 * 4 * 4] * 2
 
 
 @pytest.mark.parametrize(
@@ -293,6 +347,8 @@ def assert_one_sentence(error, says):
         (("memory", "--recipe", "samed", "--fit", "much"), "'much' is not an amount of memory"),
         (("memory", "--recipe", "samed", "--size", 100), "multiple of 16"),
         (("memory", "--recipe", "no_such"), "no_such"),
+        (("memory", "--set", "lr=1"), "name one with --recipe"),
+        (("memory", "--recipe", "samed", "--set", "lr"), "'lr' has no '='"),
         (
             ("memory", "--backbone=lite_medsam", "--recipe=samed", "--recipe=unet", "--size=100"),
             "100 cannot be halved",

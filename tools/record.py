@@ -18,11 +18,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from medsaga_lib.cli import COLLAPSED
 from medsaga_lib.data.catalog import DATA_VARIABLE, data_root, open_dataset
 from medsaga_lib.data.shots import count_shots
 from medsaga_lib.errors import UserError
@@ -33,6 +34,7 @@ from tools.provenance import RECORDED, ROOT, commit, machine
 
 METRICS = ("dice", "hd95", "nsd")
 KIB = 1024  # the unit of ru_maxrss on Linux
+SECONDS = 3600  # of an hour
 
 
 class RunError(Exception):
@@ -49,6 +51,9 @@ def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
         runs = grid(options)
         rows = recorded(target, runs)
         missing = [run for run in runs if run["command"] not in rows]
+        print(plan(missing, rows.values()))
+        if options.plan:
+            return
         origin = provenance(options)
         keep(target, origin, runs, rows)
         for row in trained(options, missing) if missing else ():
@@ -62,6 +67,27 @@ def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     print(f"{target}: {len(missing)} runs new, {len(runs) - len(missing)} kept")
+
+
+def plan(missing: list[dict[str, Any]], rows: Iterable[dict[str, Any]]) -> str:
+    """Return the number of missing runs, and their processor time by the rows that are alike.
+
+    A row is alike if it has the same data and the same recipe, or at least the same data.
+    """
+    rows = [row for row in rows if row.get("cpu_seconds")]
+    times = "cpu_seconds", "evaluation_cpu_seconds"
+    hours, unknown = 0.0, 0
+    for run in missing:
+        same = [row for row in rows if row["data"] == run["data"]]
+        alike = [row for row in same if row["recipe"] == run["recipe"]] or same
+        unknown += not alike
+        seconds = sum(row.get(key) or 0 for row in alike for key in times)
+        hours += seconds / max(1, len(alike)) / SECONDS
+    known = len(missing) - unknown
+    return (
+        f"{len(missing)} runs are missing: {hours:.1f} hours of one core for {known} of them, "
+        f"not known for {unknown}"
+    )
 
 
 def keep(target: Path, origin: dict, runs: list[dict], rows: dict[str, dict]) -> None:
@@ -93,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--size", type=int)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="Folder of the runs.")
+    parser.add_argument("--plan", action="store_true", help="Print the plan, and run nothing.")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--workers", type=int, default=1, help="Runs at a time on this machine.")
     where.add_argument("--scheduler", help="Address of a Dask scheduler.")
@@ -199,7 +226,7 @@ def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, 
     done, used = medsaga([*words, "--out", str(out)], threads)
     if begun:
         used = dict.fromkeys(used)
-    scores, _ = medsaga(["evaluate", str(out), "--data", run["data"]], threads)
+    scores, of_evaluation = medsaga(["evaluate", str(out), "--data", run["data"]], threads)
     return {
         **run,
         # recorded rows do not affect a run; None if an earlier process did a part of it
@@ -208,6 +235,8 @@ def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, 
         "steps": done["steps"],
         "seconds": round(done["seconds"]),
         **used,
+        "evaluation_cpu_seconds": of_evaluation["cpu_seconds"],
+        "collapsed": done.get("collapsed"),
         "val_dice": done["val_dice"],  # for choosing between values
         **{metric: scores[metric] for metric in METRICS},
         "dice_interval": scores["dice_interval"],
@@ -216,6 +245,8 @@ def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, 
 
 def medsaga(words: list[str], threads: int | None) -> tuple[Any, dict[str, int | None]]:
     """Run a command; return its JSON output and what its process used.
+
+    A training that collapsed is a result, too: its run is saved and its output says so.
 
     Raises:
         RunError: the command failed.
@@ -237,7 +268,7 @@ def medsaga(words: list[str], threads: int | None) -> tuple[Any, dict[str, int |
         out.seek(0)
         err.seek(0)
         said, error = out.read().decode(), err.read().decode()
-    if process.returncode:
+    if process.returncode not in (0, COLLAPSED):
         raise RunError(process.returncode, error.strip())
     used = round(usage.ru_utime + usage.ru_stime)
     return json.loads(said), {"cpu_seconds": used, "peak_bytes": usage.ru_maxrss * KIB}

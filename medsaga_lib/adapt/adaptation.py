@@ -1,30 +1,51 @@
 """The base class of all adaptations of an image encoder."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from medsaga_lib.errors import UserError
-from medsaga_lib.models.tinyvit import TinyViT
+from medsaga_lib.models.stages import ImageEncoder, freeze_early, late_blocks
 from medsaga_lib.optim.fused_backward import FusedGaLoreAdamW
 
 
+@dataclass(frozen=True, kw_only=True)
 class Adaptation:
     """The trainable parameters of an image encoder, and how they are trained.
 
     A subclass is a frozen dataclass of its settings. An adaptation that changes the network
     overrides `attach` and, if its parts can be merged into the weights, `merge`. An adaptation that
     changes the optimizer overrides `groups` and `build_optimizer`, as `recipes.encoder.GaLore`.
+
+    from_stage: the first stage that is adapted (`models.stages`); everything before it is frozen.
+        0: all stages and the patch embedding are adapted.
+    copies: of each image, whose output of the frozen stages is computed once, before training: the
+        image itself and copies - 1 augmented ones. 0: nothing is kept, and every step computes all
+        stages.
     """
 
-    copies = 0  # of each image, whose embeddings are kept; 0: every step computes its own
+    from_stage: int = 0  # as in the papers, which adapt every stage
+    copies: int = 0  # as in the papers, which augment anew in each step
 
-    def attach(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
-        """Add the new parts to the encoder in place, and set `requires_grad` of its parameters."""
+    def kept_part(self, image_encoder: ImageEncoder) -> int:
+        """Return the first part (`models.stages`) that a step on kept outputs computes."""
+        return self.from_stage
 
-    def merge(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+    def blocks(self, image_encoder: ImageEncoder) -> list[Any]:
+        """Return the blocks with attention that are adapted."""
+        return late_blocks(image_encoder, self.from_stage)
+
+    def attach(self, image_encoder: ImageEncoder) -> None:
+        """Add the new parts to the encoder in place, and set `requires_grad` of its parameters.
+
+        Raises:
+            UserError: the encoder has no stage `from_stage`.
+        """
+        freeze_early(image_encoder, self.from_stage)
+
+    def merge(self, image_encoder: ImageEncoder) -> None:
         """Turn the encoder into a plain one that computes the same.
 
         Raises:

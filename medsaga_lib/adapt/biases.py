@@ -6,11 +6,11 @@ part, so there is nothing to merge.
 
 from dataclasses import dataclass
 
-from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.common import LayerNorm2d
 from torch import nn
 
 from medsaga_lib.adapt.adaptation import Adaptation
+from medsaga_lib.models.stages import ImageEncoder
 from medsaga_lib.models.tinyvit import TinyViT
 
 
@@ -21,7 +21,7 @@ class Biases(Adaptation):
     norms: bool = True  # the scales of all LayerNorms, those of the neck included
     positions: bool = True  # pos_embed; the relative positions stay frozen
 
-    def attach(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+    def attach(self, image_encoder: ImageEncoder) -> None:
         """Freeze the encoder except for the chosen parameters; TinyViT has no positions."""
         image_encoder.requires_grad_(False)
         for module in image_encoder.modules():
@@ -31,3 +31,4 @@ class Biases(Adaptation):
                 module.weight.requires_grad_(self.norms)
         if not isinstance(image_encoder, TinyViT):
             image_encoder.pos_embed.requires_grad_(self.positions)
+        super().attach(image_encoder)

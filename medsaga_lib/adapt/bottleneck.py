@@ -13,10 +13,10 @@ the exported network contains its adapters.
 from dataclasses import dataclass
 from typing import Any
 
-from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
 from medsaga_lib.adapt.adaptation import Adaptation
+from medsaga_lib.models.stages import ImageEncoder
 from medsaga_lib.models.tinyvit import TinyViT
 
 
@@ -27,17 +27,17 @@ class Bottleneck(Adaptation):
     ratio: float = 0.25  # of the encoder's width; our choice, as in code that follows the paper
     scale: float = 0.5  # our choice, as in code that follows the paper
 
-    def attach(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+    def attach(self, image_encoder: ImageEncoder) -> None:
         """Freeze the encoder and add two trainable adapters to every block, in attn and in mlp.
 
         `down` starts from torch's global generator and `up` from zero, so the network computes the
         same as before. All other names and weights stay as they are. TinyViT's MLP begins with its
         norm, so the adapter beside it takes the input of that norm (our choice).
         """
+        super().attach(image_encoder)
         image_encoder.requires_grad_(False)
         first = "fc1" if isinstance(image_encoder, TinyViT) else "lin1"
-        block: Any
-        for block in image_encoder.blocks:
+        for block in self.blocks(image_encoder):
             width = getattr(block.mlp, first).in_features
             narrow = max(1, round(self.ratio * width))
             block.attn.adapter = Adapter(width, narrow)

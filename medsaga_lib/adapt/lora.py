@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder
+from segment_anything.modeling import MaskDecoder
 from torch import nn
 
 from medsaga_lib.adapt.adaptation import Adaptation
+from medsaga_lib.models.stages import ImageEncoder
 from medsaga_lib.models.tinyvit import TinyViT
 
 Target = Literal["q", "k", "v", "lin1", "lin2"]
@@ -31,28 +32,29 @@ LAYERS: dict[Target, str] = {
 
 @dataclass(frozen=True)
 class LoRA(Adaptation):
-    """W' = W + alpha/r B A on the target layers of every block with attention."""
+    """W' = W + alpha/r B A on the target layers of every adapted block with attention."""
 
     rank: int = 4  # SAMed, section 4.1
     alpha: int | None = None  # None: alpha = rank, so the factor is 1 (SAMed's code)
     targets: tuple[Target, ...] = ("q", "v")  # SAMed, section 3.2
 
-    def attach(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+    def attach(self, image_encoder: ImageEncoder) -> None:
         """Freeze the encoder, split its qkv layers and put trainable adapters on the targets.
 
         A starts from torch's global generator (Kaiming uniform, a = sqrt 5) and B from zero, so the
         network computes the same as before.
         """
+        super().attach(image_encoder)
         image_encoder.requires_grad_(False)
-        for block in image_encoder.blocks:
+        for block in self.blocks(image_encoder):
             runs = block.attn.heads if isinstance(image_encoder, TinyViT) else 1
             block.attn.qkv = SplitQKV(block.attn.qkv, runs)
-        _inject(image_encoder, self)
+            _inject(block, self)
 
-    def merge(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+    def merge(self, image_encoder: ImageEncoder) -> None:
         """Add the adapters to the weights and fuse q, k and v: the encoder is plain again."""
         _fold(image_encoder)
-        for block in image_encoder.blocks:
+        for block in self.blocks(image_encoder):
             block.attn.qkv = cast(SplitQKV, block.attn.qkv).fuse()
 
     def attach_decoder(self, mask_decoder: MaskDecoder) -> None:

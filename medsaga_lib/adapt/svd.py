@@ -14,11 +14,11 @@ ViT-B's encoder, the factors take 109 MiB more than W alone. The reference code 
 from dataclasses import dataclass
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from torch.nn import functional
 
 from medsaga_lib.adapt.adaptation import Adaptation
+from medsaga_lib.models.stages import ImageEncoder
 from medsaga_lib.models.tinyvit import TinyViT
 
 
@@ -30,7 +30,7 @@ class SVDAffine(Adaptation):
     norms: bool = True  # the LayerNorms of the blocks, but not of the neck; S-SAM's code
     positions: bool = True  # pos_embed
 
-    def attach(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+    def attach(self, image_encoder: ImageEncoder) -> None:
         """Freeze the encoder, factor its layers and make the chosen parameters trainable.
 
         As in S-SAM's code, the factored layers are qkv, proj, lin1 and lin2 of every block and both
@@ -40,24 +40,31 @@ class SVDAffine(Adaptation):
         vectors of nearly equal singular values may differ; the trained scales then act on other
         vectors than in training.
         """
+        super().attach(image_encoder)
         image_encoder.requires_grad_(False)
-        for module, name in _places(image_encoder):
+        for module, name in self._places(image_encoder):
             setattr(module, name, SVDLayer(getattr(module, name), self.shift))
-        if isinstance(image_encoder, TinyViT):
-            for block in image_encoder.blocks:
-                block.attn.norm.requires_grad_(self.norms)
-                block.mlp.norm.requires_grad_(self.norms)
-            return
-        for block in image_encoder.blocks:
-            block.norm1.requires_grad_(self.norms)
-            block.norm2.requires_grad_(self.norms)
-        image_encoder.pos_embed.requires_grad_(self.positions)
+        for block in self.blocks(image_encoder):
+            tiny = isinstance(image_encoder, TinyViT)
+            for norm in (block.attn.norm, block.mlp.norm) if tiny else (block.norm1, block.norm2):
+                norm.requires_grad_(self.norms)
+        if not isinstance(image_encoder, TinyViT) and self.from_stage == 0:
+            image_encoder.pos_embed.requires_grad_(self.positions)
 
-    def merge(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+    def merge(self, image_encoder: ImageEncoder) -> None:
         """Multiply the factors: the encoder is plain again."""
-        for module, name in _places(image_encoder):
+        for module, name in self._places(image_encoder):
             if isinstance(layer := getattr(module, name), SVDLayer):
                 setattr(module, name, layer.merged())
+
+    def _places(self, image_encoder: ImageEncoder) -> list[tuple[nn.Module, str]]:
+        """Return the layers to factor, each as the module that holds it and its name there."""
+        of_mlp = ("fc1", "fc2") if isinstance(image_encoder, TinyViT) else ("lin1", "lin2")
+        places: list[tuple[nn.Module, str]] = []
+        for block in self.blocks(image_encoder):
+            places += [(block.attn, "qkv"), (block.attn, "proj")]
+            places += [(block.mlp, name) for name in of_mlp]
+        return [*places, (image_encoder.neck, "0"), (image_encoder.neck, "2")]
 
 
 class SVDLayer(nn.Module):
@@ -110,13 +117,3 @@ class SVDLayer(nn.Module):
         if self.bias is not None:
             layer.bias = nn.Parameter(self.bias.detach().clone())
         return layer
-
-
-def _places(image_encoder: ImageEncoderViT | TinyViT) -> list[tuple[nn.Module, str]]:
-    """Return the layers to factor, each as the module that holds it and its name there."""
-    of_mlp = ("fc1", "fc2") if isinstance(image_encoder, TinyViT) else ("lin1", "lin2")
-    places: list[tuple[nn.Module, str]] = []
-    for block in image_encoder.blocks:
-        places += [(block.attn, "qkv"), (block.attn, "proj")]
-        places += [(block.mlp, name) for name in of_mlp]
-    return [*places, (image_encoder.neck, "0"), (image_encoder.neck, "2")]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medsaga_lib.adapt.svd import SVDLayer
 from medsaga_lib.errors import UserError
 from medsaga_lib.memory.ledger import Ledger, fake, ledger, peak_bytes, state_bytes
-from medsaga_lib.models.heads import FromEmbeddings, Promptable
+from medsaga_lib.models.heads import FromPart, Promptable
 from medsaga_lib.models.sam import Attention
 from medsaga_lib.recipes.build import (
     Model,
@@ -85,10 +85,10 @@ def loss_of_a_step(
 ) -> Callable[[], Tensor]:
     """Return a function that computes the loss of a step of `plan` on blank images and labels."""
     network = trained_part(recipe, model)
-    shape = network.shape if isinstance(network, FromEmbeddings) else (3, plan.size, plan.size)
+    one = _one_input(network, plan, device)
 
     def forward() -> Tensor:
-        inputs = [torch.zeros(plan.batch, *shape, device=device)]
+        inputs = [torch.zeros(plan.batch, *one.shape[1:], dtype=one.dtype, device=device)]
         if isinstance(model, Promptable):  # a box, or a point and its padding, for each label
             corners = torch.zeros(plan.batch, plan.classes, 2, 2, device=device)
             inputs += [corners, torch.zeros(corners.shape[:3], dtype=torch.int64, device=device)]
@@ -99,6 +99,24 @@ def loss_of_a_step(
         return OBJECTIVES[recipe.objective](logits, labels).total
 
     return forward
+
+
+def kept_bytes(recipe: Recipe, plan: Plan) -> int:
+    """Return the bytes of one copy of an image whose frozen stages are kept; 0 if none are."""
+    if not recipe.image_encoder.copies:
+        return 0
+    with _faked(recipe, plan) as (model, _, _):
+        return _one_input(trained_part(recipe, model), plan, "cpu").nbytes
+
+
+@torch.no_grad()
+def _one_input(network: Model | FromPart, plan: Plan, device: str) -> Tensor:
+    """Return the network's input for one blank image: the image, or the kept output for it."""
+    image = torch.zeros(1, 3, plan.size, plan.size, device=device)
+    if not isinstance(network, FromPart):
+        return image
+    with torch.autocast(device, torch.bfloat16, enabled=plan.precision == "bf16"):
+        return network.keep(image)
 
 
 @contextmanager

@@ -13,7 +13,9 @@ from torch import nn
 
 from medsaga_lib.data.prompts import PAD, PromptKind
 from medsaga_lib.errors import UserError
+from medsaga_lib.models.lift import LiftName, PositionLift
 from medsaga_lib.models.sam import MASK_TOKENS, Attention, build_sam
+from medsaga_lib.models.stages import early, late
 
 Start = Literal["copied", "random", "in_turn"]
 Answer = Literal["single", "best"]
@@ -88,20 +90,37 @@ def embed_prompts(
 
 
 class SamHead(nn.Module):
-    """The base of the heads: a SAM that predicts logits of the background and K classes."""
+    """The base of the heads: a SAM that predicts logits of the background and K classes.
 
-    def __init__(self, sam: Sam):
+    lift: absolute positions in the dense prompt; see `models.lift`.
+    """
+
+    def __init__(self, sam: Sam, lift: LiftName = "none"):
         super().__init__()
         self.sam = sam
+        channels = sam.prompt_encoder.embed_dim
+        self.lift = None if lift == "none" else PositionLift(lift, channels)
 
     @property
     def size(self) -> int:
         """Pixels along one side of the input."""
         return self.sam.image_encoder.img_size
 
+    def forward(self, images: torch.Tensor, *prompts: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, K + 1, S/4, S/4) of images (B, 3, S, S) in [0, 1]."""
+        return self.decode(self.embed(images), *prompts)
+
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Return the image embeddings (B, C, h, w) of images (B, 3, S, S) in [0, 1]."""
         return embed_images(self.sam, images)
+
+    def decode(self, embeddings: torch.Tensor, *prompts: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, K + 1, 4h, 4w) of image embeddings (B, C, h, w)."""
+        raise NotImplementedError
+
+    def lifted(self, dense: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Return the mask prompt (1, C, h, w) with the lift of the grid's positions added."""
+        return dense if self.lift is None else dense + self.lift(position)
 
 
 class ClassTokens(SamHead):
@@ -111,15 +130,12 @@ class ClassTokens(SamHead):
     token 0 is the background.
     """
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, K + 1, S/4, S/4) of images (B, 3, S, S) in [0, 1]."""
-        return self.decode(self.embed(images))
-
-    def decode(self, embeddings: torch.Tensor) -> torch.Tensor:
+    def decode(self, embeddings: torch.Tensor, *prompts: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, K + 1, 4h, 4w) of image embeddings (B, C, h, w)."""
         sam = self.sam
         sparse, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
         position = grid_positions(sam.prompt_encoder, embeddings.dtype)
+        dense = self.lifted(dense, position)
         masks, _ = decode_masks(sam.mask_decoder, embeddings, position, sparse, dense)
         return masks
 
@@ -135,24 +151,20 @@ class LabelPrompts(SamHead):
 
     texts: torch.Tensor
 
-    def __init__(self, sam: Sam, texts: torch.Tensor):
-        super().__init__(sam)
+    def __init__(self, sam: Sam, texts: torch.Tensor, lift: LiftName = "none"):
+        super().__init__(sam, lift)
         self.register_buffer("texts", texts, persistent=False)
         channels = sam.prompt_encoder.embed_dim
         self.affine = nn.Sequential(
             nn.Linear(texts.shape[1], channels), nn.ReLU(), nn.BatchNorm1d(channels)
         )
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, K + 1, S/4, S/4) of images (B, 3, S, S) in [0, 1].
+    def decode(self, embeddings: torch.Tensor, *prompts: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, K + 1, 4h, 4w) of image embeddings (B, C, h, w).
 
         Each label has its own sigmoid. Channel 0 is 0 everywhere, so that the largest channel is
         the background where no label has a probability above 0.5.
         """
-        return self.decode(self.embed(images))
-
-    def decode(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, K + 1, 4h, 4w) of image embeddings (B, C, h, w)."""
         sam, batch, count = self.sam, len(embeddings), len(self.texts)
         if self.training and batch * count == 1:
             raise UserError("A batch of 1 image and 1 label cannot be normalised; raise --batch.")
@@ -160,6 +172,7 @@ class LabelPrompts(SamHead):
         tokens = self.affine(self.texts.repeat(batch, 1))[:, None]  # (B x K, 1, C)
         _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
         position = grid_positions(sam.prompt_encoder, embeddings.dtype)
+        dense = self.lifted(dense, position)
         masks, _ = decode_masks(sam.mask_decoder, embeddings, position, tokens, dense)
         return _before_background(masks[:, 0].unflatten(0, (batch, count)))
 
@@ -177,18 +190,17 @@ class Promptable(SamHead):
         super().__init__(sam)
         self.kind, self.classes, self.answer = kind, classes, answer
 
-    def forward(
-        self, images: torch.Tensor, coordinates: torch.Tensor, roles: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the logits (B, K + 1, S/4, S/4), one sigmoid for each; channel 0 is 0 everywhere.
+    def decode(self, embeddings: torch.Tensor, *prompts: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, K + 1, 4h, 4w), one sigmoid for each; channel 0 is 0 everywhere.
 
         Args:
-            images: (B, 3, S, S) in [0, 1].
-            coordinates: (B, K, N, 2) x, y in input pixels.
-            roles: (B, K, N) as in `embed_prompts`; a label with only PAD tokens gets `ABSENT`.
+            embeddings: (B, C, h, w).
+            prompts: coordinates (B, K, N, 2), x, y in input pixels, and roles (B, K, N) as in
+                `embed_prompts`; a label with only PAD tokens gets `ABSENT`.
         """
+        coordinates, roles = prompts
         sam, pairs = self.sam, roles.shape[:2]
-        embeddings = self.embed(images).repeat_interleave(pairs[1], dim=0)
+        embeddings = embeddings.repeat_interleave(pairs[1], dim=0)
         tokens = embed_prompts(sam.prompt_encoder, coordinates.flatten(0, 1), roles.flatten(0, 1))
         _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
         position = grid_positions(sam.prompt_encoder, embeddings.dtype)
@@ -205,28 +217,39 @@ def _before_background(logits: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
 
-class FromEmbeddings(nn.Module):
-    """A model with image embeddings instead of images as input; it shares the model's weights."""
+class FromPart(nn.Module):
+    """A model that starts at a part of the image encoder (`models.stages`); it shares the weights.
 
-    def __init__(self, model: ClassTokens | LabelPrompts):
+    Its inputs are the outputs of the frozen parts before it, which `keep` computes.
+    """
+
+    def __init__(self, model: SamHead, part: int):
         super().__init__()
-        self.model = model
+        self.model, self.part = model, part
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape (C, h, w) of an image embedding."""
-        prompts = self.model.sam.prompt_encoder
-        return prompts.embed_dim, *prompts.image_embedding_size
+    def keep(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the inputs of `forward` for images (B, 3, S, S) in [0, 1]."""
+        sam = self.model.sam
+        return early(sam.image_encoder, normalise(sam, images), self.part)
 
-    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, K + 1, 4h, 4w) of image embeddings (B, C, h, w)."""
-        return self.model.decode(embeddings)
+    def forward(self, kept: torch.Tensor, *prompts: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, K + 1, S/4, S/4), as the whole model does for the images."""
+        return self.model.decode(late(self.model.sam.image_encoder, kept, self.part), *prompts)
+
+
+def head_of(network: nn.Module) -> nn.Module:
+    """Return the whole model behind a network that starts at a part of it."""
+    return network.model if isinstance(network, FromPart) else network
 
 
 def embed_images(sam: Sam, images: torch.Tensor) -> torch.Tensor:
     """Return the image embeddings (B, C, h, w) of images (B, 3, S, S) in [0, 1]."""
-    # The normalisation that SAM was trained with; SAMed's code omits it and feeds [0, 1]
-    return sam.image_encoder((images * 255 - sam.pixel_mean) / sam.pixel_std)
+    return sam.image_encoder(normalise(sam, images))
+
+
+def normalise(sam: Sam, images: torch.Tensor) -> torch.Tensor:
+    """Return images in [0, 1] as SAM was trained with them; SAMed's code feeds [0, 1] instead."""
+    return (images * 255 - sam.pixel_mean) / sam.pixel_std
 
 
 def class_tokens(
@@ -236,6 +259,7 @@ def class_tokens(
     classes: int,
     start: Start,
     attention: Attention = "fused",
+    lift: LiftName = "none",
 ) -> ClassTokens:
     """Build a `ClassTokens` head on a backbone.
 
@@ -249,6 +273,7 @@ def class_tokens(
             to 4 classes differ. "random" keeps the random initial values of tokens, hypernetworks
             and IoU head, as in SAMed's code.
         attention: as in `build_sam`.
+        lift: as in `SamHead`.
 
     All random numbers come from torch's global generator: seed or fork it around the call.
     """
@@ -259,7 +284,7 @@ def class_tokens(
         if start != "random":
             pretrained |= _copies(state, own, 1 if start == "copied" else MASK_TOKENS + 1)
         sam.load_state_dict(own | pretrained)
-    return ClassTokens(sam)
+    return ClassTokens(sam, lift)
 
 
 _TOKENS = "mask_decoder.mask_tokens."

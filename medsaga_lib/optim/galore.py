@@ -401,7 +401,12 @@ class GaLoreAdamW(torch.optim.Optimizer):
 
 
 def new_moments(zeros: Tensor) -> dict[str, Tensor]:
-    """Adam's state before the first step, with the names of torch.optim.AdamW."""
+    """Adam's state before the first step, with the names of torch.optim.AdamW.
+
+    It is contiguous, as a state that is loaded from a file: products of matrices with another
+    layout have other rounding errors, so that a resumed run would differ in its last bits.
+    """
+    zeros = zeros.contiguous()
     return {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
 
 

@@ -58,8 +58,8 @@ class PublishedGaLoreAdamW(torch.optim.Optimizer):
         if group["rank"] is not None and t % group["refresh"] == 0:
             state["basis"] = _basis(G, group["rank"])
         R = _project(G, state.get("basis"))
-        M = state.setdefault("exp_avg", torch.zeros_like(R))
-        V = state.setdefault("exp_avg_sq", torch.zeros_like(R))
+        M = state.setdefault("exp_avg", torch.zeros_like(R).contiguous())
+        V = state.setdefault("exp_avg_sq", torch.zeros_like(R).contiguous())
 
         state["step"] += 1
         t += 1

@@ -7,6 +7,7 @@ from medsaga_lib.recipes.dae_former import DAE_FORMER
 from medsaga_lib.recipes.decoder_only import DECODER_ONLY
 from medsaga_lib.recipes.frozen_encoder import FROZEN_ENCODER
 from medsaga_lib.recipes.full import FULL
+from medsaga_lib.recipes.late_stages import LATE_STAGES
 from medsaga_lib.recipes.lite_medsam_lora import LITE_MEDSAM_LORA
 from medsaga_lib.recipes.medsaga import MEDSAGA, MEDSAGA_V1, MEDSAGA_V2
 from medsaga_lib.recipes.recipe import Recipe
@@ -22,7 +23,7 @@ RECIPES = {
     for recipe in (
         *(MEDSAGA, SAMED, SAMED_S, MEDSAGA_V1, MEDSAGA_V2),
         *(S_SAM, SVF, ADAPTIVE_SAM, SAM_ADAPTER, CHEAP_LUNCH, LITE_MEDSAM_LORA),
-        *(FULL, DECODER_ONLY, FROZEN_ENCODER, SAM_ZERO_SHOT),
+        *(LATE_STAGES, FULL, DECODER_ONLY, FROZEN_ENCODER, SAM_ZERO_SHOT),
         *(UNET, SEGRESNET, DAE_FORMER),
     )
 }

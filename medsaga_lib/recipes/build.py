@@ -9,7 +9,7 @@ from medsaga_lib.adapt.lora import LoRA
 from medsaga_lib.errors import UserError
 from medsaga_lib.models.heads import (
     ClassTokens,
-    FromEmbeddings,
+    FromPart,
     LabelPrompts,
     Promptable,
     class_tokens,
@@ -63,14 +63,16 @@ def build_model(
         torch.manual_seed(seed)
         model: ClassTokens | LabelPrompts | Promptable
         if recipe.head == "classes":
-            model = class_tokens(backbone, state, size, classes, recipe.start, attention)
+            model = class_tokens(
+                backbone, state, size, classes, recipe.start, attention, recipe.lift
+            )
         else:
             sam = build_sam(backbone, size, attention=attention)
             if state is not None:
                 sam.load_state_dict(state)
             if recipe.head == "names":
                 called = names or [f"label {number}" for number in range(1, classes + 1)]
-                model = LabelPrompts(sam, _vectors(recipe, called))
+                model = LabelPrompts(sam, _vectors(recipe, called), recipe.lift)
             else:
                 model = Promptable(sam, recipe.head, classes, recipe.answer)
         how.attach(model.sam.image_encoder)
@@ -94,14 +96,14 @@ def _vectors(recipe: Recipe, names: Sequence[str]) -> torch.Tensor:
     return TEXT_ENCODERS[recipe.text]()(names)
 
 
-def trained_part(recipe: Recipe, model: Model) -> Model | FromEmbeddings:
+def trained_part(recipe: Recipe, model: Model) -> Model | FromPart:
     """Return the module that training runs.
 
-    This is the model, or its part after the image encoder if the recipe keeps image embeddings.
+    This is the model, or its part after the frozen stages if the recipe keeps their output.
     """
-    if recipe.image_encoder.copies and isinstance(model, ClassTokens | LabelPrompts):
-        return FromEmbeddings(model)
-    return model
+    if not recipe.image_encoder.copies or isinstance(model, FromScratch):
+        return model
+    return FromPart(model, recipe.image_encoder.kept_part(model.sam.image_encoder))
 
 
 def model_size(recipe: Recipe, backbone: str, size: int | None) -> int:

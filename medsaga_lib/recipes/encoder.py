@@ -9,12 +9,11 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from medsaga_lib.adapt.adaptation import Adaptation
 from medsaga_lib.errors import UserError
-from medsaga_lib.models.tinyvit import TinyViT
+from medsaga_lib.models.stages import ImageEncoder, stages
 from medsaga_lib.optim.apollo import ApolloAdamW
 from medsaga_lib.optim.fira import FiraAdamW
 from medsaga_lib.optim.fused_backward import FusedGaLoreAdamW
@@ -42,15 +41,13 @@ class Full(Adaptation):
 
 @dataclass(frozen=True)
 class Frozen(Adaptation):
-    """Train nothing in the image encoder.
+    """Train nothing in the image encoder; with `copies`, image embeddings are kept."""
 
-    copies: of each image, whose embeddings are computed once, before training: the image itself and
-        copies - 1 augmented ones. 0: no embedding is kept, and every step computes its own.
-    """
+    def kept_part(self, image_encoder: ImageEncoder) -> int:
+        """Return the part after the neck."""
+        return len(stages(image_encoder)) + 1
 
-    copies: int = 0
-
-    def attach(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
+    def attach(self, image_encoder: ImageEncoder) -> None:
         """Freeze the encoder."""
         image_encoder.requires_grad_(False)
 
@@ -80,11 +77,12 @@ class GaLore(Adaptation):
         ):
             raise UserError("galore-torch has no options moments and subspace; omit both.")
 
-    def attach(self, image_encoder: ImageEncoderViT | TinyViT) -> None:
-        """Freeze the tensors outside the attention if `others` is "frozen"."""
+    def attach(self, image_encoder: ImageEncoder) -> None:
+        """Freeze early stages, and the tensors outside the attention if `others` is "frozen"."""
         if self.others == "frozen":
             for name, parameter in image_encoder.named_parameters():
                 parameter.requires_grad_(fnmatchcase(name, ATTENTION))
+        super().attach(image_encoder)
 
     def config(self, image_encoder: nn.Module, seed: int = 0, steps: int = 0) -> GaLoreConfig:
         """Return the optimizer's settings; the default rank follows from the encoder's width.

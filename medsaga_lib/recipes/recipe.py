@@ -15,13 +15,14 @@ from medsaga_lib.data.synthesis import Synthesis
 from medsaga_lib.data.transforms import Augmentation
 from medsaga_lib.errors import UserError
 from medsaga_lib.models.heads import Answer, Start
+from medsaga_lib.models.lift import LiftName
 from medsaga_lib.models.scratch import NetworkName
-from medsaga_lib.recipes.encoder import GaLore
+from medsaga_lib.recipes.encoder import Frozen, GaLore
 
 # The smallest value allowed for each of these numbers
 LEAST = {"lr": 0, "weight_decay": 0, "warmup": 0, "steps": 0, "batch": 1, "rank": 1, "copies": 0,
-         "refresh": 1, "bases": 0, "ce_weight": 0, "dice_weight": 0, "decay_power": 0,
-         "share": 0}  # fmt: skip
+         "from_stage": 0, "refresh": 1, "bases": 0, "ce_weight": 0, "dice_weight": 0,
+         "decay_power": 0, "share": 0}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Recipe:
     objective: Literal["cross_entropy_dice", "focal_dice"] = "cross_entropy_dice"
     # the momentum of sgd is betas[0]; it does not use betas[1]
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    lift: LiftName = "none"  # absolute positions for the heads classes and names
     synthesis: Synthesis | None = None  # additional samples, synthesised from the labelled ones
     # a network from random weights instead of a SAM; the values for SAM are then not used
     network: NetworkName | None = None
@@ -72,13 +74,25 @@ class Recipe:
             )
         if self.optimizer == "sgd" and isinstance(self.image_encoder, GaLore):
             raise UserError("GaLore works with adamw only, not with sgd; set optimizer=adamw.")
+        if self.lift != "none" and self.head not in ("classes", "names"):
+            raise UserError(f"A lift is for class tokens and names, not for {self.head}; omit it.")
         if self.head == "grid" and self.steps:
             raise UserError("A grid of points trains nothing; set steps=0.")
-        draws = self.head in ("points", "boxes") or self.synthesis is not None
-        if draws and self.image_encoder.copies:
+        how = self.image_encoder
+        if self.network is not None and (how.from_stage or how.copies):
             raise UserError(
-                f"{self.name} draws new points, boxes or images in every step, so no embedding can "
-                "be kept; set image_encoder.copies=0."
+                f"{self.name} has no image encoder; omit image_encoder.from_stage and "
+                "image_encoder.copies."
+            )
+        if how.copies and self.synthesis is not None:
+            raise UserError(
+                f"{self.name} synthesises new images in every step, so nothing can be kept; set "
+                "image_encoder.copies=0."
+            )
+        if how.copies and not (how.from_stage or isinstance(how, Frozen)):
+            raise UserError(
+                f"{self.name} trains every stage of the image encoder, so nothing can be kept; set "
+                "image_encoder.from_stage too, or image_encoder.copies=0."
             )
 
 

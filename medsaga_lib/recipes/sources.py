@@ -87,9 +87,9 @@ def _source(recipe: Recipe, key: str, record: Any) -> tuple[str, str]:
         if part and whole in call.records:  # a new record, in which this part has its default
             break
         variable = call.base
-    return _field_comments(type(record).__module__, type(record).__name__).get(
-        part or whole, ""
-    ), "default"
+    comments = (_field_comments(kind.__module__, kind.__name__) for kind in type(record).__mro__)
+    of_field = (found[part or whole] for found in comments if (part or whole) in found)
+    return next(of_field, ""), "default"
 
 
 @cache
@@ -152,7 +152,9 @@ def _comments(source: str) -> dict[int, tuple[str, bool]]:
 
 @cache
 def _field_comments(module: str, kind: str) -> dict[str, str]:
-    """Return the comment of each field of a dataclass in a module."""
+    """Return the comment of each field that a class of a module declares."""
+    if module == "builtins":
+        return {}
     return dict(_fields_in(kind, inspect.getsource(sys.modules[module])))
 
 

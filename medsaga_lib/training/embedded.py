@@ -1,4 +1,4 @@
-"""Samples as image embeddings, computed once because the image encoder is frozen."""
+"""Samples as outputs of the frozen stages of an image encoder, each computed once."""
 
 from collections.abc import Callable
 
@@ -11,21 +11,22 @@ from medsaga_lib.data.transforms import Augment
 
 
 class Embedded(Dataset[dict[str, Tensor]]):
-    """The image embeddings and labels of `copies` copies of each sample.
+    """The kept outputs and labels of `copies` copies of each sample.
 
-    An item is {"image": embedding (C, h, w), "label": int16 (S, S)}. Copy 0 is the sample itself;
-    the others are augmented by `augment`, each with its own seed. Without augmentation there is one
-    copy. Item i is copy i // n of sample i % n, for n samples. Everything is computed here and kept
-    in memory: 1 MiB per embedding at 512 px (ViT).
+    An item is {"image": output of the frozen stages, "label": int16 (S, S)}. Copy 0 is the sample
+    itself; the others are augmented by `augment`, each with its own seed. Without augmentation
+    there is one copy. Item i is copy i // n of sample i % n, for n samples. Everything is computed
+    here and kept in memory (`memory.plan.kept_bytes`).
 
-    embed: maps an image (3, S, S) to its embedding (C, h, w) on the CPU. It is called with one
-        image at a time, so the result depends on nothing else and needs the least memory.
+    keep: maps an image (3, S, S) to the output of the frozen stages for it, without batch, on the
+        CPU. It is called with one image at a time, so the result depends on nothing else and needs
+        the least memory.
     """
 
     def __init__(
         self,
         samples: Dataset[dict[str, Tensor]],
-        embed: Callable[[Tensor], Tensor],
+        keep: Callable[[Tensor], Tensor],
         augment: Augment,
         copies: int = 1,
         seed: int = 0,
@@ -39,7 +40,7 @@ class Embedded(Dataset[dict[str, Tensor]]):
                     random = np.random.SeedSequence([seed, copy, index]).generate_state(1)[0]
                     sample = augment(sample, int(random))
                 label = sample["label"].to(torch.int16)
-                self._kept.append({"image": embed(sample["image"]), "label": label})
+                self._kept.append({"image": keep(sample["image"]), "label": label})
 
     def __len__(self) -> int:
         return len(self._kept)

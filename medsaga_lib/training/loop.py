@@ -21,10 +21,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from medsaga_lib.data.dataset import DataSet
 from medsaga_lib.errors import UserError
-from medsaga_lib.models.heads import Promptable
+from medsaga_lib.models.heads import Promptable, head_of
 from medsaga_lib.optim.schedule import scaled_warmup, warmup_polynomial
 from medsaga_lib.recipes.build import Model
 from medsaga_lib.recipes.recipe import Recipe
+from medsaga_lib.training.collapse import Collapse, find_collapse
 from medsaga_lib.training.losses import OBJECTIVES, reduce_labels
 from medsaga_lib.training.run_folder import LOG_COLUMNS, Settings
 from medsaga_lib.training.run_samples import prompts_of
@@ -39,6 +40,7 @@ class Result:
 
     model: Model  # on the CPU, in evaluation mode
     log: list[dict[str, float]]  # one row for each step, with LOG_COLUMNS
+    collapsed: Collapse | None = None  # None also if the run is not finished or too short to judge
 
 
 def train(
@@ -68,7 +70,7 @@ def train(
     recipe = run.recipe
     end = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
     if run.start >= end:
-        return Result(run.model.eval(), run.log)
+        return _result(run, dataset)
     passes = run.passes(end)
     for step in _bar(run, end, progress):
         began = run.began if step == run.start else time.perf_counter()
@@ -79,7 +81,14 @@ def train(
         run.log.append(dict(zip(LOG_COLUMNS, row, strict=True)))
         if step + 1 == recipe.steps or (step + 1) % SAVE_EVERY == 0:
             run.save(step + 1)
-    return Result(run.model.cpu().eval(), run.log)
+    return _result(run, dataset)
+
+
+def _result(run: Run, dataset: DataSet) -> Result:
+    """Return the result of a run, judged if all its steps are done."""
+    finished = len(run.log) == run.recipe.steps
+    collapsed = find_collapse(run, dataset) if finished else None
+    return Result(run.model.cpu().eval(), run.log, collapsed)
 
 
 def take_step(
@@ -148,8 +157,8 @@ def validation_dice(model: nn.Module, samples: Dataset, batch: int = 8) -> float
     overlap = sizes = torch.zeros(())
     for number, sample in enumerate(DataLoader(samples, batch_size=batch)):
         prompts: tuple[Tensor, ...] = ()
-        if isinstance(model, Promptable):
-            prompts = prompts_of(sample["label"], model, number * batch)
+        if isinstance(head := head_of(model), Promptable):
+            prompts = prompts_of(sample["label"], head, number * batch)
         logits = model(sample["image"].to(device), *(part.to(device) for part in prompts))
         classes = logits.shape[1]
         prediction = F.one_hot(logits.argmax(1), classes).flatten(0, 2).cpu()

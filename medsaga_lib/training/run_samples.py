@@ -1,5 +1,6 @@
 """The samples of a run: its training batches and its validation samples."""
 
+import math
 from functools import partial
 
 import torch
@@ -11,7 +12,7 @@ from medsaga_lib.data.prompts import draw_prompts
 from medsaga_lib.data.samples import Place, Samples
 from medsaga_lib.data.synthesis import Pasting, backgrounds
 from medsaga_lib.data.transforms import Augment
-from medsaga_lib.models.heads import FromEmbeddings, Promptable
+from medsaga_lib.models.heads import FromPart, Promptable, head_of
 from medsaga_lib.recipes.build import Model
 from medsaga_lib.recipes.recipe import Recipe
 from medsaga_lib.training.batches import Batches
@@ -22,46 +23,47 @@ def training_batches(
     recipe: Recipe,
     dataset: DataSet,
     samples: Samples | Subset,
-    trained: Model | FromEmbeddings,
+    trained: Model | FromPart,
     precision: str,
     seed: int,
 ) -> Batches:
     """Return the samples of every step, augmented and prompted as the recipe says."""
     augment = Augment(recipe.augmentation)
-    if isinstance(trained, FromEmbeddings):
-        embed = partial(embedding, trained, precision)
-        kept = Embedded(samples, embed, augment, recipe.image_encoder.copies, seed)
-        return Batches(kept, recipe.batch, Augment("none"), seed)  # copies are augmented already
+    ask = None
+    if isinstance(head := head_of(trained), Promptable):
+        ask = partial(draw_prompts, head.kind, range(1, head.classes + 1), jitter=True)
+    if isinstance(trained, FromPart):
+        drawn = math.ceil(recipe.steps * recipe.batch / len(samples))  # copies that the steps use
+        copies = min(recipe.image_encoder.copies, drawn)
+        kept = Embedded(samples, partial(keep, trained, precision), augment, copies, seed)
+        return Batches(kept, recipe.batch, Augment("none"), seed, ask)  # already augmented
     change: Augment | Pasting = augment
     if recipe.synthesis is not None and recipe.synthesis.share:
         grounds = backgrounds(samples, dataset)
         change = Pasting(recipe.synthesis, grounds, len(dataset.labels), augment)
-    ask = None
-    if isinstance(trained, Promptable):
-        ask = partial(draw_prompts, trained.kind, range(1, trained.classes + 1), jitter=True)
     return Batches(samples, recipe.batch, change, seed, ask)
 
 
 def validation_samples(
-    dataset: DataSet, size: int, place: Place, trained: Model | FromEmbeddings, precision: str
+    dataset: DataSet, size: int, place: Place, trained: Model | FromPart, precision: str
 ) -> Dataset | None:
     """Return the labelled cases of the validation split as `trained` takes them; None if empty."""
     cases = [case for case in dataset.split("val") if case.mask is not None]
     if not cases:
         return None
     samples = Samples(dataset, cases, size, place)
-    if isinstance(trained, FromEmbeddings):
-        return Embedded(samples, partial(embedding, trained, precision), Augment("none"))
+    if isinstance(trained, FromPart):
+        return Embedded(samples, partial(keep, trained, precision), Augment("none"))
     return samples
 
 
 @torch.no_grad()
-def embedding(trained: FromEmbeddings, precision: str, image: Tensor) -> Tensor:
-    """Return the frozen image encoder's embedding (C, h, w) of an image (3, S, S), on the CPU."""
-    model = trained.model.eval()
-    device = next(model.parameters()).device
+def keep(trained: FromPart, precision: str, image: Tensor) -> Tensor:
+    """Return the output of the frozen parts for an image (3, S, S), without batch, on the CPU."""
+    trained.eval()
+    device = next(trained.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
-        return model.embed(image[None].to(device))[0].float().cpu()
+        return trained.keep(image[None].to(device))[0].cpu()
 
 
 def prompts_of(labels: Tensor, model: Promptable, first: int) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ from medsaga_lib.data.dataset import DataSet
 from medsaga_lib.data.shots import choose_shots, sample_names
 from medsaga_lib.errors import UserError
 from medsaga_lib.models.feeding import FEED_OF, get_feed
-from medsaga_lib.models.heads import FromEmbeddings
+from medsaga_lib.models.heads import FromPart
 from medsaga_lib.recipes.build import (
     Model,
     build_model,
@@ -60,7 +60,7 @@ class Run:
     model: Model
     start: int  # steps that are done
     log: list[dict[str, float]]
-    trained: Model | FromEmbeddings | None = None  # the module that the steps run
+    trained: Model | FromPart | None = None  # the module that the steps run
     network: nn.Module | None = None  # the same, wrapped by accelerate for several processes
     optimizer: torch.optim.Optimizer | None = None
     batches: Batches | None = None

@@ -16,7 +16,7 @@ from segment_anything.modeling.transformer import Attention as DecoderAttention
 from medsaga_lib.errors import UserError
 from medsaga_lib.memory.ledger import held_bytes, saved_bytes
 from medsaga_lib.memory.plan import Plan, count, largest_batch, predict_ledger, predict_peak
-from medsaga_lib.models.heads import FromEmbeddings
+from medsaga_lib.models.heads import FromPart
 from medsaga_lib.recipes import RECIPES, get_recipe
 from medsaga_lib.recipes.build import (
     build_model,
@@ -37,6 +37,10 @@ KINDS = [
     ("full", False, "fp32", "fused"),
     ("decoder_only", False, "fp32", "fused"),
     ("frozen_encoder", False, "fp32", "fused"),
+    ("medsaga:image_encoder.from_stage=3", False, "fp32", "fused"),
+    ("samed:image_encoder.from_stage=4:image_encoder.copies=2", False, "bf16", "fused"),
+    ("s_sam:image_encoder.from_stage=4:image_encoder.copies=2", True, "fp32", "fused"),
+    ("full:lift=fourier", False, "fp32", "fused"),
     ("medsaga_v1", False, "fp32", "fused"),
     ("medsaga_v2", True, "fp32", "fused"),
     ("samed_s", False, "bf16", "fused"),
@@ -49,9 +53,15 @@ KINDS = [
 ]
 
 
+def written(words):
+    """Return the recipe of NAME or NAME:KEY=VALUE:..."""
+    name, *changes = words.split(":")
+    return changed(get_recipe(name), changes)
+
+
 @pytest.mark.parametrize(("name", "checkpointing", "precision", "attention"), KINDS)
 def test_prediction_equals_a_real_step(name, checkpointing, precision, attention):
-    recipe = get_recipe(name)
+    recipe = written(name)
     how = {"checkpointing": checkpointing, "precision": precision, "attention": attention}
     predicted = predict_ledger(recipe, Plan("pocket", 2, 64, 3, **how))
     model = build_model(recipe, "pocket", 64, 3, "random", attention=attention)
@@ -59,8 +69,9 @@ def test_prediction_equals_a_real_step(name, checkpointing, precision, attention
         checkpoint_blocks(model, precision)
     optimizer = build_optimizer(recipe, model)
     network, inputs = trained_part(recipe, model), [torch.rand(2, 3, 64, 64)]
-    if isinstance(network, FromEmbeddings):
-        inputs = [torch.rand(2, *network.shape)]
+    if isinstance(network, FromPart):
+        with torch.no_grad():
+            inputs = [network.keep(*inputs)]
     if recipe.head == "points":  # a point and its padding for each of three labels
         inputs += [torch.full((2, 3, 2, 2), 9.0), torch.tensor([1, -1]).expand(2, 3, 2)]
     with saved_bytes(model) as saved:
@@ -84,7 +95,7 @@ def test_prediction_equals_a_real_step(name, checkpointing, precision, attention
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("name", ["medsaga", "lite_medsam_lora"])
 def test_predicted_activations_of_tinyvit_are_those_of_a_real_step(name, checkpointing):
-    recipe = get_recipe(name)
+    recipe = written(name)
     plan = Plan("mobile_sam", 2, 64, 3, checkpointing=checkpointing)
     model = build_model(recipe, "mobile_sam", 64, 3, "random")
     if checkpointing:
@@ -208,7 +219,7 @@ def test_a_decoder_without_maps_would_change_next_to_nothing(name, monkeypatch):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_state_bytes_are_what_the_optimizer_holds(name):
-    recipe = get_recipe(name)
+    recipe = written(name)
     model = build_model(recipe, "pocket", 64, 2, "random")
     optimizer = build_optimizer(recipe, model)
     for parameter in trainable(model).values():
@@ -225,7 +236,7 @@ def test_state_bytes_are_what_the_optimizer_holds(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_trains_is_counted(name):
-    recipe = get_recipe(name)
+    recipe = written(name)
     for backbone in ("none",) if recipe.network else ("pocket", "lite_medsam"):
         with torch.device("meta"):
             model = build_model(recipe, backbone, 64, 2, "random")

@@ -112,6 +112,32 @@ def test_lite_medsam_stretches_what_sam_leaves_faint():
     assert (sam.images(faint, 64) - sam.images(5 * faint, 64)).abs().mean() > 0.2
 
 
+def test_squeezed_lite_medsam_differs_from_the_published_feed_in_fine_patterns():
+    """Square, smooth pictures give nearly the published input; a fine pattern becomes fainter."""
+    published, squeezed = FEEDS["lite_medsam"], FEEDS["lite_medsam_squeezed"]
+    y, x = torch.meshgrid(torch.linspace(0, 3, 200), torch.linspace(0, 4, 200), indexing="ij")
+    smooth = torch.stack([0.5 + 0.4 * torch.sin(y + x), 0.5 + 0.4 * torch.cos(y)])[:, None]
+    given = squeezed.images(smooth, 64)
+    assert (given.amin((1, 2, 3)) == 0).all()
+    assert (given.amax((1, 2, 3)) == 1).all()
+    assert (given - published.images(smooth, 64)).abs().max() < 0.03
+    pattern = torch.zeros(1, 1, 200, 200)
+    pattern[..., ::5] = 1  # lines of 1 pixel, 1.6 pixels apart in the input
+    pattern[..., 100:, :] = torch.linspace(0, 1, 200)  # keeps the range
+    lines = [feed.images(pattern, 64)[0, 0, 8:24].std() for feed in (published, squeezed)]
+    assert lines[1] < 0.8 * lines[0]
+
+
+def test_squeezed_lite_medsam_fills_the_square_and_keeps_fractions_of_boxes():
+    feed = FEEDS["lite_medsam_squeezed"]
+    ramp = torch.linspace(0.2, 0.6, 120).expand(1, 3, 50, -1)
+    given = feed.images(ramp, 64)
+    assert (given[0, :, :, -1] > 0.98).all()  # no padding below
+    assert feed.images(torch.full((1, 3, 60, 90), 0.4), 64).max() < 1e-4  # a constant is black
+    box = feed.frame((50, 120), 64).boxes(torch.tensor([[15.0, 10, 90, 35]]))
+    torch.testing.assert_close(box, torch.tensor([[8.0, 12.8, 48, 44.8]]))
+
+
 @pytest.mark.parametrize("size", [32, 300])  # pictures are made smaller, or larger
 @pytest.mark.parametrize("name", FEEDS)
 def test_training_and_prediction_see_the_same_picture(name, size, phantoms):

@@ -9,7 +9,7 @@ from medsaga_lib.data.prompts import POSITIVE, draw_prompts
 from medsaga_lib.errors import UserError
 from medsaga_lib.models.heads import (
     ABSENT,
-    FromEmbeddings,
+    FromPart,
     LabelPrompts,
     Promptable,
     class_tokens,
@@ -205,14 +205,15 @@ def test_prompts_of_a_batch_equal_segment_anythings_predictor_asked_one_by_one(k
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["class tokens", "names as prompts"])
-def test_a_model_that_is_fed_embeddings_answers_as_the_whole_model_does(kind):
+def test_a_model_from_any_part_answers_as_the_whole_model_does(kind):
     torch.manual_seed(0)
     model = class_tokens("pocket", None, 64, classes=2, start="random")
     if kind == "names as prompts":
         model = LabelPrompts(build_sam("pocket", 64), Spelling()(["lung", "heart"]))
-    network, images = FromEmbeddings(model.eval()).eval(), torch.rand(2, 3, 64, 64)
-    embeddings = model.embed(images)
-    assert embeddings.shape[1:] == network.shape
-    assert network(embeddings).equal(model(images))
-    model.sam.mask_decoder.mask_tokens.weight.add_(1)
-    assert network(embeddings).equal(model(images))  # the weights are the model's own
+    images = torch.rand(2, 3, 64, 64)
+    networks = [FromPart(model.eval(), part) for part in range(8)]  # 6 blocks, the neck, the end
+    kept = [network.keep(images) for network in networks]
+    assert kept[-1].equal(model.embed(images))
+    for _ in range(2):
+        assert all(n(x).equal(model(images)) for n, x in zip(networks, kept, strict=True))
+        model.sam.mask_decoder.mask_tokens.weight.add_(1)  # the weights are the model's own

@@ -31,7 +31,7 @@ def test_words_do_what_replace_does():
         ("lr=fast", "'fast' is not a number"),
         ("steps=1.5", "'1.5' is not a whole number"),
         ("start=warm", "choose one of copied, random"),
-        ("image_encoder=GaLore", "name one of its parts, for example image_encoder.lr"),
+        ("image_encoder=GaLore", "name one of its parts, for example image_encoder."),
         ("lr.x=1", "lr is 0.005"),
         ("lr=nan", "lr is nan; it must be a number of at least 0"),
         ("lr=-1", "lr is -1.0"),
@@ -65,12 +65,26 @@ def test_true_and_false_are_words():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_changes_count_together_in_any_order(order):
-    """Points are drawn anew in each step, so they need `copies=0`: no embeddings are kept."""
-    words = ["head=points", "image_encoder.copies=0"][::order]
-    recipe = changed(get_recipe("frozen_encoder"), words)
-    assert (recipe.head, recipe.image_encoder.copies) == ("points", 0)
-    with pytest.raises(UserError, match=r"set image_encoder\.copies=0"):
-        changed(get_recipe("frozen_encoder"), words[:1] if order == 1 else words[1:])
+    """Kept outputs need frozen stages."""
+    words = ["image_encoder.copies=4", "image_encoder.from_stage=2"][::order]
+    how = changed(get_recipe("medsaga"), words).image_encoder
+    assert (how.copies, how.from_stage) == (4, 2)
+    with pytest.raises(UserError, match=r"set image_encoder\.from_stage too"):
+        changed(get_recipe("medsaga"), words[:1] if order == 1 else words[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("unet", "image_encoder.copies=2", "unet has no image encoder"),
+        ("cheap_lunch", "image_encoder.copies=2", "synthesises new images in every step"),
+        ("lite_medsam_lora", "lift=fourier", "for class tokens and names, not for boxes"),
+        ("medsaga", "image_encoder.from_stage=-1", "must be a number of at least 0"),
+    ],
+)
+def test_what_a_recipe_cannot_have_is_refused(name, change, said):
+    with pytest.raises(UserError, match=said):
+        changed(get_recipe(name), [change])
 
 
 def test_a_decoder_gets_the_encoders_lora_or_none():

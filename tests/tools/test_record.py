@@ -7,12 +7,13 @@ import sys
 import pytest
 from distributed import LocalCluster
 
+from medsaga_lib.cli import COLLAPSED
 from medsaga_lib.data.catalog import open_dataset
 from medsaga_lib.data.shots import count_shots
 from medsaga_lib.errors import UserError
 from tools import record
 
-HOW = "seconds", "cpu_seconds", "peak_bytes", "commit"
+HOW = "seconds", "cpu_seconds", "evaluation_cpu_seconds", "peak_bytes", "commit"
 # Without LoRA and without augmentation a run has less to import
 RECIPE = "decoder_only:augmentation=none"
 
@@ -188,3 +189,37 @@ def test_the_file_holds_the_last_grid_even_if_nothing_is_missing(tmp_path, phant
     kept = json.loads(target.read_text())
     assert {run["seed"] for run in kept["runs"]} == {0}
     assert kept["provenance"]["command"].endswith(f"few --data {phantoms} --shots 2")
+
+
+@pytest.mark.parametrize("code", [0, COLLAPSED])
+def test_a_collapsed_training_is_a_result(code, tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\necho '{{\"collapsed\": {code}}}'\nexit {code}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(record.sys, "executable", str(program))
+    said, used = record.medsaga(["train"], None)
+    assert said == {"collapsed": code}
+    assert used["peak_bytes"] > 0
+
+
+def test_a_plan_counts_what_is_missing_and_its_hours():
+    missing = [
+        {"data": "a", "recipe": "x"},
+        {"data": "a", "recipe": "y"},
+        {"data": "b", "recipe": "x"},
+    ]
+    rows = [
+        {"data": "a", "recipe": "x", "cpu_seconds": 1800},
+        {"data": "a", "recipe": "z", "cpu_seconds": 5000, "evaluation_cpu_seconds": 400},
+        {"data": "b", "recipe": "x", "cpu_seconds": None},  # continued: its time is not known
+    ]
+    # 0.5 for x on a; (0.5 + 1.5) / 2 for y on a; b has no time
+    assert record.plan(missing, rows) == (
+        "3 runs are missing: 1.5 hours of one core for 2 of them, not known for 1"
+    )
+
+
+def test_with_plan_nothing_runs(tmp_path, phantoms, commands, capsys):
+    record.main([*words(tmp_path, phantoms), "--plan"], tmp_path)
+    assert "runs are missing" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.json"))

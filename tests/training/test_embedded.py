@@ -9,10 +9,12 @@ from runs import train
 
 from medsaga_lib.data.shots import choose_shots
 from medsaga_lib.data.transforms import Augment
-from medsaga_lib.recipes import get_recipe
+from medsaga_lib.recipes import RECIPES, get_recipe
 from medsaga_lib.recipes.build import build_model, trained_part
 from medsaga_lib.training.embedded import Embedded
-from medsaga_lib.training.run_samples import embedding
+from medsaga_lib.training.run_folder import Settings
+from medsaga_lib.training.run_samples import keep
+from medsaga_lib.training.setup import set_up
 
 OPTIONS = {"size": 64, "validations": 2}
 SMALL, NONE = Augment("small"), Augment("none")
@@ -43,10 +45,9 @@ def test_kept_embeddings_give_the_logits_of_the_whole_network(dataset):
     model = build_model(recipe, "pocket", 64, 3)
     network = trained_part(recipe, model)
     samples = choose_shots(dataset, 3, 64, 0)
-    kept = Embedded(samples, partial(embedding, network, "fp32"), NONE)
+    kept = Embedded(samples, partial(keep, network, "fp32"), NONE)
     images = torch.stack([samples[i]["image"] for i in range(3)])
     embeddings = torch.stack([kept[i]["image"] for i in range(3)])
-    assert embeddings.shape[1:] == network.shape
     torch.testing.assert_close(embeddings, model.embed(images), atol=1e-5, rtol=0)
     torch.testing.assert_close(network(embeddings), model(images), atol=1e-4, rtol=1e-5)
 
@@ -72,3 +73,38 @@ def test_without_copies_it_is_the_decoder_only_recipe(dataset):
     plain = train(plain, dataset, 3, **OPTIONS)
     for key, tensor in plain.model.state_dict().items():
         assert without.model.state_dict()[key].equal(tensor), key
+
+
+ADAPTED = ("medsaga", "medsaga_v1", "samed", "samed_s", "s_sam", "svf", "adaptive_sam",
+           "sam_adapter", "lite_medsam_lora", "full")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+@pytest.mark.parametrize(("backbone", "stage"), [("pocket", 3), ("mobile_sam", 2)])
+def test_kept_stages_change_no_bit(name, backbone, stage, dataset, monkeypatch):
+    """The other run keeps the same copies as images and computes every stage in every step.
+
+    Both see one image at a time: the kernels of some processors round a batch in another way.
+    """
+    recipe = replace(get_recipe(name), steps=3, batch=1)
+    recipe = replace(
+        recipe, image_encoder=replace(recipe.image_encoder, from_stage=stage, copies=2)
+    )
+    options = {"size": 64, "backbone": backbone, "weights": "random", "validations": 1}
+    kept = train(recipe, dataset, 2, **options)
+    monkeypatch.setattr(type(recipe.image_encoder), "kept_part", lambda how, encoder: 0)
+    anew = train(recipe, dataset, 2, **options)
+    assert [row["loss"] for row in kept.log] == [row["loss"] for row in anew.log]
+    for key, tensor in anew.model.state_dict().items():
+        assert kept.model.state_dict()[key].equal(tensor), key
+
+
+def test_every_recipe_that_adapts_an_encoder_is_tried():
+    adapts = {n for n, r in RECIPES.items() if r.network is None and r.steps and not r.synthesis}
+    assert adapts - set(ADAPTED) == {"medsaga_v2", "decoder_only", "frozen_encoder"}
+
+
+def test_no_more_copies_than_the_steps_use(dataset):
+    recipe = replace(get_recipe("frozen_encoder"), steps=3, batch=2)  # 6 pictures of 3 samples
+    run = set_up(recipe, dataset, Settings(shots=3, size=64), None)
+    assert len(run.batches.samples) == 2 * 3

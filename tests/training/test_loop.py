@@ -77,7 +77,7 @@ train(recipe, open_dataset(Path(sys.argv[2])), 4, Path(sys.argv[3]), **SMALL)
 
 
 def test_killed_in_the_middle_and_resumed(phantoms, dataset, tmp_path):
-    killed, steps = tmp_path / "killed", 24
+    killed, steps = tmp_path / "killed", 18
     words = [sys.executable, "-c", A_RUN_TO_KILL, *map(str, (TESTS, phantoms, killed, steps))]
     process = subprocess.Popen(words)
     limit = time.monotonic() + 300
@@ -224,8 +224,8 @@ def test_a_loss_that_is_no_number_stops_with_advice(dataset, tmp_path):
 @pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].steps])
 def test_only_what_the_recipe_names_is_trained(name, dataset):
     recipe = short(name, steps=2)
-    before = build_model(recipe, "pocket", 64, 3, "random").state_dict()
-    model = train(recipe, dataset, 4, **SMALL).model
+    before = build_model(recipe, "pocket", 32, 3, "random").state_dict()
+    model = train(recipe, dataset, 4, **SMALL | {"size": 32}).model
     changed = {k for k, v in model.state_dict().items() if not v.equal(before[k])}
     assert changed <= set(learned(model))
     # These parts get no gradient without a prompt, and without a loss on the predicted IoU
@@ -238,7 +238,7 @@ def test_only_what_the_recipe_names_is_trained(name, dataset):
 
 def test_four_images_can_be_learned_by_heart(dataset):
     """From random weights; tests/recipes/test_adapters.py has every recipe from pretrained ones."""
-    recipe = replace(get_recipe("medsaga"), steps=40, batch=4, augmentation="none")
+    recipe = replace(get_recipe("medsaga"), steps=25, batch=4, augmentation="none")
     result = train(recipe, dataset, 4, **SMALL)
     samples = choose_shots(dataset, 4, 64, 0)
     assert loop.validation_dice(result.model, samples) > 0.95
