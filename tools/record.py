@@ -240,6 +240,7 @@ def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, 
         "val_dice": done["val_dice"],  # for choosing between values
         **{metric: scores[metric] for metric in METRICS},
         "dice_interval": scores["dice_interval"],
+        "confused": scores.get("confused"),
     }
 
 

@@ -38,10 +38,13 @@ class Distances(NamedTuple):
 class ClassScore(NamedTuple):
     """Metrics of one class of one case; NaN where neither mask has the class.
 
-    The last 2 follow the code of TransUNet, DAE-Former and SAMed for Synapse. HD95 is pooled and in
-    elements. A class that is predicted but absent from the truth scores a perfect (1, 0). A class
-    that is not predicted scores (0, 0), present in the truth or not, so a missed organ lowers the
-    mean HD95, and an absent one that is not predicted gets Dice 0.
+    `confused` is the share of the class's predicted elements that belong to another class in the
+    truth, such as the other lung; NaN if nothing is predicted.
+
+    The metrics for Synapse follow the code of TransUNet, DAE-Former and SAMed. HD95 is pooled and
+    in elements. A class that is predicted but absent from the truth scores a perfect (1, 0). A
+    class that is not predicted scores (0, 0), present in the truth or not, so a missed organ lowers
+    the mean HD95, and an absent one that is not predicted gets Dice 0.
     """
 
     label: int
@@ -51,6 +54,7 @@ class ClassScore(NamedTuple):
     nsd: float
     dice_synapse: float
     hd95_synapse: float  # in elements; the spacing is ignored
+    confused: float
 
 
 def dice(prediction: Mask, truth: Mask) -> float:
@@ -114,7 +118,10 @@ def score_case(
         in_mm = _distances(*surfaces, truth.shape, spacing)
         in_elements = _distances(*surfaces, truth.shape)
         lengths = _percentile_95(in_mm, "pooled"), _share_within(in_mm, tolerance)
-        scores.append(ClassScore(label, name, overlap, *lengths, *_synapse(overlap, in_elements)))
+        synapse = _synapse(overlap, in_elements)
+        others = np.isin(truth, [other for other in labels if other != label])
+        confused = others[prediction == label].mean() if masks[0].any() else math.nan
+        scores.append(ClassScore(label, name, overlap, *lengths, *synapse, float(confused)))
     return scores
 
 

@@ -20,7 +20,8 @@ from medsaga_lib.files import replacing, write_json
 
 METRICS = ("dice", "hd95", "nsd")
 SYNAPSE = ("dice_synapse", "hd95_synapse")
-COLUMNS = ("case", "patient", "class", "label", *METRICS, *SYNAPSE)
+CONFUSED = "confused"
+COLUMNS = ("case", "patient", "class", "label", *METRICS, *SYNAPSE, CONFUSED)
 CASES_FILE = "cases.csv"
 SUMMARY_FILE = "summary.json"
 RESAMPLES = 2000  # our choice: another seed moves a limit by about 1.5 % of the interval's width
@@ -50,7 +51,8 @@ class Evaluation:
 
         `dice`, `hd95` and `nsd` are means over classes of the means over cases, `dice_interval` and
         so on are their 95 % intervals. `synapse` has the means by the published Synapse rule. Means
-        ignore NaN scores; `empty` counts them. `prompts` describes prompts that were made from the
+        ignore NaN scores; `empty` counts them. `confused` is the share of predicted elements that
+        belong to another class. `prompts` describes prompts that were made from the
         truth; it is absent if there were none. `data` and `split` are absent if unknown. `classes`
         has the same numbers per class, `cases` per case without intervals.
         """
@@ -59,6 +61,7 @@ class Evaluation:
             **{metric: float(overall[metric]) for metric in METRICS},
             **{f"{metric}_interval": list(self.interval(metric)) for metric in METRICS},
             "synapse": self.synapse(),
+            "confused": float(self.means([CONFUSED]).mean()[CONFUSED]),
             "empty": _count_empty(self.table),
             **({"prompts": self.prompts} if self.prompts else {}),
             **({"data": self.data, "split": self.split} if self.data else {}),

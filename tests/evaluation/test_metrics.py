@@ -232,15 +232,20 @@ def test_score_case_puts_both_rules_side_by_side():
     prediction[5, 7] = 3  # a false positive
     labels = {1: "liver", 2: "spleen", 3: "kidney", 4: "heart"}
     liver, *rest = score_case(prediction, truth, labels, spacing=(3, 4), tolerance=4)
-    assert liver == ClassScore(1, "liver", 0.75, 4, 1, 0.75, 1)
+    assert liver == ClassScore(1, "liver", 0.75, 4, 1, 0.75, 1, 0)
     far = math.hypot(18, 32)
-    assert rest[:2] == [
-        ClassScore(2, "spleen", 0, far, 0, 0, 0),
-        ClassScore(3, "kidney", 0, far, 0, 1, 0),
-    ]
+    assert rest[0][:-1] == ClassScore(2, "spleen", 0, far, 0, 0, 0, 0)[:-1]
+    assert rest[1] == ClassScore(3, "kidney", 0, far, 0, 1, 0, 0)
     assert rest[2][:2] == (4, "heart")
     assert np.isnan(rest[2][2:5]).all()
-    assert rest[2][5:] == (0, 0)
+    assert rest[2][5:7] == (0, 0)
+    assert np.isnan([rest[0].confused, rest[2].confused]).all()  # nothing predicted
+
+
+def test_confused_is_the_share_on_another_class():
+    truth, prediction = np.array([[0, 1, 1, 2, 2, 3]]), np.array([[1, 1, 1, 1, 2, 1]])
+    one, two = score_case(prediction, truth, {1: "right", 2: "left"})
+    assert (one.confused, two.confused) == (1 / 5, 0)  # 3 is not scored, so it is background
 
 
 def test_score_case_equals_the_single_metrics():

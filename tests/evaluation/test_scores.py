@@ -21,7 +21,8 @@ NAN = math.nan
 def table(rows):
     """Table of rows (case, patient, class, label, dice); the Dice determines the other metrics."""
     return pd.DataFrame(
-        [(*row, 10 * row[4], row[4] / 2, 0.0, 0.0) for row in rows], columns=list(COLUMNS)
+        [(*row, 10 * row[4], row[4] / 2, 0.0, 0.0, row[4] / 4) for row in rows],
+        columns=list(COLUMNS),
     )
 
 
@@ -45,13 +46,20 @@ def test_summary_is_the_mean_over_classes_of_the_means_over_cases(two_classes):
     summary = two_classes.summary()
     metrics = {"dice", "hd95", "nsd"}
     intervals = {f"{metric}_interval" for metric in metrics}
-    assert set(summary) == metrics | intervals | {"synapse", "empty", "classes", "cases"}
+    assert set(summary) == metrics | intervals | {
+        "synapse",
+        "confused",
+        "empty",
+        "classes",
+        "cases",
+    }
     assert summary["dice_interval"] == list(two_classes.interval("dice"))
     # spleen (0.9 + 0.7) / 2, liver (0.5 + 0.1) / 2; the mean of all 4 scores is 0.55, too,
     # so `more` below has another case of the spleen
     assert summary["dice"] == pytest.approx((0.8 + 0.3) / 2)
     assert summary["hd95"] == pytest.approx((8 + 3) / 2)
     assert summary["nsd"] == pytest.approx((0.4 + 0.15) / 2)
+    assert summary["confused"] == pytest.approx((0.2 + 0.075) / 2)
     assert summary["empty"] == 2
 
     more = pd.concat([two_classes.table, table([("d", "cleo", "spleen", 1, 0.2)])])
