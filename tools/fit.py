@@ -1,69 +1,127 @@
-"""Write the table behind the page "Will it fit my GPU?": predicted memory, computed without a GPU.
+"""Write the tables behind the page "Will it fit my GPU?": memory, predicted without a GPU.
 
-    python -m tools.fit
+    python -m tools.fit                          # all tables
+    python -m tools.fit --backbone lite_medsam   # one of them
 
-This takes half an hour on one core. The page interpolates linearly between these numbers.
+On one core, each table takes half an hour. The page interpolates linearly between these numbers.
 """
 
+import argparse
 import itertools
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from medsaga_lib.files import replacing
-from medsaga_lib.memory.plan import Plan, predict_ledger, predict_peak
+from medsaga_lib.memory.plan import Plan, kept_bytes, predict_ledger, predict_peak
 from medsaga_lib.optim.galore import as_matrix
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import build_model
+from medsaga_lib.recipes.encoder import Frozen
+from medsaga_lib.recipes.recipe import Recipe
 from tools.provenance import ROOT, commit
 
-TABLE = ROOT / "book" / "_static" / "fit_table.js"
+STATIC = ROOT / "book" / "_static"
+# The file of each backbone, and the name of the constant in it
+TABLES = {
+    "vit_b": (STATIC / "fit_table.js", "FIT"),
+    "lite_medsam": (STATIC / "fit_lite.js", "FIT_LITE"),
+}
 RECIPES = ("medsaga", "samed", "s_sam", "full")
-SIZES = (256, 512, 1024)  # pixels along one side
+SIZES = {"vit_b": (256, 512, 1024), "lite_medsam": (128, 256, 512)}  # pixels along one side
 BATCHES = (1, 12)  # batches with a predicted peak; the peak is almost linear between them
 CLASSES = 8  # foreground classes, as in SAMed's and MedSAGa's tables
 PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+# The trained stages of LiteMedSAM's image encoder: all; the last one and the neck; or none, so that
+# the decoder trains on kept embeddings
+Stages = Literal["whole", "late", "frozen"]
+STAGES: tuple[Stages, ...] = ("whole", "late", "frozen")
+LAST_STAGE = 3  # of TinyViT's stages 0 to 3, as in the recipe late_stages
+COPIES = 12  # of each image, as in the recipe late_stages; the memory of a step is the same for all
+
+
+class Entry(NamedTuple):
+    """The recipe, the plan and the trained stages of a row."""
+
+    recipe: str
+    plan: Plan
+    stages: Stages = "whole"
 
 
 def main() -> None:
-    """Predict every row and write the file."""
-    rows = []
-    for name, plan in plans():
-        rows.append(row(name, plan))
-        print(f"{len(rows)}: {rows[-1]}", flush=True)
+    """Predict every row of the chosen tables and write their files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--backbone", choices=[*TABLES], help="Write the table of one backbone. Default: all."
+    )
+    chosen = parser.parse_args().backbone
+    for backbone in [chosen] if chosen else TABLES:
+        rows = []
+        for entry in entries(backbone):
+            rows.append(row(entry))
+            print(f"{backbone} {len(rows)}: {rows[-1]}", flush=True)
+        print(write(backbone, rows))
+
+
+def write(backbone: str, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write the rows as the table of a backbone, and return its path."""
+    path, constant = TABLES[backbone]
     content = {
         "made": f"commit {commit(ROOT)}, torch {torch.__version__}",
-        "backbone": "vit_b",
+        "backbone": backbone,
         "classes": CLASSES,
         "batches": BATCHES,
-        "shapes": shapes(),
+        **({"shapes": shapes()} if backbone == "vit_b" else {}),
         "rows": rows,
     }
-    with replacing(TABLE) as temporary:
-        temporary.write_text(f"const FIT = {json.dumps(content)};\n", encoding="utf-8")
-    print(TABLE)
+    with replacing(path) as temporary:
+        temporary.write_text(f"const {constant} = {json.dumps(content)};\n", encoding="utf-8")
+    return path
 
 
-def plans() -> list[tuple[str, Plan]]:
-    """Return every recipe with every size and way to save memory.
+def entries(backbone: str) -> list[Entry]:
+    """Return every recipe with every size and way to save memory."""
+    return [*(_of_vit_b() if backbone == "vit_b" else _of_lite_medsam())]
 
-    The published attention of segment_anything is combined with no other way.
-    """
-    found = []
-    for name, size in itertools.product(RECIPES, SIZES):
+
+def _of_vit_b() -> Iterator[Entry]:
+    """Combine the published attention of segment_anything with no other way to save memory."""
+    for name, size in itertools.product(RECIPES, SIZES["vit_b"]):
         plain = Plan("vit_b", 1, size, CLASSES)
-        found.append((name, replace(plain, attention="original")))
+        yield Entry(name, replace(plain, attention="original"))
         for precision, checkpointing in itertools.product(PRECISIONS, (False, True)):
-            found.append((name, replace(plain, precision=precision, checkpointing=checkpointing)))
-    return found
+            yield Entry(name, replace(plain, precision=precision, checkpointing=checkpointing))
 
 
-def row(name: str, plan: Plan) -> dict[str, Any]:
+def _of_lite_medsam() -> Iterator[Entry]:
+    """Combine the trained stages with the other ways; a frozen encoder recomputes no block."""
+    for stages, name, size in itertools.product(STAGES, RECIPES, SIZES["lite_medsam"]):
+        plain = Plan("lite_medsam", 1, size, CLASSES)
+        recomputed = (False,) if stages == "frozen" else (False, True)
+        for precision, checkpointing in itertools.product(PRECISIONS, recomputed):
+            plan = replace(plain, precision=precision, checkpointing=checkpointing)
+            yield Entry(name, plan, stages)
+
+
+def recipe_of(entry: Entry) -> Recipe:
+    """Return the recipe of a row, with the trained stages of the row."""
+    recipe = get_recipe(entry.recipe)
+    how = recipe.image_encoder
+    if entry.stages == "late":
+        how = replace(how, from_stage=LAST_STAGE, copies=COPIES)
+    elif entry.stages == "frozen":
+        how = Frozen(copies=COPIES)
+    return replace(recipe, image_encoder=how)
+
+
+def row(entry: Entry) -> dict[str, Any]:
     """Return the bytes of a plan: fixed costs, activations of one and of two images, peaks."""
-    recipe = get_recipe(name)
+    recipe, plan = recipe_of(entry), entry.plan
     one, two = (predict_ledger(recipe, replace(plan, batch=batch)) for batch in (1, 2))
     lean = predict_ledger(recipe, replace(plan, per_layer=True))
     peaks = {
@@ -74,7 +132,7 @@ def row(name: str, plan: Plan) -> dict[str, Any]:
         for key, per_layer in (("peaks", False), ("peaks_per_layer", True))
     }
     return {
-        "recipe": name,
+        "recipe": entry.recipe,
         "size": plan.size,
         "attention": plan.attention,
         "precision": plan.precision,
@@ -85,7 +143,15 @@ def row(name: str, plan: Plan) -> dict[str, Any]:
         "states": one.states,
         "activations": [one.activations, two.activations],
         **peaks,
+        **_of_stages(entry),
     }
+
+
+def _of_stages(entry: Entry) -> dict[str, Any]:
+    """Return the trained stages and the bytes of one kept copy of an image, for LiteMedSAM only."""
+    if entry.plan.backbone != "lite_medsam":
+        return {}
+    return {"stages": entry.stages, "kept_per_copy": kept_bytes(recipe_of(entry), entry.plan)}
 
 
 def shapes() -> dict[str, list[list[int]]]:

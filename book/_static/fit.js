@@ -1,17 +1,24 @@
-// The two small machines of the page "Will it fit my GPU?". Their numbers are in fit_table.js,
-// which `python -m tools.fit` writes; here are only sums and straight lines between them.
+// The two forms of the page "Will it fit my GPU?". Their numbers are in fit_table.js and
+// fit_lite.js, which `python -m tools.fit` writes. This file computes only sums of these numbers
+// and straight lines between them.
 "use strict";
 
 const GIB = 2 ** 30;
 const PARTS = ["weights", "gradients", "states", "activations"];
-const CARDS = {4: "laptop", 8: "RTX 4060", 12: "RTX 3060", 16: "T4 (free Colab)", 24: "RTX 4090", 40: "A100", 80: "A100, H100"};
+const TABLES = {vit_b: FIT, lite_medsam: FIT_LITE};
+const BACKBONES = {vit_b: "SAM's ViT-B", lite_medsam: "LiteMedSAM"};
+const FIRST_SIZE = {vit_b: 512, lite_medsam: 128};
+const STAGES = {whole: "the whole encoder", late: "its last stage and neck", frozen: "none: the decoder alone"};
+const CARDS = {4: "laptop", 8: "RTX 4060", 12: "RTX 3060", 15: "T4 (free Colab)", 16: "RTX 4080", 24: "RTX 4090", 40: "A100", 80: "A100, H100"};
 const NUMBER_BYTES = 4;
 
+const mib = bytes => (bytes / 2 ** 20).toFixed(bytes < 100 * 2 ** 20 ? 2 : 0);
 const gib = bytes => (bytes / GIB).toFixed(bytes < 9.95 * GIB ? 2 : 1);
 
-// The plan that comes nearest: SAM's own attention is tabled plain only.
+// Rows of ViT-B name no stages: its whole encoder is trained.
 function rowOf(plan, recipe) {
-  return FIT.rows.find(row => row.recipe === recipe && row.size === plan.size &&
+  return TABLES[plan.backbone].rows.find(row => row.recipe === recipe && row.size === plan.size &&
+    (row.stages || "whole") === plan.stages &&
     row.attention === (plan.fused ? "fused" : "original") &&
     row.precision === (plan.bf16 ? "bf16" : "fp32") && row.checkpointing === plan.checkpointing);
 }
@@ -21,7 +28,7 @@ function activations(row, batch) {
   return one + (batch - 1) * (two - one);
 }
 
-// The straight line through the peaks at the two FIT.batches.
+// The straight line through the peaks at the two FIT.batches, which are those of both tables.
 function peak(row, batch, perLayer) {
   const [few, many] = perLayer ? row.peaks_per_layer : row.peaks;
   const [first, last] = FIT.batches;
@@ -74,18 +81,27 @@ function fit() {
   const form = document.getElementById("fit"), field = form.elements;
   const names = [...new Set(FIT.rows.map(row => row.recipe))];
   for (const name of names) field.recipe.append(element("option", {}, name));
-  for (const size of [...new Set(FIT.rows.map(row => row.size))]) field.size.append(element("option", {}, String(size)));
+  for (const [value, name] of Object.entries(BACKBONES)) field.backbone.append(element("option", {value}, name));
+  for (const [value, name] of Object.entries(STAGES)) field.stages.append(element("option", {value}, name));
   for (const [size, name] of Object.entries(CARDS)) field.card.append(element("option", {value: size}, `${size} GiB, as ${name}`));
-  field.size.value = "512";
-  field.card.value = "16";
-  field.fused.checked = true;
+  field.card.value = "15";
+
+  const chooseBackbone = () => {
+    const backbone = field.backbone.value, sizes = new Set(TABLES[backbone].rows.map(row => row.size));
+    field.size.replaceChildren(...[...sizes].map(size => element("option", {}, String(size))));
+    field.size.value = String(FIRST_SIZE[backbone]);
+    field.stages.value = "whole";
+    field.stages.closest("label").style.display = backbone === "vit_b" ? "none" : "";
+    field.fused.checked = true;
+    field.fused.disabled = backbone !== "vit_b"; // TinyViT never stores its maps
+  };
 
   const answer = () => {
-    for (const name of ["checkpointing", "bf16"]) {
-      field[name].disabled = !field.fused.checked;
-      if (!field.fused.checked) field[name].checked = false;
-    }
-    const plan = {size: +field.size.value, batch: +field.batch.value, fused: field.fused.checked,
+    // SAM's own attention is tabled without other savings; a frozen encoder recomputes no blocks
+    field.bf16.disabled = !field.fused.checked;
+    field.checkpointing.disabled = !field.fused.checked || field.stages.value === "frozen";
+    for (const name of ["checkpointing", "bf16"]) if (field[name].disabled) field[name].checked = false;
+    const plan = {backbone: field.backbone.value, stages: field.stages.value, size: +field.size.value, batch: +field.batch.value, fused: field.fused.checked,
       bf16: field.bf16.checked, checkpointing: field.checkpointing.checked, perLayer: field.perLayer.checked};
     const card = +field.card.value * GIB;
     field["batch-shown"].value = plan.batch;
@@ -100,12 +116,17 @@ function fit() {
     const sentence = element("p", {class: fits ? "fit-yes" : "fit-no"},
       `${chosen.name} needs ${gib(chosen.peak)} GiB at its peak: it ${fits ? "fits" : "does not fit"} into ${field.card.value} GiB. ` +
       (chosen.largest ? `The largest batch that does is ${chosen.largest}.` : "Not even one image does."));
+    const {kept_per_copy: kept = 0} = rowOf(plan, chosen.name);
+    const copies = kept ? [element("p", {}, `One kept copy of an image takes ${mib(kept)} MiB outside the GPU; ` +
+      `12 copies of each of 16 images take ${mib(12 * 16 * kept)} MiB.`)] : [];
     const rows = results.map(({name, parts, peak, largest}) => [name, ...PARTS.map(part => gib(parts[part])), gib(peak), largest || "none"]);
-    document.getElementById("fit-answer").replaceChildren(sentence, ...bars(results, card),
+    document.getElementById("fit-answer").replaceChildren(sentence, ...copies, ...bars(results, card),
       table(["method", ...PARTS, "peak, GiB", "largest batch"], rows));
   };
+  field.backbone.addEventListener("input", chooseBackbone); // before the form's own listener
   form.addEventListener("input", answer);
   form.hidden = false;
+  chooseBackbone();
   answer();
 }
 
@@ -142,7 +163,7 @@ function claim() {
     const bytes = NUMBER_BYTES * shapes.reduce((sum, [m, n, , count]) => sum + m * n * count, 0);
     const largest = NUMBER_BYTES * Math.max(...shapes.map(([m, n]) => m * n));
     const way = field.activations.value, row = way === "none" ? null :
-      rowOf({size: 512, fused: way !== "original", bf16: false, checkpointing: way === "checkpointed"}, "full");
+      rowOf({backbone: "vit_b", stages: "whole", size: 512, fused: way !== "original", bf16: false, checkpointing: way === "checkpointed"}, "full");
     const side = (name, states, perLayer) => ({name, parts: {
       weights: field.weights.checked ? bytes : 0,
       gradients: field.gradients.checked ? (perLayer ? largest : bytes) : 0,

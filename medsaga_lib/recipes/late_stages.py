@@ -1,7 +1,7 @@
 """Late stages: train the last stage of a small encoder, its neck and the decoder, all dense.
 
 The early stages stay frozen, and their output is computed once for a few copies of each image. On
-LiteMedSAM they take most of the time of a step and hold few of the parameters. `medsaga train`
+LiteMedSAM they take most of the time of a step and hold 45 % of the parameters. `medsaga train`
 uses this recipe if no other is named.
 """
 

@@ -1,4 +1,4 @@
-"""The page "Will it fit my GPU?": its table comes from the library, and its sums are right."""
+"""The page "Will it fit my GPU?": its tables come from the library, and its sums are right."""
 
 import json
 from dataclasses import replace
@@ -18,32 +18,94 @@ ROOT = Path(__file__).parents[2]
 GIB = 2**30
 
 
+def read(backbone):
+    path, constant = fit.TABLES[backbone]
+    text = path.read_text(encoding="utf-8")
+    return json.loads(text.removeprefix(f"const {constant} = ").rstrip(";\n"))
+
+
 @pytest.fixture(scope="module")
 def table():
-    text = fit.TABLE.read_text(encoding="utf-8")
-    return json.loads(text.removeprefix("const FIT = ").rstrip(";\n"))
+    return read("vit_b")
 
 
-def test_table_holds_every_plan_once(table):
-    keys = ("recipe", "size", "attention", "precision", "checkpointing")
-    rows = [tuple(row[key] for key in keys) for row in table["rows"]]
-    plans = [(name, *(getattr(plan, key) for key in keys[1:])) for name, plan in fit.plans()]
-    assert rows == plans
+@pytest.fixture(scope="module")
+def lite():
+    return read("lite_medsam")
+
+
+def row_of(table, **wanted):
+    """Return the only row with these values; the way to save memory is none by default."""
+    plain = {"attention": "fused", "precision": "fp32", "checkpointing": False}
+    (row,) = [row for row in table["rows"] if (plain | wanted).items() <= row.items()]
+    return row
+
+
+@pytest.mark.parametrize("backbone", fit.TABLES)
+def test_table_holds_every_plan_once(backbone):
+    table = read(backbone)
+    keys = ("size", "attention", "precision", "checkpointing")
+    rows = [
+        (row["recipe"], row.get("stages", "whole"), *(row[key] for key in keys))
+        for row in table["rows"]
+    ]
+    assert rows == [
+        (entry.recipe, entry.stages, *(getattr(entry.plan, key) for key in keys))
+        for entry in fit.entries(backbone)
+    ]
+    assert table["backbone"] == backbone
+    assert table["classes"] == fit.CLASSES
     assert table["batches"] == list(fit.BATCHES)
+
+
+def test_shapes_are_those_of_full_fine_tuning_today(table):
     assert table["shapes"] == fit.shapes()
 
 
 @needs_peak
 @pytest.mark.slow
 @pytest.mark.no_cover  # fake tensors are computed in Python, and coverage doubles their time
-def test_row_of_the_table_is_what_the_library_predicts_today(table):
-    name, plan = fit.plans()[6]
-    row = fit.row(name, plan)
-    assert table["rows"][6] == row
+@pytest.mark.parametrize(
+    ("backbone", "recipe", "stages", "size"),
+    [
+        ("vit_b", "medsaga", "whole", 512),
+        ("lite_medsam", "s_sam", "late", 128),
+        ("lite_medsam", "full", "frozen", 128),
+    ],
+)
+def test_row_of_the_table_is_what_the_library_predicts_today(backbone, recipe, stages, size):
+    number, entry = next(
+        (number, entry)
+        for number, entry in enumerate(fit.entries(backbone))
+        if (entry.recipe, entry.stages, entry.plan.size) == (recipe, stages, size)
+        and entry.plan.attention == "fused"
+    )
+    row = fit.row(entry)
+    assert read(backbone)["rows"][number] == row
     (first, last), (few, many) = fit.BATCHES, row["peaks"]
     line = few + (4 - first) * (many - few) / (last - first)  # what the page draws
-    exact = predict_peak(get_recipe(name), replace(plan, batch=4))
+    exact = predict_peak(fit.recipe_of(entry), replace(entry.plan, batch=4))
     assert line == pytest.approx(exact, rel=0.03)
+
+
+def test_kept_copies_have_the_bytes_of_their_shapes(lite):
+    def kept(**wanted):
+        return row_of(lite, recipe="medsaga", **wanted)["kept_per_copy"]
+
+    assert kept(stages="whole", size=128) == 0
+    # the last stage: 320 channels; the image embedding: 256; one token per 4 x 4 pixels; float32
+    assert kept(stages="late", size=128) == 320 * 32 * 32 * 4
+    assert kept(stages="late", size=256) == 320 * 64 * 64 * 4
+    assert kept(stages="frozen", size=128) == 256 * 32 * 32 * 4
+    assert kept(stages="late", size=128, precision="bf16") == 320 * 32 * 32 * 2
+
+
+def test_a_decoder_alone_is_the_same_for_three_methods(lite):
+    medsaga, samed, full = (
+        row_of(lite, recipe=name, stages="frozen", size=128) | {"recipe": ""}
+        for name in ("medsaga", "samed", "full")
+    )
+    assert medsaga == samed == full
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +120,7 @@ def page():
         browser = playwright.chromium.launch(executable_path=site.browser_path(), args=site.FLAGS)
         page = browser.new_page()
         page.set_content(content)
-        for script in (fit.TABLE, fit.TABLE.with_name("fit.js")):
+        for script in (*(path for path, _ in fit.TABLES.values()), fit.STATIC / "fit.js"):
             page.add_script_tag(path=script)
         yield page
         browser.close()
@@ -76,20 +138,73 @@ def set_to(page, form, **fields):
             field.fill(str(value))
 
 
+def largest_batch(row, card):
+    """Return the largest batch on the straight line through the peaks at batch 1 and 12."""
+    one, twelve = row["peaks"]
+    return 12 + int((card * GIB - twelve) // ((twelve - one) / 11))
+
+
 def test_answer_is_the_tables_peak_and_the_largest_batch_below_the_card(page, table):
+    set_to(page, "fit", backbone="vit_b")
     set_to(page, "fit", recipe="samed", size=512, batch=12, card=24, fused=True)
     set_to(page, "fit", bf16=False, checkpointing=False, perLayer=False)
-    wanted = {"recipe": "samed", "size": 512, "attention": "fused", "precision": "fp32"}
-    wanted["checkpointing"] = False
-    (row,) = [row for row in table["rows"] if wanted.items() <= row.items()]
-    one, peak = row["peaks"]  # at batch 1 and 12
-    largest = 12 + int((24 * GIB - peak) // ((peak - one) / 11))
+    row = row_of(table, recipe="samed", size=512)
     said = page.locator("#fit-answer p").first.inner_text()
-    assert f"needs {peak / GIB:.2f} GiB at its peak: it fits into 24 GiB" in said
-    assert f"The largest batch that does is {largest}." in said
+    assert f"needs {row['peaks'][1] / GIB:.2f} GiB at its peak: it fits into 24 GiB" in said
+    assert f"The largest batch that does is {largest_batch(row, 24)}." in said
+    assert not page.locator("#fit [name=stages]").is_visible()
+    assert "kept copy" not in page.locator("#fit-answer").inner_text()
+
+
+def test_answer_for_late_stages_of_lite_medsam(page, lite):
+    set_to(page, "fit", backbone="lite_medsam")
+    set_to(page, "fit", stages="late", recipe="medsaga", size=128, batch=12, card=8)
+    row = row_of(lite, recipe="medsaga", stages="late", size=128)
+    said = page.locator("#fit-answer").inner_text()
+    assert f"needs {row['peaks'][1] / GIB:.2f} GiB at its peak: it fits into 8 GiB" in said
+    assert f"The largest batch that does is {largest_batch(row, 8)}." in said
+    # 320 x 32 x 32 numbers of 4 bytes are 1.25 MiB, and 12 copies of 16 images are 192 of them
+    assert "One kept copy of an image takes 1.25 MiB" in said
+    assert "12 copies of each of 16 images take 240 MiB" in said
+
+
+def test_sizes_and_stages_follow_the_backbone(page):
+    for backbone, sizes in fit.SIZES.items():
+        set_to(page, "fit", backbone=backbone)
+        shown = page.locator("#fit [name=size] option").all_inner_texts()
+        assert shown == [str(size) for size in sizes]
+        assert page.locator("#fit [name=stages]").input_value() == "whole"
+    assert page.locator("#fit [name=fused]").is_disabled()  # TinyViT never stores its maps
+    set_to(page, "fit", checkpointing=True)
+    set_to(page, "fit", stages="frozen")
+    assert page.locator("#fit [name=checkpointing]").is_disabled()
+    assert not page.locator("#fit [name=checkpointing]").is_checked()
+
+
+def test_cards_include_small_ones_and_a_t4(page):
+    cards = page.locator("#fit [name=card] option").all_inner_texts()
+    assert {"4 GiB", "8 GiB", "15 GiB"} <= {card.split(",")[0] for card in cards}
+    assert "15 GiB, as T4 (free Colab)" in cards
+
+
+def test_the_pages_sentences_on_late_stages_are_the_tables(lite):
+    content = (ROOT / "book" / "fit.md").read_text(encoding="utf-8")
+    whole, late, frozen = (
+        row_of(lite, recipe="medsaga", stages=stages, size=128)["peaks"][1] / GIB
+        for stages in fit.STAGES
+    )
+    assert f"{whole:.1f} GiB if it trains the whole encoder" in content
+    assert f"{late:.1f} GiB if it trains the last stage" in content
+    assert f"{frozen:.1f} GiB if it trains the decoder alone" in content
+    last, embedding = (
+        row_of(lite, recipe="medsaga", stages=stages, size=128)["kept_per_copy"] / 2**20
+        for stages in ("late", "frozen")
+    )
+    assert f"takes {last:.2f} MiB for the last stage and {embedding:.0f} MiB for the" in content
 
 
 def test_original_attention_is_tabled_without_other_savings(page):
+    set_to(page, "fit", backbone="vit_b")
     set_to(page, "fit", fused=True, checkpointing=True)
     set_to(page, "fit", fused=False)
     assert page.locator("#fit [name=checkpointing]").is_disabled()
