@@ -237,17 +237,27 @@ def bench(
     backbone: Backbone = "vit_b",
     rank: Annotated[int, typer.Option(min=1, help="Rank of GaLore.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Number of timed refreshes.")] = 3,
+    stages: Annotated[
+        bool,
+        typer.Option(
+            "--stages",
+            help="Compare steps on all stages of lite_medsam with steps on the last.",
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare GaLore with other optimizers.
+    """Compare GaLore with other optimizers, or late stages with whole encoders.
 
     The table compares the time, states and checkpoints of galore-torch, AdamW and LoRA, and the
     energy in the basis. With --json: a list of `name, ours, peer, ratio`; ratio is peer / ours.
+    --stages compares the time and the peak memory of steps of MedSAGa, SAMed and S-SAM.
     """
     from medsaga_lib.bench.optimizers import captured_energy, compare_optimizers, comparisons
     from medsaga_lib.files import write_json
 
+    if stages:
+        return _bench_stages(out, as_json)
     rows = compare_optimizers(backbone, rank, rounds)
     compared = comparisons(rows, captured_energy())
     if out is not None:
@@ -271,6 +281,32 @@ def bench(
     _print_table(header, table)
     print("\nratio: peer / ours\n")
     _print_table(("", "ratio"), [(c["name"], f"{c['ratio']:.4g}") for c in compared])
+
+
+def _bench_stages(out: Path | None, as_json: bool) -> None:
+    """Measure steps on all stages and on the last one, and print or write the rows."""
+    from medsaga_lib.bench.stages import compare_stages
+    from medsaga_lib.files import write_json
+
+    rows = compare_stages("lite_medsam", 128)
+    if out is not None:
+        write_json(out, rows)
+    if as_json:
+        return _print_json(rows)
+    print("lite_medsam, 128 px, batch 12, 2 classes; seconds of a step, and its peak in MiB\n")
+    table = [
+        (
+            r["name"],
+            f"{r['whole']:.2f}",
+            f"{r['late']:.2f}",
+            f"{r['faster']:.1f}",
+            *(f"{r[key] / 2**20:,.0f}" for key in ("whole_peak", "late_peak")),
+            f"{r['smaller']:.1f}",
+        )
+        for r in rows
+    ]
+    header = ("method", "all stages", "last stage", "ratio", "peak", "peak, last", "ratio")
+    _print_table(header, table)
 
 
 @weights_app.command("list")

@@ -19,11 +19,13 @@ from marks import needs_peak
 from PIL import Image
 
 from medsaga_lib import cli
+from medsaga_lib.errors import UserError
 from medsaga_lib.memory import plan as plans
 from medsaga_lib.memory.plan import Plan, predict_ledger
 from medsaga_lib.models.weights import WEIGHT_FILES
 from medsaga_lib.recipes import RECIPES
 from medsaga_lib.recipes.recipe import changed, with_rank
+from medsaga_lib.training import loop
 from medsaga_lib.training.run_folder import CHECKPOINT_FILE, read_checkpoint
 
 TRAIN = ("--weights", "random", "--size", "64", "--steps", "2", "--batch", "2", "--shots", "3")
@@ -53,6 +55,28 @@ def test_train_reports_the_run(trained):
     assert 0 <= record["val_dice"] <= 1
     assert record["collapsed"] is None
     assert {p.name for p in out.iterdir()} == {"run.json", "log.csv", CHECKPOINT_FILE}
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ((), ("late_stages", "lite_medsam", 128)),
+        (("--size", "256"), ("late_stages", "lite_medsam", 256)),
+        (("--backbone", "pocket"), ("late_stages", "pocket", None)),
+        (("samed",), ("samed", "pocket", None)),
+        (("samed", "--backbone", "lite_medsam"), ("samed", "lite_medsam", None)),
+    ],
+)
+def test_what_is_trained_without_a_recipe(words, wanted, phantoms, medsaga, monkeypatch):
+    asked = []
+
+    def train(recipe, dataset, settings, out, **_):
+        asked.append((recipe.name, settings.backbone, settings.size))
+        raise UserError("Enough.")
+
+    monkeypatch.setattr(loop, "train", train)
+    assert medsaga("train", *words, "--data", phantoms)[0] == 2
+    assert asked == [wanted]
 
 
 def test_a_training_that_collapsed_is_saved_and_exits_with_3(phantoms, tmp_path, medsaga):
@@ -368,7 +392,9 @@ def test_bad_words_are_one_sentence(words, says, phantoms, medsaga, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [("train",), ("frobnicate",), ("train", "samed", "--batch", "0")])
+@pytest.mark.parametrize(
+    "words", [("evaluate",), ("frobnicate",), ("train", "samed", "--batch", "0")]
+)
 def test_wrong_usage_exits_with_2(words, medsaga):
     code, _, error = medsaga(*words)
     assert code == 2

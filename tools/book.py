@@ -16,7 +16,7 @@ from medsaga_lib.files import replacing
 BUILD = Path("_build")
 
 # Cell tags with a meaning for the tools; CONTRIBUTING.md explains them.
-COLAB, PARAMETERS, DATA = "colab", "parameters", "data"
+COLAB, PARAMETERS, DATA, REAL = "colab", "parameters", "data", "real"
 EXERCISE, SOLUTION, CHECK = "exercise", "solution", "exercise-check"
 
 BUDGET = re.compile(
@@ -34,7 +34,7 @@ if "google.colab" in sys.modules:
         clone = ["git", "clone", "-q", "--depth", "1", "{address}", "/content/book"]
         subprocess.run(clone, check=True)
     if importlib.util.find_spec("medsaga_lib") is None:
-        install = [sys.executable, "-m", "pip", "install", "-q", "/content/book[galore]"]
+        install = [sys.executable, "-m", "pip", "install", "-q", "/content/book[galore,weights]"]
         subprocess.run(install, check=True)
     os.chdir("/content/book/notebooks")
 """

@@ -42,6 +42,10 @@ SLOWER, BIGGER = 1.5, 1.1  # factors on a budget, because machines differ; our c
 TRACEBACK_LINES = 15
 LOG_END = 4000  # characters of the log that are shown if a process ends without a message
 VERSIONS = ("torch", "numpy", "monai", "segment-anything", "medsaga-lib")
+WITHOUT_REAL = (
+    "> **Built without real images.** `MEDSAGA_DATA` names no folder, so drawn images replace the "
+    "data sets, and the cells that need the real ones are left out: {count}."
+)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PROGRESS_BAR = re.compile(r"\r.|\d%\|")
 
@@ -146,7 +150,7 @@ def execute_one(root: Path, chapter: Path, target: Path, profile: str) -> dict[s
     for start in range(1, STARTS + 1):
         try:
             notebook = papermill.execute_notebook(
-                exercises.with_proofs(pairs.read_notebook(root / chapter)),
+                exercises.with_proofs(without_real(pairs.read_notebook(root / chapter))),
                 str(part),
                 parameters={"profile": profile},
                 cwd=str(root / STAGE / "notebooks"),
@@ -182,6 +186,16 @@ def execute_one(root: Path, chapter: Path, target: Path, profile: str) -> dict[s
     }
     book.write(target, nbformat.writes(notebook, indent=1))
     return record
+
+
+def without_real(notebook: NotebookNode) -> NotebookNode:
+    """Leave out the cells tagged `real` if there are no real images, and say so at the top."""
+    real = [cell for cell in notebook.cells if book.REAL in book.tags(cell)]
+    if real and data_root() is None:
+        notebook.cells = [cell for cell in notebook.cells if cell not in real]
+        note = nbformat.v4.new_markdown_cell(WITHOUT_REAL.format(count=len(real)))
+        notebook.cells.insert(1, note)
+    return notebook
 
 
 def failure(chapter: Path, root: Path, error: PapermillExecutionError) -> str:

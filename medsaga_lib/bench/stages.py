@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import psutil
 import torch
 
 from medsaga_lib.errors import UserError
@@ -69,7 +70,7 @@ def measure_step(recipe: Recipe, plan: Plan, steps: int) -> tuple[float, int]:
     model = build_model(recipe, plan.backbone, plan.size, plan.classes, "random").train()
     optimizer = build_optimizer(recipe, model)
     loss = loss_of_a_step(recipe, plan, model)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = psutil.Process().memory_info().rss
     seconds = []
     for _ in range(WARM + steps):
         began = time.perf_counter()
@@ -77,8 +78,8 @@ def measure_step(recipe: Recipe, plan: Plan, steps: int) -> tuple[float, int]:
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - began)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return min(seconds[WARM:]), (after - before) * UNIT
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
+    return min(seconds[WARM:]), peak - before
 
 
 def _in_a_process(

@@ -13,6 +13,7 @@ from medsaga_lib.inference.predictor import PROMPT_SEED, load_run
 from medsaga_lib.models.heads import Promptable
 from medsaga_lib.training.run_folder import read_run
 
+LONGEST_NAME = 14  # characters of a case's name above its picture, which is a third of a page wide
 TRUTH_PROMPTS = {
     "points": f"a random pixel of each label in each slice of the truth, seed {PROMPT_SEED}",
     "boxes": "the exact box of each label in each slice of the truth",
@@ -69,7 +70,8 @@ def _write_figure(path, predictor, dataset, cases, evaluation: Evaluation) -> No
             middle = int((truth > 0).sum((1, 2)).argmax())
             image, truth, prediction = image[middle], truth[middle], prediction[middle]
             spacing = spacing[1:]
-        title = f"{name}: Dice {by_dice[name]:.3f}"
+        short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+        title = f"{short}: Dice {by_dice[name]:.3f}"
         panels.append(Panel(image, truth, prediction, title, (spacing[0], spacing[1])))
     if panels:
         alt = "Worst, middle and best case: truth dashed, prediction solid."

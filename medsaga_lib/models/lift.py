@@ -1,8 +1,8 @@
 """Absolute positions for an image embedding that has none: an addition to the dense prompt.
 
 TinyViT knows where a pixel is only relative to its window: it has relative attention biases and
-convolutions, and SAM's ViT has `pos_embed` besides. Therefore a class token on TinyViT's embedding
-cannot tell a right organ from a left one. A `PositionLift` adds to every cell of the embedding a
+convolutions, and SAM's ViT has `pos_embed` besides. Therefore class tokens on TinyViT's embedding
+confuse right and left organs. A `PositionLift` adds to every cell of the embedding a
 linear function of the cell's position. It starts at zero, so that the network computes the same as
 before. We know of no paper that has it.
 """

@@ -1,7 +1,7 @@
 """Late stages: train the last stage of a small encoder, its neck and the decoder, all dense.
 
 The early stages stay frozen, and their output is computed once for a few copies of each image. On
-LiteMedSAM they take most of the time of a step and hold 45 % of the parameters. `medsaga train`
+LiteMedSAM they hold most of the activations and 45 % of the parameters. `medsaga train`
 uses this recipe if no other is named.
 """
 
@@ -14,7 +14,7 @@ LATE_STAGES = replace(
     SAMED,
     name="late_stages",
     title="Late stages: dense AdamW on the last stage, neck and decoder",
-    source="our choice: measured in chapter 9",
+    source="our choice: measured in chapter 10",
     image_encoder=Full(
         lr=1e-4,  # our choice, from tests of several values
         from_stage=3,  # our choice: the last of TinyViT's 4 stages

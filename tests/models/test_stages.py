@@ -34,7 +34,7 @@ def test_the_halves_are_the_whole(name, size, count, blocks):
 @pytest.mark.parametrize(("name", "size", "count", "blocks"), ENCODERS)
 def test_what_is_early_is_frozen_and_nothing_else(name, size, count, blocks):
     """The late part does not depend on a frozen tensor, and depends on every other."""
-    for part in range(count + 1):
+    for part in (0, 1, count // 2, count):
         encoder, images = encoder_of(name, size), torch.rand(2, 3, size, size)
         freeze_early(encoder, part)
         kept = early(encoder, images, part)

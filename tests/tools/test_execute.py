@@ -9,6 +9,7 @@ import papermill
 import pytest
 import torch
 
+from medsaga_lib.data.catalog import DATA_VARIABLE
 from tools import book, execute, pairs
 from tools.book import BookError
 
@@ -195,3 +196,19 @@ def test_a_broken_budget_stops_the_build_server_and_warns_elsewhere(
     monkeypatch.setenv("CI", "true")
     with pytest.raises(BookError, match="too slow"):
         execute.execute(small_book.root, "quick")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_cells_for_real_images_are_left_out_without_them(small_book, there, monkeypatch, tmp_path):
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    if there:
+        monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    notebook = pairs.read_notebook(small_book.notebook)
+    first, *rest = notebook.cells
+    rest[-1].metadata["tags"] = [book.REAL]
+    kept = execute.without_real(notebook).cells
+    if there:
+        assert kept == [first, *rest]
+    else:
+        assert kept == [first, kept[1], *rest[:-1]]
+        assert "left out: 1." in kept[1].source

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from runs import short, train
 
 from medsaga_lib.recipes import RECIPES, get_recipe
 from medsaga_lib.recipes.build import build_model
@@ -14,10 +13,11 @@ from medsaga_lib.recipes.recipe import changed
 from medsaga_lib.training import collapse
 from medsaga_lib.training.collapse import Outcome, advice, best_constant_loss, distance, reason
 from medsaga_lib.training.losses import OBJECTIVES
+from runs import short, train
 
 NAMES = ("background", "left lung", "right lung")
 QUICK = {"batch": 2, "augmentation": "none"}
-OWN_RATE = ("medsaga", "medsaga_v1", "medsaga_v2", "full")  # of the image encoder
+OWN_RATE = ("medsaga", "medsaga_v1", "medsaga_v2", "full", "late_stages")  # of the image encoder
 RATES = {"healthy": 0.005, "too high": 1.0, "too low": 1e-6}
 
 
