@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 import torch
+from runs import train
 
 from medsaga_lib.adapt.lora import LoRA
 from medsaga_lib.adapt.svd import SVDAffine
@@ -21,7 +22,6 @@ from medsaga_lib.recipes.encoder import Frozen
 from medsaga_lib.recipes.recipe import changed
 from medsaga_lib.training import loop
 from medsaga_lib.training.losses import OBJECTIVES
-from runs import train
 
 ENCODER, DECODER, PROMPTS = "sam.image_encoder.", "sam.mask_decoder.", "sam.prompt_encoder.*"
 LORA = ("*.lora_A.default.weight", "*.lora_B.default.weight")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from runs import short, train
 
 from medsaga_lib.recipes import RECIPES, get_recipe
 from medsaga_lib.recipes.build import build_model
@@ -13,7 +14,6 @@ from medsaga_lib.recipes.recipe import changed
 from medsaga_lib.training import collapse
 from medsaga_lib.training.collapse import Outcome, advice, best_constant_loss, distance, reason
 from medsaga_lib.training.losses import OBJECTIVES
-from runs import short, train
 
 NAMES = ("background", "left lung", "right lung")
 QUICK = {"batch": 2, "augmentation": "none"}

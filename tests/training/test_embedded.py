@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from runs import train
 
 from medsaga_lib.data.shots import choose_shots
 from medsaga_lib.data.transforms import Augment
@@ -14,7 +15,6 @@ from medsaga_lib.training.embedded import Embedded
 from medsaga_lib.training.run_folder import Settings
 from medsaga_lib.training.run_samples import keep
 from medsaga_lib.training.setup import set_up
-from runs import train
 
 OPTIONS = {"size": 64, "validations": 2}
 SMALL, NONE = Augment("small"), Augment("none")
