@@ -237,27 +237,17 @@ def bench(
     backbone: Backbone = "vit_b",
     rank: Annotated[int, typer.Option(min=1, help="Rank of GaLore.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Number of timed refreshes.")] = 3,
-    stages: Annotated[
-        bool,
-        typer.Option(
-            "--stages",
-            help="Compare steps on all stages of lite_medsam with steps on the last.",
-        ),
-    ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare GaLore with other optimizers, or late stages with whole encoders.
+    """Compare GaLore with other optimizers.
 
     The table compares the time, states and checkpoints of galore-torch, AdamW and LoRA, and the
     energy in the basis. With --json: a list of `name, ours, peer, ratio`; ratio is peer / ours.
-    --stages compares the time and the peak memory of steps of MedSAGa, SAMed and S-SAM.
     """
     from medsaga_lib.bench.optimizers import captured_energy, compare_optimizers, comparisons
     from medsaga_lib.files import write_json
 
-    if stages:
-        return _bench_stages(out, as_json)
     rows = compare_optimizers(backbone, rank, rounds)
     compared = comparisons(rows, captured_energy())
     if out is not None:
@@ -283,17 +273,32 @@ def bench(
     _print_table(("", "ratio"), [(c["name"], f"{c['ratio']:.4g}") for c in compared])
 
 
-def _bench_stages(out: Path | None, as_json: bool) -> None:
-    """Measure steps on all stages and on the last one, and print or write the rows."""
-    from medsaga_lib.bench.stages import compare_stages
+@app.command()
+def bench_stages(
+    backbone: Backbone = "lite_medsam",
+    size: Annotated[int, typer.Option(max=2**16, help="Input side in pixels.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, max=10**6, help="Images per step.")] = 12,
+    from_stage: Annotated[int, typer.Option(min=1, help="First stage that is trained.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Number of timed steps.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare training steps on late stages with steps on all stages.
+
+    The table has the time and the peak memory of steps of MedSAGa, SAMed and S-SAM.
+    """
+    from medsaga_lib.bench.stages import CLASSES, compare_stages
     from medsaga_lib.files import write_json
 
-    rows = compare_stages("lite_medsam", 128)
+    rows = compare_stages(backbone, size, batch, from_stage, steps)
     if out is not None:
         write_json(out, rows)
     if as_json:
         return _print_json(rows)
-    print("lite_medsam, 128 px, batch 12, 2 classes; seconds of a step, and its peak in MiB\n")
+    print(
+        f"{backbone}, {size} px, batch {batch}, {CLASSES} classes, from stage {from_stage}; "
+        "seconds of a step, and its peak in MiB\n"
+    )
     table = [
         (
             r["name"],
@@ -305,7 +310,7 @@ def _bench_stages(out: Path | None, as_json: bool) -> None:
         )
         for r in rows
     ]
-    header = ("method", "all stages", "last stage", "ratio", "peak", "peak, last", "ratio")
+    header = ("method", "all stages", "late", "ratio", "peak", "peak, late", "ratio")
     _print_table(header, table)
 
 

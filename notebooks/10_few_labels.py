@@ -35,7 +35,7 @@ seed = 0
 # There are two tasks. On colonoscopy frames, the network finds polyps, which may be anywhere. On chest X-rays, it finds two organs, each on its own side.
 # LiteMedSAM has probably seen images of both sources in its training; the page about its weights gives the reasons.
 #
-# Without the real images (`MEDSAGA_DATA`), drawn chest X-rays replace both sets, and the numbers differ from those in the text.
+# Where `MEDSAGA_DATA` names no folder, drawn chest X-rays replace both sets.
 
 # %% tags=["data"]
 from medsaga_lib.data.catalog import open_or_phantoms
@@ -55,6 +55,7 @@ import numpy as np
 import torch
 
 from medsaga_lib import display
+from medsaga_lib.bench.boxes import iou
 from medsaga_lib.data.cases import read_pair
 from medsaga_lib.data.prompts import box_of, fill_box
 from medsaga_lib.inference.box_decoder import segment_boxes
@@ -72,10 +73,9 @@ def in_boxes(embedding, truth, frame):
     return segment_boxes(lite.sam, embedding, boxes, truth.shape, values, frame).labels
 
 
-def iou(prediction, truth):
+def ious(prediction, truth):
     """The IoU of each label of the truth."""
-    pairs = [(prediction == value, truth == value) for value in np.unique(truth) if value]
-    return [(one & other).sum() / (one | other).sum() for one, other in pairs]
+    return [iou(prediction == value, truth == value) for value in np.unique(truth) if value]
 
 
 # %%
@@ -85,7 +85,7 @@ for case in frames.split("test")[:3]:
     found = in_boxes(lite.embed(picture.pixels), truth, lite.frame(truth.shape))
     value = int(truth.max())
     ellipse = fill_box(box_of(truth == value), truth.shape, True) * value
-    title = f"IoU {iou(found, truth)[-1]:.2f}, ellipse {iou(ellipse, truth)[-1]:.2f}"
+    title = f"IoU {ious(found, truth)[-1]:.2f}, ellipse {ious(ellipse, truth)[-1]:.2f}"
     panels.append(display.Panel(picture.pixels, truth, found, title))
 display.show(
     display.grid(panels, frames.labels, alt="Three images, segmented from boxes."),
@@ -93,16 +93,19 @@ display.show(
 )
 print(frames.citation, "|", frames.licence)
 
-# %% [markdown]
+# %% [markdown] tags=["real"]
 # The masks follow the visible edge of each polyp. The network has the higher IoU on frames 1 and 3. On frame 2 the annotator's mask is larger than the visible edge, and the ellipse has the higher IoU.
-# We trained nothing here, but LiteMedSAM has probably seen these frames and their masks in its own training. And somebody drew the boxes: this is a tool for annotation, not an automatic method.
+# We trained nothing here, but LiteMedSAM has probably seen these frames and their masks in its own training.
+
+# %% [markdown]
+# Somebody has to draw the boxes: this is a tool for annotation, not an automatic method.
 #
 # ## Two inputs that look alike
 #
-# A *feed* is the preprocessing of a network's input. Here LiteMedSAM gets the same image by two feeds, and by a third input that differs from the first by rounding alone.
+# A *feed* is the preprocessing of a network's input. This library has two for LiteMedSAM: `lite_medsam`, as in its published script, and `lite_medsam_squeezed`.
 
 # %% [markdown] tags=["real"]
-# The figure shows one chest X-ray. We chose it from the training images because the published preprocessing fails on it. The three inputs are:
+# The figure shows one chest X-ray with both, and with a third input that differs from the first by rounding alone. We chose it from the training images because the published preprocessing fails on it. The three inputs are:
 #
 # - *published*, the feed `lite_medsam`, as in LiteMedSAM's script: the image in 8 bits is shrunk by area interpolation, rounded to whole grey levels again, padded, and stretched to [0, 1];
 # - *not rounded*: the same without the second rounding;
@@ -135,7 +138,7 @@ for name, (given, feed) in inputs.items():
     with torch.inference_mode():
         embedding = embed_images(lite.sam, torch.tensor(given)[None].expand(-1, 3, -1, -1))
     found = in_boxes(embedding, truth, feed.frame(truth.shape, 256))
-    right, left = iou(found, truth)
+    right, left = ious(found, truth)
     panels.append(display.Panel(picture.pixels, truth, found, f"{name}: {right:.2f}, {left:.2f}"))
 
 # %% tags=["real"]
@@ -146,10 +149,12 @@ display.show(
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown] tags=["real"]
-# The first two inputs differ by less than 1 grey level. The IoU of the right lung is 0.19 with the first and 0.93 with the second.
-# One image shows only that this can happen. The next table is a recorded study on 4 sets (`python -m tools.feeds`): the mean IoU of `lite_medsam_squeezed` minus that of the published feed, on 19 or 20 test images of each set, at 256 and 128 px. The 95 % interval is a paired bootstrap over patients; where a set names no patients, each image counts as one.
+# The first two inputs differ by less than 1 grey level. The IoU of the right lung is 0.19 with the first and 0.93 with the second. One image shows only that this can happen.
 
-# %% tags=["real"]
+# %% [markdown]
+# The next table is a recorded study on 4 sets (`python -m tools.feeds`): the mean IoU of `lite_medsam_squeezed` minus that of the published feed, on 19 or 20 test images of each set, at 256 and 128 px. The 95 % interval is a paired bootstrap over patients; where a set names no patients, each image counts as one.
+
+# %%
 import json
 from pathlib import Path
 
@@ -159,11 +164,11 @@ study = json.loads(Path("recorded/feeds.json").read_text())
 compared = pd.DataFrame(study["differences"]).query("way == 'linear_squeezed' and split == 'test'")
 compared.drop(columns=["way", "split"]).round(3)
 
-# %% [markdown] tags=["real"]
+# %% [markdown]
 # At 256 px the squeezed feed is ahead on lungs and hippocampus, and level on the other two. At 128 px it is ahead by 0.02 on lungs, and its mean on hippocampus is 0.04 lower.
 # The next table looks for the cause. It compares the published way (`area`) with 14 others on 8 training X-rays. `linear`, `linear_squeezed`, `cubic`, `spline` and `exact_area` resize in another way; the other ways change the published input: blur, noise, JPEG (`compressed`), sharper edges, another range or less contrast. The column `failed` counts lungs with an IoU below 0.35, of 16; `of the 4` counts those among the 4 lungs that the published way loses.
 
-# %% tags=["real"]
+# %%
 ways = pd.DataFrame(study["rows"]).query("split == 'train' and size == 256")
 lungs = ways[ways["data"] == "cxr_hannover_lungs"].set_index("way")["iou"].map(np.ravel)
 failed = lungs.map(lambda scores: scores < 0.35)
@@ -171,10 +176,9 @@ table = pd.DataFrame({"mean IoU": lungs.map(np.mean), "failed": failed.map(sum)}
 table["of the 4"] = failed.map(lambda lost: (lost & failed["area"]).sum())
 table.sort_values("failed").round(3)
 
-# %% [markdown] tags=["real"]
-# Blur removes fine detail and helps. Noise adds fine detail and helps as well. Fine detail alone is therefore not the cause. The range of grey levels is not the cause either: `range_of_blurred` changes only the range and does not help; `blurred_same_range` keeps it and helps. Without rounding (`exact_area`), fewer of the 4 lungs fail. The failures are sensitive to small changes of the input, and we do not know the mechanism.
-
 # %% [markdown]
+# Blur removes fine detail and helps. Noise adds fine detail and helps as well. Fine detail alone is therefore not the cause. The range of grey levels is not the cause either: `range_of_blurred` changes only the range and does not help; `blurred_same_range` keeps it and helps. Without rounding (`exact_area`), fewer of the 4 lungs fail. The failures are sensitive to small changes of the input, and we do not know the mechanism.
+#
 # The preprocessing belongs to the network. Compare several on validation images, and use the same one for training and prediction; a run of this library stores the name of its feed.
 # Below we keep the published feed: at 128 px neither of the two is ahead on all sets.
 #
@@ -224,7 +228,7 @@ scored = {"no positions": scores(plain)}
 print(scored["no positions"].round(3).to_string())
 
 # %% [markdown]
-# The column `confused` is the share of predicted pixels that the annotator gave to the other organ. About a quarter of the pixels are on the wrong lung.
+# The column `confused` is the share of predicted pixels that the annotator gave to the other organ. 
 # The reason is in the encoder. SAM's ViT adds a learned position to every patch (`pos_embed`), so its embedding says where a cell is. TinyViT has no such parameter: its attention uses distances within a window, and its convolutions use neighbours. Its embedding therefore says little about the side. MobileSAM and LiteMedSAM share this encoder.
 # In the decoder, positions enter only the queries and keys. They change the attention weights, but they are not added to the features from which the masks are computed.
 #
@@ -253,8 +257,10 @@ display.show(
 )
 print(chest.citation, "|", chest.licence)
 
+# %% [markdown] tags=["real"]
+# On these 5 validation X-rays, with one seed, the share of predicted pixels on the other lung falls from a quarter to less than 0.1 %, and Dice rises from 0.40 to 0.77. Stray patches remain, as HD95 says.
+
 # %% [markdown]
-# On these 5 validation X-rays, with one seed, less than 0.1 % of the predicted pixels are on the other lung. Dice rises from 0.40 to 0.77. Stray patches remain, as HD95 says.
 # A lift can also harm. If an object can be anywhere, its position carries no information, and a decoder trained on few images may learn the average position. The recorded runs below compare both tasks with and without a lift.
 #
 # ## Late stages
@@ -279,7 +285,7 @@ memory.drop("projectors").round(0)
 print(f"one kept copy of an image: {kept_bytes(late, plan) / 1e6:.2f} MB")
 
 # %% [markdown]
-# Activations take 2,311 of 2,460 MiB if all stages are trained. Late stages need 346 MiB of activations. `medsaga bench --stages` measures the time of a step both ways on your machine.
+# Activations take 2,311 of 2,460 MiB if all stages are trained. Late stages need 346 MiB of activations. `medsaga bench-stages` measures the time of a step both ways on your machine.
 #
 # ## Recorded runs
 #

@@ -40,21 +40,6 @@ def pytest_make_collect_report():
     return fail_unexcused((yield))
 
 
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_runtest_call(item):
-    """Do not measure the coverage of a test with pytest-cov's mark `no_cover`.
-
-    In a worker of xdist, pytest-cov has started twice, and its own pause stops only one of the two.
-    """
-    tracer = sys.gettrace()
-    if item.get_closest_marker("no_cover"):
-        sys.settrace(None)
-    try:
-        return (yield)
-    finally:
-        sys.settrace(tracer)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory) -> Iterator[Iterator[Path]]:
     """Give an endless row of new cache folders, and set the first one for the whole session.

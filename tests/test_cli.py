@@ -105,7 +105,6 @@ MEMORY = ("memory", "--backbone", "pocket", "--size", 64, "--batch", 2, "--class
 
 
 @needs_peak
-@pytest.mark.no_cover  # measuring the coverage doubles its time
 def test_memory_prints_what_the_library_predicts(medsaga, monkeypatch):
     cached = functools.cache(plans.predict_peak)
     monkeypatch.setattr(plans, "predict_peak", cached)

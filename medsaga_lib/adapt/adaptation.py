@@ -40,10 +40,17 @@ class Adaptation:
     def attach(self, image_encoder: ImageEncoder) -> None:
         """Add the new parts to the encoder in place, and set `requires_grad` of its parameters.
 
+        A subclass calls this at its end.
+
         Raises:
-            UserError: the encoder has no stage `from_stage`.
+            UserError: the encoder has no stage `from_stage`, or nothing is adapted from there on.
         """
         freeze_early(image_encoder, self.from_stage)
+        if not any(parameter.requires_grad for parameter in image_encoder.parameters()):
+            raise UserError(
+                f"{type(self).__name__} adapts nothing from stage {self.from_stage} on; choose a "
+                "lower image_encoder.from_stage."
+            )
 
     def merge(self, image_encoder: ImageEncoder) -> None:
         """Turn the encoder into a plain one that computes the same.

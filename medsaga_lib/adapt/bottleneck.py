@@ -34,7 +34,6 @@ class Bottleneck(Adaptation):
         same as before. All other names and weights stay as they are. TinyViT's MLP begins with its
         norm, so the adapter beside it takes the input of that norm (our choice).
         """
-        super().attach(image_encoder)
         image_encoder.requires_grad_(False)
         first = "fc1" if isinstance(image_encoder, TinyViT) else "lin1"
         for block in self.blocks(image_encoder):
@@ -44,6 +43,7 @@ class Bottleneck(Adaptation):
             block.attn.register_forward_hook(_behind)
             block.mlp.adapter = Adapter(width, narrow, self.scale)
             block.mlp.register_forward_hook(_beside)
+        super().attach(image_encoder)
 
 
 class Adapter(nn.Module):

@@ -44,12 +44,12 @@ class LoRA(Adaptation):
         A starts from torch's global generator (Kaiming uniform, a = sqrt 5) and B from zero, so the
         network computes the same as before.
         """
-        super().attach(image_encoder)
         image_encoder.requires_grad_(False)
         for block in self.blocks(image_encoder):
             runs = block.attn.heads if isinstance(image_encoder, TinyViT) else 1
             block.attn.qkv = SplitQKV(block.attn.qkv, runs)
             _inject(block, self)
+        super().attach(image_encoder)
 
     def merge(self, image_encoder: ImageEncoder) -> None:
         """Add the adapters to the weights and fuse q, k and v: the encoder is plain again."""

@@ -40,7 +40,6 @@ class SVDAffine(Adaptation):
         vectors of nearly equal singular values may differ; the trained scales then act on other
         vectors than in training.
         """
-        super().attach(image_encoder)
         image_encoder.requires_grad_(False)
         for module, name in self._places(image_encoder):
             setattr(module, name, SVDLayer(getattr(module, name), self.shift))
@@ -48,8 +47,9 @@ class SVDAffine(Adaptation):
             tiny = isinstance(image_encoder, TinyViT)
             for norm in (block.attn.norm, block.mlp.norm) if tiny else (block.norm1, block.norm2):
                 norm.requires_grad_(self.norms)
-        if not isinstance(image_encoder, TinyViT) and self.from_stage == 0:
+        if not isinstance(image_encoder, TinyViT):
             image_encoder.pos_embed.requires_grad_(self.positions)
+        super().attach(image_encoder)
 
     def merge(self, image_encoder: ImageEncoder) -> None:
         """Multiply the factors: the encoder is plain again."""

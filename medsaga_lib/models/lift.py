@@ -4,7 +4,8 @@ TinyViT knows where a pixel is only relative to its window: it has relative atte
 convolutions, and SAM's ViT has `pos_embed` besides. Therefore class tokens on TinyViT's embedding
 confuse right and left organs. A `PositionLift` adds to every cell of the embedding a
 linear function of the cell's position. It starts at zero, so that the network computes the same as
-before. We know of no paper that has it.
+before. A plain SAM has no place for it, so a network with a lift cannot be exported as one. We know
+of no paper that has it.
 """
 
 import math

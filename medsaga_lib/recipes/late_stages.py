@@ -16,12 +16,12 @@ LATE_STAGES = replace(
     title="Late stages: dense AdamW on the last stage, neck and decoder",
     source="our choice: measured in chapter 10",
     image_encoder=Full(
-        lr=1e-4,  # our choice, from tests of several values
+        lr=1e-4,  # our choice: better than 3e-4 on 16 validation frames of polyps, with one seed
         from_stage=3,  # our choice: the last of TinyViT's 4 stages
         copies=12,  # our choice: 48 to 192 outputs of 1.3 MB are kept for 4 to 16 images at 128 px
     ),
     lr=0.001,  # our choice: with SAMed's 0.005, some runs on LiteMedSAM collapsed
     batch=4,  # our choice: more steps for the same time
-    steps=150,  # our choice: 5 minutes on 2 cores at 128 px
+    steps=150,  # our choice: 5 minutes of one core at 128 px
     lift="fourier",  # our choice: TinyViT has no absolute positions
 )

@@ -89,6 +89,10 @@ class Recipe:
                 f"{self.name} synthesises new images in every step, so nothing can be kept; set "
                 "image_encoder.copies=0."
             )
+        if how.from_stage and isinstance(how, Frozen):
+            raise UserError(
+                f"{self.name} trains no stage of the image encoder; omit image_encoder.from_stage."
+            )
         if how.copies and not (how.from_stage or isinstance(how, Frozen)):
             raise UserError(
                 f"{self.name} trains every stage of the image encoder, so nothing can be kept; set "

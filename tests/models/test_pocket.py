@@ -19,6 +19,7 @@ from medsaga_lib.inference.box_predictor import BoxPredictor
 from medsaga_lib.models import sam as architecture
 from medsaga_lib.models.feeding import LONGEST_SIDE
 from medsaga_lib.models.sam import build_sam
+from medsaga_lib.models.weights import WEIGHT_FILES
 
 SHIPPED = Path(architecture.__file__).with_name("pocket.safetensors")
 RECORDED = Path(__file__).parents[2] / "notebooks" / "recorded"
@@ -93,10 +94,12 @@ def test_recorded_runs_begin_with_them():
     """No recorded table shows runs that began with older weights."""
     runs = [r for f in RECORDED.glob("*.json") for r in json.loads(f.read_text()).get("runs", [])]
     begun = [run for run in runs if run.get("weights") == "pretrained"]
-    begun = [run for run in begun if "--backbone pocket" in run["command"]]
-    shipped = file_hash(SHIPPED)
-    assert begun
-    assert not [run["command"] for run in begun if run["backbone_sha256"] != shipped]
+    known = {"pocket": file_hash(SHIPPED)}
+    known["lite_medsam"] = str(WEIGHT_FILES["lite_medsam"].known_hash).removeprefix("sha256:")
+    for backbone, sha256 in known.items():
+        ours = [run for run in begun if f"--backbone {backbone} " in run["command"]]
+        assert ours
+        assert not [run["command"] for run in ours if run["backbone_sha256"] != sha256]
 
 
 def test_model_card_says_what_was_recorded_of_their_value():

@@ -10,6 +10,7 @@ from medsaga_lib.optim.galore import GaLoreAdamW
 from medsaga_lib.recipes import RECIPES, get_recipe
 from medsaga_lib.recipes.build import build_model, build_optimizer, trainable
 from medsaga_lib.recipes.encoder import Full
+from medsaga_lib.recipes.recipe import changed
 
 ON_SAM = [name for name, recipe in RECIPES.items() if recipe.network is None]
 
@@ -64,3 +65,10 @@ def test_sgd_is_for_dense_updates_after_the_backward_pass():
     unet = replace(get_recipe("unet"), optimizer="sgd")
     with pytest.raises(UserError, match="adamw only"):
         build_optimizer(unet, build_model(unet, "none", 32, 1, "random"), per_layer=True)
+
+
+@pytest.mark.parametrize("name", ["samed", "sam_adapter", "medsaga_v1"])
+def test_an_adaptation_of_blocks_needs_a_block(name):
+    recipe = changed(get_recipe(name), ["image_encoder.from_stage=6"])  # the neck alone
+    with pytest.raises(UserError, match="adapts nothing from stage 6 on; choose a lower"):
+        build_model(recipe, "pocket", 32, 2, "random")

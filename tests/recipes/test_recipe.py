@@ -80,6 +80,7 @@ def test_changes_count_together_in_any_order(order):
         ("cheap_lunch", "image_encoder.copies=2", "synthesises new images in every step"),
         ("lite_medsam_lora", "lift=fourier", "for class tokens and names, not for boxes"),
         ("medsaga", "image_encoder.from_stage=-1", "must be a number of at least 0"),
+        ("frozen_encoder", "image_encoder.from_stage=2", "trains no stage of the image encoder"),
     ],
 )
 def test_what_a_recipe_cannot_have_is_refused(name, change, said):
