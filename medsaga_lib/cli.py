@@ -605,7 +605,13 @@ def predict(
     run: Annotated[
         Path, typer.Argument(help="Folder of a run, or with boxes the name of a backbone.")
     ],
-    inputs: Annotated[list[Path], typer.Argument(help="PNG, JPEG, TIFF, NIfTI or npz files.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="PNG, JPEG, BMP, TIFF, NIfTI, NRRD, MetaImage, DICOM or npz; or a folder with "
+            "one DICOM series."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     boxes: Annotated[
         list[str] | None,

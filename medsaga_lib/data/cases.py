@@ -5,10 +5,11 @@ from collections.abc import Collection
 import numpy as np
 
 from medsaga_lib.data.dataset import Case, DataSet
+from medsaga_lib.data.geometry import displacement
 from medsaga_lib.data.images import Array, Picture, Stored, in_mm, read_image, read_labels, times
 from medsaga_lib.data.problems import BadFile
 
-AFFINE_TOLERANCE = 1e-2  # mm; our choice: above rounding errors, far below slice spacings
+APART = 0.1  # voxels; our choice: above rounding in headers, far below a change of a label
 SHOWN_VALUES = 5  # our choice: a message names at most this many wrong mask values
 
 
@@ -28,8 +29,8 @@ def match(dataset: DataSet, picture: Picture, mask: Stored) -> Array:
     """Return the label map of a mask after checking its grid and its labels.
 
     Raises:
-        BadFile: a `UserError`; the mask has another size or affine than the image, or it holds a
-            value that is not a label.
+        BadFile: a `UserError`; the mask has another size or lies elsewhere than the image, or it
+            holds a value that is not a label.
     """
     _require_same_grid(mask, picture)
     if dataset.masks == "instances":
@@ -79,9 +80,21 @@ def _require_same_grid(mask: Stored, picture: Picture) -> None:
     if mask.values.shape != picture.shape:
         what = f"is {times(mask.values.shape)}, but its image is {times(picture.shape)}"
         raise BadFile(mask.path, what, "give the image and the mask the same size.")
-    known = "spacing" if mask.affine is None or picture.affine is None else "affine"
-    of_mask, of_image = getattr(mask, known), getattr(picture, known)
-    if not np.allclose(of_mask, of_image, rtol=0, atol=AFFINE_TOLERANCE):
-        ours, theirs = in_mm(mask.spacing), in_mm(picture.spacing)
-        what = f"has another {known} than its image (spacing {ours}, image {theirs})"
-        raise BadFile(mask.path, what, "resample the mask to its image, or correct its header.")
+    remedy = "resample the mask to its image, or correct its header."
+    where, of_mask = picture.geometry, mask.geometry
+    if where is None or of_mask is None:
+        if {1.0} in (set(mask.spacing), set(picture.spacing)):  # one is not known
+            return
+        ratios = np.divide(mask.spacing, picture.spacing)
+        if (abs(ratios - 1) * (np.array(picture.shape) - 1) > APART).any():
+            what = f"has the spacing {in_mm(mask.spacing)}, its image {in_mm(picture.spacing)}"
+            raise BadFile(mask.path, what, remedy)
+        return
+    shape = picture.shape
+    apart = displacement(where.affine_inside(shape), of_mask.affine_inside(shape), shape)
+    if not apart <= APART:
+        what = (
+            f"lies up to {apart:.2g} voxels from its image (spacing {in_mm(mask.spacing)}, image "
+            f"{in_mm(picture.spacing)})"
+        )
+        raise BadFile(mask.path, what, remedy)

@@ -1,19 +1,20 @@
-"""Reads images, volumes and masks from PNG, JPEG, BMP, TIFF, NIfTI and npz files.
+"""Reads images, volumes and masks, and maps intensities to [0, 1].
 
-The npz files are those of the challenge "Segment Anything in Medical Images on Laptop" at CVPR
-2024. Intensities are mapped to [0, 1] as in LiteMedSAM (bowang-lab/MedSAM, branch LiteMedSAM): CT
-by the window with level 40 and width 400, other volumes by the percentiles 0.5 and 99.5 of the
-values above 0.
+`bitmaps` reads the values of pictures, `volumes` those of volumes; here they get one form and one
+kind of error. The npz files are those of the challenge "Segment Anything in Medical Images on
+Laptop" at CVPR 2024. Intensities are mapped as in LiteMedSAM (bowang-lab/MedSAM, branch
+LiteMedSAM): CT by the window with level 40 and width 400, other volumes by the percentiles 0.5 and
+99.5 of the values above 0.
 """
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from medsaga_lib.data import bitmaps, volumes
+from medsaga_lib.data.geometry import Geometry
 from medsaga_lib.data.problems import BadFile
 
 Window = tuple[float, float]
@@ -23,21 +24,21 @@ CT_WINDOW: Window = (-160.0, 240.0)  # Hounsfield units: level 40, width 400 (Li
 PERCENTILES = (0.5, 99.5)  # of the values above 0 (LiteMedSAM)
 BITMAPS = {".png", ".jpg", ".jpeg", ".bmp"}
 TIFFS = {".tif", ".tiff"}
-ENDINGS = "PNG, JPEG, BMP, TIFF, NIfTI (.nii, .nii.gz) or .npz"
+ENDINGS = "PNG, JPEG, BMP, TIFF, NIfTI (.nii, .nii.gz), NRRD, MetaImage (.mha, .mhd), DICOM or .npz"
+ROUNDED = 1e-3  # our choice: labels that a file stores with a scale may be off by this much
 
 
 @dataclass(frozen=True)
 class Picture:
     """An image or volume in [0, 1], float32: (H, W) grey, (H, W, 3) colour or (D, H, W) volume.
 
-    `spacing` is in mm in the order of the array's axes; 1.0 means unknown. `affine` (4 x 4) maps a
-    voxel (x, y, z) of a NIfTI file to mm, while the axes of the array are (z, y, x). It is None for
-    other files.
+    spacing: in mm, in the order of the array's axes; 1.0 means unknown.
+    geometry: the grid of a volume's file, to which results return; None if it gives none.
     """
 
     pixels: Array
     spacing: tuple[float, ...]
-    affine: Array | None
+    geometry: Geometry | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -47,12 +48,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Stored:
-    """The values of a file before scaling, with `spacing` and `affine` as in `Picture`."""
+    """The values of a file before scaling, with `spacing` and `geometry` as in `Picture`.
+
+    window: (low, high) that the file itself gives, or None.
+    """
 
     path: Path
     values: Array
     spacing: tuple[float, ...]
-    affine: Array | None
+    geometry: Geometry | None = None
+    window: Window | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,7 +69,8 @@ def read_image(path: str | Path, modality: str, window: Window | None = None) ->
     """Read an image or a volume and map its intensities to [0, 1].
 
     Args:
-        path: PNG, JPEG, BMP, TIFF, NIfTI, or npz with `imgs`, (H, W, 3) or (D, H, W).
+        path: PNG, JPEG, BMP, TIFF, NIfTI, NRRD, MetaImage, DICOM (a file, or a folder with one
+            series), or npz with `imgs`, (H, W, 3) or (D, H, W).
         modality: "CT" selects `CT_WINDOW` for volumes.
         window: (low, high) in stored units; it replaces every other rule. 16-bit images need one.
 
@@ -78,7 +84,7 @@ def read_image(path: str | Path, modality: str, window: Window | None = None) ->
             path, "holds NaN or infinite values", "replace them, for example by the minimum."
         )
     low, high = window or _range(stored, modality)
-    return Picture(scale(values, low, high), stored.spacing, stored.affine)
+    return Picture(scale(values, low, high), stored.spacing, stored.geometry)
 
 
 def read_mask(path: str | Path) -> tuple[Array, tuple[float, ...]]:
@@ -113,6 +119,8 @@ def _range(stored: Stored, modality: str) -> Window:
         shown = values[values > 0]
         low, high = np.percentile(shown if shown.size else values, PERCENTILES)
         return float(low), float(high)
+    if stored.window is not None:
+        return stored.window
     if values.dtype == np.uint8:
         return 0.0, 255.0
     what = f"has {values.dtype} values from {values.min():g} to {values.max():g}, not 8 bits"
@@ -124,15 +132,19 @@ def _range(stored: Stored, modality: str) -> Window:
 
 
 def read_labels(path: Path) -> Stored:
-    """Read a mask as `read_mask`, but return it with the path, spacing and affine of its file."""
+    """Read a mask as `read_mask`, but return it with the path and the geometry of its file."""
     stored = _read(path, is_mask=True)
     values = stored.values
     if stored.shape != values.shape:
         raise BadFile(path, "is a colour image", "save the mask as one channel of label values.")
-    with np.errstate(invalid="ignore"):  # NaN and infinity fail the check below
+    if values.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):  # NaN and infinity fail the comparison
+            labels = np.rint(values).astype(np.int64)
+            whole = abs(values - labels) <= ROUNDED
+        if not whole.all():
+            raise BadFile(path, "holds fractional values", "save whole numbers (0, 1, 2 ...).")
+    else:
         labels = values.astype(np.int64)
-    if values.dtype.kind == "f" and not (labels == values).all():
-        raise BadFile(path, "holds fractional values", "save whole numbers (0, 1, 2 ...).")
     if labels.min() < 0:
         raise BadFile(
             path, f"holds the value {labels.min()}", "number the labels from 0 (background)."
@@ -145,40 +157,70 @@ def _read(path: Path, is_mask: bool = False) -> Stored:
 
     Every error of a reader, such as that for a damaged file, becomes a `BadFile`.
     """
-    reader = _reader(path, is_mask)
+    kind = kind_of(path)
     try:
         _require_content(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the message of `BadFile` replaces the warnings
-            stored = reader(path)
+            stored = _read_as(kind, path, is_mask)
     except BadFile:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        what = f"cannot be read as {path.suffix.lower()} ({reason})"
-        raise BadFile(path, what, "copy or export it again.") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = type(error).__name__ if not lines else lines[-1 if "SimpleITK" in lines[0] else 0]
+        raise BadFile(
+            path, f"cannot be read as {kind} ({reason})", "copy or export it again."
+        ) from error
     _require_kind(stored)
     return stored
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; False also for a name that no file can have."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def _require_content(path: Path) -> None:
+    if path.is_dir():
+        return
     if not path.is_file():
         raise BadFile(path, "is missing", "put the file there, or correct its name.")
     if path.stat().st_size == 0:
         raise BadFile(path, "is empty (0 bytes)", "copy or download it again.")
 
 
-def _reader(path: Path, is_mask: bool) -> Callable[[Path], Stored]:
-    ending = path.suffix.lower()
-    if ending in BITMAPS:
-        return partial(_read_bitmap, is_mask=is_mask)
-    if ending in TIFFS:
-        return _read_tiff
-    if ending == ".nii" or path.name.lower().endswith(".nii.gz"):
-        return _read_nifti
-    if ending == ".npz":
-        return _read_npz
-    raise BadFile(path, f"has the unknown extension '{ending}'", f"save it as {ENDINGS}.")
+def kind_of(path: Path) -> str:
+    """Return the format of a file by its name: its extension, or "DICOM series" for a folder.
+
+    Raises:
+        BadFile: there is no reader for this extension.
+    """
+    name = path.name.lower()
+    if is_folder(path):
+        return "DICOM series"
+    known = (*BITMAPS, *TIFFS, *volumes.NIFTI, *volumes.ITK, *volumes.DICOM, ".npz")
+    for ending in sorted(known, key=len, reverse=True):
+        if name.endswith(ending):
+            return ending
+    raise BadFile(
+        path, f"has the unknown extension '{path.suffix.lower()}'", f"save it as {ENDINGS}."
+    )
+
+
+def _read_as(kind: str, path: Path, is_mask: bool) -> Stored:
+    if kind in BITMAPS:
+        return Stored(path, bitmaps.read_bitmap(path, is_mask), (1.0, 1.0))
+    if kind in TIFFS:
+        values, dimensions, spacing = bitmaps.read_tiff(path, is_mask)
+        return Stored(path, values, spacing or (1.0,) * dimensions)
+    if kind == ".npz":
+        return _read_npz(path, is_mask)
+    if kind in volumes.NIFTI:
+        return Stored(path, *volumes.read_nifti(path))
+    return Stored(path, *(volumes.read_dicom if path.is_dir() else volumes.read_itk)(path))
 
 
 def _require_kind(stored: Stored) -> None:
@@ -193,73 +235,20 @@ def _require_kind(stored: Stored) -> None:
         raise BadFile(path, what, "save an image (H, W) or (H, W, 3), or a volume (D, H, W).")
 
 
-def _read_bitmap(path: Path, is_mask: bool) -> Stored:
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        picture.load()
-        mode = picture.mode
-        if mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-            what = f"has a transparency channel ({mode})"
-            raise BadFile(path, what, "save it as RGB or grey, without transparency.")
-        if mode == "CMYK":
-            raise BadFile(path, "is a CMYK image", "save it as RGB or grey.")
-        if mode == "P" and not is_mask:  # in a mask, the palette indices are the labels
-            values = np.asarray(picture.convert("RGB"))
-        else:
-            values = np.asarray(picture)
-    return Stored(path, values, (1.0, 1.0), None)
-
-
-def _read_tiff(path: Path) -> Stored:
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
-        values, axes = file.series[0].asarray(), file.series[0].axes
-    if axes == "SYX":  # one plane for each colour, not a volume
-        values = np.moveaxis(values, 0, -1)
-    return Stored(path, values, (1.0,) * _dimensions(values, (3, 4)), None)
-
-
-def _read_nifti(path: Path) -> Stored:
-    import nibabel as nib
-
-    volume = nib.load(path)
-    values = np.asanyarray(volume.dataobj)  # type: ignore[attr-defined]
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    if values.ndim != 3:
-        what = f"has the shape {times(values.shape)}"
-        raise BadFile(path, what, "save one volume (x, y, z) in each file.")
-    zooms = volume.header.get_zooms()[:3]  # type: ignore[attr-defined]
-    spacing = tuple(float(zoom) for zoom in reversed(zooms))
-    _require_spacing(path, spacing)
-    return Stored(path, np.ascontiguousarray(values.T), spacing, volume.affine)  # type: ignore
-
-
-def _read_npz(path: Path) -> Stored:
+def _read_npz(path: Path, is_mask: bool) -> Stored:
+    key, what = ("gts", "labels") if is_mask else ("imgs", "image")
     with np.load(path, allow_pickle=False) as arrays:
-        if "imgs" not in arrays:
-            what = f"has no array 'imgs' (its arrays: {', '.join(arrays) or 'none'})"
-            raise BadFile(path, what, "save the image under the key 'imgs'.")
-        values = arrays["imgs"]
-        spacing = (1.0,) * _dimensions(values)
+        if key not in arrays:
+            found = f"has no array '{key}' (its arrays: {', '.join(arrays) or 'none'})"
+            raise BadFile(path, found, f"save the {what} under the key '{key}'.")
+        values = arrays[key]
+        colours = not is_mask and values.ndim == 3 and values.shape[-1] == 3
+        spacing = (1.0,) * (2 if colours else values.ndim)
         if "spacing" in arrays and len(spacing) == 3:
             x, y, z = (float(value) for value in arrays["spacing"])  # the axes are (z, y, x)
             spacing = (z, y, x)
-            _require_spacing(path, spacing)
-    return Stored(path, values, spacing, None)
-
-
-def _require_spacing(path: Path, spacing: tuple[float, ...]) -> None:
-    if not all(0 < length < np.inf for length in spacing):  # False for NaN
-        what = f"has the voxel size {in_mm(spacing)}"
-        raise BadFile(path, what, "correct the voxel size in the file.")
-
-
-def _dimensions(values: Array, colours: tuple[int, ...] = (3,)) -> int:
-    """Return 2 for an image and 3 for a volume; a last axis of a length in `colours` is colour."""
-    return 2 if values.ndim == 3 and values.shape[-1] in colours else values.ndim
+            volumes.require_lengths(path, spacing)
+    return Stored(path, values, spacing)
 
 
 def times(shape: tuple[int, ...]) -> str:

@@ -102,7 +102,7 @@ def draw_volume(seed: int) -> tuple[Picture, np.ndarray]:
     inside = (z / 0.8) ** 2 + ((y - 0.3 * z) / 0.45) ** 2 + ((x + 0.35 * z) / 0.35) ** 2 < 1
     noise = np.random.default_rng(seed).normal(0.35, 0.05, shape)
     pixels = np.clip(noise + 0.3 * inside, 0, 1).astype(np.float32)
-    return Picture(pixels, spacing, None), inside.astype(np.int64)
+    return Picture(pixels, spacing), inside.astype(np.int64)
 
 
 def _write_index(root: Path, rows: list[list[str]], seed: int) -> None:

@@ -90,7 +90,7 @@ class BoxPredictor:
             if box is None:
                 return None
             if frame.whole:
-                return box
+                return box * (frame.side / volume_boxes.SIDE)
             of_picture = box / np.tile(Frame(frame.size, volume_boxes.SIDE).ratios.numpy(), 2)
             return frame.boxes(torch.from_numpy(of_picture[None]))[0].numpy()
 
@@ -159,7 +159,8 @@ def predict_boxes(
         predictor: the network.
         inputs: files of images or volumes.
         out: the folder.
-        boxes: the same for every input; default: those stored in each npz file.
+        boxes: the same for every input, in voxels of its file; default: those stored in each npz
+            file.
         rule: how boxes of a volume go from slice to slice.
 
     Raises:
@@ -169,6 +170,9 @@ def predict_boxes(
         picture = read_image(path, predictor.modality, predictor.window)
         require_room(target, path, picture)
         asked = stored_boxes(path) if boxes is None else boxes
+        if (where := picture.geometry) is not None:
+            require_boxes(asked, where.shape_outside(picture.shape))
+            asked = where.boxes_inside(asked, picture.shape)
         labels = predictor(picture, asked, rule)
         write_labels(target, picture, labels)
         counts = np.bincount(labels.ravel(), minlength=len(asked) + 1)[1:].tolist()

@@ -1,22 +1,28 @@
-"""Label maps as files in the format of the input: PNG, NIfTI with its affine, or npz."""
+"""Label maps as files, in the format and on the grid of their input.
+
+A NIfTI result has the header of its input: both forms, their codes and the units. Only the type of
+the values changes.
+"""
 
 import gzip
 from pathlib import Path
 
 import numpy as np
 
-from medsaga_lib.data.images import Picture
+from medsaga_lib.data import volumes
+from medsaga_lib.data.bitmaps import is_stack
+from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry
+from medsaga_lib.data.images import TIFFS, Picture
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_stem, replacing, write_bytes
-
-VOLUME_ENDINGS = (".nii", ".nii.gz")
 
 
 def targets(inputs: list[Path], out: Path) -> dict[Path, Path]:
     """Return the path of each label map, with the input that it belongs to.
 
-    An image gives STEM_labels.png, NIfTI gives STEM_labels.nii.gz, and npz gives STEM.npz.
+    An image gives STEM_labels.png, a TIFF stack STEM_labels.tif, NIfTI and a DICOM series
+    STEM_labels.nii.gz, NRRD STEM_labels.nrrd, MetaImage STEM_labels.mha, and npz STEM.npz.
 
     Raises:
         UserError: two label maps would be the same file, or a label map or its overlay would
@@ -41,12 +47,18 @@ def targets(inputs: list[Path], out: Path) -> dict[Path, Path]:
 
 
 def _result_name(path: Path) -> str:
-    name = path.name.lower()
-    if name.endswith(VOLUME_ENDINGS):
-        return f"{file_stem(path)}_labels.nii.gz"
+    name, stem = path.name.lower(), file_stem(path)
     if name.endswith(".npz"):
-        return f"{file_stem(path)}.npz"
-    return f"{file_stem(path)}_labels.png"
+        return f"{stem}.npz"
+    if name.endswith(volumes.NIFTI) or path.is_dir():
+        return f"{stem}_labels.nii.gz"
+    if name.endswith((".nrrd", ".nhdr")):
+        return f"{stem}_labels.nrrd"
+    if name.endswith((".mha", ".mhd")):
+        return f"{stem}_labels.mha"
+    if path.suffix.lower() in TIFFS and is_stack(path):
+        return f"{stem}_labels.tif"
+    return f"{stem}_labels.png"
 
 
 def require_room(target: Path, path: Path, picture: Picture) -> None:
@@ -57,18 +69,63 @@ def require_room(target: Path, path: Path, picture: Picture) -> None:
 
 
 def write_labels(target: Path, picture: Picture, labels: np.ndarray) -> None:
-    """Write a label map (H, W) or (D, H, W); NIfTI keeps the affine, npz has `segs` (CVPR24)."""
+    """Write a label map (H, W) or (D, H, W) on the grid of the picture's file."""
     small = labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
     if target.name.endswith(".nii.gz"):
-        import nibabel
+        write_bytes(target, gzip.compress(_nifti(small, picture), mtime=0))
+        return
+    with replacing(target) as temporary:
+        if target.suffix == ".npz":
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, segs=small)
+        elif target.suffix in (".nrrd", ".mha"):
+            _write_itk(temporary, small, picture, target.suffix)
+        elif target.suffix == ".tif":
+            import tifffile
 
-        image = nibabel.Nifti1Image(small.T, picture.affine)  # (z, y, x) to (x, y, z)
-        write_bytes(target, gzip.compress(image.to_bytes(), mtime=0))
-    elif target.suffix == ".npz":
-        with replacing(target) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, segs=small)
-    else:
-        from PIL import Image
+            tifffile.imwrite(temporary, small, photometric="minisblack", compression="zlib")
+        else:
+            from PIL import Image
 
-        with replacing(target) as temporary:
             Image.fromarray(small).save(temporary, format="PNG")
+
+
+def _nifti(labels: np.ndarray, picture: Picture) -> bytes:
+    import nibabel
+
+    where = picture.geometry or Geometry(
+        RAS_OF_LPS @ np.diag([*picture.spacing[::-1], 1.0]), known=False
+    )
+    values = where.outside(labels)
+    if where.header is None:  # of a DICOM series
+        image = nibabel.Nifti1Image(values, where.affine)
+        image.header.set_xyzt_units("mm")
+        return image.to_bytes()
+    header = where.header.copy()
+    header.set_data_dtype(values.dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0  # the range of the image's display
+    header.extensions.clear()  # they describe the image
+    kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    return kind(values, None, header).to_bytes()
+
+
+def _write_itk(path: Path, labels: np.ndarray, picture: Picture, ending: str) -> None:
+    import SimpleITK as sitk  # noqa: N813
+
+    where = picture.geometry
+    image = sitk.GetImageFromArray(labels if where is None else where.outside(labels).T)
+    if where is None:
+        image.SetSpacing(picture.spacing[::-1])
+    else:
+        affine = RAS_OF_LPS @ where.affine
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        image.SetSpacing(lengths.tolist())
+        image.SetOrigin(affine[:3, 3].tolist())
+        image.SetDirection((affine[:3, :3] / lengths).ravel().tolist())
+    made = path.with_name(f"{path.name}{ending}")  # ITK chooses the format by the name
+    try:
+        sitk.WriteImage(image, str(made), useCompression=True)
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)

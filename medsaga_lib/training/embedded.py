@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from medsaga_lib.data.transforms import Augment
 
@@ -21,6 +22,7 @@ class Embedded(Dataset[dict[str, Tensor]]):
     keep: maps an image (3, S, S) to the output of the frozen stages for it, without batch, on the
         CPU. It is called with one image at a time, so the result depends on nothing else and needs
         the least memory.
+    progress: show a progress bar.
     """
 
     def __init__(
@@ -30,17 +32,19 @@ class Embedded(Dataset[dict[str, Tensor]]):
         augment: Augment,
         copies: int = 1,
         seed: int = 0,
+        progress: bool = False,
     ) -> None:
         copies = 1 if augment.kind == "none" else copies
+        count = len(samples)  # type: ignore[arg-type]
         self._kept: list[dict[str, Tensor]] = []
-        for copy in range(copies):
-            for index in range(len(samples)):  # type: ignore[arg-type]
-                sample = samples[index]
-                if copy:
-                    random = np.random.SeedSequence([seed, copy, index]).generate_state(1)[0]
-                    sample = augment(sample, int(random))
-                label = sample["label"].to(torch.int16)
-                self._kept.append({"image": keep(sample["image"]), "label": label})
+        for item in tqdm(range(copies * count), "kept", unit="image", disable=not progress):
+            copy, index = divmod(item, count)
+            sample = samples[index]
+            if copy:
+                random = np.random.SeedSequence([seed, copy, index]).generate_state(1)[0]
+                sample = augment(sample, int(random))
+            label = sample["label"].to(torch.int16)
+            self._kept.append({"image": keep(sample["image"]), "label": label})
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -66,7 +66,7 @@ def train(
         UserError: the data, the checkpoint or the folder cannot be used, or the loss is NaN or
             infinite.
     """
-    run = set_up(recipe, dataset, settings, out)
+    run = set_up(recipe, dataset, settings, out, progress)
     recipe = run.recipe
     end = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
     if run.start >= end:

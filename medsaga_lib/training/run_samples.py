@@ -26,8 +26,12 @@ def training_batches(
     trained: Model | FromPart,
     precision: str,
     seed: int,
+    progress: bool = False,
 ) -> Batches:
-    """Return the samples of every step, augmented and prompted as the recipe says."""
+    """Return the samples of every step, augmented and prompted as the recipe says.
+
+    progress: show a progress bar while outputs of frozen stages are computed.
+    """
     augment = Augment(recipe.augmentation)
     ask = None
     if isinstance(head := head_of(trained), Promptable):
@@ -35,7 +39,8 @@ def training_batches(
     if isinstance(trained, FromPart):
         drawn = math.ceil(recipe.steps * recipe.batch / len(samples))  # copies that the steps use
         copies = min(recipe.image_encoder.copies, drawn)
-        kept = Embedded(samples, partial(keep, trained, precision), augment, copies, seed)
+        kept_of = partial(keep, trained, precision)
+        kept = Embedded(samples, kept_of, augment, copies, seed, progress)
         return Batches(kept, recipe.batch, Augment("none"), seed, ask)  # already augmented
     change: Augment | Pasting = augment
     if recipe.synthesis is not None and recipe.synthesis.share:
@@ -45,7 +50,12 @@ def training_batches(
 
 
 def validation_samples(
-    dataset: DataSet, size: int, place: Place, trained: Model | FromPart, precision: str
+    dataset: DataSet,
+    size: int,
+    place: Place,
+    trained: Model | FromPart,
+    precision: str,
+    progress: bool = False,
 ) -> Dataset | None:
     """Return the labelled cases of the validation split as `trained` takes them; None if empty."""
     cases = [case for case in dataset.split("val") if case.mask is not None]
@@ -53,7 +63,8 @@ def validation_samples(
         return None
     samples = Samples(dataset, cases, size, place)
     if isinstance(trained, FromPart):
-        return Embedded(samples, partial(keep, trained, precision), Augment("none"))
+        kept_of = partial(keep, trained, precision)
+        return Embedded(samples, kept_of, Augment("none"), progress=progress)
     return samples
 
 

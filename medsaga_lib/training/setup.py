@@ -89,7 +89,13 @@ class Run:
         save_checkpoint(self.out, Checkpoint(done, kept, states), self.log)
 
 
-def set_up(recipe: Recipe, dataset: DataSet, settings: Settings, out: Path | None) -> Run:
+def set_up(
+    recipe: Recipe,
+    dataset: DataSet,
+    settings: Settings,
+    out: Path | None,
+    progress: bool = False,
+) -> Run:
     """Build a run, or continue the run in the folder `out`; arguments as in `loop.train`.
 
     Raises:
@@ -134,9 +140,10 @@ def set_up(recipe: Recipe, dataset: DataSet, settings: Settings, out: Path | Non
     run.network, run.optimizer = accelerator.prepare(run.trained, optimizer)
     run.began = time.perf_counter()
     told = run.trained, chosen.precision
-    run.batches = training_batches(recipe, dataset, samples, *told, chosen.seed)
+    show = progress and accelerator.is_main_process
+    run.batches = training_batches(recipe, dataset, samples, *told, chosen.seed, show)
     if chosen.validations:
-        run.validation = validation_samples(dataset, chosen.size, place, *told)
+        run.validation = validation_samples(dataset, chosen.size, place, *told, show)
     return run
 
 

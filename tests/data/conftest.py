@@ -70,6 +70,6 @@ def volumes(tmp_path: Path):
     values = np.zeros((12, 10, 8), np.int16) + np.arange(8, dtype=np.int16) * 40 - 160
     mask = np.zeros((12, 10, 8), np.uint8)
     mask[3:6, 2:9, [2, 3, 6]] = 1
-    nib.Nifti1Image(values, np.eye(4)).to_filename(root / "i.nii")
-    nib.Nifti1Image(mask, np.eye(4)).to_filename(root / "m.nii")
+    nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])).to_filename(root / "i.nii")
+    nib.Nifti1Image(mask, np.diag([-1.0, -1, 1, 1])).to_filename(root / "m.nii")
     return open_dataset(root)

@@ -199,8 +199,8 @@ BAD = {
         ("images/case1.png", "cannot be read as .png", "copy or export it again"),
     ),
     "unknown ending": (
-        lambda r: edit(r / "index.csv", "images/case1.png", "images/case1.dcm"),
-        ("images/case1.dcm", "the unknown extension '.dcm'", "save it as PNG"),
+        lambda r: edit(r / "index.csv", "images/case1.png", "images/case1.gif"),
+        ("images/case1.gif", "the unknown extension '.gif'", "save it as PNG"),
     ),
     "16 bits without a window": (
         lambda r: save(r / "images/case1.png", grey(4095, dtype=np.uint16)),
@@ -348,16 +348,20 @@ def test_volume_where_a_picture_is_declared(volumes):
 @pytest.mark.parametrize("grid", [{"spacing": (1.0, 2.0, 2.5)}, {"shift": 0.5}])
 def test_mask_on_another_grid(volumes, grid):
     write(volumes / "masks/a.nii.gz", np.ones((4, 6, 5), np.uint8), **grid)
-    words = ("masks/a.nii.gz", "has another affine than its image", "resample the mask")
+    words = ("masks/a.nii.gz", "voxels from its image", "resample the mask")
     assert_said(volumes, words)
 
 
 def test_mask_whose_file_has_no_affine_must_have_the_spacing(volumes):
     write(volumes / "images/a.nii.gz", np.ones((8, 6, 5), np.uint8))
     mask = np.ones((5, 6, 8), np.uint8)  # z, y, x
-    tifffile.imwrite(volumes / "masks/a.tif", mask, photometric="minisblack")
+    how = {"metadata": {"axes": "ZYX", "spacing": 3.5, "unit": "mm"}, "resolution": (1, 0.5)}
+    tifffile.imwrite(volumes / "masks/a.tif", mask, imagej=True, **how)
     set_rows(volumes, "a,images/a.nii.gz,masks/a.tif,a,train")
-    assert_said(volumes, ("masks/a.tif", "has another spacing than its image", "resample the mask"))
+    assert_said(
+        volumes,
+        ("masks/a.tif", "has the spacing 3.5 x 2 x 1 mm, its image 3 x 2 x 1 mm", "resample"),
+    )
 
 
 def test_rounding_of_a_header_is_no_other_grid(volumes):

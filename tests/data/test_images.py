@@ -17,6 +17,7 @@ RANDOM = np.random.default_rng(3)
 GREY = RANDOM.integers(0, 256, (5, 7), dtype=np.uint8)
 COLOUR = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)
 VOLUME = RANDOM.integers(-1200, 1200, (3, 4, 6)).astype(np.int16)  # x, y, z
+LPS = np.diag([-1.0, -1, 1, 1])  # the axes of the library; nothing is turned
 
 
 def assert_picture(picture, expected, spacing):
@@ -33,7 +34,7 @@ def test_pictures_of_8_bits(tmp_path, ending, values):
     picture = read_image(path, "X-ray")
     assert_picture(picture, values / 255, (1.0, 1.0))
     assert picture.shape == (5, 7)
-    assert picture.affine is None
+    assert picture.geometry is None
 
 
 def test_jpeg_is_read_in_colour(tmp_path):
@@ -87,18 +88,18 @@ def test_pages_of_a_tiff_are_slices(tmp_path):
 
 
 def test_nifti_axes_spacing_and_affine(tmp_path):
-    affine = np.array([[0.5, 0, 0, 9], [0, 0.75, 0, -3], [0, 0, 4, 1], [0, 0, 0, 1.0]])
+    affine = np.array([[-0.5, 0, 0, 9], [0, -0.75, 0, -3], [0, 0, 4, 1], [0, 0, 0, 1.0]])
     nib.Nifti1Image(VOLUME, affine).to_filename(tmp_path / "a.nii.gz")
     picture = read_image(tmp_path / "a.nii.gz", "CT")
     expected = np.clip((VOLUME.transpose(2, 1, 0) + 160.0) / 400, 0, 1)  # level 40, width 400
     assert_picture(picture, expected, (4.0, 0.75, 0.5))
     assert picture.shape == (6, 4, 3)
-    np.testing.assert_array_equal(picture.affine, affine)
+    np.testing.assert_array_equal(picture.geometry.affine, affine)
     assert picture.pixels[5, 3, 1] == pytest.approx(expected[5, 3, 1])
 
 
 def test_nifti_scale_factors_are_applied(tmp_path):
-    image = nib.Nifti1Image(VOLUME, np.eye(4))
+    image = nib.Nifti1Image(VOLUME, LPS)
     image.header.set_slope_inter(2, -100)
     image.to_filename(tmp_path / "a.nii")
     stored = nib.load(tmp_path / "a.nii").get_fdata()
@@ -111,7 +112,7 @@ def test_nifti_scale_factors_are_applied(tmp_path):
 @given(hnp.arrays(np.float32, (4, 5, 6), elements=st.floats(-1000, 1000, width=32), unique=True))
 def test_percentiles_of_a_volume(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("volume") / "a.nii"
-    nib.Nifti1Image(values, np.eye(4)).to_filename(path)
+    nib.Nifti1Image(values, LPS).to_filename(path)
     pixels = read_image(path, "MR").pixels
     above = values[values > 0] if (values > 0).any() else values
     ordered = np.sort(above.ravel().astype(np.float64))
@@ -132,7 +133,7 @@ def test_volumes_are_scaled_as_litemedsams_script_does(tmp_path, modality):
     stored = oracle.read("litemedsam_preprocessing")["ct_mr_windowing"][modality]
     described, images = stored["volume"], stored["images"]
     values = oracle.fill.integers(described["tag"], described["shape"], 2400) - 1000
-    nib.Nifti1Image(values.astype(np.int16).T, np.eye(4)).to_filename(tmp_path / "a.nii")
+    nib.Nifti1Image(values.astype(np.int16).T, LPS).to_filename(tmp_path / "a.nii")
     labelled = read_image(tmp_path / "a.nii", modality).pixels[1:4]  # the script drops the others
     levels = (255 * labelled + 1e-3).astype(np.uint8)
     sample = levels.reshape(-1)[oracle.fill.sample_indices(levels.size)].astype(int)
@@ -141,7 +142,7 @@ def test_volumes_are_scaled_as_litemedsams_script_does(tmp_path, modality):
 
 
 def test_a_window_goes_before_every_rule(tmp_path):
-    nib.Nifti1Image(VOLUME, np.eye(4)).to_filename(tmp_path / "a.nii")
+    nib.Nifti1Image(VOLUME, LPS).to_filename(tmp_path / "a.nii")
     for modality in ("CT", "MR"):
         pixels = read_image(tmp_path / "a.nii", modality, (-1000, 1000)).pixels
         np.testing.assert_allclose(pixels, np.clip((VOLUME.T + 1000) / 2000, 0, 1), atol=1e-6)
@@ -155,7 +156,7 @@ def test_voxels_have_a_size(tmp_path, length):
 
 
 def test_a_constant_volume_is_black(tmp_path):
-    nib.Nifti1Image(np.full((3, 4, 5), 7.0), np.eye(4)).to_filename(tmp_path / "a.nii")
+    nib.Nifti1Image(np.full((3, 4, 5), 7.0), LPS).to_filename(tmp_path / "a.nii")
     assert not read_image(tmp_path / "a.nii", "MR").pixels.any()
 
 
@@ -183,7 +184,7 @@ def test_objects_in_an_npz_are_not_unpickled(tmp_path):
 
 def test_mask_of_whole_floats(tmp_path):
     labels = RANDOM.integers(0, 3, (3, 4, 5)).astype(np.float32)
-    nib.Nifti1Image(labels, np.diag([1, 2, 3, 1])).to_filename(tmp_path / "m.nii.gz")
+    nib.Nifti1Image(labels, LPS @ np.diag([1, 2, 3, 1])).to_filename(tmp_path / "m.nii.gz")
     mask, spacing = read_mask(tmp_path / "m.nii.gz")
     assert mask.dtype == np.int64
     np.testing.assert_array_equal(mask, labels.T)

@@ -101,7 +101,7 @@ def test_boxes_of_an_npz_file(files, predict, prompts, tmp_path):
         if not numbers:
             assert not found[z].any()
             continue
-        alone = prompts(Picture(pixels[z], (1.0, 1.0), None), flat[numbers])
+        alone = prompts(Picture(pixels[z], (1.0, 1.0)), flat[numbers])
         assert (found[z] != alone).mean() < 1e-3
 
 
@@ -111,10 +111,11 @@ def test_a_window_is_what_the_backbone_sees(files, predict, prompts, tmp_path, w
         "pocket", files / "ball.nii.gz", "--box", "10,8,4,54,52,4", "--window", words
     )
     assert code == 0, error
-    found = np.asarray(nibabel.load(tmp_path / "out/ball_labels.nii.gz").dataobj).T[4]
-    seen = read_image(files / "ball.nii.gz", "", window).pixels[4]
-    wanted = prompts(Picture(seen, (1.0, 1.0), None), np.array([[10.0, 8, 54, 52]]))
-    assert np.array_equal(found, wanted)
+    picture = read_image(files / "ball.nii.gz", "", window)  # x grows to the right: it is turned
+    box = picture.geometry.boxes_inside(np.array([[10.0, 8, 4, 54, 52, 4]]), picture.shape)
+    wanted = prompts(Picture(picture.pixels[4], (1.0, 1.0)), box[:, [0, 1, 3, 4]])
+    result = np.asarray(nibabel.load(tmp_path / "out/ball_labels.nii.gz").dataobj)
+    assert np.array_equal(picture.geometry.inside(result)[4], wanted)
 
 
 @pytest.mark.parametrize("words", ["soft", "5", "3,3", "9,1", "nan,2", "0,inf"])
@@ -128,7 +129,7 @@ def test_propagation_asks_the_middle_slice_by_the_box_itself(files, prompts):
     picture = read_image(files / "ball.npz", "")
     box = np.array([[10.0, 8, 1, 54, 52, 7]])
     volume = prompts(picture, box)
-    alone = prompts(Picture(picture.pixels[4], (1.0, 1.0), None), box[:, [0, 1, 3, 4]])
+    alone = prompts(Picture(picture.pixels[4], (1.0, 1.0)), box[:, [0, 1, 3, 4]])
     assert np.array_equal(volume[4], alone)
     assert not volume[[0, 8]].any()
 
@@ -152,9 +153,30 @@ def test_lite_medsams_boxes_are_its_scripts(monkeypatch, name):
     monkeypatch.setattr(BoxPredictor, "embed", lambda self, pixels: torch.zeros(()))
     sam = SimpleNamespace(prompt_encoder=SimpleNamespace(input_image_size=(256, 256)))
     lite = BoxPredictor(sam, feed=LITE_MEDSAM)
-    volume = Picture(np.zeros(case["volume"]["shape"], np.float32), (1.0, 1.0, 1.0), None)
+    volume = Picture(np.zeros(case["volume"]["shape"], np.float32), (1.0, 1.0, 1.0))
     lite(volume, np.array(case["boxes_xyzxyz"], float))
     assert asked == [call["box_256"] for call in case["calls"]]
+
+
+@pytest.mark.parametrize("side", [128, 256, 512])
+def test_the_next_box_is_in_pixels_of_the_networks_input(monkeypatch, side):
+    """LiteMedSAM's rule counts in its own 256 pixels."""
+    asked = []
+
+    def paint(sam, embedding, boxes, frame, values, best, labels):
+        asked.append(boxes[0].tolist())
+        mask = np.zeros(frame.size, bool)
+        mask[32:64, 16:48] = True
+        yield Mask(0, 0, mask)
+
+    monkeypatch.setattr("medsaga_lib.inference.box_predictor.paint_boxes", paint)
+    monkeypatch.setattr(BoxPredictor, "embed", lambda self, pixels: torch.zeros(()))
+    sam = SimpleNamespace(prompt_encoder=SimpleNamespace(input_image_size=(side, side)))
+    volume = Picture(np.zeros((3, 128, 128), np.float32), (1.0, 1.0, 1.0))
+    BoxPredictor(sam, feed=LITE_MEDSAM)(volume, np.array([[10.0, 20, 0, 60, 70, 2]]))
+    of_256 = np.array([2 * 16 - 3, 2 * 32 - 3, 2 * 47 + 1 + 3, 2 * 63 + 1 + 3])
+    np.testing.assert_allclose(asked[0], np.array([10, 20, 60, 70]) * (side / 128))
+    assert np.abs(np.array(asked[1]) - of_256 * (side / 256)).max() <= 1
 
 
 def test_a_slice_is_embedded_once(prompts, monkeypatch):
@@ -169,7 +191,7 @@ def test_a_slice_is_embedded_once(prompts, monkeypatch):
 
     pixels = np.tile(np.arange(9, dtype=np.float32)[:, None, None] / 9, (1, 32, 32))
     boxes = np.array([[2, 2, 0, 20, 20, 6], [8, 8, 4, 30, 30, 8], [4, 4, 1, 9, 9, 7.0]])
-    prompts(Picture(pixels, (1.0, 1.0, 1.0), None), boxes)
+    prompts(Picture(pixels, (1.0, 1.0, 1.0)), boxes)
     assert len(calls) == len(set(calls)) == 9
 
 

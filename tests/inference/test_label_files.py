@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsaga_lib.data.geometry import Geometry
 from medsaga_lib.data.images import Picture
 from medsaga_lib.errors import UserError
 from medsaga_lib.inference.label_files import require_room, targets, write_labels
@@ -23,6 +24,8 @@ AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 3.0, 9], [0, 0, 0, 1
         ("a.nii", "a_labels.nii.gz"),
         ("a.NII.GZ", "a_labels.nii.gz"),
         ("a.npz", "a.npz"),
+        ("a.nrrd", "a_labels.nrrd"),
+        ("a.mhd", "a_labels.mha"),
     ],
 )
 def test_the_result_has_the_kind_of_its_input(given, written, tmp_path):
@@ -48,7 +51,7 @@ def test_labels_are_read_as_they_were_written(name, largest, tmp_path):
     shape = (6, 5) if name.endswith("png") else (4, 6, 5)
     labels = np.random.default_rng(0).integers(0, largest + 1, shape)
     labels.flat[0] = largest
-    picture = Picture(labels.astype(np.float32), (1.0,) * len(shape), AFFINE)
+    picture = Picture(labels.astype(np.float32), (1.0,) * len(shape), Geometry(AFFINE))
     write_labels(tmp_path / name, picture, labels)
     if name.endswith("png"):
         found = np.asarray(Image.open(tmp_path / name))
@@ -57,21 +60,21 @@ def test_labels_are_read_as_they_were_written(name, largest, tmp_path):
     else:
         image = nibabel.load(tmp_path / name)
         assert np.array_equal(image.affine, AFFINE)
-        found = np.asarray(image.dataobj).T
+        found = Geometry(AFFINE).inside(np.asarray(image.dataobj))
     assert found.dtype == (np.uint8 if largest < 256 else np.uint16)
     assert np.array_equal(found, labels)
 
 
 def test_the_same_labels_give_the_same_bytes(tmp_path):
     """The time is left out of the compressed file."""
-    picture = Picture(np.zeros((2, 3, 4), np.float32), (1.0, 1.0, 1.0), AFFINE)
+    picture = Picture(np.zeros((2, 3, 4), np.float32), (1.0, 1.0, 1.0), Geometry(AFFINE))
     write_labels(tmp_path / "a_labels.nii.gz", picture, np.ones((2, 3, 4), int))
     content = (tmp_path / "a_labels.nii.gz").read_bytes()
     assert content == gzip.compress(gzip.decompress(content), mtime=0)
 
 
 def test_a_png_has_no_room_for_a_stack(tmp_path):
-    stack = Picture(np.zeros((3, 8, 8), np.float32), (1.0, 1.0, 1.0), None)
+    stack = Picture(np.zeros((3, 8, 8), np.float32), (1.0, 1.0, 1.0))
     with pytest.raises(UserError, match=r"a\.tif: .*3 slices.*; save the stack as NIfTI"):
         require_room(tmp_path / "a_labels.png", tmp_path / "a.tif", stack)
     require_room(tmp_path / "a_labels.nii.gz", tmp_path / "a.nii", stack)

@@ -49,7 +49,7 @@ def test_segment_anythings_predictor_runs_on_them(pocket):
     predictor.set_image(image)
     masks, scores, _ = predictor.predict(box=box_of(truth[0]), multimask_output=False)
     ours = BoxPredictor(pocket, feed=LONGEST_SIDE)
-    labels = ours(Picture(image / 255, (1.0, 1.0), None), box_of(truth[0])[None])
+    labels = ours(Picture(image / 255, (1.0, 1.0)), box_of(truth[0])[None])
     np.testing.assert_array_equal(masks[0], labels == 1)
     assert 0 < scores[0] < 1.2
     assert masks.shape == (1, 256, 256)
@@ -82,7 +82,7 @@ def test_it_answers_boxes_which_random_weights_do_not(pocket):
 
     def overlap(sam):
         predictor = BoxPredictor(sam)
-        labels = predictor(Picture(image / 255, (1.0, 1.0), None), boxes.double().numpy())
+        labels = predictor(Picture(image / 255, (1.0, 1.0)), boxes.double().numpy())
         masks = [labels == number for number in range(1, 1 + len(truth))]
         return np.mean([(m & t).sum() / (m | t).sum() for m, t in zip(masks, truth, strict=True)])
 

@@ -39,6 +39,14 @@ def test_copies_are_the_sample_itself_and_changed_ones(dataset):
     assert len(Embedded(samples, average, NONE, copies=4)) == 3
 
 
+def test_a_progress_bar_counts_the_kept_images(dataset, capsys):
+    samples = choose_shots(dataset, 3, 32, 0)
+    Embedded(samples, average, SMALL, copies=4)
+    assert capsys.readouterr().err == ""
+    Embedded(samples, average, SMALL, copies=4, progress=True)
+    assert "12/12" in capsys.readouterr().err
+
+
 @torch.no_grad()
 def test_kept_embeddings_give_the_logits_of_the_whole_network(dataset):
     recipe = get_recipe("frozen_encoder")

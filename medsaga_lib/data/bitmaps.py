@@ -1,0 +1,234 @@
+"""Reads the stored values of pictures: PNG, JPEG, BMP and TIFF.
+
+Pillow reads PNG, JPEG and BMP, and tifffile reads TIFF. What a file declares about its pixels is
+obeyed: the orientation, the palette, white as zero, the axes, the pages and their resolution.
+Pillow keeps 8 of 16 bits of a colour PNG, so imagecodecs reads those.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medsaga_lib.data.problems import BadFile
+
+Array = np.ndarray
+
+TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
+# TIFF 6.0, section 8: the place of the first row and column, as (flip rows, flip columns, swap)
+TURNS = {1: (False, False, False), 2: (False, True, False), 3: (True, True, False),
+         4: (True, False, False), 5: (False, False, True), 6: (False, True, True),
+         7: (True, True, True), 8: (True, False, True)}  # fmt: skip
+ORIENTATION = 274  # the tag's number
+REDUCED = 1  # bit of NewSubfileType: a smaller copy of another page
+DEPTH = "ZIQ"  # axes of a TIFF that are slices: depth, sequence, and "other" without a name
+
+
+def read_bitmap(path: Path, is_mask: bool) -> Array:
+    """Return the values of a PNG, JPEG or BMP, upright: (H, W) or (H, W, 3).
+
+    is_mask: the values of a palette image are its indices, and not its colours; JPEG is refused.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as stored:
+        if is_mask and stored.format in ("JPEG", "MPO"):
+            _refuse_lossy(path)
+        picture = ImageOps.exif_transpose(stored)
+        mode = picture.mode
+        if mode in TRANSPARENT:
+            what = f"has a transparency channel ({mode})"
+            raise BadFile(path, what, "save it as RGB or grey, without transparency.")
+        if mode == "CMYK":
+            raise BadFile(path, "is a CMYK image", "save it as RGB or grey.")
+        if mode == "P":
+            return np.asarray(picture if is_mask else picture.convert("RGB"))
+        if mode not in ("1", "L", "RGB", "I", "F") and not mode.startswith("I;16"):
+            raise BadFile(path, f"has the colour model {mode}", "save it as RGB or grey.")
+        if mode == "RGB" and stored.format == "PNG" and _png_bits(path) == 16:
+            import imagecodecs
+
+            return _turned(imagecodecs.png_decode(path.read_bytes()), _exif_turn(stored))
+        return np.asarray(picture)
+
+
+def _exif_turn(picture: Any) -> int:
+    return int(picture.getexif().get(ORIENTATION, 1))
+
+
+def _png_bits(path: Path) -> int:
+    with path.open("rb") as file:
+        return file.read(25)[24]  # after the signature, the length, "IHDR", width and height
+
+
+def _refuse_lossy(path: Path) -> None:
+    what = "is a JPEG, which changes the values of labels"
+    raise BadFile(path, what, "save the mask without loss, for example as PNG.")
+
+
+def _turned(values: Array, orientation: int) -> Array:
+    """Return a picture (H, W, ...) upright, by the value of its orientation tag."""
+    rows, columns, swap = TURNS.get(orientation, TURNS[1])
+    if swap:
+        values = np.swapaxes(values, 0, 1)
+    if rows:
+        values = values[::-1]
+    if columns:
+        values = values[:, ::-1]
+    return np.ascontiguousarray(values)
+
+
+def read_tiff(path: Path, is_mask: bool) -> tuple[Array, int, tuple[float, ...] | None]:
+    """Return values, dimensions and spacing in mm of a TIFF.
+
+    Returns:
+        values (H, W), (H, W, 3) or (D, H, W), upright; 2 or 3; and the spacing along the axes, or
+        None if the file gives none.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        series = _images(file)
+        first = series[0]
+        page: Any = first.keyframe
+        if is_mask and "JPEG" in page.compression.name:
+            _refuse_lossy(path)
+        values, axes = first.asarray(), first.axes
+        if len(series) > 1:  # pages that were appended one by one
+            kinds = {(one.shape, one.dtype, one.axes) for one in series}
+            if len(kinds) > 1:
+                what = f"holds {len(series)} images of different sizes or types"
+                raise BadFile(path, what, "save each of them in a file of its own.")
+            values, axes = np.stack([one.asarray() for one in series]), "I" + axes
+        tag = page.tags.get(ORIENTATION)
+        spacing = _tiff_spacing(file)
+        values, axes = _by_photometric(path, values, axes, page, is_mask)
+    values, depth = _in_order(path, values, axes)
+    orientation = int(tag.value) if tag is not None else 1
+    if orientation != 1:
+        parts = values if depth else values[None]
+        values = np.stack([_turned(part, orientation) for part in parts])
+        values = values if depth else values[0]
+        if spacing is not None and TURNS.get(orientation, TURNS[1])[2]:
+            spacing = (*spacing[:-2], spacing[-1], spacing[-2])
+    dimensions = 3 if depth else 2
+    return values, dimensions, None if spacing is None else spacing[-dimensions:]
+
+
+def is_stack(path: Path) -> bool:
+    """Return whether a TIFF has slices; False if it cannot be read."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            series = _images(file)
+            sizes = zip(series[0].axes, series[0].shape, strict=True)
+            return len(series) > 1 or any(axis in DEPTH and length > 1 for axis, length in sizes)
+    except (OSError, ValueError):  # the reader of its values says what is wrong
+        return False
+
+
+def _images(file: Any) -> list[Any]:
+    """Return the series of a TIFF without smaller copies of another image, such as thumbnails."""
+    whole = [one for one in file.series if not one.keyframe.subfiletype & REDUCED]
+    return whole or list(file.series)
+
+
+def _by_photometric(
+    path: Path, values: Array, axes: str, page: Any, is_mask: bool
+) -> tuple[Array, str]:
+    """Return the values as brightness or RGB, whatever the file stores, and their axes."""
+    kind = page.photometric.name
+    if kind == "MINISWHITE":
+        if values.dtype == bool:
+            return ~values, axes
+        if values.dtype.kind != "u":
+            what = f"declares white as zero, with {values.dtype} values"
+            raise BadFile(path, what, "save it with black as zero.")
+        return np.asarray(2**page.bitspersample - 1 - values, values.dtype), axes
+    if kind == "PALETTE":
+        if is_mask:
+            return values, axes
+        colours = np.moveaxis(page.colormap, 0, -1)[values]  # 16 bits each
+        return (colours >> 8).astype(np.uint8), axes + "S"
+    if kind in ("MINISBLACK", "RGB", "YCBCR"):  # tifffile returns RGB for YCbCr
+        return values, axes
+    raise BadFile(path, f"has the colour model {kind}", "save it as RGB or grey.")
+
+
+def _in_order(path: Path, values: Array, axes: str) -> tuple[Array, bool]:
+    """Return values (H, W), (H, W, 3) or (D, H, W), and whether they have slices."""
+    named = dict(zip(axes, values.shape, strict=True))
+    for axis, length in list(named.items()):
+        if length == 1 and axis not in "YX":
+            values, axes = values.squeeze(axes.index(axis)), axes.replace(axis, "")
+            del named[axis]
+    colour = [axis for axis in axes if axis in "SC"]
+    depth = [axis for axis in axes if axis in DEPTH]
+    others = [axis for axis in axes if axis not in "SCYX" + DEPTH]
+    if others or len(colour) > 1 or len(depth) > 1 or (colour and depth):
+        size = ", ".join(f"{axis} = {length}" for axis, length in named.items())
+        what = f"has the axes {size}"
+        raise BadFile(path, what, "save one image, or one stack of grey slices, in each file.")
+    if colour and named[colour[0]] != 3:
+        what = f"has {named[colour[0]]} channels"
+        if named[colour[0]] == 4:
+            what = "has 4 channels (RGBA)"
+        raise BadFile(path, what, "save it as RGB or grey, without transparency.")
+    wanted = "".join(depth) + "YX" + "".join(colour)
+    values = np.transpose(values, [axes.index(axis) for axis in wanted])
+    return values, bool(depth)
+
+
+def _tiff_spacing(file: Any) -> tuple[float, ...] | None:
+    """Return the spacing (z, y, x) in mm that OME or ImageJ metadata give, or None.
+
+    The resolution tags alone are not used: programs write 72 per inch into any file.
+    """
+    if file.is_ome:
+        return _ome_spacing(file.ome_metadata)
+    if file.is_imagej:
+        return _imagej_spacing(file)
+    return None
+
+
+MILLIMETRES = {"nm": 1e-6, "µm": 1e-3, "um": 1e-3, "micron": 1e-3, "microns": 1e-3, "mm": 1.0,
+               "cm": 10.0, "m": 1000.0, "inch": 25.4}  # fmt: skip
+
+
+def _ome_spacing(text: str) -> tuple[float, ...] | None:
+    from xml.etree import ElementTree  # nothing outside the file is fetched
+
+    pixels = next(
+        (e for e in ElementTree.fromstring(text).iter() if e.tag.endswith("Pixels")), None
+    )
+    if pixels is None or "PhysicalSizeX" not in pixels.attrib:
+        return None
+    lengths = []
+    for axis in "ZYX":
+        length = float(pixels.get(f"PhysicalSize{axis}", "nan"))
+        lengths.append(
+            length * MILLIMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), np.nan)
+        )
+    return _whole(lengths)
+
+
+def _imagej_spacing(file: Any) -> tuple[float, ...] | None:
+    found = file.imagej_metadata or {}
+    unit = MILLIMETRES.get(str(found.get("unit", "")).replace("\\u00B5", "µ"))
+    page = file.pages[0]
+    if unit is None or "XResolution" not in page.tags or "YResolution" not in page.tags:
+        return None
+    lengths = [float(found.get("spacing", np.nan)) * unit]
+    for name in ("YResolution", "XResolution"):
+        numerator, denominator = page.tags[name].value
+        lengths.append(unit * denominator / numerator if numerator else np.nan)
+    return _whole(lengths)
+
+
+def _whole(lengths: list[float]) -> tuple[float, ...] | None:
+    """Return (z, y, x); an unknown z is 1, and without y and x there is no spacing."""
+    z, y, x = lengths
+    if not (0 < y < np.inf and 0 < x < np.inf):
+        return None
+    return (z if 0 < z < np.inf else 1.0, y, x)

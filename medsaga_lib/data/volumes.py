@@ -1,0 +1,210 @@
+"""Reads the stored values and the geometry of NIfTI, NRRD, MetaImage and DICOM.
+
+nibabel reads NIfTI, because results must keep its header: SimpleITK writes another one. SimpleITK
+reads the other formats; it applies slope and intercept, sorts the slices of a DICOM series by their
+position and turns MONOCHROME1 into black as zero. Two rules for NIfTI, where readers differ:
+
+- The sform holds if its code is above 0, then the qform, as in nibabel. SimpleITK 2.5 takes the
+  qform first unless the code of the sform is 1. If both codes are 0, the file has no orientation;
+  its axes are kept as in ITK, while nibabel 5.4 mirrors the first one.
+- Lengths come from pixdim, and directions from the form, as in ITK.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry, itk_affine
+from medsaga_lib.data.problems import BadFile
+
+Array = np.ndarray
+
+NIFTI = (".nii", ".nii.gz")
+ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
+DICOM = (".dcm", ".dicom", ".ima")
+UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
+SAME = 1e-3  # mm; our choice: slices that are nearer have the same position
+GAP = 0.01  # our choice: slices are evenly spaced if no distance differs by more than this share
+
+# DICOM tags, PS3.6
+PHOTOMETRIC, BITS, INSTANCE = "0028|0004", "0028|0101", "0020|0013"
+CENTRE, WIDTH = "0028|1050", "0028|1051"
+INTERCEPT, SLOPE = "0028|1052", "0028|1053"
+POSITION, ORIENTATION = "0020|0032", "0020|0037"
+IMAGER_SPACING = "0018|1164"
+
+
+class Read(NamedTuple):
+    """The content of a file: values (H, W), (H, W, 3) or (D, H, W), without scaling to [0, 1].
+
+    geometry: of a volume, else None. window: (low, high) that a DICOM picture gives, else None.
+    """
+
+    values: Array
+    spacing: tuple[float, ...]
+    geometry: Geometry | None
+    window: tuple[float, float] | None = None
+
+
+def read_nifti(path: Path) -> Read:
+    """Read one volume.
+
+    Raises:
+        BadFile: it has more than three axes, or a voxel size or form that cannot be used.
+    """
+    import nibabel as nib
+
+    volume: Any = nib.load(path)
+    values = np.asanyarray(volume.dataobj)
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    if values.ndim != 3:
+        what = f"has the shape {' x '.join(map(str, values.shape))}"
+        raise BadFile(path, what, "save one volume (x, y, z) in each file.")
+    header = volume.header
+    unit = UNIT[header.get_xyzt_units()[0]]
+    lengths = unit * np.asarray(header.get_zooms()[:3], float)
+    require_lengths(path, tuple(lengths[::-1]))
+    known = bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+    affine = np.array(volume.affine, float) if known else RAS_OF_LPS @ np.diag([*lengths, 1.0])
+    columns = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and (columns > 0).all()) or _is_flat(affine, columns):
+        form = "sform" if header["sform_code"] > 0 else "qform"
+        what = f"has a {form} that is not a grid of voxels"
+        raise BadFile(path, what, "correct its header, or convert the original again.")
+    if known:
+        affine[:3, :3] *= lengths / columns
+        affine[:3, 3] *= unit
+    geometry = Geometry(affine, known, header)
+    return Read(geometry.inside(values), geometry.spacing(), geometry)
+
+
+def _is_flat(affine: Array, columns: Array) -> bool:
+    return bool(abs(np.linalg.det(affine[:3, :3] / columns)) < 1e-3)
+
+
+def require_lengths(path: Path, spacing: tuple[float, ...]) -> None:
+    """Raise BadFile if a length of a voxel is not above 0."""
+    if not all(0 < length < np.inf for length in spacing):  # False for NaN
+        what = f"has the voxel size {' x '.join(f'{length:.3g}' for length in spacing)} mm"
+        raise BadFile(path, what, "correct the voxel size in the file.")
+
+
+def read_itk(path: Path) -> Read:
+    """Read an image or a volume of NRRD, MetaImage or a single DICOM file."""
+    import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+
+    with _QuietITK():
+        image = sitk.ReadImage(str(path))
+    return _of_itk(path, image, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()})
+
+
+def read_dicom(folder: Path) -> Read:
+    """Read the only DICOM series of a folder.
+
+    Raises:
+        BadFile: the folder has no series or several, or slices are missing or differ.
+    """
+    import SimpleITK as sitk  # noqa: N813
+
+    with _QuietITK():
+        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        if len(series) != 1:
+            found = f"holds {len(series)} DICOM series" if series else "holds no DICOM series"
+            raise BadFile(folder, found, "give a folder with the files of one series.")
+        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+        heads = [_head(file) for file in files]
+        if len(files) == 1:
+            image = sitk.ReadImage(files[0])
+        else:
+            _require_stack(folder, heads)
+            reader = sitk.ImageSeriesReader()
+            reader.SetFileNames(files)
+            image = reader.Execute()
+    return _of_itk(folder, image, heads[0])
+
+
+def _head(file: str) -> dict[str, str]:
+    import SimpleITK as sitk  # noqa: N813
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(file)
+    reader.ReadImageInformation()
+    head = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    return head | {"size": str(reader.GetSize())}
+
+
+def _require_stack(folder: Path, heads: list[dict[str, str]]) -> None:
+    """Raise BadFile if slices differ in size or direction, or are not evenly spaced."""
+    for key, what in (("size", "sizes"), (ORIENTATION, "directions")):
+        if len({head.get(key) for head in heads}) > 1:
+            raise BadFile(folder, f"has slices of different {what}", "separate the series.")
+    if not all(POSITION in head and ORIENTATION in head for head in heads):
+        what = "has slices without a position"
+        raise BadFile(folder, what, "export the series again, with ImagePositionPatient.")
+    row, column = _numbers(heads[0][ORIENTATION]).reshape(2, 3)
+    along = np.array([_numbers(head[POSITION]) for head in heads]) @ np.cross(row, column)
+    steps = np.diff(along)
+    distances = abs(steps)
+    smallest = min(distances[distances > SAME], default=0.0)
+    if not smallest or (abs(distances - smallest) > GAP * smallest).any():
+        place = int(abs(distances - smallest).argmax())
+        numbers = [heads[place + i].get(INSTANCE, "?").strip() for i in (0, 1)]
+        what = (
+            f"has slices at uneven distances: {distances[place]:.4g} mm between instances "
+            f"{numbers[0]} and {numbers[1]}, but {smallest:.4g} mm elsewhere"
+        )
+        raise BadFile(folder, what, "add the missing slices, or remove the doubled ones.")
+
+
+def _numbers(text: str) -> Array:
+    return np.array([float(part) for part in text.split("\\")])
+
+
+def _of_itk(path: Path, image: Any, head: dict[str, str]) -> Read:
+    import SimpleITK as sitk  # noqa: N813
+
+    values, dimensions = sitk.GetArrayFromImage(image), image.GetDimension()
+    spacing = np.array(image.GetSpacing())
+    channels = image.GetNumberOfComponentsPerPixel()
+    if dimensions == 4 or (channels not in (1, 3)) or (channels == 3 and values.shape[:-3] > (1,)):
+        what = f"has the shape {' x '.join(map(str, values.shape))}"
+        raise BadFile(path, what, "save one image, or one volume of one channel, in each file.")
+    of_dicom = PHOTOMETRIC in head
+    is_picture = dimensions == 2 or channels == 3 or (of_dicom and image.GetSize()[2] == 1)
+    require_lengths(path, tuple(spacing[::-1]))
+    if is_picture:
+        values = values.reshape(values.shape[-3:] if channels == 3 else values.shape[-2:])
+        unknown = of_dicom and not {"0028|0030", IMAGER_SPACING} & head.keys()
+        in_plane = (1.0, 1.0) if unknown else (float(spacing[1]), float(spacing[0]))
+        return Read(values, in_plane, None, _window(head))
+    geometry = Geometry(itk_affine(spacing, image.GetOrigin(), image.GetDirection()))
+    return Read(geometry.inside(values.T), geometry.spacing(), geometry)
+
+
+def _window(head: dict[str, str]) -> tuple[float, float] | None:
+    """Return the first window of a DICOM picture, for values with black as zero."""
+    try:
+        centre, width = _numbers(head[CENTRE])[0], _numbers(head[WIDTH])[0]
+    except (KeyError, ValueError):
+        return None
+    if head.get(PHOTOMETRIC, "").strip() == "MONOCHROME1":  # ITK has turned the stored values
+        slope, intercept = float(head.get(SLOPE, 1)), float(head.get(INTERCEPT, 0))
+        centre = slope * (2 ** int(head[BITS]) - 1) + 2 * intercept - centre
+    return (float(centre - width / 2), float(centre + width / 2)) if width > 0 else None
+
+
+class _QuietITK:
+    """Turns off the warnings that ITK prints; errors are raised either way."""
+
+    def __enter__(self) -> None:
+        import SimpleITK as sitk  # noqa: N813
+
+        self.before = sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+    def __exit__(self, *error: object) -> None:
+        import SimpleITK as sitk  # noqa: N813
+
+        sitk.ProcessObject.SetGlobalWarningDisplay(self.before)
