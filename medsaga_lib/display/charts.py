@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
+from medsaga_lib.display.names import write
 from medsaga_lib.display.style import (
     COLOURS,
     GREY,
@@ -96,7 +97,7 @@ def dots_of_seeds(
             axes.plot([np.mean(seeds)] * 2, [row - 0.35, row + 0.35], color=tint, linewidth=1.8)
         if baseline:
             axes.axvline(float(np.mean(values[baseline])), color=GREY, linestyle="--", linewidth=1)
-    panels[0].set_yticks(range(len(methods)), methods)
+    panels[0].set_yticks(range(len(methods)), methods, parse_math=False)
     panels[0].invert_yaxis()  # of all panels, because they share it
     return figure
 
@@ -135,7 +136,8 @@ def _name_ends(axes: Axes, curves: Sequence[Curve], tints: Sequence[str]) -> Non
     heights = axes.transData.transform(ends)[:, 1] / axes.figure.dpi * POINTS
     shifts = _spread(heights, LINE_HEIGHT * NAME_SIZE) - heights
     for curve, end, shift, tint in zip(curves, ends, shifts, tints, strict=True):
-        text = axes.annotate(curve.name, end, (8, shift), textcoords="offset points", color=tint)
+        text = axes.annotate("", end, (8, shift), textcoords="offset points", color=tint)
+        write(text, curve.name)
         text.set(size=NAME_SIZE, weight="bold", va="center")
 
 

@@ -15,6 +15,7 @@ from scipy.ndimage import distance_transform_edt, find_objects
 from scipy.ndimage import label as label_components
 from skimage.measure import find_contours
 
+from medsaga_lib.display.names import readable, write
 from medsaga_lib.display.style import (
     INK,
     LETTER_WIDTH,
@@ -148,7 +149,8 @@ def grid(panels: Sequence[Panel], labels: Mapping[int, str], alt: str, columns: 
     top = total = sum(height + above + gap for height in heights) - gap + below
     figure = Figure(figsize=(WIDTH, total), label=alt)
     figure.set_layout_engine("none")
-    unnamed = dict(labels) if len(labels) <= NAMED_IN_PICTURE else {}
+    unnamed = readable(labels) if len(labels) <= NAMED_IN_PICTURE else {}
+    tints = {value: colour(name) for value, name in labels.items()}
     for row, height in zip(rows, heights, strict=True):
         bottom = top - above - height
         for column, panel in enumerate(row):
@@ -156,11 +158,13 @@ def grid(panels: Sequence[Panel], labels: Mapping[int, str], alt: str, columns: 
             place = (left / WIDTH, bottom / total, width / WIDTH, height / total)
             axes = figure.add_axes(place)
             draw_panel(axes, panel, labels)
-            _name_regions(axes, panel, unnamed)
+            _name_regions(axes, panel, unnamed, tints)
             unnamed = {v: name for v, name in unnamed.items() if v not in panel.values}
         top = bottom - gap
     if key:
-        figure.legend(handles=key, loc="lower left", ncols=KEY_COLUMNS, borderaxespad=0)
+        legend = figure.legend(handles=key, loc="lower left", ncols=KEY_COLUMNS, borderaxespad=0)
+        for text in legend.get_texts():
+            write(text, text.get_text())
     return figure
 
 
@@ -168,7 +172,7 @@ def draw_panel(axes: Axes, panel: Panel, labels: Mapping[int, str]) -> None:
     """Draw the image of a panel and the contours of its label maps in the colours of the labels."""
     aspect = panel.spacing[0] / panel.spacing[1]
     axes.imshow(panel.image, cmap="gray", vmin=0, vmax=1, aspect=aspect)
-    axes.set_title(panel.title)
+    write(axes.set_title(""), panel.title)
     axes.set_axis_off()
     axes.set_anchor("N")  # aligns the titles of a row if the panels have different shapes
     for kind, mask in panel.masks.items():
@@ -198,12 +202,18 @@ def _key(panels: Sequence[Panel], labels: Mapping[int, str]) -> list[Line2D]:
         if kind in kinds
     ]
     if key and len(labels) > NAMED_IN_PICTURE:
-        key += [Line2D([], [], color=colour(n), linewidth=4, label=n) for n in labels.values()]
+        shown = readable(labels)
+        key += [
+            Line2D([], [], color=colour(name), linewidth=4, label=shown[value])
+            for value, name in labels.items()
+        ]
     return key
 
 
-def _name_regions(axes: Axes, panel: Panel, names: Mapping[int, str]) -> None:
-    """Write the names into the image, each in or beside its region."""
+def _name_regions(
+    axes: Axes, panel: Panel, names: Mapping[int, str], tints: Mapping[int, str]
+) -> None:
+    """Write the names into the image, each in or beside its region and in its colour."""
     column = axes.get_position().width * WIDTH * POINTS / panel.image.shape[1]  # width in points
     row = column * panel.spacing[0] / panel.spacing[1]
     found: NDArray[np.integer] = np.array(list(panel.masks.values()))  # (kinds, H, W)
@@ -216,9 +226,8 @@ def _name_regions(axes: Axes, panel: Panel, names: Mapping[int, str]) -> None:
         height = LINE_HEIGHT * NAME_SIZE / row
         box = _free_box((found == value).any(axis=0), foreground, width, height, taken)
         taken.append(box)
-        text = axes.text(
-            (box.left + box.right) / 2, (box.top + box.bottom) / 2, name, color=colour(name)
-        )
+        centre = (box.left + box.right) / 2, (box.top + box.bottom) / 2
+        text = write(axes.text(*centre, "", color=tints[value]), name)
         text.set(size=NAME_SIZE, weight="bold", ha="center", va="center", path_effects=HALO)
 
 
