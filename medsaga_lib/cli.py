@@ -400,9 +400,10 @@ def data_check(
     The exit code is 2 if something is wrong.
     """
     from medsaga_lib.data.catalog import find_dataset
-    from medsaga_lib.data.check import check_dataset
+    from medsaga_lib.data.check import report
+    from medsaga_lib.data.facts import table
 
-    problems = check_dataset(find_dataset(folder))
+    problems, found = report(find_dataset(folder))
     errors = [p for p in problems if not p.note]
     if as_json:
         _print_json(
@@ -412,11 +413,14 @@ def data_check(
                     {"file": str(p.file), "what": p.what, "remedy": p.remedy, "note": p.note}
                     for p in problems
                 ],
+                "summary": found,
             }
         )
     else:
         for problem in problems:
             print(f"{'note: ' if problem.note else ''}{problem}")
+        for name, value in table(found) if found else ():
+            print(f"{name}: {value}")
         print(f"{folder}: " + (f"{len(errors)} problems" if errors else "no problems"))
     if errors:
         raise typer.Exit(2)

@@ -6,7 +6,16 @@ import numpy as np
 
 from medsaga_lib.data.dataset import Case, DataSet
 from medsaga_lib.data.geometry import displacement
-from medsaga_lib.data.images import Array, Picture, Stored, in_mm, read_image, read_labels, times
+from medsaga_lib.data.images import (
+    Array,
+    Picture,
+    Stored,
+    in_mm,
+    picture_of,
+    read_labels,
+    read_stored,
+    times,
+)
 from medsaga_lib.data.problems import BadFile
 
 APART = 0.1  # voxels; our choice: above rounding in headers, far below a change of a label
@@ -46,11 +55,16 @@ def read_case(dataset: DataSet, case: Case) -> Picture:
     Raises:
         BadFile: a `UserError`; as `read_image`, or the image has other dimensions.
     """
-    picture = read_image(case.image, dataset.modality, dataset.window)
+    return as_declared(dataset, read_stored(case.image))
+
+
+def as_declared(dataset: DataSet, stored: Stored) -> Picture:
+    """Return a stored image as a data set declares it; errors as in `read_case`."""
+    picture = picture_of(stored, dataset.modality, dataset.window)
     found = len(picture.shape)
     if found != dataset.dimensions:
         what = f"is {found}-D, but dataset.toml says dimensions = {dataset.dimensions}"
-        raise BadFile(case.image, what, "correct dataset.toml, or move it to another data set.")
+        raise BadFile(stored.path, what, "correct dataset.toml, or move it to another data set.")
     return picture
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from medsaga_lib.data.cases import match, read_case, read_case_mask
+from medsaga_lib.data.cases import as_declared, match, read_case_mask
 from medsaga_lib.data.dataset import DESCRIPTION, INDEX, Case, DataSet
+from medsaga_lib.data.facts import Facts, facts_of, notes, summary
 from medsaga_lib.data.folder import (
     build_dataset,
     description_problems,
@@ -15,9 +16,17 @@ from medsaga_lib.data.folder import (
     read_index,
     train_problems,
 )
+from medsaga_lib.data.images import read_stored
 from medsaga_lib.data.problems import BadFile, Problem
 
 Result = TypeVar("Result")
+
+
+class Report(NamedTuple):
+    """The problems of a data set, and a summary of its files; None if they could not be read."""
+
+    problems: list[Problem]
+    summary: dict[str, Any] | None
 
 
 def check_dataset(path: str | Path) -> list[Problem]:
@@ -26,9 +35,15 @@ def check_dataset(path: str | Path) -> list[Problem]:
     Training stops at each problem that is not a note, with the same message. A bad file is listed
     here and raises no error.
     """
+    return report(path).problems
+
+
+def report(path: str | Path) -> Report:
+    """Check a data set as in `check_dataset`, and summarise its files."""
     root = Path(path).expanduser().absolute()
     if not root.is_dir():
-        return [Problem(str(root), "is not a folder", f"give one with {DESCRIPTION} and {INDEX}.")]
+        what = "is not a folder"
+        return Report([Problem(str(root), what, f"give one with {DESCRIPTION} and {INDEX}.")], None)
     problems: list[Problem] = []
     description = _collect(problems, lambda: read_description(root))
     rows = _collect(problems, lambda: read_index(root))
@@ -36,27 +51,36 @@ def check_dataset(path: str | Path) -> list[Problem]:
         problems += index_problems(root, rows)
         problems += train_problems(root, rows)
     if description is None:
-        return problems
+        return Report(problems, None)
     faults = list(description_problems(root, description))
     problems += faults
-    if rows is not None and all(fault.note for fault in faults):
-        dataset = build_dataset(root, description, [row for row in rows if names_files(row)])
-        for case in dataset.cases:
-            problems += case_problems(dataset, case)
-    return problems
+    if rows is None or not all(fault.note for fault in faults):
+        return Report(problems, None)
+    dataset = build_dataset(root, description, [row for row in rows if names_files(row)])
+    facts: list[Facts] = []
+    for case in dataset.cases:
+        problems += case_problems(dataset, case, facts)
+    return Report([*problems, *notes(dataset, facts)], summary(dataset, facts))
 
 
-def case_problems(dataset: DataSet, case: Case) -> list[Problem]:
-    """List the problems of the image and the mask of one case."""
+def case_problems(dataset: DataSet, case: Case, facts: list[Facts]) -> list[Problem]:
+    """List the problems of the image and the mask of one case, and append its facts."""
     problems: list[Problem] = []
-    picture = _collect(problems, lambda: read_case(dataset, case))
+    stored = _collect(problems, lambda: read_stored(case.image))
+    picture = None
+    if stored is not None:
+        picture = _collect(problems, lambda: as_declared(dataset, stored))
+    labels = None
     if case.mask is None:
         what = f"case '{case.name}' has no mask"
         remedy = "training and scoring skip it; name a mask in index.csv to use it."
-        return [*problems, Problem(str(case.image), what, remedy, note=True)]
-    mask = _collect(problems, lambda: read_case_mask(case))
-    if picture is not None and mask is not None:
-        _collect(problems, lambda: match(dataset, picture, mask))
+        problems.append(Problem(str(case.image), what, remedy, note=True))
+    else:
+        mask = _collect(problems, lambda: read_case_mask(case))
+        if picture is not None and mask is not None:
+            labels = _collect(problems, lambda: match(dataset, picture, mask))
+    if stored is not None and picture is not None:
+        facts.append(facts_of(case, stored, labels))
     return problems
 
 

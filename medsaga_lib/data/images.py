@@ -77,8 +77,12 @@ def read_image(path: str | Path, modality: str, window: Window | None = None) ->
     Raises:
         BadFile: a `UserError`; the file cannot be read as an image of one of these formats.
     """
-    stored = _read(Path(path))
-    values = stored.values
+    return picture_of(read_stored(Path(path)), modality, window)
+
+
+def picture_of(stored: Stored, modality: str, window: Window | None = None) -> Picture:
+    """Map the values of a file to [0, 1]; arguments and errors as in `read_image`."""
+    path, values = stored.path, stored.values
     if not np.issubdtype(values.dtype, np.integer) and not np.isfinite(values).all():
         raise BadFile(
             path, "holds NaN or infinite values", "replace them, for example by the minimum."
@@ -111,9 +115,10 @@ def _range(stored: Stored, modality: str) -> Window:
     if values.dtype == bool:
         return 0.0, 1.0
     is_volume = len(stored.shape) == 3
-    if path.suffix.lower() == ".npz" and values.dtype == np.uint8:
-        return 0.0, 255.0  # the volumes of the challenge are already windowed
-    if is_volume and modality.upper() == "CT":
+    is_ct = modality.upper() == "CT"
+    if values.dtype == np.uint8 and (path.suffix.lower() == ".npz" or is_ct):
+        return 0.0, 255.0  # already windowed: the challenge's volumes, and CT without negatives
+    if is_volume and is_ct:
         return CT_WINDOW
     if is_volume:
         shown = values[values > 0]
@@ -133,7 +138,7 @@ def _range(stored: Stored, modality: str) -> Window:
 
 def read_labels(path: Path) -> Stored:
     """Read a mask as `read_mask`, but return it with the path and the geometry of its file."""
-    stored = _read(path, is_mask=True)
+    stored = read_stored(path, is_mask=True)
     values = stored.values
     if stored.shape != values.shape:
         raise BadFile(path, "is a colour image", "save the mask as one channel of label values.")
@@ -152,10 +157,11 @@ def read_labels(path: Path) -> Stored:
     return replace(stored, values=labels)
 
 
-def _read(path: Path, is_mask: bool = False) -> Stored:
+def read_stored(path: Path, is_mask: bool = False) -> Stored:
     """Read the stored values of a file: (H, W), (H, W, 3) or (D, H, W).
 
-    Every error of a reader, such as that for a damaged file, becomes a `BadFile`.
+    Raises:
+        BadFile: a `UserError`; also for every error of a reader, such as that for a damaged file.
     """
     kind = kind_of(path)
     try:

@@ -80,6 +80,16 @@ def read_nifti(path: Path) -> Read:
     return Read(geometry.inside(values), geometry.spacing(), geometry)
 
 
+def other_form(geometry: Geometry) -> Array | None:
+    """Return the affine of the qform if a NIfTI file has it beside the sform; otherwise None."""
+    header = geometry.header
+    if header is None or not (header["qform_code"] > 0 and header["sform_code"] > 0):
+        return None
+    affine = np.array(header.get_qform(), float)
+    affine[:3] *= UNIT[header.get_xyzt_units()[0]]
+    return affine
+
+
 def _is_flat(affine: Array, columns: Array) -> bool:
     return bool(abs(np.linalg.det(affine[:3, :3] / columns)) < 1e-3)
 
