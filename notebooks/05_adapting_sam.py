@@ -4,7 +4,8 @@
 # **You will be able to**
 # - turn SAM, which needs prompts, into a network that assigns a class to each pixel,
 # - adapt SAM with LoRA (SAMed) and with GaLore (MedSAGa), and say which weights train and which optimizer states are stored,
-# - fine-tune both on a few chest X-rays, and report their Dice with a 95 % interval.
+# - fine-tune both on a few chest X-rays, and report their Dice with a 95 % interval,
+# - find out with one gradient why a part of a network does not learn.
 #
 # **Before this** [Chapter 3](03_memory_ledger.ipynb) on where memory goes; PyTorch; the Dice score.
 #
@@ -30,13 +31,11 @@ seed = 0
 # %% [markdown]
 # ## A task with few labels
 #
-# Outlining both lungs on a chest X-ray takes a radiologist minutes.
-# Suppose somebody did that for 16 pictures. Is that enough to teach a network the rest?
-# The usual advice is to start from a network that already knows what an object looks like:
-# the Segment Anything Model, SAM ([Kirillov et al. 2023](../book/references.md)). Whether that helps depends on what it knows; the section on longer runs measures it.
+# Suppose that both lungs are annotated on 8 chest X-rays. Can a network learn from them to segment the lungs of other patients?
+# The usual advice is to start from a pretrained network, for example the Segment Anything Model, SAM ([Kirillov et al. 2023](../book/references.md)).
+# This chapter shows two ways to adapt it: SAMed, which uses LoRA, and MedSAGa, which uses GaLore.
 #
-# First the pictures. Where `MEDSAGA_DATA` names a folder of real data sets, the chapter uses chest X-rays of
-# Hannover Medical School; elsewhere it draws phantoms, and the line below says which.
+# Where `MEDSAGA_DATA` names a folder of real data sets, the chapter uses chest X-rays of Hannover Medical School. Otherwise it draws phantoms.
 
 # %% tags=["data"]
 from medsaga_lib.data.catalog import open_or_phantoms
@@ -48,22 +47,20 @@ print(dataset.describe())
 from medsaga_lib import display
 from medsaga_lib.data.cases import read_pair
 
-patient = dataset.split("test")[0]
-picture, truth = read_pair(dataset, patient)
-display.show(
-    display.show_case(picture.pixels, truth, labels=dataset.labels),
-    alt="A chest X-ray, plain and with the outlines that an annotator drew: the right lung on the "
-    "left side of the picture, the left lung on the right.",
-)
-
 # %%
+patient = dataset.split("test")[0]
+image, truth = read_pair(dataset, patient)
+display.show(
+    display.show_case(image.pixels, truth, labels=dataset.labels),
+    alt="A chest X-ray, without and with the contours of an annotator: the right lung on the left "
+    "side of the image, the left lung on the right side.",
+)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# The right lung is on the left: we look at the patient face to face. A network has to learn that, too,
-# so nothing in this chapter ever mirrors a picture.
+# The right lung is on the left side of the image, because the viewer faces the patient. The network has to learn this, so no augmentation in this chapter mirrors an image.
 #
-# All pictures of one patient stay on one side of the split. Otherwise we would test on lungs that we trained on.
+# The split is by patient: all images of a patient are in the same part. Otherwise the test set would contain lungs that the network was trained on.
 
 # %%
 for split in ("train", "val", "test"):
@@ -71,433 +68,433 @@ for split in ("train", "val", "test"):
     print(f"{split:5} {len(cases):3} images, {len({c.patient for c in cases}):3} patients")
 
 # %% [markdown]
-# ## SAM and the pocket SAM
+# ## The three parts of SAM
 #
-# SAM has three parts. The *image encoder* turns a picture into an embedding, slowly. The *prompt encoder* turns
-# a click or a box into tokens. The *mask decoder* lets tokens and embedding look at each other and draws masks.
+# The *image encoder* turns an image into an embedding. The *prompt encoder* turns points or boxes into tokens. The *mask decoder* combines tokens and embedding by attention, and returns masks.
 #
-# With `profile = "quick"` this chapter runs on the **pocket SAM**: the same classes of code, 24 times smaller, pretrained by us
-# on drawn pictures. It is not SAM, and its scores are not SAM's. It is here so that you can train on a laptop in seconds.
+# This chapter uses LiteMedSAM, a SAM with a small image encoder, TinyViT, that was trained on medical images. Its published weights come with a package ([Where the weights come from](../book/weights.md)).
+# With `profile = "colab"` the same cells use ViT-B, the smallest image encoder of SAM's authors. The two papers use ViT-B. The next table compares both networks.
+
+# %%
+import pandas as pd
+import torch
 
 # %%
 from medsaga_lib.models.sam import build_sam
 
-backbone = "vit_b" if profile == "colab" else "pocket"
-size = 512 if profile == "colab" else 128
-sam = build_sam(backbone, size)
-for part in ("image_encoder", "prompt_encoder", "mask_decoder"):
-    print(f"{part:15} {sum(p.numel() for p in getattr(sam, part).parameters()):>11,}")
+
+def numbers(module):
+    """The number of parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+# %%
+sizes = {}
+for name in ("lite_medsam", "vit_b"):
+    with torch.device("meta"):  # shapes without memory
+        sam = build_sam(name)
+    parts = ("image_encoder", "prompt_encoder", "mask_decoder")
+    sizes[name] = {part: f"{numbers(getattr(sam, part)):,}" for part in parts}
+pd.DataFrame(sizes)
 
 # %% [markdown]
-# Most of the numbers sit in the image encoder. Remember that: whoever wants to save memory has to save it there.
+# Both have the same prompt encoder and the same mask decoder. Most parameters are in the image encoder, so a method that saves memory for weights, gradients or states has to save it there.
 #
 # ## Class tokens instead of prompts
 #
-# Nobody wants to click on 200,000 X-rays. SAMed and MedSAGa drop the prompt: SAM's decoder has a learned *mask token*
-# for each mask it may return, and so it gets one token for each class, background included.
-# With two lungs that makes three tokens, three masks (the drawn X-rays have a heart, too), and each pixel takes the class of the highest one.
+# To segment thousands of X-rays with SAM, a person has to draw a box around each lung. SAMed and MedSAGa use no prompt. SAM's mask decoder has a learned *mask token* for each mask that it can return. In SAMed and MedSAGa it has one token for each class and one for the background.
+# $K$ labels give $K + 1$ tokens and $K + 1$ masks. Each pixel gets the class with the highest logit.
 #
-# What should a new token be at the start? SAMed's code draws it at random. We let each class start as a **copy** of SAM's own
-# token for a single mask, which at least knows what a mask is. That is our choice, and the recipe says so.
+# These *class tokens* need start values. SAMed's code draws them at random. In our recipes, each class starts with a **copy** of SAM's token for a single mask, which is already trained. This is our choice.
 #
-# > **Predict.** Identical tokens, not trained yet. What will the network say about each pixel?
+# > **Predict.** All tokens are equal, and nothing has been trained. Which class does each pixel get?
 
 # %%
-import torch
-
-from medsaga_lib.models.weights import load_state
 from medsaga_lib.models.heads import class_tokens
+from medsaga_lib.models.weights import load_state
 
+# %%
+colab = profile == "colab"
+backbone, size = ("vit_b", 512) if colab else ("lite_medsam", 64)
 torch.manual_seed(seed)
 state = load_state(backbone, size)
-model = class_tokens(backbone, state, size, classes=len(dataset.labels), start="copied")
+model = class_tokens(backbone, state, size, len(dataset.labels), start="copied").eval()
 
 # %%
 from medsaga_lib.data.samples import Samples
 from medsaga_lib.models.feeding import FEED_OF
 
-feed = FEED_OF[backbone]  # how a picture becomes this network's input
-held_out = Samples(dataset, dataset.split("test"), size, feed.sample)
-image = held_out[0]["image"][None]  # (1, 3, size, size), values in [0, 1]
+# %%
+feed = FEED_OF[backbone]  # the preprocessing of this network
+held_out = Samples(dataset, [patient], size, feed.sample)
+inputs = held_out[0]["image"][None]  # (1, 3, size, size), values in [0, 1]
 with torch.no_grad():
-    logits = model(image)  # (1, classes + 1, size / 4, size / 4)
+    logits = model(inputs)  # (1, classes + 1, h, w)
 print("shape", tuple(logits.shape), "| spread between classes", float(logits.std(dim=1).max()))
 
 # %% [markdown]
-# Equal tokens give equal masks: the spread is zero and `argmax` calls everything background.
-# The loss asks something different of each class, so the *tokens'* gradients differ at once, and after one step so do the masks. The encoder has to wait for that: while all masks are equal its gradient is zero.
-# GaLore would take its directions from that zero, from rounding errors. The library's optimizer therefore waits with its first basis until there is a gradient.
+# Equal tokens give equal masks. The spread between classes is 0, and `argmax` gives every pixel the first class, which is the background.
+# The loss treats each class differently, so the gradients of the tokens differ, and after 1 step the masks differ, too. The image encoder gets no gradient before that; a later section measures this.
 #
-# The masks are a quarter of the input's size. That is SAM's resolution; for training, the annotator's labels are reduced to it
-# (MedSAGa, eq. 4), and for a result the masks are enlarged.
+# SAM's masks have a quarter of the input's side length, and LiteMedSAM's have the input's. For training, the annotator's labels are reduced to the size of the masks (MedSAGa, eq. 4). For a result, the masks are enlarged to the size of the image.
 #
 # ## LoRA: low-rank matrices beside frozen weights
 #
-# A linear layer computes $y = Wx$. LoRA freezes $W$ and learns a detour of rank $r$ beside it:
+# A linear layer computes $y = Wx$ with a weight matrix $W \in \mathbb{R}^{m \times n}$. LoRA ([Hu et al. 2022](../book/references.md)) freezes $W$ and adds a product of two small trainable matrices of rank $r$:
 #
 # $$ y = Wx + \tfrac{\alpha}{r}\, B A x, \qquad A \in \mathbb{R}^{r \times n},\; B \in \mathbb{R}^{m \times r}. $$
 #
-# $A$ starts random and $B$ at zero, so at first nothing changes. SAMed puts detours with $r = 4$ on two of the three projections of
-# each attention layer, on $q$ and $v$, and trains the whole decoder beside them.
+# $A$ starts with random values and $B$ with 0, so the output does not change at the start. SAMed uses $r = 4$ on two of the three projections of each attention layer, $q$ and $v$, and trains the whole mask decoder and prompt encoder.
 #
-# There is a snag. SAM keeps $q$, $k$ and $v$ in one fused layer, and a detour around that would adapt $k$ as well.
-# So we take it apart first.
+# SAM computes $q$, $k$ and $v$ in one fused layer. LoRA on this layer would adapt $k$ as well, so the library splits it first.
+# In SAM's ViT, the first third of the rows of the fused weight is $q$. TinyViT orders the rows head by head: $q$, $k$ and $v$ of head 0, then of head 1, and so on. The number of these runs is `runs` below; [chapter 8](08_lite_medsam.ipynb) explains it.
 
 # %%
 from medsaga_lib.adapt.lora import LoRA
+from medsaga_lib.models.stages import late_blocks
 
-block = model.sam.image_encoder.blocks[0]
-print("before:", block.attn.qkv)
-LoRA(rank=4, targets=("q", "v")).attach(model.sam.image_encoder)
-for name in "qkv":
-    print(name, type(getattr(block.attn.qkv, name)).__module__)
+# %%
+encoder = model.sam.image_encoder
+attention = late_blocks(encoder, 0)[0].attn  # of the first block with attention
+print("before:", attention.qkv)
+LoRA(rank=4, targets=("q", "v")).attach(encoder)
+print("after: ", type(attention.qkv).__name__, "with runs =", attention.qkv.runs)
+for name, layer in attention.qkv.named_children():
+    print(name, "with LoRA" if hasattr(layer, "lora_A") else "frozen")
 
 # %%
 with torch.no_grad():
-    difference = (model(image) - logits).abs().max()
-print(f"the output moved by {difference:.1e}")
+    difference = (model(inputs) - logits).abs().max()
+print(f"the logits range from {logits.min():.1f} to {logits.max():.1f}")
+print(f"the largest change of a logit is {difference:.1e}")
 
 # %% [markdown]
-# Nothing moved, as it should be before training.
+# The output does not change, because $B = 0$.
 #
-# > **Predict.** ViT-B, SAM's smallest official encoder, has 12 blocks of width 768. How many numbers do the detours of SAMed add?
-# > Each one has $A$ (4 x 768) and $B$ (768 x 4).
+# > **Predict.** ViT-B has 12 blocks of width 768. How many parameters does SAMed's LoRA add, if each adapted projection has an $A$ of 4 x 768 and a $B$ of 768 x 4?
 
 # %%
-detours = 12 * 2 * (4 * 768 + 768 * 4)
-print(f"{detours:,}")
+added = 12 * 2 * (4 * 768 + 768 * 4)
+print(f"{added:,}")
 
 # %% [markdown]
-# The paper this chapter's second method comes from quotes "18.81M" trainable parameters for SAMed. Count them:
+# MedSAGa's paper (section 4.2) writes that the base model "occupies 5.25% (18.81M) of the original model size (358M)". The next cell counts what SAMed trains on ViT-B with 8 classes, and compares it with SAM's file of weights.
 
 # %%
-from medsaga_lib.recipes import get_recipe
 from medsaga_lib.memory.plan import count
+from medsaga_lib.recipes import get_recipe
 
+# %%
 samed, medsaga = get_recipe("samed"), get_recipe("medsaga")
 on_vit_b = count(samed, "vit_b", size=512, classes=8)
-print(f"{on_vit_b.trainable:,} trainable; as a file {4 * on_vit_b.trainable / 2**20:.2f} MiB")
+trained_size, file_size = 4 * on_vit_b.trainable / 2**20, 375e6 / 2**20  # MiB
+print(f"{on_vit_b.trainable:,} trainable parameters, {trained_size:.1f} MiB in single precision")
+print(f"SAM's file of 375 MB: {file_size:.0f} MiB, and {trained_size / file_size:.2%} of it")
 
 # %% [markdown]
-# 4.9 million parameters, which take 18.7 MiB in single precision. The "18.81M" is close to the size of SAMed's file, not to a number of parameters.
+# SAMed's LoRA adds 147,456 parameters. Together with the decoder and the prompt encoder, SAMed trains 4.9 million.
+# The published "18.81M", "358M" and "5.25%" are close to the sizes of two files in MiB and to their ratio: SAMed's trained weights and SAM's ViT-B. They are not numbers of parameters.
 #
 # ## GaLore: all weights train, with small optimizer states
 #
-# LoRA restricts *which weights* can be reached. GaLore lets all of them move and restricts *the optimizer's memory*.
-# AdamW keeps two numbers for each weight, its moments. GaLore looks at the gradient $G_t$ of a matrix through a small window:
+# LoRA restricts *which changes of the weights* are possible. GaLore ([Zhao et al. 2024](../book/references.md)) trains all weights and reduces *the memory of the optimizer*. [Chapter 4](04_galore.ipynb) derives it.
+# AdamW keeps two moments for each weight. GaLore projects the gradient $G_t \in \mathbb{R}^{m \times n}$ of a matrix, with $m \le n$, to a subspace of rank $r$, and keeps the moments of the projected gradient $R_t \in \mathbb{R}^{r \times n}$:
 #
-# $$ R_t = P_t^\top G_t, \qquad W_{t+1} = W_t - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t), $$
+# $$ R_t = P_t^\top G_t, \qquad W_{t+1} = W_t - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t). $$
 #
-# where the columns of $P_t$ are the $r$ leading directions of the gradient, renewed every $T$ steps: 200 in the paper, at least ten times in our shorter runs.
-# The moments belong to $R_t$, which is $r$ rows high instead of $m$.
+# The columns of $P_t \in \mathbb{R}^{m \times r}$ are the $r$ leading singular vectors of the gradient. The basis $P_t$ is renewed every $T$ steps; $T = 200$ in MedSAGa's paper, and less in short runs of this library, so that a run has at least 10 bases.
 #
-# MedSAGa applies this to the image encoder. Not every tensor gains: a bias has no two sides, and a matrix may be too thin for the window to pay.
+# MedSAGa applies GaLore to the image encoder. The projection is not useful for every tensor: a bias is not a matrix, and for a narrow matrix the basis takes more memory than the projection saves.
 
 # %%
 from collections import Counter
 
+# %%
 from medsaga_lib.optim.galore import treatment
 from medsaga_lib.recipes.build import build_model
 
 galore_model = build_model(medsaga, backbone, size, len(dataset.labels), seed=seed)
 encoder = galore_model.sam.image_encoder
-plan = treatment(encoder, medsaga.image_encoder.config(encoder))
-print(Counter(tensor.how for tensor in plan))
+config = medsaga.image_encoder.config(encoder)
+plan = treatment(encoder, config)
+print("rank", config.rank, "|", dict(Counter(tensor.how for tensor in plan)))
 
 # %%
-for tensor in plan[:6]:
-    print(f"{tensor.name:28} {tensor.shape!s:18} {tensor.how:9} {tensor.why}")
+shown = [tensor for tensor in plan if "attn" in tensor.name and "norm" not in tensor.name][:5]
+pd.DataFrame(shown).set_index("name")[["shape", "how", "why"]]
 
 # %% [markdown]
-# > **Predict.** Which of the two needs more optimizer memory on ViT-B: SAMed, which trains 5 % of the weights,
-# > or GaLore, which trains all of them?
+# The two weight matrices of this attention are projected. The other tensors use AdamW as it is (`dense`).
+#
+# > **Predict.** Which method needs more optimizer memory on ViT-B: SAMed, which trains 5 % of the weights, or MedSAGa, which trains all of them?
 
 # %%
-for recipe in (samed, medsaga):
+rows = {}
+for recipe in (samed, medsaga, get_recipe("full")):
     counted = count(recipe, "vit_b", size=512, classes=8)
-    share = counted.trainable / counted.total
-    print(f"{recipe.name:8} trains {share:6.1%}, states {counted.state_bytes / 2**20:6.1f} MiB")
+    share, states = counted.trainable / counted.total, counted.state_bytes / 2**20
+    rows[recipe.name] = {"trained": f"{share:.1%}", "states (MiB)": round(states, 1)}
+pd.DataFrame(rows).T
 
 # %% [markdown]
-# LoRA still needs less, and it does not store gradients for what is frozen either. GaLore's promise is a different one:
-# the freedom of full fine-tuning, whose states would take 702 MiB here, at a seventh of that memory.
-# What both cost in a real step, activations included, is [chapter 3](03_memory_ledger.ipynb)'s subject.
+# MedSAGa needs more than SAMed: GaLore trains all weights, and its states still take a seventh of those of full fine-tuning with AdamW (`full`). SAMed also needs no gradients for frozen weights.
+# [Chapter 3](03_memory_ledger.ipynb) compares the memory of a whole step, with activations.
 #
-# ## Two other methods: adapters and bias tuning
+# ## Two other methods: adapters and biases
 #
-# Two more ways to move an encoder by little stand in [chapter 9](09_from_scratch.ipynb)'s table. *Medical SAM Adapter* ([Wu et al. 2023](https://arxiv.org/abs/2304.12620)) gives each block two small networks, down, GELU, up, one behind the attention and one beside the MLP, the last layer at zero.
-# *AdaptiveSAM* ([Paranjape et al. 2023](https://arxiv.org/abs/2308.03726)) adds nothing: it trains what is no matrix, the biases, norms and positions, and is asked by the organ's name, as [chapter 6](06_svd_affine.ipynb)'s S-SAM is.
+# [Chapter 9](09_from_scratch.ipynb) compares two more methods:
 #
-# > **Predict.** Which of the four, LoRA, GaLore, adapters, biases, leaves a network that after training is SAM again, of SAM's shape and size?
+# - *Medical SAM Adapter* ([Wu et al. 2023](https://arxiv.org/abs/2304.12620)) adds two small networks to each block, one after the attention and one beside the MLP. Each has a linear layer to a smaller width, a GELU, and a linear layer back, which starts at 0.
+# - *AdaptiveSAM* ([Paranjape et al. 2023](https://arxiv.org/abs/2308.03726)) adds nothing to the image encoder. It trains the biases, the norms and the positions there, and its prompt is the name of an organ, as in [chapter 6](06_svd_affine.ipynb).
+#
+# > **Predict.** After training, which of the four methods give an image encoder with SAM's own layers: LoRA, GaLore, adapters, biases?
 
 # %%
-from medsaga_lib.models.sam import build_sam
-
-
-def of_the_encoder(sam):
-    """How many numbers an image encoder has, and how many of them train."""
-    numbers = [(p.numel(), p.requires_grad) for p in sam.image_encoder.parameters()]
-    return sum(n for n, _ in numbers), sum(n for n, trains in numbers if trains)
-
-
-# %%
-with torch.device("meta"):  # shapes without memory
-    before, _ = of_the_encoder(build_sam("vit_b", 512))
+rows = {}
+with torch.device("meta"):
+    before = numbers(build_sam("vit_b", 512).image_encoder)
     for name in ("samed", "medsaga", "sam_adapter", "adaptive_sam"):
         network = build_model(get_recipe(name), "vit_b", 512, classes=8, weights="random")
-        after, trained = of_the_encoder(network.sam)
-        print(f"{name:12} trains {trained:10,} numbers, {after - before:9,} of them new")
+        encoder = network.sam.image_encoder
+        trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+        rows[name] = {"trained": f"{trained:,}", "added": f"{numbers(encoder) - before:,}"}
+pd.DataFrame(rows).T.rename_axis("parameters of the image encoder")
 
 # %% [markdown]
-# All but the adapter. GaLore and the biases add nothing, and LoRA's detour is a product of matrices, which can be added to the weight it bends around. The adapter has a GELU between its two layers; no single matrix does what it does, and it stays for good.
+# LoRA, GaLore and biases do. GaLore and the bias method add nothing. LoRA's product $BA$ is a matrix of the shape of $W$ and can be added to it. An adapter has a GELU between its layers, so no matrix can replace it, and it stays in the network.
 #
 # ## Training SAMed and MedSAGa
 #
-# A *recipe* holds everything that makes a method: what trains, how, with which loss and schedule. Both of ours share the loss of the papers,
-# $0.2\,\mathrm{CE} + 0.8\,\mathrm{Dice}$, a warm-up and a decay. Change a value with `replace` and you have an ablation.
+# A *recipe* holds all values of a method: what is trained, with which loss, optimizer and schedule. Both recipes have the loss of the papers, $0.2\,\mathrm{CE} + 0.8\,\mathrm{Dice}$, a warm-up of the learning rate, and a decay. `changed` replaces values.
 #
-# Sixteen labelled images, sixty steps, small pictures: this is a demonstration of half a minute, not a result.
+# The papers adapt the whole image encoder of a ViT-B. The next cell makes a run that a CPU can do, on LiteMedSAM and images of 64 px. It changes these values:
 #
-# > **Predict.** Which curve falls faster? And is the faster one the better one?
+# - `image_encoder.from_stage=3` adapts TinyViT from its last stage on and leaves the earlier stages frozen. `image_encoder.copies=4` keeps their output for 4 versions of each image, 3 of them augmented ([chapter 10](10_few_labels.ipynb)).
+# - `lift=fourier` adds positions, which TinyViT does not have. Without them, class tokens confuse left and right (chapter 10).
+# - `lr=0.001` replaces the 0.005 of both papers, which was too high for LiteMedSAM in our trials. MedSAGa's learning rate of the image encoder, `image_encoder.lr`, stays at the published 0.001.
+# - `batch=4` and `steps=30` replace 12 and 400.
+#
+# With `profile = "colab"` the recipes keep their own values, except for the usual batch of 12 and 400 steps on a ViT-B.
+#
+# > **Predict.** Which training loss falls faster? Is the method with the lower training loss also better on other patients?
 
 # %%
-from dataclasses import replace
+from medsaga_lib.recipes.recipe import changed
 
+short = ["image_encoder.from_stage=3", "image_encoder.copies=4", "lift=fourier", "lr=0.001",
+         "batch=4", "steps=30"]  # fmt: skip
+changes = ["batch=12", "steps=400"] if colab else short
+recipes = {"SAMed": changed(samed, changes), "MedSAGa": changed(medsaga, changes)}
+
+# %%
 from medsaga_lib.training.loop import train
 from medsaga_lib.training.run_folder import Settings
 
-settings = Settings(shots=16, backbone=backbone, size=size, seed=seed)
-steps, batch = (400, 12) if profile == "colab" else (60, 6)
-results = {}
-for recipe in (samed, medsaga):
-    short = replace(recipe, steps=steps, batch=batch)
-    results[recipe.name] = train(short, dataset, settings, progress=False)
+# %%
+settings = Settings(shots=8, backbone=backbone, size=size, seed=seed, validations=0)
+results = {
+    name: train(recipe, dataset, settings, progress=False) for name, recipe in recipes.items()
+}
 
 # %%
 import numpy as np
 
-
-def smoothed(log, width=5):
-    """Running mean of the loss: single batches of six images jump."""
-    return np.convolve([row["loss"] for row in log], np.ones(width) / width, mode="valid")
-
-
-curves = [
-    display.Curve(name, np.arange(len(smoothed(r.log))), smoothed(r.log))
-    for name, r in results.items()
-]
-
 # %%
+width = 5  # steps; the loss of a single batch varies
+curves = []
+for name, result in results.items():
+    loss = np.convolve([row["loss"] for row in result.log], np.ones(width) / width, mode="valid")
+    curves.append(display.Curve(name, np.arange(len(loss)) + width, loss))
 display.show(
-    display.curve_with_interval(curves, "step", "loss, mean of 5 steps", alt="Loss against steps."),
-    alt="The training loss of SAMed and MedSAGa over sixty steps; both fall steeply in the first "
-    "twenty steps and slowly after that.",
+    display.curve_with_interval(curves, "step", "loss, mean of 5 steps", alt="Loss by step."),
+    alt="The training loss of SAMed and of MedSAGa by step. Both curves fall steeply and then "
+    "flatten. MedSAGa's falls faster and ends lower.",
 )
 
 # %% [markdown]
-# A training loss says how well sixteen pictures are remembered. What counts are patients that the network has never seen.
+# With this one seed, the loss of MedSAGa falls faster and ends lower. A training loss shows how well a network fits the training images. The next figure shows the predictions for a patient of the test set.
+
+# %%
+from medsaga_lib.inference.predictor import Predictor
+
+# %%
+described = dataset.labels, dataset.modality, dataset.window
+predictors = {name: Predictor(r.model, *described, feed) for name, r in results.items()}
+panels = [
+    display.Panel(image.pixels, truth, predict(image), name) for name, predict in predictors.items()
+]
+display.show(
+    display.grid(panels, dataset.labels, alt="Both predictions.", columns=2),
+    alt="The same test image twice, with the predictions of SAMed and of MedSAGa as solid "
+    "contours, one for each label, and the annotator's contours dashed.",
+)
+print(dataset.citation, "|", dataset.licence)
+
+# %% [markdown]
+# The table has the number of trained parameters, the mean Dice of all test images, its 95 % interval, and `confused`, the share of predicted pixels that the annotator gave to another label. The interval is a bootstrap over patients.
 
 # %%
 from functools import partial
 
+# %%
 from medsaga_lib.evaluation.scores import evaluate_cases
-from medsaga_lib.inference.predictor import Predictor
 
-predictors = {
-    name: Predictor(r.model, dataset.labels, dataset.modality, dataset.window, feed)
-    for name, r in results.items()
-}
-
-# %%
-panels = []
+rows = {}
 for name, predictor in predictors.items():
-    panels.append(display.Panel(picture.pixels, truth, predictor(picture), name))
-display.show(
-    display.grid(panels, dataset.labels, alt="Both predictions.", columns=2),
-    alt="The same held-out patient segmented by both networks after sixty steps: the solid outlines "
-    "follow the lungs roughly, the dashed ones are the annotator's.",
-)
+    scores = evaluate_cases(partial(predictor.case, dataset), dataset, dataset.split("test"))
+    found = scores.summary()
+    rows[name] = {
+        "trained": f"{count(recipes[name], backbone, size, len(dataset.labels)).trainable:,}",
+        "Dice": f"{found['dice']:.3f}",
+        "95 % interval": "{:.3f} to {:.3f}".format(*found["dice_interval"]),
+        "confused": f"{found['confused']:.1%}",
+    }
+pd.DataFrame(rows).T
 
-# %%
-test = dataset.split("test")
-for name, predictor in predictors.items():
-    scores = evaluate_cases(partial(predictor.case, dataset), dataset, test)
-    low, high = scores.interval("dice")
-    print(f"{name:8} Dice {scores.summary()['dice']:.3f}, 95 % interval {low:.3f} to {high:.3f}")
+# %% [markdown] tags=["real"]
+# With this one seed, MedSAGa has the lower training loss and also the higher Dice on other patients. A longer run or other learning rates may change the order.
+# Both networks find both lungs, and less than 1 % of their pixels are on the other lung. In the figure, both masks are too small at the top and at the outer sides of the lungs.
+# LiteMedSAM has probably seen X-rays of this source in its training, with masks of other annotators ([Where the weights come from](../book/weights.md)).
 
 # %% [markdown]
-# The intervals come from drawing the test patients again and again (a bootstrap over patients).
-# They say how much the mean would move with other patients. They do not say what another seed, other shots or a longer training would give.
-# Both were tested on the same patients, so what would count is the difference case by case, and not the overlap. But one seed is one seed: nobody has won.
-
-# %% [markdown]
-# ## Longer runs: 8 and 32 shots, with and without pretraining
+# An interval says how much the mean would vary with other patients. It says nothing about another seed, other training images or a longer training. This is one run of each method, so it does not show which method is better.
+# Recorded runs of LiteMedSAM with more methods and seeds are in [chapter 9](09_from_scratch.ipynb) and [chapter 10](10_few_labels.ipynb).
 #
-# What takes longer than a chapter may is run once by a command, recorded with its provenance, and read here:
-# the same two recipes for 200 steps on the real chest X-rays; each of them also from random weights,
-# so that one sees what pretraining gives. For SAMed, random weights mean that LoRA adapts a frozen encoder that knows nothing.
+# ## Recorded runs: is pretraining worth it?
 #
-# > **Predict.** How much does the pocket SAM's pretraining buy at 8 shots?
+# The runs of this section use the whole image encoder in each of 200 steps. They were made on a CPU, so they use the **pocket SAM**: SAM's code with a small ViT, which we pretrained on drawn images ([Where the weights come from](../book/weights.md)). Its scores are not SAM's.
+# The first runs are SAMed and MedSAGa on 8 and on 32 X-rays, from pretrained and from random weights, with one seed. With random weights, SAMed's LoRA adapts a frozen encoder that has learned nothing.
+#
+# > **Predict.** How much Dice does the pretraining of the pocket SAM add with 8 X-rays?
 
 # %%
 import json
 from pathlib import Path
 
-import pandas as pd
-
-recorded = json.loads(Path("recorded/adapting_sam.json").read_text())
-origin = recorded["provenance"]
-print(origin["command"])
-print(origin["date"], "|", origin["device"], "|", origin["data"])
 
 # %%
-print(f"{origin['test_cases']} held-out X-rays of {origin['test_patients']} patients")
-runs = pd.DataFrame(recorded["runs"])
-runs["95 % interval"] = ["{:.3f} to {:.3f}".format(*ends) for ends in runs["dice_interval"]]
-table = runs.rename(columns={"dice": "Dice", "hd95": "HD95 (px)"}).set_index("recipe")
-table[["weights", "shots", "Dice", "95 % interval", "HD95 (px)"]].round({"Dice": 3, "HD95 (px)": 1})
+def recorded(name):
+    """The runs of a recorded file; prints how they were made."""
+    content = json.loads(Path(f"recorded/{name}.json").read_text())
+    origin = content["provenance"]
+    print(origin["command"])
+    print(origin["date"], "|", origin["device"])
+    return pd.DataFrame(content["runs"])
+
 
 # %%
-curves = []
-for name, part in runs.groupby(["recipe", "weights"], sort=False):
-    low, high = zip(*part["dice_interval"], strict=True)
-    curves.append(display.Curve(", ".join(name), [*part["shots"]], [*part["dice"]], low, high))
-display.show(
-    display.curve_with_interval(curves, "labelled images", "mean Dice", alt="Dice by shots.",
-                                log_x=True),
-    alt="Mean Dice on held-out patients against the number of labelled images, for both recipes "
-    "from pretrained and from random weights, with 95 % intervals over patients.",
-)  # fmt: skip
+runs = recorded("adapting_sam")
+ends = runs["dice_interval"].map(lambda pair: " ({:.3f} to {:.3f})".format(*pair))
+runs["Dice"] = runs["dice"].map("{:.3f}".format) + ends
+runs.pivot(index=["recipe", "weights"], columns="shots", values="Dice")
 
 # %% [markdown]
-# Read the table before the legend of any paper. The intervals of one column of shots overlap all over: with one seed each and eleven patients, nobody has won, neither LoRA nor GaLore.
+# With this one seed, pretraining adds 0.03 to 0.04 Dice with 8 X-rays. The intervals overlap, also those of SAMed and MedSAGa.
 #
-# And pretraining, the reason why one starts from SAM at all, buys two to four hundredths here, in all four rows and, with one seed each, inside their intervals over patients: a network of random numbers, trained for two minutes ([chapter 9](09_from_scratch.ipynb) has the costs), ends nearly as high.
-# That is a statement about the pocket SAM, which saw 298,000 drawn pictures in 6.3 hours; SAM saw eleven million photographs.
+# The second runs have 5 seeds, 3 data sets and a third network: a U-Net with random weights, which shares nothing with SAM. In each panel, a dot is a seed and a vertical mark is the mean; the dashed line is the mean of MedSAGa from pretrained weights.
 #
-# One seed proves little, and lungs are one organ. So here are five seeds, lungs from four X-rays on, polyps from 16 and 64 frames and the hippocampus from as many slices, MedSAGa from both starts, and a guest: a U-Net of 1.6 million parameters that has never heard of SAM. (Test sets: 19 X-rays of 11 patients, 40 frames, 60 volumes.)
-#
-# > **Predict.** Where is pretraining worth most: with few images or with many, on lungs, on polyps or on the hippocampus? And where is the guest?
+# > **Predict.** On which task is pretraining worth most: lungs, hippocampus or polyps?
 
 # %%
-value = json.loads(Path("recorded/pretraining_value.json").read_text())
-print(value["provenance"]["command"])
-runs = pd.DataFrame(value["runs"])
-organs = {"cxr_hannover_lungs": "lungs", "polyp_kvasir": "polyps", "hippocampus_msd": "hippocampus"}
-runs["organ"] = pd.Categorical(runs["data"].map(organs), organs.values())
+runs = recorded("pretraining_value")
+tasks = {"lungs": "cxr_hannover_lungs", "hippocampus": "hippocampus_msd", "polyps": "polyp_kvasir"}
 runs["network"] = runs["recipe"].where(runs["recipe"] == "unet", runs["weights"])
-
-# %%
-from medsaga_lib.evaluation.scores import over_seeds  # mean, and half of a 95 % interval (Student's t)
-
 found = {}
-for (organ, shots), part in runs.groupby(["organ", "shots"], observed=True):
-    dice = part.pivot(index="seed", columns="network", values="dice")
-    dice["gain"] = dice["pretrained"] - dice["random"]
-    dice["unet ahead"] = dice["unet"] - dice["pretrained"]
-    found[f"{organ} from {shots}"] = {name: over_seeds(d) for name, d in dice.items()}
-pd.DataFrame(found).T.map(lambda pair: "{:.3f} ± {:.3f}".format(*pair))
+for task, data in tasks.items():
+    part = runs[(runs["data"] == data) & (runs["shots"] == 16)]
+    found[f"{task} from 16"] = part.pivot(index="seed", columns="network", values="dice")
 
 # %%
-lungs = {int(task.split()[-1]): row for task, row in found.items() if "lungs" in task}
-curves = []
-for name in ("pretrained", "random", "unet"):
-    means, halves = (np.array([row[name][k] for row in lungs.values()]) for k in (0, 1))
-    curves.append(display.Curve(name, list(lungs), means, means - halves, means + halves))
-alt = (
-    "Mean Dice on held-out X-rays against the number of labelled ones, with intervals over seeds: the "
-    "U-Net and MedSAGa from pretrained weights close together, their bands overlapping everywhere; "
-    "MedSAGa from random weights below them, its band apart from theirs from eight X-rays on."
+from medsaga_lib.evaluation.scores import over_seeds  # mean, and half of a 95 % interval
+
+# %%
+dots = {task: {name: [*dice[name]] for name in dice} for task, dice in found.items()}
+display.show(
+    display.dots_of_seeds(dots, "Dice", "Dice of 3 networks.", baseline="pretrained"),
+    alt="Dice of MedSAGa from pretrained and from random weights and of a U-Net, 5 seeds each. "
+    "Lungs: the U-Net and the pretrained network overlap, random weights are lower. Hippocampus: "
+    "all three overlap, the pretrained network has the highest mean. Polyps: the pretrained "
+    "network has the highest mean, then the U-Net, then random weights.",
 )
-axes = "labelled X-rays", "mean Dice, five seeds"
-display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=alt)
+for task, dice in found.items():
+    for other in ("random", "unet"):
+        gain, half = over_seeds(dice["pretrained"] - dice[other])
+        print(f"{task:19} pretrained - {other:6} {gain:6.3f} ± {half:.3f}")
 
 # %% [markdown]
-# Pretraining is worth three hundredths on lungs, however many X-rays there are, five on the hippocampus and seventeen or more on polyps; all eight intervals leave out zero. One guess: lungs lie where lungs lie, and the hippocampus in the middle of a picture cut out around it, and places can be learned from random numbers too; a polyp may be anywhere and has to be *seen*.
-#
-# The U-Net, which knows nothing, is level with it on lungs from eight X-rays and a hundredth ahead from four, 16 and 32, at 32 alone by more than its interval. On polyps it is five to eight behind, more than its intervals, on the hippocampus three, which is less than they are. (Not all of that is the network: its learning rate was chosen in a bracket, MedSAGa's is the paper's.)
-#
-# So before you adapt a foundation model, train the small network that you would have trained without it: same images, same steps, same loss, its own learning rate. Whether the foundation is worth its weight depends on the task.
-#
-# Does the image encoder use the image at all? One test needs no training: measure how much the embedding changes from one X-ray to the next.
-
-# %%
-eight = torch.stack([held_out[i]["image"] for i in range(8)])
-torch.manual_seed(seed)
-for start, weights in (("pretrained", state), ("random", build_sam(backbone, size).state_dict())):
-    sam.load_state_dict(weights)
-    with torch.no_grad():
-        found = sam.image_encoder((eight * 255 - sam.pixel_mean) / sam.pixel_std)
-    print(f"{start:10} spread between X-rays {found.std(0).mean():.2f} of {found.std():.2f}")
-
-# %% [markdown]
-# A spread near zero would show that the encoder ignores the image. A large spread shows nothing, because random weights have one, too.
-# Pretraining is only as good as what the network has learned. The [model card](https://github.com/medsaga-book/medsaga-book/blob/main/medsaga_lib/models/pocket.md) of the pocket SAM, `medsaga_lib/models/pocket.md`, says what it was trained on and how it scores on real images.
+# Pretraining is worth most on polyps. All 3 intervals of its gain exclude 0.
+# The difference to the U-Net is uncertain on lungs and on the hippocampus, where the intervals include 0. On polyps the U-Net is behind. We chose its learning rate by trials; MedSAGa's is the published one.
+# Before you adapt a large network, train a small one from random weights on the same images. The comparison shows what pretraining is worth on your task.
 #
 # ## Ablations of SAMed and MedSAGa
 #
-# A method is a bundle. MedSAGa has GaLore on all of the encoder, a decoder that trains, a warm-up; which of these does the work?
-# Its authors took parts away: *v1* has GaLore on the attention alone, *v2* freezes the decoder. SAMed has a small sister, *SAMed_s*, whose decoder gets detours instead of being trained. Each of them is a `replace` of a field or two, and all are recipes of this library.
+# An *ablation* removes or changes one part of a method. MedSAGa's authors describe two: *v1* applies GaLore to the attention alone, and *v2* freezes the mask decoder and the prompt encoder. SAMed's authors describe *SAMed_s*, which uses LoRA in the decoder's transformer instead of training it. The table counts parameters and states on ViT-B.
 
 # %%
 variants = ["samed", "samed_s", "medsaga", "medsaga_v1", "medsaga_v2"]
+rows = {}
 for name in variants:
     one = count(get_recipe(name), "vit_b", size=512, classes=8)
-    states = one.state_bytes / 2**20
-    print(f"{name:11} {one.trainable:11,} numbers train, states {states:6.1f} MiB")
+    states = round(one.state_bytes / 2**20, 1)
+    rows[name] = {"trained": f"{one.trainable:,}", "states (MiB)": states}
+pd.DataFrame(rows).T
 
 # %% [markdown]
-# The paper's v2 hardly segments at all: its Dice lies between .006 and .119 (Table 3), with the same digits for few and for many images, as if it had learned nothing.
+# In MedSAGa's Table 3, v2 hardly segments: its Dice lies between 0.006 and 0.119.
+# A frozen decoder means that the class tokens keep their start values. The next cells measure the gradient of the image encoder for three starts: copies of one token, random values, and SAM's own 4 tokens in turn. They use the pocket SAM, because v2 trains the whole image encoder.
 #
-# > **Predict.** In v2 nothing outside the encoder trains, so the class tokens stay as they start. Let them start as copies of one token. What is the gradient of the encoder? And with random tokens, or with SAM's own four in turn?
+# > **Predict.** What is the gradient of the image encoder if all class tokens are copies of one token?
 
 # %%
-from medsaga_lib.training.losses import cross_entropy_dice
+from medsaga_lib.training.losses import cross_entropy_dice, reduce_labels
 
-sixteen = Samples(dataset, dataset.split("train")[:16], 128)
-images = torch.stack([sixteen[i]["image"] for i in range(16)])
-labels = torch.stack([sixteen[i]["label"][2::4, 2::4] for i in range(16)])  # as the masks
-v2 = get_recipe("medsaga_v2")  # on the pocket SAM: what we look for does not depend on size
 
 # %%
+def loss_of(network, samples):
+    """The loss of a network on all samples, as in a training step."""
+    images = torch.stack([sample["image"] for sample in samples])
+    labels = torch.stack([sample["label"] for sample in samples])
+    logits = network(images)
+    return cross_entropy_dice(logits, reduce_labels(labels, logits)).total
+
+
+# %%
+eight = Samples(dataset, dataset.split("train")[:8], 128)
+samples = [eight[number] for number in range(8)]
 for start in ("copied", "random", "in_turn"):
-    frozen = replace(v2, start=start)
-    network = build_model(frozen, "pocket", 128, len(dataset.labels), seed=seed)
-    loss = cross_entropy_dice(network(images), labels).total
-    loss.backward()
-    grads = [p.grad.norm() for p in network.parameters() if p.grad is not None]
-    print(f"{start:8} loss {loss:.3f}, gradient {torch.stack(grads).norm():.1e}")
+    v2 = changed(get_recipe("medsaga_v2"), [f"start={start}"])
+    network = build_model(v2, "pocket", 128, len(dataset.labels), seed=seed)
+    loss_of(network, samples).backward()
+    norms = [p.grad.norm() for p in network.sam.image_encoder.parameters()]
+    print(f"{start:8} gradient of the image encoder {torch.stack(norms).norm():.1e}")
 
 # %% [markdown]
-# Copies give equal masks, whatever the encoder does, and the loss has no slope there: nothing can be learned, at any learning rate. (Where the tokens train, they move apart in the first step. In v2 they are frozen.)
-# The other two have a slope, so v2 can learn something. How much is a matter of runs: 32 X-rays, 200 steps, three seeds: the five from the table at the end of [chapter 9](09_from_scratch.ipynb), and three with a part less or another start.
+# With copies, the gradient is 0 up to rounding errors: all masks are equal whatever the encoder computes, so a change of the encoder does not change the loss. With other starts the gradient is not 0, and v2 can learn something.
+# Where the tokens are trained, copies become different in the first step, and the encoder gets a gradient from the second step on. GaLore must not take its first basis from the rounding errors of the first step; this library waits until there is a gradient.
 #
-# > **Predict.** SAMed and MedSAGa without the warm-up: is either worse? And v2, when its tokens are SAM's own?
+# The recorded runs compare all variants on the pocket SAM: 32 X-rays, 200 steps, 3 seeds. Three rows have a changed value: no warm-up, or v2 with another start.
+#
+# > **Predict.** Is v2 better with SAM's own tokens in turn than with random ones? Does it reach the methods that train the decoder?
 
 # %%
-recorded = json.loads(Path("recorded/parts.json").read_text())
-print(recorded["provenance"]["command"])
-print(recorded["provenance"]["date"], "|", recorded["provenance"]["device"])
-everybody = json.loads(Path("recorded/methods.json").read_text())["runs"]
-
-# %%
-rows = [run for run in everybody + recorded["runs"]
-        if run["recipe"].split(":")[0] in variants
-        and (run["data"], run["shots"]) == ("cxr_hannover_lungs", 32)]  # fmt: skip
-table = pd.DataFrame(rows).pivot(index="recipe", columns="seed", values="dice")
-table = table.assign(mean=table.mean(axis=1))
-table.sort_values("mean", ascending=False).round(3)
+runs = pd.concat([recorded("parts"), recorded("methods")])
+rows = runs[
+    runs["recipe"].str.split(":").str[0].isin(variants)
+    & (runs["data"] == "cxr_hannover_lungs")
+    & (runs["shots"] == 32)
+]
+table = rows.pivot(index="recipe", columns="seed", values="dice")
+table.assign(mean=table.mean(axis=1)).sort_values("mean", ascending=False).round(3)
 
 # %% [markdown]
-# Without the warm-up MedSAGa ends a hundredth or more lower in each seed, SAMed one lower in two and level in the third. So here a warm-up helps a little; three seeds do not say how often. In the paper's Table 2 it matters more (0.913 with, 0.736 without, on X-rays); our runs are short, and in them the warm-up is shortened, too.
-# SAMed_s, v1 and MedSAGa are as near to each other as their seeds.
-# v2 is the exception, and its tokens are the reason. Random ones reach what their draw allows, 0.41 to 0.67; SAM's own four in turn reach 0.78 with the same frozen decoder, still nine hundredths behind all whose decoder trains.
+# In v2, tokens in turn are better than random ones in every seed. With random tokens, Dice varies much from seed to seed. With both, v2 stays behind all methods that train the decoder.
+# SAMed_s, v1, SAMed and MedSAGa differ by about as much as their seeds. Without warm-up, MedSAGa is lower in each of the 3 seeds, and SAMed in 2 of 3. In the paper's Table 2 the difference is larger: 0.913 with and 0.736 without warm-up on 100 X-rays.
 #
 # ## Exercises
 #
 # ### Exercise 1 (easy, 5 minutes)
-# SAMed's authors also tried larger ranks. How many parameters train on ViT-B at 8 classes with $r = 16$ on $q$, $k$ **and** $v$?
-# Work it out from the numbers above, without building the network.
+# How many parameters train on ViT-B with 8 classes, if LoRA has rank 16 and is on $q$, $k$ **and** $v$?
+# Compute it from the numbers above, without building the network.
 
 # %% tags=["exercise"]
 trainable = None
@@ -508,64 +505,86 @@ decoder_and_prompt = 4_913_621 - 147_456
 trainable = decoder_and_prompt + 12 * 3 * (16 * 768 + 768 * 16)
 
 # %% tags=["exercise-check"]
-wider = replace(samed, image_encoder=LoRA(rank=16, targets=("q", "k", "v")))
+wider = changed(samed, ["image_encoder.rank=16", "image_encoder.targets=q,k,v"])
 expected = count(wider, "vit_b", size=512, classes=8).trainable
-assert trainable == expected, f"{trainable} is not it: three detours a block, each of A and B"
+assert trainable == expected, f"{trainable} is wrong: 3 projections a block, each with A and B"
+
+
+# %%
+def gradients(network):
+    """The norms of the gradients of all A and of all B, for 2 training images."""
+    network.zero_grad()
+    two = Samples(dataset, dataset.split("train")[:2], size, feed.sample)
+    loss_of(network, [two[0], two[1]]).backward()
+    lora = [(name, p.grad.norm()) for name, p in network.named_parameters() if "lora_" in name]
+    return {
+        letter: float(torch.stack([norm for name, norm in lora if f"lora_{letter}" in name]).norm())
+        for letter in "AB"
+    }
+
 
 # %% [markdown]
-# ### Exercise 2 (medium, 10 minutes)
-# GaLore keeps two moments of $r \times n$ and a basis of $m \times r$ numbers ($m \le n$); AdamW keeps two moments of $m \times n$.
-# Up to which rank does projecting save memory on a 768 x 3072 matrix?
+# ### Exercise 2 (medium, 15 minutes)
+# A colleague starts SAMed with $A = 0$ as well as $B = 0$, "so that nothing changes at the start". The training loss falls, and there is no error message.
+# The function `gradients` above gives the norm of the gradients of all $A$ and of all $B$. The class tokens start in turn, so that the image encoder has a gradient in the first step. Which of the two matrices of LoRA learn in the colleague's network? Find the reason, and make `mended` a SAMed that learns.
 
 # %% tags=["exercise"]
-largest_rank = None
+in_turn = changed(recipes["SAMed"], ["start=in_turn"])
+mended = build_model(in_turn, backbone, size, len(dataset.labels), seed=seed).eval()
+for name, parameter in mended.named_parameters():
+    if "lora_A" in name:
+        torch.nn.init.zeros_(parameter)
+print(gradients(mended))
 
 # %% cellView="form" tags=["solution"]
 # @title Solution
-m, n = 768, 3072
-largest_rank = max(r for r in range(1, m) if r * (2 * n + m) < 2 * m * n)
+for name, parameter in mended.named_parameters():
+    if "lora_A" in name:
+        torch.nn.init.kaiming_uniform_(parameter, a=5**0.5)
+print(gradients(mended))
+# The gradient of B contains the factor A, and the gradient of A contains the factor B. If both are
+# 0, both gradients are 0 and stay 0: LoRA never learns. The loss falls because the decoder learns.
+# With a random A and B = 0 the output is still that of SAM, B learns in the first step, and A from
+# the second step on.
 
 # %% tags=["exercise-check"]
-from medsaga_lib.optim.galore import is_projected
-
-saving = [r for r in range(1, 769) if is_projected((768, 3072), r)]
-assert largest_rank == saving[-1], f"{largest_rank} is not it: compare r (2n + m) with 2 m n"
+norms = gradients(mended)
+assert max(norms.values()) > 0, f"the gradients are {norms}: A and B cannot both start at 0"
+assert min(norms.values()) == 0, "A or B has to start at 0, so that the output does not change"
 
 # %% [markdown]
 # ### Exercise 3 (medium, 10 minutes)
-# After training, LoRA's detours can be added to the weights and SAM is a plain SAM again: no slower, nothing extra to install.
-# Merge a copy of the trained SAMed, and put the largest change of its output for `image` into `change`.
+# After training, LoRA's product can be added to the weights. The image encoder then has its own layers again, needs no extra time, and can be used without peft.
+# Merge a copy of the trained SAMed, and put the largest change of its output for `inputs` into `change`. The adaptation of a recipe, `recipes["SAMed"].image_encoder`, has a method `merge`.
 
 # %% tags=["exercise"]
 from copy import deepcopy
 
-merged, change = deepcopy(results["samed"].model), None
+merged, change = deepcopy(results["SAMed"].model), None
 
 # %% cellView="form" tags=["solution"]
 # @title Solution
 with torch.no_grad():
-    before = merged(image)
-    samed.image_encoder.merge(merged.sam.image_encoder)
-    change = (merged(image) - before).abs().max()
+    before = merged(inputs)
+    recipes["SAMed"].image_encoder.merge(merged.sam.image_encoder)
+    change = (merged(inputs) - before).abs().max()
 
 # %% tags=["exercise-check"]
-from torch.nn import Linear
-
-layer = merged.sam.image_encoder.blocks[0].attn.qkv
-assert type(layer) is Linear, "`merged` still has its detours: give its encoder to LoRA.merge"
+layer = late_blocks(merged.sam.image_encoder, 0)[-1].attn.qkv
+assert type(layer) is torch.nn.Linear, "`merged` still has LoRA: call merge with its image encoder"
 with torch.no_grad():
-    measured = (merged(image) - results["samed"].model(image)).abs().max()
-assert change is not None, "measure it: the outputs before and after"
-assert abs(change - measured) < 1e-6, f"{change}: `merged` differs by {measured}"
-assert measured < 1e-3, "rounding alone moves it by less"
+    measured = (merged(inputs) - results["SAMed"].model(inputs)).abs().max()
+assert change is not None, "measure the change: the outputs before and after `merge`"
+assert abs(change - measured) < 1e-6, f"{change} is not correct: `merged` differs by {measured}"
+assert measured < 1e-3, f"the output changed by {measured}, which is more than rounding errors"
 
 # %% [markdown]
 # ## Summary
 #
-# - Without prompts, SAM labels every pixel: one mask token for each class, the highest mask wins.
-# - SAMed freezes the encoder and adds detours of rank 4 to $q$ and $v$: 4,913,621 trainable parameters on ViT-B, decoder included.
-# - MedSAGa trains every weight and keeps the moments in a subspace: less optimizer memory than full fine-tuning, more than LoRA.
-# - Judge with patients that were never trained on, and give the interval with the number.
+# - Class tokens replace prompts: SAM's decoder gets one mask token for each class, and each pixel gets the class with the highest logit.
+# - SAMed freezes the image encoder and adds LoRA of rank 4 to $q$ and $v$. On ViT-B with 8 classes it trains 4,913,621 parameters, decoder and prompt encoder included.
+# - MedSAGa trains every weight and keeps the moments in a subspace. Its optimizer states take less memory than those of full fine-tuning, and more than those of LoRA.
+# - Equal class tokens that are not trained give the image encoder no gradient. LoRA with $A = B = 0$ gets none either. In both cases there is no error message.
+# - Test on patients that are not in the training set, and report the interval with the mean.
 #
-# On your own pictures the same is one line: `medsaga train medsaga --data FOLDER --shots 32`; the folder's layout is described in
-# [How to use this book](../book/how-to-use.md).
+# For your own images, `medsaga train medsaga --data FOLDER --shots 32` trains MedSAGa; [How to use this book](../book/how-to-use.md) describes the layout of the folder.
