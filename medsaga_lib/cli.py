@@ -574,6 +574,7 @@ def evaluate(
     Writes the scores of each case and class as CSV and JSON, and a figure.
     """
     from medsaga_lib.data.catalog import open_dataset
+    from medsaga_lib.evaluation.metrics import TOLERANCE
     from medsaga_lib.evaluation.of_a_run import evaluate_run, evaluation_folder
     from medsaga_lib.evaluation.scores import without_nan
 
@@ -592,7 +593,8 @@ def evaluate(
     whose, over = (f" of {patients} patients", "patients") if patients < cases else ("", "cases")
     print(f"{cases} cases{whose}; brackets: 95 % intervals over {over}")
     print(f"prompts: {evaluation.prompts}\n" if evaluation.prompts else "")
-    _print_table(("class", "Dice", "HD95", "NSD"), rows)
+    unit = evaluation.unit
+    _print_table(("class", "Dice", f"HD95 ({unit})", f"NSD ({TOLERANCE:g} {unit})"), rows)
     print(f"\nmean Dice {summary['dice']:.3f} [{low:.3f}, {high:.3f}]")
     if synapse:
         by_rule = summary["synapse"]

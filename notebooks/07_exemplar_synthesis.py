@@ -20,8 +20,8 @@ if "google.colab" in sys.modules:
         clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
         subprocess.run(clone, check=True)
     if importlib.util.find_spec("medsaga_lib") is None:
-        install = [sys.executable, "-m", "pip", "install", "-q", "/content/book[galore,text,weights]"]
-        subprocess.run(install, check=True)
+        library = "/content/book[galore,text,weights]"
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", library], check=True)
     os.chdir("/content/book/notebooks")
 
 # %% tags=["parameters"]

@@ -20,8 +20,8 @@ if "google.colab" in sys.modules:
         clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
         subprocess.run(clone, check=True)
     if importlib.util.find_spec("medsaga_lib") is None:
-        install = [sys.executable, "-m", "pip", "install", "-q", "/content/book[galore,text,weights]"]
-        subprocess.run(install, check=True)
+        library = "/content/book[galore,text,weights]"
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", library], check=True)
     os.chdir("/content/book/notebooks")
 
 # %% tags=["parameters"]
@@ -403,7 +403,7 @@ from medsaga_lib.data.prompts import box_of, fill_box
 # %%
 def objects(case, most=1000):
     """Masks (N, H, W) of at most `most` objects of a case, evenly chosen, and their boxes."""
-    numbers = read_case_mask(case).values
+    numbers = read_case_mask(nuclei, case).values
     values = [value for value in np.unique(numbers) if value]
     masks = np.stack([numbers == value for value in values[:: -(-len(values) // most)]])
     return masks, torch.tensor(np.stack([box_of(mask) for mask in masks])).float()

@@ -299,7 +299,7 @@ def read_items(dataset: DataSet, split: str, count: int) -> list[Item]:
 
 def read_item(dataset: DataSet, case: Case) -> Item:
     """Read an image, or the middle one of the labelled slices of a volume, and its objects."""
-    pixels, labels = read_case(dataset, case).pixels, read_case_mask(case).values
+    pixels, labels = read_case(dataset, case).pixels, read_case_mask(dataset, case).values
     if labels.ndim == 3:
         slices = np.flatnonzero(labels.any(axis=(1, 2)))
         middle = slices[len(slices) // 2]

@@ -142,7 +142,9 @@ def tasks(boxes: int) -> list[Task]:
 def nuclei(count: int) -> tuple[np.ndarray, Tensor, np.ndarray]:
     """Return the test image with most nuclei (313), boxes around some of them, and their masks."""
     dataset = open_dataset("nuclei_dsb2018")
-    numbers = {case: read_case_mask(case).values for case in dataset.split("test") if case.mask}
+    numbers = {
+        case: read_case_mask(dataset, case).values for case in dataset.split("test") if case.mask
+    }
     case = max(numbers, key=lambda case: len(np.unique(numbers[case])))
     picture, _ = read_pair(dataset, case)
     values = [value for value in np.unique(numbers[case]) if value][:count]

@@ -1,16 +1,19 @@
 """Reads the image and the mask of a case and checks that they belong together."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 
 from medsaga_lib.data.dataset import Case, DataSet
 from medsaga_lib.data.geometry import displacement
 from medsaga_lib.data.images import (
+    BITMAPS,
     Array,
     Picture,
     Stored,
     in_mm,
+    kind_of,
     picture_of,
     read_labels,
     read_stored,
@@ -31,7 +34,7 @@ def read_pair(dataset: DataSet, case: Case) -> tuple[Picture, Array]:
         BadFile: a `UserError`; as `read_image` and `read_mask`, or image and mask do not match.
     """
     picture = read_case(dataset, case)
-    return picture, match(dataset, picture, read_case_mask(case))
+    return picture, match(dataset, picture, read_case_mask(dataset, case))
 
 
 def match(dataset: DataSet, picture: Picture, mask: Stored) -> Array:
@@ -62,13 +65,15 @@ def as_declared(dataset: DataSet, stored: Stored) -> Picture:
     """Return a stored image as a data set declares it; errors as in `read_case`."""
     picture = picture_of(stored, dataset.modality, dataset.window)
     found = len(picture.shape)
+    if found == 2 and dataset.pixel_size is not None and set(picture.spacing) == {1.0}:
+        picture = replace(picture, spacing=dataset.pixel_size)
     if found != dataset.dimensions:
         what = f"is {found}-D, but dataset.toml says dimensions = {dataset.dimensions}"
         raise BadFile(stored.path, what, "correct dataset.toml, or move it to another data set.")
     return picture
 
 
-def read_case_mask(case: Case) -> Stored:
+def read_case_mask(dataset: DataSet, case: Case) -> Stored:
     """Read the mask of a case; its values are int64 and at least 0.
 
     Raises:
@@ -77,7 +82,23 @@ def read_case_mask(case: Case) -> Stored:
     if case.mask is None:
         what = f"case '{case.name}' has no mask"
         raise BadFile(case.image, what, "name a mask in index.csv, or remove the row.")
-    return read_labels(case.mask)
+    return read_labels(case.mask, dataset.colours)
+
+
+def spacing_of(dataset: DataSet, case: Case, mask: Stored) -> tuple[tuple[float, ...], bool]:
+    """Return the spacing of a case in mm, and whether it is known; otherwise it is 1 pixel.
+
+    It is that of the mask's file, or else that of the image's file, or else `pixel_size`.
+    """
+    if mask.geometry is not None or set(mask.spacing) != {1.0}:
+        return mask.spacing, True
+    if kind_of(case.image) not in BITMAPS:  # those give none
+        image = read_stored(case.image)
+        if image.geometry is not None or set(image.spacing) != {1.0}:
+            return image.spacing, True
+    if dataset.pixel_size is not None and mask.values.ndim == 2:
+        return dataset.pixel_size, True
+    return mask.spacing, False
 
 
 def _require_known_labels(mask: Stored, labels: Collection[int]) -> None:

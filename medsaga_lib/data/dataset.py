@@ -14,6 +14,8 @@ LABEL_LIST = "labels.json"  # replaces [labels] if the label values differ from 
 Split = Literal["train", "val", "test"]
 Masks = Literal["labels", "instances"]
 SPLITS: tuple[str, ...] = get_args(Split)
+MODALITIES = ("CT", "MR", "CT and MR", "X-ray", "ultrasound", "endoscopy", "dermoscopy", "fundus",
+              "OCT", "microscopy", "mammography", "PET", "other")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class DataSet:
 
     `labels` maps foreground label values to names. It is empty if the values differ from case to
     case. `window` is the pair of intensities (low, high) that become 0 and 1, or None for the rule
-    of the modality.
+    of the modality. `pixel_size` is the height and width of a pixel in mm, for images whose files
+    do not give it, or None. `colours` maps the colours of RGB masks to label values.
     """
 
     root: Path
@@ -46,6 +49,8 @@ class DataSet:
     labels: dict[int, str]
     window: tuple[float, float] | None
     cases: tuple[Case, ...]
+    pixel_size: tuple[float, float] | None = None
+    colours: tuple[tuple[tuple[int, int, int], int], ...] = ()
 
     def split(self, name: str) -> tuple[Case, ...]:
         """Return the cases of the split "train", "val" or "test", in the order of the index.

@@ -3,19 +3,44 @@
 import csv
 import math
 import os
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from medsaga_lib.data.dataset import DESCRIPTION, INDEX, LABEL_LIST, SPLITS, Case, DataSet, Masks
+from medsaga_lib.data.dataset import (
+    DESCRIPTION,
+    INDEX,
+    LABEL_LIST,
+    MODALITIES,
+    SPLITS,
+    Case,
+    DataSet,
+    Masks,
+)
 from medsaga_lib.data.problems import BadFile, Problem, listed
 from medsaga_lib.files import file_stem
 
 LARGEST_LABEL = 2**16 - 1  # the largest value in a 16-bit PNG
 REQUIRED_KEYS = {"name": str, "modality": str, "dimensions": int, "masks": str}
-OPTIONAL_KEYS = {"licence": str, "citation": str, "labels": dict, "window": list}
+OPTIONAL_KEYS = {"licence": str, "citation": str, "labels": dict, "window": list,
+                 "pixel_size": list, "colours": dict}  # fmt: skip
+# Words by which people call a modality; the check proposes the name that the library knows
+WORDS = {
+    "CT": "ct cta cbct ldct computed tomography",
+    "MR": "mr mri mra fmri dwi adc flair t1 t2 magnetic resonance",
+    "X-ray": "xray x ray xr cxr dx cr radiograph radiographs radiography",
+    "ultrasound": "us ultrasound ultrasonography sonography sonogram echo echocardiography",
+    "endoscopy": "endoscopy endoscopic colonoscopy gastroscopy laparoscopy bronchoscopy",
+    "dermoscopy": "dermoscopy dermatoscopy dermatology skin",
+    "fundus": "fundus retina retinal",
+    "OCT": "oct",
+    "microscopy": "microscopy histology histopathology pathology wsi fluorescence",
+    "mammography": "mammography mammogram mammograms mg",
+    "PET": "pet",
+}
 COLUMNS = ("case", "image", "mask", "split")  # `patient` is optional; default: the case
 
 
@@ -45,11 +70,14 @@ def read_index(root: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
+            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
             rows = [
                 {key: value.strip() for key, value in row.items() if key is not None}
                 for row in reader
             ]
-            columns = reader.fieldnames or ()
+            for row in rows:
+                for column in {"image", "mask"} & row.keys():
+                    row[column] = _inside(root, row[column])
     except FileNotFoundError:
         wanted = listed(("case", "image", "mask", "patient", "split"))
         raise BadFile(path, "is missing", f"write it with the columns {wanted}.") from None
@@ -63,7 +91,8 @@ def read_index(root: Path) -> list[dict[str, str]]:
 
 def build_dataset(root: Path, description: dict[str, Any], rows: list[dict[str, str]]) -> DataSet:
     """Return the data set of a description and an index that have no problems."""
-    window = description.get("window")
+    window, size = description.get("window"), description.get("pixel_size")
+    colours = description.get("colours", {})
     return DataSet(
         root=root,
         name=description["name"],
@@ -75,6 +104,8 @@ def build_dataset(root: Path, description: dict[str, Any], rows: list[dict[str, 
         labels=_labels(description),
         window=(float(window[0]), float(window[1])) if window else None,
         cases=tuple(_case(root, row) for row in rows),
+        pixel_size=(float(size[0]), float(size[1])) if size else None,
+        colours=tuple((tuple(colour), int(label)) for label, colour in colours.items()),
     )
 
 
@@ -90,6 +121,8 @@ def description_problems(root: Path, description: dict[str, Any]) -> Iterator[Pr
         value, kind = description[key], known[key]
         if not isinstance(value, kind) or isinstance(value, bool):
             yield Problem(file, f"key '{key}' is {value!r}", f"make it a {_TOML_NAMES[kind]}.")
+    if isinstance(modality := description.get("modality", "CT"), str):
+        yield from _modality_problems(file, modality)
     if description.get("dimensions", 2) not in (2, 3):
         yield Problem(file, f"dimensions = {description['dimensions']!r}", "write 2 or 3.")
     if description.get("masks", "labels") not in get_args(Masks):
@@ -100,6 +133,43 @@ def description_problems(root: Path, description: dict[str, Any]) -> Iterator[Pr
     if isinstance(window, list) and not _is_window(window):
         remedy = "write [low, high] with low < high, in the units of the stored values."
         yield Problem(file, f"window = {window!r}", remedy)
+    size = description.get("pixel_size", [1, 1])
+    if isinstance(size, list) and not (_are_numbers(size) and min(size) > 0):
+        remedy = "write [height, width] of a pixel in mm, for example [0.14, 0.14]."
+        yield Problem(file, f"pixel_size = {size!r}", remedy)
+    yield from _colour_problems(file, description)
+
+
+def _modality_problems(file: str, modality: str) -> Iterator[Problem]:
+    """Report a modality that is not in the list, and propose one for a word that is near."""
+    if modality in MODALITIES:
+        return
+    words = set(re.findall(r"[a-z0-9]+", modality.casefold().replace("x-ray", "xray")))
+    meant = [name for name, near in WORDS.items() if words & set(near.split())]
+    remedy = f"write one of {listed(MODALITIES)}."
+    if len(meant) == 1:
+        remedy = f'write modality = "{meant[0]}".'
+    yield Problem(file, f"modality = {modality!r}", remedy)
+
+
+def _colour_problems(file: str, description: dict[str, Any]) -> Iterator[Problem]:
+    colours = description.get("colours", {})
+    if not isinstance(colours, dict):
+        return  # `description_problems` reports the wrong type
+    for label, colour in colours.items():
+        levels = colour if isinstance(colour, list) else []
+        if len(levels) != 3 or not all(
+            isinstance(level, int) and not isinstance(level, bool) and 0 <= level <= 255
+            for level in levels
+        ):
+            what = f"the colour of label {label} in [colours] is {colour!r}"
+            yield Problem(file, what, "write [red, green, blue] with numbers from 0 to 255.")
+        if label != "0" and label not in description.get("labels", {}):
+            what = f"label {label} in [colours] is not in [labels]"
+            yield Problem(file, what, "give each label of [labels] a colour, and 0 the background.")
+    seen = Counter(str(colour) for colour in colours.values())
+    for twice in [colour for colour, count in seen.items() if count > 1]:
+        yield Problem(file, f"[colours] has {twice} twice", "give each label its own colour.")
 
 
 def _label_problems(root: Path, description: dict[str, Any]) -> Iterator[Problem]:
@@ -195,6 +265,14 @@ def names_files(row: dict[str, str]) -> bool:
     return bool(row["image"]) and not any(_escapes(row[key]) for key in ("image", "mask"))
 
 
+def _inside(root: Path, path: str) -> str:
+    """Return a path of the index relative to the folder, with / between its parts."""
+    plain = path.replace("\\", "/")
+    if Path(plain).is_absolute() and Path(plain).is_relative_to(root):
+        return Path(plain).relative_to(root).as_posix()
+    return plain
+
+
 def _result_of(image: str) -> str:
     """Return the path of an image without the file extension; its prediction gets this name."""
     return (Path(image).parent / file_stem(Path(image))).as_posix()
@@ -221,8 +299,13 @@ def _labels(description: dict[str, Any]) -> dict[int, str]:
 
 
 def _is_window(window: list[Any]) -> bool:
-    numbers = [value for value in window if isinstance(value, int | float)]
-    return len(window) == len(numbers) == 2 and -math.inf < numbers[0] < numbers[1] < math.inf
+    return _are_numbers(window) and window[0] < window[1]
+
+
+def _are_numbers(pair: list[Any]) -> bool:
+    """Return whether a list has two finite numbers."""
+    numbers = [v for v in pair if isinstance(v, int | float) and not isinstance(v, bool)]
+    return len(pair) == len(numbers) == 2 and all(map(math.isfinite, numbers))
 
 
 _TOML_NAMES = {str: "string", int: "whole number", dict: "table", list: "list of two numbers"}

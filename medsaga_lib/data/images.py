@@ -8,6 +8,7 @@ LiteMedSAM): CT by the window with level 40 and width 400, other volumes by the 
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,12 +137,21 @@ def _range(stored: Stored, modality: str) -> Window:
     )
 
 
-def read_labels(path: Path) -> Stored:
-    """Read a mask as `read_mask`, but return it with the path and the geometry of its file."""
+Colours = Sequence[tuple[tuple[int, int, int], int]]  # RGB of 8 bits, and its label value
+
+
+def read_labels(path: Path, colours: Colours = ()) -> Stored:
+    """Read a mask as `read_mask`, but return it with the path and the geometry of its file.
+
+    colours: the labels of the colours of an RGB mask; black is 0 unless it is among them.
+    """
     stored = read_stored(path, is_mask=True)
     values = stored.values
+    if stored.shape != values.shape and colours and values.dtype == np.uint8:
+        return replace(stored, values=_of_colours(path, values, colours))
     if stored.shape != values.shape:
-        raise BadFile(path, "is a colour image", "save the mask as one channel of label values.")
+        remedy = "save the mask as one channel of label values, or add [colours] to dataset.toml."
+        raise BadFile(path, "is a colour image", remedy)
     if values.dtype.kind == "f":
         with np.errstate(invalid="ignore"):  # NaN and infinity fail the comparison
             labels = np.rint(values).astype(np.int64)
@@ -155,6 +165,22 @@ def read_labels(path: Path) -> Stored:
             path, f"holds the value {labels.min()}", "number the labels from 0 (background)."
         )
     return replace(stored, values=labels)
+
+
+def _of_colours(path: Path, values: Array, colours: Colours) -> Array:
+    """Return the labels (H, W) of an RGB mask (H, W, 3)."""
+    codes = values.astype(np.int64) @ [1 << 16, 1 << 8, 1]
+    legend = {0: 0} | {(r << 16) + (g << 8) + b: label for (r, g, b), label in colours}
+    unknown = ~np.isin(codes, list(legend))
+    if unknown.any():
+        code = int(codes[unknown][0])
+        first = [code >> 16, code >> 8 & 255, code & 255]
+        what = f"holds {unknown.sum()} pixels of colours that are not in [colours], such as {first}"
+        raise BadFile(path, what, "add the colour to dataset.toml, or save the mask without loss.")
+    labels = np.zeros(codes.shape, np.int64)
+    for code, label in legend.items():
+        labels[codes == code] = label
+    return labels
 
 
 def read_stored(path: Path, is_mask: bool = False) -> Stored:

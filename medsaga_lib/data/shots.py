@@ -34,7 +34,9 @@ def count_shots(dataset: DataSet, text: str) -> int:
     cases = labelled(dataset)
     total = len(cases)
     if dataset.dimensions == 3:  # a slice without a label is not a sample
-        total = sum(int(read_case_mask(case).values.any(axis=(1, 2)).sum()) for case in cases)
+        total = sum(
+            int(read_case_mask(dataset, case).values.any(axis=(1, 2)).sum()) for case in cases
+        )
     return math.ceil(Fraction(number) * total / 100)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from medsaga_lib.data.cases import read_case_mask
+from medsaga_lib.data.cases import read_case_mask, spacing_of
 from medsaga_lib.data.dataset import Case, DataSet
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.errors import UserError
@@ -41,6 +41,7 @@ class Evaluation:
     prompts: str | None = None  # how prompts were made from the truth, if they were
     data: str = ""  # name of the data set
     split: str = ""
+    unit: str = ""  # of HD95: "mm", "px", or "mm or px" if some cases have a spacing
 
     def means(self, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
         """Means over cases, ignoring NaN: one row per class, one column per metric."""
@@ -52,9 +53,9 @@ class Evaluation:
         `dice`, `hd95` and `nsd` are means over classes of the means over cases, `dice_interval` and
         so on are their 95 % intervals. `synapse` has the means by the published Synapse rule. Means
         ignore NaN scores; `empty` counts them. `confused` is the share of predicted elements that
-        belong to another class. `prompts` describes prompts that were made from the
-        truth; it is absent if there were none. `data` and `split` are absent if unknown. `classes`
-        has the same numbers per class, `cases` per case without intervals.
+        belong to another class. `hd95_unit` is "mm" or "px". `prompts` describes prompts that were
+        made from the truth; it is absent if there were none. `data` and `split` are absent if
+        unknown. `classes` has the same numbers per class, `cases` per case without intervals.
         """
         overall = self.means().mean()
         return {
@@ -63,6 +64,7 @@ class Evaluation:
             "synapse": self.synapse(),
             "confused": float(self.means([CONFUSED]).mean()[CONFUSED]),
             "empty": _count_empty(self.table),
+            **({"hd95_unit": self.unit} if self.unit else {}),
             **({"prompts": self.prompts} if self.prompts else {}),
             **({"data": self.data, "split": self.split} if self.data else {}),
             "classes": [
@@ -129,9 +131,11 @@ def evaluate_cases(
             set has no common labels.
     """
     labels = dataset.require_labels()
-    rows = []
+    rows, units = [], set()
     for case in cases:
-        mask = read_case_mask(case)
+        mask = read_case_mask(dataset, case)
+        spacing, known = spacing_of(dataset, case, mask)
+        units.add("mm" if known else "px")
         truth = (mask.values > 0).astype(int) if dataset.masks == "instances" else mask.values
         prediction = predict(case)
         if prediction.shape != truth.shape:
@@ -139,11 +143,12 @@ def evaluate_cases(
             raise BadFile(mask.path, what, "give the mask on the grid of its image.")
         rows += [
             {"case": case.name, "patient": case.patient, **score._asdict()}
-            for score in score_case(prediction, truth, labels, mask.spacing, tolerance)
+            for score in score_case(prediction, truth, labels, spacing, tolerance)
         ]
     if not rows:
         raise UserError(f"{dataset.root}: no cases to evaluate; choose another split.")
-    return Evaluation(pd.DataFrame(rows).rename(columns={"name": "class"})[list(COLUMNS)])
+    table = pd.DataFrame(rows).rename(columns={"name": "class"})[list(COLUMNS)]
+    return Evaluation(table, unit=" or ".join(sorted(units)))
 
 
 def _count_empty(rows: pd.DataFrame) -> int:

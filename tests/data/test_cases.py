@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK
 from PIL import Image
 
-from medsaga_lib.data.cases import read_case, read_case_mask, read_pair
+from medsaga_lib.data.cases import read_case, read_case_mask, read_pair, spacing_of
 from medsaga_lib.data.catalog import open_dataset
 from medsaga_lib.errors import UserError
 
@@ -52,7 +53,7 @@ def test_a_message_names_at_most_five_wrong_values(tiny):
 
 
 def test_a_mask_is_read_without_its_image(volumes):
-    stored = read_case_mask(volumes.cases[0])
+    stored = read_case_mask(volumes, volumes.cases[0])
     assert stored.values.shape == (8, 10, 12)  # z, y, x
     assert set(np.unique(np.nonzero(stored.values)[0])) == {2, 3, 6}
 
@@ -68,3 +69,47 @@ def test_real_pairs(real_data):
     xray = open_dataset("cxr_hannover_lungs")
     label = read_pair(xray, xray.cases[0])[1]
     assert np.bincount(label.ravel()).tolist()[1:] == [77_593, 74_035]  # of its index
+
+
+def test_pixel_size_is_the_spacing_of_images_without_one(tiny):
+    edit = tiny / "dataset.toml"
+    edit.write_text("pixel_size = [0.5, 0.25]\n" + edit.read_text())
+    dataset = open_dataset(tiny)
+    case = dataset.cases[0]
+    assert read_case(dataset, case).spacing == (0.5, 0.25)
+    assert spacing_of(dataset, case, read_case_mask(dataset, case)) == ((0.5, 0.25), True)
+    plain = replace(dataset, pixel_size=None)
+    assert spacing_of(plain, case, read_case_mask(plain, case)) == ((1.0, 1.0), False)
+
+
+def test_spacing_of_the_image_holds_if_its_mask_gives_none(tiny):
+    dataset = open_dataset(tiny)
+    case = dataset.cases[0]
+    pixels = np.asarray(Image.open(case.image).convert("L"))
+    image = SimpleITK.GetImageFromArray(pixels)
+    image.SetSpacing((0.25, 0.5))
+    moved = replace(case, image=case.image.with_suffix(".mha"))
+    SimpleITK.WriteImage(image, str(moved.image))
+    assert spacing_of(dataset, moved, read_case_mask(dataset, moved)) == ((0.5, 0.25), True)
+
+
+def test_colours_of_rgb_masks_are_labels_by_a_legend(tiny):
+    dataset = open_dataset(tiny)
+    case = next(case for case in dataset.cases if case.mask is not None)
+    labels = read_case_mask(dataset, case).values
+    legend = {1: (255, 0, 0), 2: (0, 255, 128)}
+    colours = np.zeros((*labels.shape, 3), np.uint8)
+    labels = np.arange(labels.size).reshape(labels.shape) % 3
+    for value, colour in legend.items():
+        colours[labels == value] = colour
+    Image.fromarray(colours).save(case.mask)
+    with pytest.raises(
+        UserError, match=r"is a colour image; .*or add \[colours\] to dataset\.toml"
+    ):
+        read_case_mask(dataset, case)
+    coloured = replace(dataset, colours=tuple((c, v) for v, c in legend.items()))
+    assert np.array_equal(read_case_mask(coloured, case).values, labels)
+    colours[0, 0] = 254, 0, 0
+    Image.fromarray(colours).save(case.mask)
+    with pytest.raises(UserError, match=r"holds 1 pixels of colours .* such as \[254, 0, 0\]"):
+        read_case_mask(coloured, case)

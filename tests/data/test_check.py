@@ -198,6 +198,38 @@ BAD = {
         lambda r: (r / "images/case1.png").write_bytes((r / "images/case1.png").read_bytes()[:400]),
         ("images/case1.png", "cannot be read as .png", "copy or export it again"),
     ),
+    "modality in other words": (
+        lambda r: edit(r / "dataset.toml", '"X-ray"', '"Chest x-ray (CXR)"'),
+        ("dataset.toml", "modality = 'Chest x-ray (CXR)'", 'write modality = "X-ray"'),
+    ),
+    "modality with a blank": (
+        lambda r: edit(r / "dataset.toml", '"X-ray"', '"CT "'),
+        ("dataset.toml", "modality = 'CT '", 'write modality = "CT"'),
+    ),
+    "CT angiography": (
+        lambda r: edit(r / "dataset.toml", '"X-ray"', '"CTA"'),
+        ("dataset.toml", "modality = 'CTA'", 'write modality = "CT"'),
+    ),
+    "unknown modality": (
+        lambda r: edit(r / "dataset.toml", '"X-ray"', '"thermography"'),
+        ("dataset.toml", "modality = 'thermography'", "write one of CT, MR, CT and MR, X-ray"),
+    ),
+    "pixel size": (
+        lambda r: edit(r / "dataset.toml", 'name = "tiny"', 'name = "tiny"\npixel_size = [0.5]'),
+        ("dataset.toml", "pixel_size = [0.5]", "write [height, width] of a pixel in mm"),
+    ),
+    "colour of a label": (
+        lambda r: (r / "dataset.toml").open("a").write("[colours]\n1 = [255, 0, 256]\n"),
+        (
+            "dataset.toml",
+            "the colour of label 1 in [colours] is [255, 0, 256]",
+            "[red, green, blue]",
+        ),
+    ),
+    "one colour twice": (
+        lambda r: (r / "dataset.toml").open("a").write("[colours]\n1 = [1, 0, 0]\n2 = [1, 0, 0]\n"),
+        ("dataset.toml", "[colours] has [1, 0, 0] twice", "give each label its own colour"),
+    ),
     "unknown ending": (
         lambda r: edit(r / "index.csv", "images/case1.png", "images/case1.gif"),
         ("images/case1.gif", "the unknown extension '.gif'", "save it as PNG"),

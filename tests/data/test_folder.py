@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from medsaga_lib.data.catalog import open_dataset
+from medsaga_lib.data.check import check_dataset
 from medsaga_lib.errors import UserError
 
 
@@ -77,3 +78,19 @@ def test_a_window_has_two_ends(tiny, window):
     rewrite(tiny / "dataset.toml", 'licence = "CC0"', f"window = {window}")
     with pytest.raises(UserError, match="window"):
         open_dataset(tiny)
+
+
+@pytest.mark.parametrize("change", ["backslashes", "absolute", "blanks"])
+def test_other_ways_to_write_the_index(tiny, change):
+    index = tiny / "index.csv"
+    text = index.read_text()
+    if change == "backslashes":
+        index.write_text(text.replace("images/", "images\\").replace("masks/", "masks\\"))
+    elif change == "absolute":
+        index.write_text(text.replace("images/", f"{tiny}/images/"))
+    else:
+        index.write_text(text.replace(",", ", "))
+    assert check_dataset(tiny) == []
+    index.write_text(text.replace("images/case0", f"{tiny.parent}/images/case0"))
+    (problem,) = (p for p in check_dataset(tiny) if not p.note)
+    assert "is outside the data set's folder" in problem.what

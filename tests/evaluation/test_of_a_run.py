@@ -50,7 +50,7 @@ def test_the_scores_are_those_of_the_runs_own_predictions(run, dataset, tmp_path
 
 def test_a_mask_that_is_not_its_images_is_not_scored(run, dataset, tmp_path):
     case = dataset.split("test")[0]
-    values = read_case_mask(case).values.astype(np.uint8)
+    values = read_case_mask(dataset, case).values.astype(np.uint8)
     values[0, 0] = 9
     Image.fromarray(values).save(tmp_path / "mask.png")
     wrong = replace(dataset, cases=(replace(case, mask=tmp_path / "mask.png"),))
