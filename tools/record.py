@@ -35,6 +35,7 @@ from tools.provenance import RECORDED, ROOT, commit, machine
 METRICS = ("dice", "hd95", "nsd")
 KIB = 1024  # the unit of ru_maxrss on Linux
 SECONDS = 3600  # of an hour
+DIGITS = 4  # of the Dice of a case; our choice
 
 
 class RunError(Exception):
@@ -241,6 +242,11 @@ def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, 
         **{metric: scores[metric] for metric in METRICS},
         "dice_interval": scores["dice_interval"],
         "confused": scores.get("confused"),
+        # for paired comparisons: [case, patient, Dice] each
+        "case_dice": [
+            [case["case"], case["patient"], case["dice"] and round(case["dice"], DIGITS)]
+            for case in scores.get("cases", [])
+        ],
     }
 
 

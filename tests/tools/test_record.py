@@ -49,6 +49,8 @@ def test_a_run_is_recorded_and_continued_where_it_is_already_there(
     assert (row["seed"], row["steps"]) == (0, 2)
     assert all(0 <= row[key] <= 1 for key in ("dice", "val_dice"))
     assert row["trainable"] > 0
+    by_case = [dice for _, _, dice in row["case_dice"]]
+    assert row["dice"] == pytest.approx(sum(by_case) / len(by_case), abs=1e-3)
     assert row["cpu_seconds"] > 0
     assert row["peak_bytes"] > 100 * 2**20  # torch alone takes more
     assert content["provenance"]["test_cases"] > 0
