@@ -18,6 +18,10 @@ from medsaga_lib.models.sam import build_sam, input_size, resize_positions, shap
 
 _CHUNK = 1 << 16  # bytes written at a time, and at most lost when a download is interrupted
 
+# Where training scripts put the weights in a checkpoint, and what DataParallel adds to names
+WRAPPERS = ("model", "state_dict", "model_state_dict")
+OF_GPUS = "module."
+
 
 @dataclass(frozen=True)
 class WeightFile:
@@ -240,6 +244,9 @@ def load_state(
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a .safetensors or .pth file to the CPU, without running code in it.
 
+    The checkpoints of training scripts are read too: MedSAM's are {"model": tensors, "optimizer":
+    ..., "epoch": ...}, and several GPUs add "module." to each name.
+
     Raises:
         UserError: the file is missing, truncated, not a checkpoint, or holds more than tensors.
     """
@@ -268,10 +275,15 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
             f"{path} cannot be read as a checkpoint ({path.stat().st_size:,} bytes, truncated or "
             "with more than tensors); give another file, or delete it and download it again."
         ) from error
+    if isinstance(state, dict):
+        inner = [state[key] for key in WRAPPERS if isinstance(state.get(key), dict)]
+        state = inner[0] if len(inner) == 1 else state
     pairs = state.items() if isinstance(state, dict) else [(None, None)]
     if not all(isinstance(key, str) and torch.is_tensor(tensor) for key, tensor in pairs):
         raise UserError(f"{path} is not a state dict of tensors; give another file.")
-    return state
+    if state and all(key.startswith(OF_GPUS) for key in state):
+        state = {key.removeprefix(OF_GPUS): tensor for key, tensor in state.items()}
+    return dict(state)
 
 
 def _require_keys(path: Path, name: str, state: dict) -> None:

@@ -173,7 +173,7 @@ def damage(kind: str, path: Path, state: dict) -> Path:
     elif kind == "code":
         torch.save({"weights": Path("x")}, path)
     elif kind == "nested":
-        torch.save({"state_dict": state}, path)
+        torch.save({"layers": state}, path)
     return path
 
 
@@ -222,6 +222,19 @@ def test_a_checkpoint_has_names(tmp_path):
     torch.save({1: torch.zeros(2)}, tmp_path / "mine.pth")
     with pytest.raises(UserError, match=r"mine\.pth is not a state dict"):
         weights.read_tensors(tmp_path / "mine.pth")
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_checkpoint_of_a_training_script_is_read(wrapper, prefix, tmp_path):
+    """MedSAM's script stores the optimizer and the epoch beside the weights."""
+    wanted = build_sam("pocket").state_dict()
+    saved = {prefix + key: tensor for key, tensor in wanted.items()}
+    optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-4}]}
+    torch.save({wrapper: saved, "optimizer": optimizer, "epoch": 7}, tmp_path / "best.pth")
+    found = weights.load_state("pocket", file=tmp_path / "best.pth")
+    assert found.keys() == wanted.keys()
+    assert all(found[key].equal(tensor) for key, tensor in wanted.items())
 
 
 def test_published_checkpoints_are_pinned():
