@@ -530,7 +530,14 @@ def train(
         "seconds": sum(row["seconds"] for row in result.log),
         "trainable": sum(p.numel() for p in result.model.parameters() if p.requires_grad),
         "collapsed": None if result.collapsed is None else asdict(result.collapsed),
+        "absent": list(result.absent),
     }
+    for name in result.absent:
+        print(
+            f"medsaga: no training image shows '{name}', so the network cannot learn it; raise "
+            "--shots, or remove the label from dataset.toml.",
+            file=sys.stderr,
+        )
     if as_json:
         _print_json(record)
     else:

@@ -41,6 +41,7 @@ class Result:
     model: Model  # on the CPU, in evaluation mode
     log: list[dict[str, float]]  # one row for each step, with LOG_COLUMNS
     collapsed: Collapse | None = None  # None also if the run is not finished or too short to judge
+    absent: tuple[str, ...] = ()  # labels that no training image shows
 
 
 def train(
@@ -88,7 +89,7 @@ def _result(run: Run, dataset: DataSet) -> Result:
     """Return the result of a run, judged if all its steps are done."""
     finished = len(run.log) == run.recipe.steps
     collapsed = find_collapse(run, dataset) if finished else None
-    return Result(run.model.cpu().eval(), run.log, collapsed)
+    return Result(run.model.cpu().eval(), run.log, collapsed, run.absent)
 
 
 def take_step(

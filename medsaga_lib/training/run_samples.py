@@ -68,6 +68,17 @@ def validation_samples(
     return samples
 
 
+def absent_labels(samples: Samples | Subset, names: list[str]) -> tuple[str, ...]:
+    """Return the names of the labels 1 ... K that no sample shows; stop reading when all do."""
+    missing = dict(enumerate(names, start=1))
+    for index in range(len(samples)):
+        for value in samples[index]["label"].unique().tolist():
+            missing.pop(value, None)
+        if not missing:
+            break
+    return tuple(missing.values())
+
+
 @torch.no_grad()
 def keep(trained: FromPart, precision: str, image: Tensor) -> Tensor:
     """Return the output of the frozen parts for an image (3, S, S), without batch, on the CPU."""

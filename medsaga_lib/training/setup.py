@@ -43,7 +43,11 @@ from medsaga_lib.training.run_folder import (
     save_checkpoint,
     write_run,
 )
-from medsaga_lib.training.run_samples import training_batches, validation_samples
+from medsaga_lib.training.run_samples import (
+    absent_labels,
+    training_batches,
+    validation_samples,
+)
 
 
 @dataclass
@@ -65,6 +69,7 @@ class Run:
     optimizer: torch.optim.Optimizer | None = None
     batches: Batches | None = None
     validation: Dataset | None = None
+    absent: tuple[str, ...] = ()  # labels that no training image shows
     began: float = 0.0  # time before the embeddings, which count as part of the first step
 
     def passes(self, end: int) -> Iterator[tuple[Tensor, ...]]:
@@ -126,6 +131,7 @@ def set_up(
 
     place = get_feed(chosen.feed).sample
     samples = choose_shots(dataset, chosen.shots, chosen.size, chosen.seed, place)
+    run.absent = absent_labels(samples, [labels[value] for value in sorted(labels)])
     optimizer = build_optimizer(recipe, model, chosen.seed, chosen.per_layer)
     if chosen.checkpointing:
         checkpoint_blocks(model, chosen.precision)

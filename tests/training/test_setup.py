@@ -1,6 +1,7 @@
 """How settings become a run: what is left open is filled in, and what makes no sense is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from runs import SMALL, short, train
@@ -70,3 +71,11 @@ def test_a_new_run_names_its_feed(dataset, tmp_path):
     recipe = short("decoder_only", steps=1, batch=1)
     train(recipe, dataset, 1, tmp_path, backbone="lite_medsam", **(SMALL | {"size": 32}))
     assert json.loads((tmp_path / RUN_FILE).read_text())["settings"]["feed"] == "lite_medsam"
+
+
+def test_labels_that_no_training_image_shows_are_named(dataset, tmp_path):
+    assert train(short("unet", steps=1), dataset, 2, **SMALL).absent == ()
+    more = replace(dataset, labels=dataset.labels | {9: "spleen"})
+    result = train(short("unet", steps=1), more, 2, tmp_path / "run", **SMALL)
+    assert result.absent == ("spleen",)
+    assert train(short("unet", steps=1), more, 2, tmp_path / "run", **SMALL).absent == ("spleen",)
