@@ -23,7 +23,7 @@ SHOWN = 5  # our choice: a note names at most this many cases
 
 @dataclass(frozen=True)
 class Facts:
-    """What one case holds; `labels` maps the values of its mask to their numbers of pixels."""
+    """The facts of one case; `labels` maps the values of its mask to their numbers of pixels."""
 
     case: Case
     shape: tuple[int, ...]
