@@ -433,7 +433,7 @@ pd.DataFrame(rows).T
 #
 # These runs adapt LiteMedSAM with the methods of this book, on 3 tasks: polyps from 16 frames and lungs from 4 X-rays at 128 px, and the hippocampus from 16 slices at 64 px. Each method gets 150 steps of 4 images, and the U-Net, which starts from random weights, gets as many.
 # The methods that adapt the image encoder do so in its last stage ([chapter 10](10_few_labels.ipynb)). For lungs and hippocampus, the recipes have the position lift, except `svf`. On the hippocampus, six of the methods have not been run. `s_sam`, `svf` and `adaptive_sam` are prompted with the names of the labels, as MiniLM's vectors ([chapter 6](06_svd_affine.ipynb)).
-# The learning rates are our choice for LiteMedSAM: 0.001 for the decoder and for LoRA, 0.0001 for the dense last stage, 0.01 for S-SAM and 0.03 for SVF. Each method has the same rates on all tasks.
+# The learning rates are our choice for LiteMedSAM: 0.001 for the decoder, LoRA, GaLore and AdaptiveSAM, 0.0001 for the dense last stage, 0.01 for S-SAM and 0.03 for SVF. Each method has the same rates on all tasks.
 
 # %%
 import json
