@@ -560,7 +560,7 @@ for name in ("samed", "medsaga", "full"):
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# By this prediction, all 6 fit in 8 GiB; the driver and the libraries need some more ([Will it fit my GPU?](../book/fit.md)). The memory does not decide. For lungs, train the U-Net first: it takes the least time, and the methods that start from LiteMedSAM are level with it here. If the object has no fixed place, or is small, adapt the last stage of LiteMedSAM. [Chapter 10](10_few_labels.ipynb) ends with a table of which method to use when.
+# By this prediction, all 6 fit in 8 GiB; the driver and the libraries need some more ([Will it fit my GPU?](../book/fit.md)). The memory does not decide. These runs have 4 X-rays, not 50; the pocket SAM's table below has runs with 32. For lungs, train the U-Net first: it takes the least time, and the methods that start from LiteMedSAM are level with it here. If the object has no fixed place, or is small, adapt the last stage of LiteMedSAM. [Chapter 10](10_few_labels.ipynb) ends with a table of which method to use when.
 
 # %% [markdown]
 # ## Recorded runs on the pocket SAM

@@ -12,14 +12,12 @@ from medsaga_lib.data.images import (
     Array,
     Picture,
     Stored,
-    in_mm,
     kind_of,
     picture_of,
     read_labels,
     read_stored,
-    times,
 )
-from medsaga_lib.data.problems import BadFile
+from medsaga_lib.data.problems import BadFile, in_mm, times
 
 APART = 0.1  # voxels; our choice: above rounding in headers, far below a change of a label
 SHOWN_VALUES = 5  # our choice: a message names at most this many wrong mask values

@@ -16,7 +16,7 @@ import numpy as np
 
 from medsaga_lib.data import bitmaps, volumes
 from medsaga_lib.data.geometry import Geometry
-from medsaga_lib.data.problems import BadFile
+from medsaga_lib.data.problems import BadFile, times
 
 Window = tuple[float, float]
 Array = np.ndarray
@@ -281,13 +281,3 @@ def _read_npz(path: Path, is_mask: bool) -> Stored:
             spacing = (z, y, x)
             volumes.require_lengths(path, spacing)
     return Stored(path, values, spacing)
-
-
-def times(shape: tuple[int, ...]) -> str:
-    """Write a shape as text, such as 5 x 12 x 12."""
-    return " x ".join(str(length) for length in shape)
-
-
-def in_mm(spacing: tuple[float, ...]) -> str:
-    """Write a spacing as text, such as 5 x 0.8 x 0.8 mm."""
-    return " x ".join(f"{length:.3g}" for length in spacing) + " mm"

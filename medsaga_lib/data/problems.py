@@ -31,3 +31,13 @@ class BadFile(UserError):  # noqa: N818 - the name says what is wrong
 def listed(names: Iterable[object]) -> str:
     """Join names with commas, or return "none" if there are no names."""
     return ", ".join(str(name) for name in names) or "none"
+
+
+def times(shape: tuple[int, ...]) -> str:
+    """Write a shape as text, such as 5 x 12 x 12."""
+    return " x ".join(str(length) for length in shape)
+
+
+def in_mm(spacing: tuple[float, ...]) -> str:
+    """Write a spacing as text, such as 5 x 0.8 x 0.8 mm."""
+    return " x ".join(f"{length:.3g}" for length in spacing) + " mm"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry, itk_affine
-from medsaga_lib.data.problems import BadFile
+from medsaga_lib.data.problems import BadFile, in_mm, times
 
 Array = np.ndarray
 
@@ -60,7 +60,7 @@ def read_nifti(path: Path) -> Read:
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim != 3:
-        what = f"has the shape {' x '.join(map(str, values.shape))}"
+        what = f"has the shape {times(values.shape)}"
         raise BadFile(path, what, "save one volume (x, y, z) in each file.")
     header = volume.header
     unit = UNIT[header.get_xyzt_units()[0]]
@@ -97,7 +97,7 @@ def _is_flat(affine: Array, columns: Array) -> bool:
 def require_lengths(path: Path, spacing: tuple[float, ...]) -> None:
     """Raise BadFile if a length of a voxel is not above 0."""
     if not all(0 < length < np.inf for length in spacing):  # False for NaN
-        what = f"has the voxel size {' x '.join(f'{length:.3g}' for length in spacing)} mm"
+        what = f"has the voxel size {in_mm(spacing)}"
         raise BadFile(path, what, "correct the voxel size in the file.")
 
 
@@ -132,7 +132,10 @@ def read_dicom(folder: Path) -> Read:
             reader = sitk.ImageSeriesReader()
             reader.SetFileNames(files)
             image = reader.Execute()
-    return _of_itk(folder, image, heads[0])
+    read = _of_itk(folder, image, heads[0])
+    if read.geometry is None:
+        raise BadFile(folder, "holds a single image, not a volume", "give the file in it instead.")
+    return read
 
 
 def _head(file: str) -> dict[str, str]:
@@ -179,7 +182,7 @@ def _of_itk(path: Path, image: Any, head: dict[str, str]) -> Read:
     spacing = np.array(image.GetSpacing())
     channels = image.GetNumberOfComponentsPerPixel()
     if dimensions == 4 or (channels not in (1, 3)) or (channels == 3 and values.shape[:-3] > (1,)):
-        what = f"has the shape {' x '.join(map(str, values.shape))}"
+        what = f"has the shape {times(values.shape)}"
         raise BadFile(path, what, "save one image, or one volume of one channel, in each file.")
     of_dicom = PHOTOMETRIC in head
     is_picture = dimensions == 2 or channels == 3 or (of_dicom and image.GetSize()[2] == 1)

@@ -109,6 +109,13 @@ def test_two_series_or_none_are_refused(series, tmp_path):
         read_image(tmp_path / "empty", "CT")
 
 
+def test_a_folder_with_a_single_image_is_refused(tmp_path):
+    (tmp_path / "one").mkdir()
+    dicom(tmp_path / "one/a.dcm", SLICES[0], [0.0, 0, 0])
+    with pytest.raises(UserError, match="holds a single image, not a volume; give the file in it"):
+        read_image(tmp_path / "one", "X-ray", (0, 4095))
+
+
 def test_slices_of_another_size_are_refused(series):
     dicom(series / "9.dcm", SLICES[0][:, :8], [-20.0, 30, -5], 20)
     with pytest.raises(UserError, match="slices of different sizes; separate the series"):
