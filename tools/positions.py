@@ -52,6 +52,16 @@ METRICS = ("dice", "hd95", "nsd", "confused")
 DIGITS = 4  # of the Dice of a case; our choice
 
 
+class Run(NamedTuple):
+    """What decides a run."""
+
+    data: str
+    shots: int
+    lift: LiftName
+    seed: int
+    changes: str = ""  # other values of the recipe than `CHANGES`
+
+
 class Kept(NamedTuple):
     """The image embeddings (slices or 1, C, h, w) of a test case, and how its masks come back."""
 
@@ -68,16 +78,17 @@ def main(words: list[str] | None = None) -> None:
     add("--data", nargs="+", default=list(DATA), metavar="NAME:SHOTS")
     add("--kinds", nargs="+", default=list(get_args(LiftName)), choices=get_args(LiftName))
     add("--seeds", nargs="+", type=int, default=list(SEEDS))
+    add("--set", nargs="+", default=[], help="Other values of the recipe: weight_decay=1.")
     options = parser.parse_args(words)
     said = sys.argv[1:] if words is None else words
     origin = {"command": shlex.join(["python", "-m", "tools.positions", *said]), **machine()}
     origin |= {"size": SIZE, "recipe": ":".join(["frozen_encoder", *CHANGES])}
     rows = json.loads(options.out.read_text())["runs"] if options.out.exists() else []
-    known = {(row["data"], row["shots"], row["lift"], row["seed"]) for row in rows}
+    known = [Run(*(row[field] for field in Run._fields)) for row in rows]
     for entry in options.data:
         data, shots = entry.split(":")
         runs = [
-            (data, int(shots), kind, seed)
+            Run(data, int(shots), kind, seed, " ".join(options.set))
             for seed, kind in itertools.product(options.seeds, options.kinds)
         ]
         missing = [run for run in runs if run not in known]
@@ -94,31 +105,30 @@ def main(words: list[str] | None = None) -> None:
             write_json(options.out, {"provenance": origin, "runs": rows})
 
 
-def trained(run: tuple[str, int, LiftName, int], dataset: DataSet) -> SamHead:
+def trained(run: Run, dataset: DataSet) -> SamHead:
     """Train the decoder with a kind of lift on a frozen encoder."""
-    _, shots, kind, seed = run
-    recipe = changed(get_recipe("frozen_encoder"), [*CHANGES, f"lift={kind}"])
-    settings = Settings(shots=shots, backbone=BACKBONE, size=SIZE, seed=seed, validations=0)
+    values = *CHANGES, *run.changes.split(), f"lift={run.lift}"
+    recipe = changed(get_recipe("frozen_encoder"), values)
+    settings = Settings(shots=run.shots, backbone=BACKBONE, size=SIZE, seed=run.seed, validations=0)
     model = train(recipe, dataset, settings, progress=False).model.eval()
     assert isinstance(model, SamHead)
     return model
 
 
 def row_of(
-    run: tuple[str, int, LiftName, int],
+    run: Run,
     model: SamHead,
     dataset: DataSet,
     cases: Sequence[Case],
     kept: Mapping[str, Kept],
 ) -> dict[str, Any]:
     """Return the scores of a trained run."""
-    data, shots, kind, seed = run
     found = {case.name: labels_of(model, kept[case.name], dataset) for case in cases}
     evaluation = evaluate_cases(lambda case: found[case.name], dataset, cases)
     truths = [read_case_mask(dataset, case).values for case in cases]
     by_case = evaluation.table.groupby(["case", "patient"], sort=False)["dice"].mean()
     return {
-        **{"data": data, "shots": shots, "lift": kind, "seed": seed},
+        **run._asdict(),
         "lift_weights": 0 if model.lift is None else model.lift.weight.numel(),
         **without_nan({name: float(evaluation.means([name]).mean().iloc[0]) for name in METRICS}),
         "alike": alike(list(found.values())),

@@ -37,7 +37,7 @@ def test_scores_are_those_of_an_evaluation(lifted, phantoms):
     dataset = open_dataset(phantoms)
     cases = dataset.split("test")[:2]
     kept = {case.name: positions.encoded(lifted, dataset, case) for case in cases}
-    row = positions.row_of(("phantoms", 4, "fourier", 0), lifted, dataset, cases, kept)
+    row = positions.row_of(positions.Run("phantoms", 4, "fourier", 0), lifted, dataset, cases, kept)
     predictor = Predictor(lifted, dataset.labels, dataset.modality, None, FEED_OF["lite_medsam"])
     table = evaluate_cases(lambda case: predictor.case(dataset, case), dataset, cases)
     assert row["dice"] == pytest.approx(table.means()["dice"].mean())
@@ -52,15 +52,13 @@ def test_runs_that_are_there_are_not_repeated(monkeypatch, tmp_path, lifted, pha
     asked = []
     monkeypatch.setattr(positions, "open_dataset", lambda _: open_dataset(phantoms))
     monkeypatch.setattr(positions, "trained", lambda run, _: asked.append(run) or lifted)
-    monkeypatch.setattr(positions, "row_of", lambda run, *_: _row(*run))
+    monkeypatch.setattr(positions, "row_of", lambda run, *_: run._asdict() | {"dice": 0.5})
     words = ["--out", str(tmp_path / "out.json"), "--data", "some:4", "--kinds", "none", "table"]
     positions.main([*words, "--seeds", "0"])
     positions.main([*words, "--seeds", "0", "1"])
-    wanted = [("some", 4, kind, seed) for seed in (0, 1) for kind in ("none", "table")]
+    wanted = [positions.Run("some", 4, kind, seed) for seed in (0, 1) for kind in ("none", "table")]
     assert asked == wanted
     runs = json.loads((tmp_path / "out.json").read_text())["runs"]
-    assert runs == [_row(*run) for run in wanted]
-
-
-def _row(data, shots, kind, seed):
-    return {"data": data, "shots": shots, "lift": kind, "seed": seed, "dice": 0.5}
+    assert runs == [run._asdict() | {"dice": 0.5} for run in wanted]
+    positions.main([*words, "--seeds", "0", "--set", "weight_decay=1"])
+    assert [run.changes for run in asked] == 4 * [""] + 2 * ["weight_decay=1"]
