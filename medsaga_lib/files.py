@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         try:
             yield temporary
             os.replace(temporary, path)
@@ -36,6 +39,20 @@ def replacing(path: Path) -> Iterator[Path]:
             f"Cannot write {path}: {error.strerror or error}; free some space or choose another "
             "folder (no file was changed)."
         ) from error
+
+
+def is_leftover(path: Path) -> bool:
+    """Tell whether a file is the temporary one of a process that was killed in `replacing`."""
+    import psutil
+
+    found = re.fullmatch(r"\..+\.(\d+)\.tmp(\.\w+)?", path.name)
+    return found is not None and not psutil.pid_exists(int(found[1]))
+
+
+def _remove_leftovers(path: Path) -> None:
+    for other in path.parent.glob(f".{escape(path.name)}.*.tmp*"):
+        if is_leftover(other):
+            other.unlink(missing_ok=True)
 
 
 def file_hash(path: Path) -> str:

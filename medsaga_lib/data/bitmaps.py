@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from medsaga_lib.data import headers
 from medsaga_lib.data.problems import BadFile
 
 Array = np.ndarray
@@ -21,6 +22,8 @@ TURNS = {1: (False, False, False), 2: (False, True, False), 3: (True, True, Fals
          7: (True, True, True), 8: (True, False, True)}  # fmt: skip
 ORIENTATION = 274  # the tag's number
 REDUCED = 1  # bit of NewSubfileType: a smaller copy of another page
+# Compressions of TIFF whose values `headers.MOST` limits
+LIMITED = ("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "JPEG")
 DEPTH = "ZIQ"  # axes of a TIFF that are slices: depth, sequence, and "other" without a name
 
 
@@ -32,6 +35,8 @@ def read_bitmap(path: Path, is_mask: bool) -> Array:
     from PIL import Image, ImageOps
 
     with Image.open(path) as stored:
+        bytes_each = 2 * len(stored.getbands())  # no picture of the formats has more
+        headers.require_room(path, stored.size, bytes_each, path.stat().st_size)
         if is_mask and stored.format in ("JPEG", "MPO"):
             _refuse_lossy(path)
         picture = ImageOps.exif_transpose(stored)
@@ -87,10 +92,13 @@ def read_tiff(path: Path, is_mask: bool) -> tuple[Array, int, tuple[float, ...] 
     """
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    with headers.silent("tifffile"), tifffile.TiffFile(path) as file:
         series = _images(file)
         first = series[0]
         page: Any = first.keyframe
+        held = path.stat().st_size if page.compression.name in LIMITED else None
+        for one in series:
+            headers.require_room(path, one.shape, one.dtype.itemsize, held)
         if is_mask and "JPEG" in page.compression.name:
             _refuse_lossy(path)
         values, axes = first.asarray(), first.axes
@@ -120,7 +128,7 @@ def is_stack(path: Path) -> bool:
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as file:
+        with headers.silent("tifffile"), tifffile.TiffFile(path) as file:
             series = _images(file)
             sizes = zip(series[0].axes, series[0].shape, strict=True)
             return len(series) > 1 or any(axis in DEPTH and length > 1 for axis, length in sizes)

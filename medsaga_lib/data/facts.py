@@ -53,6 +53,7 @@ def facts_of(case: Case, image: Stored, mask: np.ndarray | None) -> Facts:
     apart = 0.0
     if where is not None and other is not None:
         apart = displacement(where.affine, other, where.shape_outside(image.shape))
+        apart = np.inf if np.isnan(apart) else apart  # the qform is not a rotation
     counts: dict[int, int] = {}
     if mask is not None:
         found, numbers = np.unique(mask, return_counts=True)

@@ -56,7 +56,8 @@ def read_description(root: Path) -> dict[str, Any]:
     except FileNotFoundError:
         keys = listed(REQUIRED_KEYS)
         raise BadFile(path, "is missing", f"write it with at least {keys} and [labels].") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    # ValueError: not TOML, not UTF-8, or a number of thousands of digits
+    except (ValueError, RecursionError, OSError) as error:
         raise BadFile(path, f"cannot be read ({error})", "write valid TOML in UTF-8.") from None
 
 

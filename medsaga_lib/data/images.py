@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medsaga_lib.data import bitmaps, volumes
+from medsaga_lib.data import bitmaps, headers, volumes
 from medsaga_lib.data.geometry import Geometry
 from medsaga_lib.data.problems import BadFile, times
 
@@ -26,6 +26,7 @@ PERCENTILES = (0.5, 99.5)  # of the values above 0 (LiteMedSAM)
 BITMAPS = {".png", ".jpg", ".jpeg", ".bmp"}
 TIFFS = {".tif", ".tiff"}
 ENDINGS = "PNG, JPEG, BMP, TIFF, NIfTI (.nii, .nii.gz), NRRD, MetaImage (.mha, .mhd), DICOM or .npz"
+LARGEST = 1e37  # our choice: far above intensities, and differences of such values fit into float32
 ROUNDED = 1e-3  # our choice: labels that a file stores with a scale may be off by this much
 
 
@@ -88,6 +89,8 @@ def picture_of(stored: Stored, modality: str, window: Window | None = None) -> P
         raise BadFile(
             path, "holds NaN or infinite values", "replace them, for example by the minimum."
         )
+    if values.dtype.kind == "f" and values.size and np.abs(values).max() > LARGEST:
+        raise BadFile(path, f"holds values above {LARGEST:g}", "correct them, or save other units.")
     low, high = window or _range(stored, modality)
     return Picture(scale(values, low, high), stored.spacing, stored.geometry)
 
@@ -104,9 +107,10 @@ def read_mask(path: str | Path) -> tuple[Array, tuple[float, ...]]:
 
 def scale(values: Array, low: float, high: float) -> Array:
     """Clip values to [low, high] and map them to [0, 1], float32; return 0 if low = high."""
-    if not high > low:
+    if not np.float32(high - low) > 0:
         return np.zeros(values.shape, np.float32)
-    scaled = (values.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+    with np.errstate(over="ignore", divide="ignore"):  # of a range that is nearly 0
+        scaled = (values.astype(np.float32) - np.float32(low)) / np.float32(high - low)
     return np.clip(scaled, 0, 1, out=scaled)
 
 
@@ -273,6 +277,8 @@ def _read_npz(path: Path, is_mask: bool) -> Stored:
         if key not in arrays:
             found = f"has no array '{key}' (its arrays: {', '.join(arrays) or 'none'})"
             raise BadFile(path, found, f"save the {what} under the key '{key}'.")
+        packed = arrays.zip.getinfo(f"{key}.npy")
+        headers.require_room(path, (packed.file_size,), 1, path.stat().st_size)
         values = arrays[key]
         colours = not is_mask and values.ndim == 3 and values.shape[-1] == 3
         spacing = (1.0,) * (2 if colours else values.ndim)

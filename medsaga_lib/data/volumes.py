@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from medsaga_lib.data import headers
 from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry, itk_affine
 from medsaga_lib.data.problems import BadFile, in_mm, times
 
@@ -55,7 +56,10 @@ def read_nifti(path: Path) -> Read:
     """
     import nibabel as nib
 
-    volume: Any = nib.load(path)
+    with headers.silent("nibabel.global"):  # nibabel 5.4's own switch leaves the messages on
+        volume: Any = nib.load(path)
+    dtype = volume.header.get_data_dtype()
+    headers.require_room(path, volume.shape, dtype.itemsize, path.stat().st_size)
     values = np.asanyarray(volume.dataobj)
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
@@ -81,11 +85,17 @@ def read_nifti(path: Path) -> Read:
 
 
 def other_form(geometry: Geometry) -> Array | None:
-    """Return the affine of the qform if a NIfTI file has it beside the sform; otherwise None."""
+    """Return the affine of the qform if a NIfTI file has it beside the sform; otherwise None.
+
+    It is NaN if the qform is not a rotation.
+    """
     header = geometry.header
     if header is None or not (header["qform_code"] > 0 and header["sform_code"] > 0):
         return None
-    affine = np.array(header.get_qform(), float)
+    try:
+        affine = np.array(header.get_qform(), float)
+    except ValueError:  # the three stored numbers of the quaternion are too large
+        return np.full((4, 4), np.nan)
     affine[:3] *= UNIT[header.get_xyzt_units()[0]]
     return affine
 
@@ -103,11 +113,36 @@ def require_lengths(path: Path, spacing: tuple[float, ...]) -> None:
 
 def read_itk(path: Path) -> Read:
     """Read an image or a volume of NRRD, MetaImage or a single DICOM file."""
-    import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 
     with _QuietITK():
-        image = sitk.ReadImage(str(path))
+        image = _read_file(path)
     return _of_itk(path, image, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()})
+
+
+def _read_file(path: Path) -> Any:
+    """Read a file with ITK after checks of its header."""
+    import SimpleITK as sitk  # noqa: N813
+
+    name = path.name.lower()
+    is_dicom = name.endswith(DICOM)
+    if is_dicom:
+        headers.require_dicom(path)
+    elif name.endswith((".nrrd", ".nhdr")):
+        headers.require_nrrd(path)
+    else:
+        headers.require_metaimage(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    one = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), 0)
+    apart = is_dicom or name.endswith((".nhdr", ".mhd"))  # values are elsewhere, or JPEG 2000
+    headers.require_room(
+        path,
+        (*reader.GetSize(), reader.GetNumberOfComponents()),
+        one.GetSizeOfPixelComponent(),
+        None if apart else path.stat().st_size,
+    )
+    return reader.Execute()
 
 
 def read_dicom(folder: Path) -> Read:
@@ -118,6 +153,8 @@ def read_dicom(folder: Path) -> Read:
     """
     import SimpleITK as sitk  # noqa: N813
 
+    for file in filter(Path.is_file, folder.iterdir()):
+        headers.require_dicom(file)
     with _QuietITK():
         series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
         if len(series) != 1:
@@ -126,7 +163,7 @@ def read_dicom(folder: Path) -> Read:
         files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
         heads = [_head(file) for file in files]
         if len(files) == 1:
-            image = sitk.ReadImage(files[0])
+            image = _read_file(Path(files[0]))
         else:
             _require_stack(folder, heads)
             reader = sitk.ImageSeriesReader()
@@ -216,8 +253,11 @@ class _QuietITK:
 
         self.before = sitk.ProcessObject.GetGlobalWarningDisplay()
         sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        self.quiet = headers.quiet()  # MetaImage has no switch
+        self.quiet.__enter__()
 
     def __exit__(self, *error: object) -> None:
         import SimpleITK as sitk  # noqa: N813
 
+        self.quiet.__exit__(None, None, None)
         sitk.ProcessObject.SetGlobalWarningDisplay(self.before)

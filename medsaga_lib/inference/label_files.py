@@ -6,10 +6,11 @@ the values changes.
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from medsaga_lib.data import volumes
+from medsaga_lib.data import headers, volumes
 from medsaga_lib.data.bitmaps import is_stack
 from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry
 from medsaga_lib.data.images import TIFFS, Picture
@@ -126,6 +127,20 @@ def _write_itk(path: Path, labels: np.ndarray, picture: Picture, ending: str) ->
     made = path.with_name(f"{path.name}{ending}")  # ITK chooses the format by the name
     try:
         sitk.WriteImage(image, str(made), useCompression=True)
+        if not _holds(made, image):  # SimpleITK 2.5 raises no error if the disk is full
+            raise OSError("the file is incomplete, the disk may be full")
         made.replace(path)
     finally:
         made.unlink(missing_ok=True)
+
+
+def _holds(path: Path, image: Any) -> bool:
+    """Tell whether a file that ITK has written has the values of an image."""
+    import SimpleITK as sitk  # noqa: N813
+
+    try:
+        with headers.quiet():
+            found = sitk.ReadImage(str(path))
+    except RuntimeError:
+        return False
+    return np.array_equal(sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(image))

@@ -53,6 +53,10 @@ def stored_boxes(path: Path) -> Boxes:
         raise UserError(
             f"The array `boxes` of {path} is not made of numbers; {way_out}."
         ) from error
+    except Exception as error:  # of zip, of deflate, of the array's header
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}); copy or export it again."
+        ) from error
     if boxes.ndim != 2 or boxes.shape[1] not in (4, 6) or not len(boxes):
         raise UserError(f"{path} has no array `boxes` of shape (N, 4) or (N, 6); {way_out}.")
     return boxes

@@ -16,7 +16,7 @@ import torch
 import medsaga_lib
 from medsaga_lib.data.dataset import DataSet
 from medsaga_lib.errors import UserError
-from medsaga_lib.files import file_hash, replacing, write_json, write_tensors
+from medsaga_lib.files import file_hash, is_leftover, replacing, write_json, write_tensors
 from medsaga_lib.models.weights import file_of
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import Model, learned
@@ -98,7 +98,9 @@ def write_run(folder: Path, facts: dict[str, Any]) -> None:
     """
     path = folder / RUN_FILE
     if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not (
+            folder.is_dir() and all(is_leftover(found) for found in folder.iterdir())
+        ):
             raise UserError(f"{folder} exists and is not a run; choose another --out.")
         return write_json(path, facts)
     before, now = read_run(folder), json.loads(json.dumps(facts))
@@ -215,7 +217,7 @@ def read_log(folder: Path) -> list[dict[str, float]]:
         with path.open(newline="") as file:
             table = csv.DictReader(file)
             return [{name: float(row[name]) for name in LOG_COLUMNS} for row in table]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, csv.Error, OSError) as error:
         raise UserError(f"{path} is damaged; delete {folder} and train the run again.") from error
 
 

@@ -1,0 +1,164 @@
+"""Checks what a file declares before a library reserves memory for it.
+
+The readers in C++ trust the lengths and sizes of a header. A damaged header of some hundred bytes
+can therefore ask for gigabytes, which these checks refuse.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from medsaga_lib.data.problems import BadFile, times
+
+# Our choice: bytes of values for each byte of a file. LZW reaches 2,730, JPEG 1,366 and deflate
+# 1,032; JPEG 2000 and other compressions of DICOM and TIFF have no limit.
+MOST = 4096
+# Our choice, above the longest valid ones: characters of a field of numbers, and of another one
+LONGEST_FIELD, LONGEST_TEXT = 512, 200
+FREE_TEXT = (b"#", b"content:", b"labels:", b"units:")  # of NRRD, any length; and every "key:="
+AXES = (b"1", b"2", b"3", b"4")  # NDims of MetaImage; `volumes` reads at most three
+DAMAGED = "copy or export it again."
+
+
+def require_room(
+    path: Path, shape: Sequence[int], bytes_each: int, held: int | None = None
+) -> None:
+    """Raise BadFile if values of this shape cannot be in the file, or do not fit into memory.
+
+    Args:
+        path: of the file.
+        shape: lengths of the axes, with the channels.
+        bytes_each: bytes of one value.
+        held: bytes of the file that can hold values; None if there is no limit to their number.
+    """
+    import psutil
+
+    declared = math.prod(shape) * bytes_each
+    if held is not None and declared > MOST * held:
+        what = f"declares {times(tuple(shape))} values, too many for a file of {held:,} bytes"
+        raise BadFile(path, what, DAMAGED)
+    free = psutil.virtual_memory().available
+    if declared > free:
+        what = f"needs {declared / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free"
+        raise BadFile(path, what, "close other programs, or save a smaller part of it.")
+
+
+def require_nrrd(path: Path) -> None:
+    """Raise BadFile if the header of an NRRD file is not made of short fields."""
+    with path.open("rb") as file:
+        if file.read(4) != b"NRRD":
+            return  # ITK says so
+        for line in file:
+            if not line.strip():
+                return
+            free = line.startswith(FREE_TEXT) or b":=" in line
+            if not free and len(line) > LONGEST_FIELD:
+                raise BadFile(path, "has a damaged header", DAMAGED)
+
+
+def require_metaimage(path: Path) -> None:
+    """Raise BadFile if the header of a MetaImage has too many axes or a field that is too long."""
+    with path.open("rb") as file:
+        for line in file:
+            key, _, value = line.partition(b"=")
+            key, value = key.strip(), value.strip()
+            if key == b"ElementDataFile":
+                return
+            is_numbers = not value.strip(b"0123456789+-.eE \t")
+            is_short = len(line) <= (LONGEST_FIELD if is_numbers else LONGEST_TEXT)
+            has_axes = key != b"NDims" or value in AXES
+            if not (is_short or key == b"Comment") or not has_axes:
+                raise BadFile(path, "has a damaged header", DAMAGED)
+
+
+# The kinds of values (VR) of PS3.5, 7.1.2: with a length of 2 bytes, and with one of 4 bytes
+SHORT = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN",
+         b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}  # fmt: skip
+LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+SYNTAX = 0x00020010  # Transfer Syntax UID
+IMPLICIT, BIG_ENDIAN = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2"
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+PIXELS = 0x7FE00010
+ITEMS = 0xFFFE  # the group of items and delimiters
+UNDEFINED = 0xFFFFFFFF  # the length of what ends with a delimiter
+
+
+def require_dicom(path: Path) -> None:
+    """Raise BadFile if an element of a DICOM file is longer than the rest of the file.
+
+    Files that are not DICOM pass; ITK says what they are.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(128)
+        if file.read(4) != b"DICM":  # older files begin with group 2 or 8
+            file.seek(0)
+            if file.read(2) not in (b"\2\0", b"\10\0"):
+                return
+            file.seek(0)
+        for tag, length in _elements(file):
+            if length > size - file.tell():
+                what = (
+                    f"is damaged or truncated: the element ({tag >> 16:04X},{tag & 0xFFFF:04X}) "
+                    f"has {length:,} bytes, more than the rest of the file"
+                )
+                raise BadFile(path, what, DAMAGED)
+            file.seek(length, os.SEEK_CUR)
+
+
+def _elements(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Yield the tag and the length of each element that has a value, those of sequences too."""
+    order: Literal["little", "big"] = "little"
+    explicit, in_pixels, syntax = True, False, b""
+    while len(head := file.read(8)) == 8:
+        group = int.from_bytes(head[:2], "little")
+        if group != 2 and syntax:  # the elements of group 2 are always explicit and little-endian
+            explicit, order = syntax != IMPLICIT, "big" if syntax == BIG_ENDIAN else "little"
+            if syntax == DEFLATED:
+                return
+        tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
+        length = int.from_bytes(head[4:8], order)
+        if tag >> 16 == ITEMS:
+            if in_pixels and length != UNDEFINED:
+                yield tag, length
+            continue  # the elements of an item follow
+        kind = head[4:6] if explicit else b""
+        if kind in LONG:
+            length = int.from_bytes(file.read(4), order)
+        elif kind in SHORT:
+            length = int.from_bytes(head[6:8], order)
+        if tag == SYNTAX:
+            syntax = file.read(min(length, 64)).rstrip(b"\0 ")
+            file.seek(-min(length, 64), os.SEEK_CUR)
+        if length == UNDEFINED:
+            in_pixels = tag == PIXELS
+        elif kind != b"SQ":
+            yield tag, length
+
+
+@contextmanager
+def silent(name: str) -> Iterator[None]:
+    """Turn off a logger by which a library prints what it finds in damaged files."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Discard what libraries in C++ write to the standard error, beside the errors they raise."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
