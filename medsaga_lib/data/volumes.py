@@ -113,7 +113,6 @@ def require_lengths(path: Path, spacing: tuple[float, ...]) -> None:
 
 def read_itk(path: Path) -> Read:
     """Read an image or a volume of NRRD, MetaImage or a single DICOM file."""
-
     with _QuietITK():
         image = _read_file(path)
     return _of_itk(path, image, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()})
