@@ -481,7 +481,11 @@ def data_import(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random splits.")] = 0,
     link: Annotated[
         bool,
-        typer.Option("--link", help="Make hard links to the images, which take no space."),
+        typer.Option(
+            "--link",
+            help="Make hard links instead of copies: they take no space, and a change to a file "
+            "changes both.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:

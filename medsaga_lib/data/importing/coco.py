@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from medsaga_lib.data.bitmaps import ORIENTATION, TURNS
 from medsaga_lib.data.importing.found import Array, Copied, Found, Item, LabelMap, Options
 from medsaga_lib.data.importing.labels import values_of_names
-from medsaga_lib.data.importing.shapes import coco_mask, paint
+from medsaga_lib.data.importing.shapes import coco_mask, is_size, paint
 from medsaga_lib.data.importing.source import Source, case_name, split_of
 from medsaga_lib.data.problems import BadFile, listed
 from medsaga_lib.errors import UserError
@@ -60,6 +61,7 @@ def find(source: Source, options: Options) -> Found:
     for path, content in documents.items():
         for entry, objects in _entries(path, content):
             picture = _picture(source, path, str(entry["file_name"]), pictures, splits[path])
+            _require_upright(picture, (entry["width"], entry["height"]))
             if first.setdefault(picture, path) != path:
                 what = f"lists {picture.name}, as {first[picture].name} does"
                 raise BadFile(path, what, "give one of the JSON files as SOURCE.")
@@ -112,8 +114,8 @@ def _entries(path: Path, content: Document) -> list[tuple[Document, list[Documen
     by_id: dict[Any, list[Document]] = {}
     annotations = content.get("annotations")
     for entry in content["images"]:
-        sides = [entry.get(key) for key in ("height", "width")] if isinstance(entry, dict) else []
-        if not sides or not all(type(n) is int and n > 0 for n in sides) or "id" not in entry:
+        fits = isinstance(entry, dict) and is_size(entry.get("height"), entry.get("width"))
+        if not fits or "id" not in entry:
             raise BadFile(path, f"has the image {entry!r}", "give it id, file_name, height, width.")
         if not entry.get("file_name") or entry["id"] in by_id:
             what = f"has an image {entry['id']} twice or without a file_name"
@@ -152,6 +154,27 @@ def _picture(
         what = f"lists the picture '{name}', which is " + ("not unique" if found else "missing")
         raise BadFile(path, what, "put the pictures beside the file, or write their folders.")
     return found[0]
+
+
+def _require_upright(picture: Path, size: tuple[int, int]) -> None:
+    """Raise BadFile if a JPEG is to be turned and its annotations may not be.
+
+    The reader turns it. Programs for annotation differ, and only the size (width, height) can tell.
+    """
+    if picture.suffix.lower() not in (".jpg", ".jpeg"):
+        return
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(picture) as image:
+            turn = image.getexif().get(ORIENTATION, 1)
+            swapped = bool(TURNS.get(turn, TURNS[1])[2])
+            told = swapped and image.size[::-1] == size != image.size
+    except (UnidentifiedImageError, OSError) as error:
+        raise BadFile(picture, f"cannot be read ({error})", "copy it again.") from None
+    if turn in TURNS and turn != 1 and not told:
+        what = f"is to be turned (orientation {turn}), and its annotations may be turned or not"
+        raise BadFile(picture, what, "save picture and annotations upright, without orientation.")
 
 
 def _mask(

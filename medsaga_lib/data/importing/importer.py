@@ -130,6 +130,8 @@ def _require_apart(source: Source, out: Path) -> None:
 
 
 def _layout(source: Source, asked: str) -> str:
+    if all((source.root / name).is_file() for name in (DESCRIPTION, INDEX)):
+        raise UserError(f"{source.root} has the project's format already; use it as it is.")
     if asked != AUTO:
         return asked
     matching = [name for name, layout in LAYOUTS.items() if layout.recognises(source)]

@@ -24,7 +24,7 @@ from medsaga_lib.data.importing.found import (
     Options,
 )
 from medsaga_lib.data.importing.labels import values_of_names
-from medsaga_lib.data.importing.shapes import circle, paint, points, polygon, rectangle
+from medsaga_lib.data.importing.shapes import circle, is_size, paint, points, polygon, rectangle
 from medsaga_lib.data.importing.source import Source, case_name, is_image, read_json
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.errors import UserError
@@ -91,9 +91,9 @@ def _is_labelme(content: Document) -> bool:
 
 
 def _require_form(path: Path, content: Document) -> None:
-    sides = [content.get("imageHeight"), content.get("imageWidth")]
-    if not all(type(side) is int and side > 0 for side in sides):
-        raise BadFile(path, "has no imageHeight and imageWidth", "save it again in Labelme.")
+    if not is_size(content.get("imageHeight"), content.get("imageWidth")):
+        what = "has no imageHeight and imageWidth of a picture"
+        raise BadFile(path, what, "save it again in Labelme.")
     for shape in content["shapes"]:
         if not (isinstance(shape, dict) and isinstance(shape.get("label"), str) and shape["label"]):
             raise BadFile(path, "has a shape without a label", "give it one in Labelme.")

@@ -7,7 +7,7 @@ import numpy as np
 from medsaga_lib.data.folder import LARGEST_LABEL
 from medsaga_lib.data.images import read_labels
 from medsaga_lib.data.importing.found import Copied, Found, LabelMap, Options
-from medsaga_lib.data.problems import listed
+from medsaga_lib.data.problems import BadFile, listed
 from medsaga_lib.errors import UserError
 
 MOST_VALUES = 255  # our choice: masks with more values hold ids of objects, not labels
@@ -60,28 +60,28 @@ def labels_of(found: Found, options: Options) -> tuple[dict[int, str], list[str]
     """Return the labels of the data set, and notes; without names, the masks are read for values.
 
     Raises:
-        UserError: --labels is given for a source with names, or the masks seem to hold object ids.
+        UserError: --labels is given for a source with names or lacks a value of the masks, or the
+            masks seem to hold ids of objects.
     """
     if options.instances:
         if options.labels:
             raise UserError("--instances gives each object its own value; omit --labels.")
         return {}, []
     if found.labels:
+        if options.labels and found.labels != options.labels:
+            given = listed(f"{value} {name}" for value, name in found.labels.items())
+            raise UserError(f"The source names its labels itself ({given}); omit --labels.")
         return dict(sorted(found.labels.items())), []
+    if not options.labels and all(item.mask is None for item in found.items):
+        raise UserError("The source has no masks; give --labels to import it for prediction.")
+    values = _values_of(found, options)
     if options.labels:
-        return dict(sorted(options.labels.items())), []
-    values: set[int] = set()
-    for item in found.items:
-        if isinstance(item.mask, Copied):
-            values.update(np.unique(read_labels(item.mask.path).values).tolist())
-        elif isinstance(item.mask, LabelMap):
-            values.update(np.unique(item.mask.draw()[0]).tolist())
-        if len(values - {0}) > MOST_VALUES:
+        if unknown := sorted(values - options.labels.keys()):
             raise UserError(
-                f"The masks hold more than {MOST_VALUES} values; if they are ids of objects, give "
-                "--instances, else --labels."
+                f"The masks hold the values {listed(unknown)}, which --labels does not name; name "
+                "all values of the masks."
             )
-    values.discard(0)
+        return dict(sorted(options.labels.items())), []
     if not values:
         raise UserError("The masks show no object: all values are 0; give --labels if that is so.")
     note = (
@@ -89,3 +89,27 @@ def labels_of(found: Found, options: Options) -> tuple[dict[int, str], list[str]
         "them in dataset.toml"
     )
     return {value: f"label {value}" for value in sorted(values)}, [note]
+
+
+def _values_of(found: Found, options: Options) -> set[int]:
+    """Return the values in the masks, without 0.
+
+    Masks that cannot be read as labels are left to the check if --labels is given, because they may
+    be RGB masks, for which dataset.toml then needs [colours].
+    """
+    values: set[int] = set()
+    for item in found.items:
+        try:
+            if isinstance(item.mask, Copied):
+                values.update(np.unique(read_labels(item.mask.path).values).tolist())
+            elif isinstance(item.mask, LabelMap):
+                values.update(np.unique(item.mask.draw()[0]).tolist())
+        except BadFile:
+            if not options.labels:
+                raise
+        if not options.labels and len(values - {0}) > MOST_VALUES:
+            raise UserError(
+                f"The masks hold more than {MOST_VALUES} values; if they are ids of objects, give "
+                "--instances, else --labels."
+            )
+    return values - {0}

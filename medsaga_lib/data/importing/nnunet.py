@@ -46,6 +46,9 @@ def find(source: Source, options: Options) -> Found:
     task, path = task_of(source), source.root / TASK
     if task is None:
         raise BadFile(path, "is missing or damaged", "give the folder of one nnU-Net data set.")
+    if "dataset" in task:
+        what = "lists its files under `dataset`, which is not read"
+        raise BadFile(path, what, "put them into imagesTr and labelsTr.")
     labels, names = labels_of(path, task), channels_of(task)
     training = _images(source.root / "imagesTr", task)
     if not training:

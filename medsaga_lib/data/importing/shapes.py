@@ -18,6 +18,13 @@ from medsaga_lib.errors import UserError
 Array = np.ndarray
 Points = list[tuple[float, float]]
 FAR = 10.0  # our choice: a point further outside, in sides of the picture, is a mistake
+MOST_PIXELS = 178_956_970  # Pillow 13 opens no larger picture
+
+
+def is_size(height: Any, width: Any) -> bool:
+    """Return whether two values of a document can be the sides of a picture."""
+    sides = (height, width)
+    return all(type(n) is int and n > 0 for n in sides) and height * width <= MOST_PIXELS
 
 
 def polygon(points: Points, shape: tuple[int, int]) -> Array:

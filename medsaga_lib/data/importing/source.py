@@ -28,7 +28,7 @@ class Source:
     damaged: the errors of the JSON files that cannot be read, once `documents` is read.
 
     Raises:
-        UserError: there is no such folder, and the file is not JSON.
+        UserError: there is no such folder or JSON file, or a folder in it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,7 +42,10 @@ class Source:
         if path.is_file():
             apart = path.parent.name.casefold() == "annotations"
             self.root = path.parent.parent if apart else path.parent
-        every = sorted(_walk(self.root))
+        try:
+            every = sorted(_walk(self.root))
+        except OSError as error:
+            raise UserError(f"{error.filename} cannot be read ({error.strerror}).") from None
         self.files = [file for file in every if not file.name.startswith(".")]
         self.hidden = len(every) - len(self.files)
         self.damaged: list[BadFile] = []
@@ -74,13 +77,17 @@ class Source:
 def _walk(root: Path) -> Iterator[Path]:
     """Yield all files below a folder; links to folders are followed, but no folder twice."""
     seen = set()
-    for folder, names, files in os.walk(root, followlinks=True):
+    for folder, names, files in os.walk(root, onerror=_raise, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
             names.clear()
             continue
         seen.add(real)
         names[:] = [name for name in names if not name.startswith(".")]
         yield from (Path(folder, file) for file in files)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def read_json(path: Path) -> Any:

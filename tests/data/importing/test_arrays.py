@@ -77,6 +77,15 @@ def test_challenge_in_two_dimensions_with_masks_apart(tmp_path, bring):
     np.testing.assert_array_equal(np.asarray(Image.open(dataset.cases[0].mask)), np.eye(6, 5))
 
 
+def test_a_source_without_masks(tmp_path, bring):
+    (tmp_path / "npz").mkdir()
+    np.savez(tmp_path / "npz/CT_a.npz", imgs=np.zeros((2, 4, 4), np.uint8))
+    with pytest.raises(UserError, match="no masks; give --labels to import it for prediction"):
+        bring(tmp_path / "npz")
+    dataset, _ = bring(tmp_path / "npz", labels={1: "liver"})
+    assert [case.mask for case in dataset.cases] == [None]
+
+
 def test_names_of_two_modalities_need_a_choice(tmp_path, bring):
     for name in ("CT_a", "MR_b"):
         np.savez(tmp_path / f"{name}.npz", imgs=np.zeros((2, 4, 4)), gts=np.ones((2, 4, 4), int))

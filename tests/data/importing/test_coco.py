@@ -179,6 +179,7 @@ def test_pictures_without_annotations_have_no_masks(write, bring):
         (lambda d: d["annotations"][0].update(image_id=9), "of an image that it does not list"),
         (lambda d: d["images"][0].update(file_name="z.png"), "'z.png', which is missing"),
         (lambda d: d["images"][0].update(height="20"), "give it id, file_name, height"),
+        (lambda d: d["images"][0].update(height=10**9), "give it id, file_name, height"),
         (lambda d: d["images"].append(d["images"][0]), "has an image 0 twice"),
         (lambda d: d["categories"].append("cell"), "has the category 'cell'"),
     ],
@@ -197,6 +198,25 @@ def test_a_damaged_file_is_no_reason_to_go_on(write, bring):
     (root / "j.json").write_text('{"images": [')
     with pytest.raises(UserError, match=r"j.json: cannot be read as JSON"):
         bring(root, modality="microscopy")
+
+
+@pytest.mark.parametrize(
+    ("turn", "size", "fits"),
+    [(1, SIDES, True), (6, SIDES[::-1], True), (6, SIDES, False), (3, SIDES, False)],
+)
+def test_pictures_that_are_to_be_turned(write, bring, turn, size, fits):
+    content = document(["a.jpg"], [annotation(1, 0, 1, BIG)])
+    content["images"][0].update(height=size[0], width=size[1])
+    root = write(["a.jpg"], {"i.json": content})
+    exif = Image.Exif()
+    exif[274] = turn
+    Image.open(root / "a.jpg").save(root / "a.jpg", exif=exif)
+    if fits:
+        dataset, _ = bring(root, modality="dermoscopy")
+        assert all(problem.note for problem in check_dataset(dataset.root))
+    else:
+        with pytest.raises(UserError, match=f"is to be turned .orientation {turn}."):
+            bring(root, modality="dermoscopy")
 
 
 def test_polygons_of_a_picture_are_one_object():

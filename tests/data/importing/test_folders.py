@@ -66,6 +66,22 @@ def test_labels_are_named(write, bring):
     assert all(problem.note for problem in check_dataset(dataset.root))
 
 
+def test_values_that_labels_does_not_name(write, bring):
+    root = write("images/a.png", "masks/a.png", value=255)
+    with pytest.raises(UserError, match="hold the values 255, which --labels does not name"):
+        bring(root, modality="endoscopy", labels={1: "polyp"})
+
+
+def test_masks_in_colours_are_left_to_the_check(write, bring):
+    root = write("images/a.png", "masks/a.png")
+    Image.fromarray(np.full((8, 9, 3), 255, np.uint8)).save(root / "masks/a.png")
+    with pytest.raises(UserError, match="is a colour image"):
+        bring(root, modality="endoscopy")
+    dataset, _ = bring(root, modality="endoscopy", labels={1: "polyp"})
+    (problem, *_) = [p for p in check_dataset(dataset.root) if not p.note]
+    assert "[colours]" in problem.remedy
+
+
 def test_files_without_a_partner_are_listed(write, bring):
     root = write("images/a.png", "images/b.png", "masks/a.png", "masks/c.png", "images/c_x.png")
     dataset, done = bring(root, modality="endoscopy")

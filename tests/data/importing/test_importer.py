@@ -186,6 +186,22 @@ def test_options_that_cannot_be_obeyed(source, tmp_path, medsaga, words, said):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_data_set_of_this_format_is_not_imported(source, tmp_path, bring):
+    dataset, _ = bring(source, modality="endoscopy")
+    root = dataset.root.rename(tmp_path / "first")
+    with pytest.raises(UserError, match="has the project's format already"):
+        bring(root)
+
+
+def test_a_folder_that_cannot_be_read(source, bring, monkeypatch):
+    def scandir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"given cannot be read \(Permission denied\)"):
+        bring(source, modality="endoscopy")
+
+
 def test_sources_that_are_no_folder(tmp_path, medsaga):
     (tmp_path / "a.zip").write_bytes(b"PK")
     for name, said in (("a.zip", "unpack it"), ("absent", "does not exist")):

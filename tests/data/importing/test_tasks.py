@@ -163,6 +163,8 @@ def test_pictures_of_nnunet(tmp_path, bring):
         ({"labels": {"background": 0, "liver": 1, "ignore": 2}}, "2 to pixels.*to be ignored"),
         ({"labels": {"background": 0, "liver": "x"}}, "the value 'x'"),
         ({"labels": {}}, "has no table `labels`"),
+        ({"labels": {"background": 0, "liver": 70000}}, "label '70000' in .labels. is not a whole"),
+        ({"dataset": {}}, "lists its files under `dataset`"),
     ],
 )
 def test_labels_that_cannot_be_obeyed(nnunet, bring, tmp_path, changes, said):
