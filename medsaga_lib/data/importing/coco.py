@@ -22,6 +22,7 @@ from medsaga_lib.data.problems import BadFile, listed
 from medsaga_lib.errors import UserError
 
 LOOKED_FOR = "a JSON file with images, annotations and categories"
+SHOWN = 80  # our choice: a message shows so many characters of an annotation
 Document = dict[str, Any]
 
 
@@ -43,6 +44,8 @@ def find(source: Source, options: Options) -> Found:
         raise UserError(f"{source.path} holds no COCO instances; looked for {LOOKED_FOR}.")
     if options.channel is not None:
         raise UserError("COCO has one picture for each image; omit --channel.")
+    for path, content in documents.items():
+        _require_form(path, content)
     names = _used_categories(documents)
     values = values_of_names(names, options)
     found = Found(
@@ -81,23 +84,38 @@ def _is_instances(content: Document) -> bool:
     return all(isinstance(content.get(key), list) for key in ("images", "categories"))
 
 
+def _require_form(path: Path, content: Document) -> None:
+    """Raise BadFile if an entry of a document lacks what names it or its picture."""
+    if not isinstance(content.get("annotations", []), list):
+        raise BadFile(path, "has `annotations` that are no list", "export it again.")
+    for entry in content["categories"]:
+        if not (isinstance(entry, dict) and isinstance(entry.get("id"), int)):
+            raise BadFile(path, f"has the category {entry!r}", "give it an id and a name.")
+    for entry in content["images"]:
+        fits = isinstance(entry, dict) and is_size(entry.get("height"), entry.get("width"))
+        if not (fits and isinstance(entry.get("id"), int | str) and entry.get("file_name")):
+            raise BadFile(path, f"has the image {entry!r}", "give it id, file_name, height, width.")
+    for one in content.get("annotations", ()):
+        keys = ("image_id", "category_id")
+        if not (isinstance(one, dict) and all(isinstance(one.get(k), int | str) for k in keys)):
+            what = f"has the annotation {str(one)[:SHOWN]}"
+            raise BadFile(path, what, "give it image_id and category_id.")
+
+
 def _used_categories(documents: dict[Path, Document]) -> dict[int, str]:
     """Return the names of the categories that have objects; all of them if none has one.
 
     Raises:
-        BadFile: a category has no id and name, or another name than in another file.
+        BadFile: a category has another name than in another file.
     """
     names: dict[int, str] = {}
     used = {
         one.get("category_id")
         for content in documents.values()
         for one in content.get("annotations") or ()
-        if isinstance(one, dict)
     }
     for path, content in documents.items():
         for entry in content["categories"]:
-            if not (isinstance(entry, dict) and isinstance(entry.get("id"), int)):
-                raise BadFile(path, f"has the category {entry!r}", "give it an id and a name.")
             name = str(entry.get("name", "")).strip() or f"category {entry['id']}"
             if names.setdefault(entry["id"], name) != name:
                 what = f"calls category {entry['id']} '{name}', another file '{names[entry['id']]}'"
@@ -109,28 +127,20 @@ def _entries(path: Path, content: Document) -> list[tuple[Document, list[Documen
     """Return each image with its annotations; None if the file annotates nothing (COCO's tests).
 
     Raises:
-        BadFile: an image or an annotation lacks what it needs.
+        BadFile: an image occurs twice, or an annotation belongs to none.
     """
     by_id: dict[Any, list[Document]] = {}
     annotations = content.get("annotations")
     for entry in content["images"]:
-        fits = isinstance(entry, dict) and is_size(entry.get("height"), entry.get("width"))
-        if not fits or "id" not in entry:
-            raise BadFile(path, f"has the image {entry!r}", "give it id, file_name, height, width.")
-        if not entry.get("file_name") or entry["id"] in by_id:
-            what = f"has an image {entry['id']} twice or without a file_name"
-            raise BadFile(path, what, "give each image its own id and file_name.")
+        if entry["id"] in by_id:
+            raise BadFile(path, f"has the image {entry['id']} twice", "give each its own id.")
         by_id[entry["id"]] = []
     for one in annotations or ():
-        if not isinstance(one, dict) or one.get("image_id") not in by_id:
-            what = f"has the annotation {_id(one)} of an image that it does not list"
+        if one["image_id"] not in by_id:
+            what = f"has the annotation {one.get('id')} of an image that it does not list"
             raise BadFile(path, what, "add the image, or remove the annotation.")
         by_id[one["image_id"]].append(one)
     return [(e, None if annotations is None else by_id[e["id"]]) for e in content["images"]]
-
-
-def _id(annotation: Any) -> Any:
-    return annotation.get("id") if isinstance(annotation, dict) else annotation
 
 
 def _picture(
@@ -192,13 +202,13 @@ def _mask(
     def draw() -> tuple[Array, None]:
         drawn = []
         for one in objects:
-            if one.get("category_id") not in values:
-                what = f"has the annotation {_id(one)} of an unknown category"
+            if one["category_id"] not in values:
+                what = f"has the annotation {one.get('id')} of an unknown category"
                 raise BadFile(path, what, "list the category.")
             try:
                 pixels = np.flatnonzero(coco_mask(one.get("segmentation"), shape))
             except UserError as error:
-                raise BadFile(path, f"annotation {_id(one)}", str(error)) from None
+                raise BadFile(path, f"annotation {one.get('id')}", str(error)) from None
             drawn.append((not one.get("iscrowd"), -len(pixels), values[one["category_id"]], pixels))
         counted["crowds lie below the other objects"] += sum(not row[0] for row in drawn)
         counted["pictures show no object and have an empty mask"] += not drawn
@@ -230,7 +240,8 @@ def _licence(documents: dict[Path, Document]) -> str:
     found = [
         str(entry["name"])
         for content in documents.values()
-        for entry in content.get("licenses") or ()
+        if isinstance(content.get("licenses"), list)
+        for entry in content["licenses"]
         if isinstance(entry, dict) and entry.get("name")
     ]
     return listed(dict.fromkeys(found)) if found else ""

@@ -20,15 +20,17 @@ IMAGES = ("images", "image", "imgs", "img")
 MASKS = ("masks", "mask", "labels", "label", "segmentations", "gts", "gt", "annotations")
 LOOKED_FOR = "folders images and masks with files of the same names"
 # Words that tell a mask's or an image's name from that of its partner, such as a_mask.png
-MASK_WORDS = "mask|masks|msk|seg|segmentation|label|labels|gt|groundtruth|annotation|anno"
-IMAGE_WORDS = "image|img|im"
+MASK_WORDS = "masks|mask|msk|segmentation|seg|labels|label|groundtruth|gt|annotation|anno"
+IMAGE_WORDS = "image|img|im|0000"  # the last is nnU-Net's first channel
 SHOWN = 5  # our choice: a message names at most this many files
 
 
 def recognises(source: Source) -> bool:
-    """Return whether the source has a pair of folders, and masks that can be read."""
-    holding = {parent for file in source.files if is_image(file) for parent in file.parents}
-    return any(masks in holding for _, _, masks in _pairs(source.root))
+    """Return whether the source has a pair of folders."""
+    try:
+        return bool(_pairs(source))
+    except UserError:  # too many; `find` says which
+        return True
 
 
 def find(source: Source, options: Options) -> Found:
@@ -41,7 +43,7 @@ def find(source: Source, options: Options) -> Found:
         raise UserError("A pair of folders has one file for each image; omit --channel.")
     items: list[Item] = []
     alone: list[PurePath] = []
-    for split, images, masks in _pairs(source.root):
+    for split, images, masks in _pairs(source):
         partners, rest = _match(source, images, masks)
         alone += [source.relative(path) for path in rest]
         for path, mask in partners.items():
@@ -62,15 +64,21 @@ def find(source: Source, options: Options) -> Found:
     return Found(items, notes=notes)
 
 
-def _pairs(root: Path) -> list[tuple[str | None, Path, Path]]:
-    """Return split, images and masks of each pair of folders."""
+def _pairs(source: Source) -> list[tuple[str | None, Path, Path]]:
+    """Return split, images and masks of each pair of folders; the masks have a known ending.
+
+    Raises:
+        UserError: there are several folders of images or of masks.
+    """
+    root = source.root
+    holding = {parent for file in source.files if is_image(file) for parent in file.parents}
     places: list[tuple[str | None, Path]] = [(None, root)]
     places += [(split_of(p.name), p) for p in sorted(root.iterdir()) if split_of(p.name)]
     found = []
     for split, place in places:
         inside = {p.name.casefold(): p for p in sorted(place.glob("*")) if p.is_dir()}
         images = [inside[name] for name in IMAGES if name in inside]
-        masks = [inside[name] for name in MASKS if name in inside]
+        masks = [inside[name] for name in MASKS if inside.get(name) in holding]
         if len(images) > 1 or (images and len(masks) > 1):
             names = listed(p.name for p in (*images, *masks))
             raise UserError(
@@ -140,8 +148,7 @@ def _key(path: Path, folder: Path, words: str) -> str:
     relative = path.relative_to(folder)
     stem = relative.name if path.is_dir() else file_stem(relative)
     if words:
-        short = re.sub(rf"(?i)[ _.-]({words})$|^({words})[ _.-]?(?=.)", "", stem, count=1)
-        stem = short or stem
+        stem = re.sub(rf"(?i)[ _.-]({words})$|^({words})([ _.-]|(?=\d))", "", stem, count=1) or stem
     return (relative.parent / stem).as_posix()
 
 

@@ -125,7 +125,9 @@ def _mask(
             value = values[shape["label"]]
             if instances and value:
                 group = shape.get("group_id")  # shapes of one group are one object
-                value = ids.setdefault(number if group is None else (group, value), len(ids) + 1)
+                value = ids.setdefault(
+                    number if group is None else (str(group), value), len(ids) + 1
+                )
             order.append((value, pixels))
         counted["pictures show no object and have an empty mask"] += not order
         rule = "pixels belong to several shapes; they show the last one"

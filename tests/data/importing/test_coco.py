@@ -1,6 +1,7 @@
 """COCO's instances: objects as pycocotools draws them, splits, and files that are refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ def test_pictures_without_annotations_have_no_masks(write, bring):
         (lambda d: d["images"][0].update(file_name="z.png"), "'z.png', which is missing"),
         (lambda d: d["images"][0].update(height="20"), "give it id, file_name, height"),
         (lambda d: d["images"][0].update(height=10**9), "give it id, file_name, height"),
-        (lambda d: d["images"].append(d["images"][0]), "has an image 0 twice"),
+        (lambda d: d["images"].append(d["images"][0]), "has the image 0 twice"),
         (lambda d: d["categories"].append("cell"), "has the category 'cell'"),
     ],
 )
@@ -191,6 +192,39 @@ def test_documents_that_cannot_be_obeyed(write, bring, tmp_path, change, said):
     with pytest.raises(UserError, match=said):
         bring(root, modality="microscopy")
     assert [path.name for path in tmp_path.iterdir()] == ["coco"]
+
+
+def places(content, path=()):
+    """The paths of all values in a document."""
+    yield from [path] if path else []
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    for key, value in content.items() if isinstance(content, dict) else ():
+        yield from places(value, (*path, key))
+
+
+@pytest.mark.parametrize("value", [None, [[]]], ids=str)
+def test_any_value_in_any_place_is_obeyed_or_refused(write, bring, tmp_path, value):
+    whole = document(
+        ["a.png"], [annotation(1, 0, 1, BIG), annotation(2, 0, 2, runs(np.eye(*SIDES)))]
+    )
+    root = write(["a.png"], {})
+    refused = 0
+    for path in list(places(whole)):
+        content = json.loads(json.dumps(whole))
+        place = content
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        (root / "i.json").write_text(json.dumps(content))
+        try:
+            bring(root, layout="coco", modality="microscopy")
+        except UserError:
+            refused += 1
+            assert not (tmp_path / "out").exists()
+        else:
+            shutil.rmtree(tmp_path / "out")
+    assert refused > 15
 
 
 def test_a_damaged_file_is_no_reason_to_go_on(write, bring):

@@ -41,6 +41,8 @@ def write(tmp_path):
         ("images/a1_image.png", "masks/a1_mask.png"),
         ("images/img0007.png", "labels/label0007.png"),
         ("images/a.b.png", "masks/a.b_mask.tif"),
+        ("images/a_0000.png", "labels/a.png"),
+        ("images/a.png", "masks/labels_a.png"),
     ],
 )
 def test_a_mask_is_found_by_its_name(write, bring, image, mask):
