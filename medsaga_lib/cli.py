@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 weights_app = typer.Typer(help="List or download checkpoints.", no_args_is_help=True)
-data_app = typer.Typer(help="List data sets, or check a folder.", no_args_is_help=True)
+data_app = typer.Typer(help="List, check or import data sets.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 
@@ -42,6 +42,8 @@ Split = Literal["train", "val", "test"]
 Slices = Literal["propagate", "same"]
 Consistency = Literal["none", "majority", "largest"]
 Axis = Literal["z", "y", "x"]
+# The keys of `data.importing.importer.LAYOUTS`, and its `AUTO`
+Layout = Literal["auto", "nnunet", "msd", "folders", "cvpr24", "medsam-npy", "coco", "labelme"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Backbone = Annotated[
@@ -400,14 +402,21 @@ def data_check(
     The exit code is 2 if something is wrong.
     """
     from medsaga_lib.data.catalog import find_dataset
+
+    _print_report(folder, find_dataset(folder), {}, as_json)
+
+
+def _print_report(name: str, folder: Path, first: dict[str, Any], as_json: bool) -> None:
+    """Print the check of a data set, in JSON after other keys; exit with 2 if it has a problem."""
     from medsaga_lib.data.check import report
     from medsaga_lib.data.facts import table
 
-    problems, found = report(find_dataset(folder))
+    problems, found = report(folder)
     errors = [p for p in problems if not p.note]
     if as_json:
         _print_json(
             {
+                **first,
                 "ok": not errors,
                 "problems": [
                     {"file": str(p.file), "what": p.what, "remedy": p.remedy, "note": p.note}
@@ -419,11 +428,98 @@ def data_check(
     else:
         for problem in problems:
             print(f"{'note: ' if problem.note else ''}{problem}")
-        for name, value in table(found) if found else ():
-            print(f"{name}: {value}")
-        print(f"{folder}: " + (f"{len(errors)} problems" if errors else "no problems"))
+        for key, value in table(found) if found else ():
+            print(f"{key}: {value}")
+        print(f"{name}: " + (f"{len(errors)} problems" if errors else "no problems"))
     if errors:
         raise typer.Exit(2)
+
+
+@data_app.command("import")
+def data_import(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of a data set in another layout, or a COCO JSON file.")
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder for the data set.")],
+    layout: Annotated[
+        Layout, typer.Option("--format", help="Layout of SOURCE. Default: the one that is found.")
+    ] = "auto",
+    modality: Annotated[
+        str, typer.Option(help="Modality, such as CT. Default: what SOURCE says.")
+    ] = "",
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Names of label values, as in 1=liver,2=spleen, for masks without names; or the "
+            "values of named classes."
+        ),
+    ] = None,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Masks hold one value for each object.")
+    ] = False,
+    channel: Annotated[
+        int | None, typer.Option(min=0, help="Channel of images with several, from 0.")
+    ] = None,
+    patient: Annotated[
+        str | None,
+        typer.Option(
+            help="Regular expression, searched in the path of each image; its first group is the "
+            "patient. Default: each case is a patient."
+        ),
+    ] = None,
+    patients: Annotated[
+        Path | None, typer.Option(help="CSV file with the columns case and patient.")
+    ] = None,
+    test_share: Annotated[
+        float | None,
+        typer.Option(help="Share of the patients in the split test. Default: 0.2, or SOURCE's."),
+    ] = None,
+    val_share: Annotated[
+        float | None,
+        typer.Option(help="Share of the patients in the split val. Default: 0.1, or SOURCE's."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random splits.")] = 0,
+    link: Annotated[
+        bool,
+        typer.Option(
+            "--link",
+            help="Make hard links instead of copies: they take no space, and a change to a file "
+            "changes both.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Import a data set from another layout, and check the result.
+
+    Layouts: nnU-Net (nnunet), Medical Segmentation Decathlon (msd), a folder of images and one of
+    masks (folders), npz files of the CVPR 2024 challenge (cvpr24), MedSAM's npy files (medsam-npy),
+    COCO instances (coco) and Labelme (labelme). Images stay as they are. Splits of SOURCE are kept;
+    otherwise patients are split at random. Nothing is overwritten, and the same command again
+    changes nothing.
+    """
+    from medsaga_lib.data.importing.assign import Shares
+    from medsaga_lib.data.importing.found import Options
+    from medsaga_lib.data.importing.importer import Request, import_dataset
+    from medsaga_lib.data.importing.labels import parse_labels
+
+    request = Request(
+        layout=layout,
+        modality=modality,
+        patient=patient,
+        patients=patients,
+        shares=Shares(test_share, val_share, seed),
+        options=Options(channel, parse_labels(labels or ()), instances),
+        link=link,
+    )
+    done = import_dataset(source, out, request)
+    if not as_json:
+        print(f"layout: {done.layout}")
+        for note in done.notes:
+            print(f"note: {note}")
+        state = "was imported before, and nothing was changed" if done.unchanged else "is written"
+        print(f"{out} {state}")
+    first = {"out": str(out), "layout": done.layout, "notes": done.notes}
+    _print_report(str(out), out, {**first, "unchanged": done.unchanged}, as_json)
 
 
 @app.command()
@@ -621,8 +717,8 @@ def predict(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            help="PNG, JPEG, BMP, TIFF, NIfTI, NRRD, MetaImage, DICOM or npz; or a folder with "
-            "one DICOM series."
+            help="PNG, JPEG, BMP, TIFF, NIfTI, NRRD, MetaImage, DICOM, npz or npy; or a folder "
+            "with one DICOM series."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],

@@ -43,7 +43,7 @@ Kind = Literal["valid", "refused", "failed"]
 
 
 class Outcome(NamedTuple):
-    """What happened to one file; `what` is the message of a refusal, or says how it failed."""
+    """The result of one file; `what` is the message of a refusal, or says how it failed."""
 
     kind: Kind
     what: str

@@ -493,6 +493,15 @@ def _npz_samples() -> list[Files]:
     ]
 
 
+def _npy_samples() -> list[Files]:
+    def written(values: np.ndarray) -> Files:
+        stream = io.BytesIO()
+        np.save(stream, values)
+        return {"a.npy": stream.getvalue()}
+
+    return [written(_values(BLOCK)), written(_values((*PLANE, 3)) / np.float32(255))]
+
+
 DESCRIPTION = b"""name = "tiny"
 modality = "X-ray"
 dimensions = 2
@@ -597,6 +606,7 @@ FORMATS = {
     ),
     "tiff": Format(_tiff_samples, "a.tif", (View(_whole, _tiff_fields),)),
     "npz": Format(_npz_samples, "a.npz", (View(_whole, _zip_fields), View(_zip))),
+    "npy": Format(_npy_samples, "a.npy", (WHOLE, View(_whole, lambda part: [(8, 2)]))),
     "index.csv": Format(lambda: _folder_samples("index.csv"), "index.csv", (WHOLE,), text=True),
     "dataset.toml": Format(
         lambda: _folder_samples("dataset.toml"), "dataset.toml", (WHOLE,), text=True

@@ -53,7 +53,7 @@ DIGITS = 4  # of the Dice of a case; our choice
 
 
 class Run(NamedTuple):
-    """What decides a run."""
+    """The settings that decide a run."""
 
     data: str
     shots: int

@@ -141,15 +141,21 @@ def description_problems(root: Path, description: dict[str, Any]) -> Iterator[Pr
     yield from _colour_problems(file, description)
 
 
+def known_modality(text: str) -> str | None:
+    """Return the modality that a text names in the list's word or a near one; None without one."""
+    if text in MODALITIES:
+        return text
+    words = set(re.findall(r"[a-z0-9]+", text.casefold().replace("x-ray", "xray")))
+    meant = [name for name, near in WORDS.items() if words & set(near.split())]
+    return meant[0] if len(meant) == 1 else None
+
+
 def _modality_problems(file: str, modality: str) -> Iterator[Problem]:
     """Report a modality that is not in the list, and propose one for a word that is near."""
     if modality in MODALITIES:
         return
-    words = set(re.findall(r"[a-z0-9]+", modality.casefold().replace("x-ray", "xray")))
-    meant = [name for name, near in WORDS.items() if words & set(near.split())]
-    remedy = f"write one of {listed(MODALITIES)}."
-    if len(meant) == 1:
-        remedy = f'write modality = "{meant[0]}".'
+    meant = known_modality(modality)
+    remedy = f'write modality = "{meant}".' if meant else f"write one of {listed(MODALITIES)}."
     yield Problem(file, f"modality = {modality!r}", remedy)
 
 

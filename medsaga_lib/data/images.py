@@ -2,9 +2,9 @@
 
 `bitmaps` reads the values of pictures, `volumes` those of volumes; here they get one form and one
 kind of error. The npz files are those of the challenge "Segment Anything in Medical Images on
-Laptop" at CVPR 2024. Intensities are mapped as in LiteMedSAM (bowang-lab/MedSAM, branch
-LiteMedSAM): CT by the window with level 40 and width 400, other volumes by the percentiles 0.5 and
-99.5 of the values above 0.
+Laptop" at CVPR 2024, and npy files hold one array, as MedSAM's training takes them. Intensities are
+mapped as in LiteMedSAM (bowang-lab/MedSAM, branch LiteMedSAM): CT by the window with level 40 and
+width 400, other volumes by the percentiles 0.5 and 99.5 of the values above 0.
 """
 
 import warnings
@@ -25,7 +25,10 @@ CT_WINDOW: Window = (-160.0, 240.0)  # Hounsfield units: level 40, width 400 (Li
 PERCENTILES = (0.5, 99.5)  # of the values above 0 (LiteMedSAM)
 BITMAPS = {".png", ".jpg", ".jpeg", ".bmp"}
 TIFFS = {".tif", ".tiff"}
-ENDINGS = "PNG, JPEG, BMP, TIFF, NIfTI (.nii, .nii.gz), NRRD, MetaImage (.mha, .mhd), DICOM or .npz"
+NUMPY = (".npz", ".npy")
+ENDINGS = (
+    "PNG, JPEG, BMP, TIFF, NIfTI (.nii, .nii.gz), NRRD, MetaImage (.mha, .mhd), DICOM, .npz or .npy"
+)
 LARGEST = 1e37  # our choice: far above intensities, and differences of such values fit into float32
 ROUNDED = 1e-3  # our choice: labels that a file stores with a scale may be off by this much
 
@@ -72,7 +75,7 @@ def read_image(path: str | Path, modality: str, window: Window | None = None) ->
 
     Args:
         path: PNG, JPEG, BMP, TIFF, NIfTI, NRRD, MetaImage, DICOM (a file, or a folder with one
-            series), or npz with `imgs`, (H, W, 3) or (D, H, W).
+            series), npz with `imgs`, or npy; their arrays are (H, W), (H, W, 3) or (D, H, W).
         modality: "CT" selects `CT_WINDOW` for volumes.
         window: (low, high) in stored units; it replaces every other rule. 16-bit images need one.
 
@@ -133,6 +136,9 @@ def _range(stored: Stored, modality: str) -> Window:
         return stored.window
     if values.dtype == np.uint8:
         return 0.0, 255.0
+    unit = values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1
+    if unit and path.suffix.lower() == ".npy":
+        return 0.0, 1.0  # as MedSAM's preparation stores images
     what = f"has {values.dtype} values from {values.min():g} to {values.max():g}, not 8 bits"
     raise BadFile(
         path,
@@ -237,7 +243,7 @@ def kind_of(path: Path) -> str:
     name = path.name.lower()
     if is_folder(path):
         return "DICOM series"
-    known = (*BITMAPS, *TIFFS, *volumes.NIFTI, *volumes.ITK, *volumes.DICOM, ".npz")
+    known = (*BITMAPS, *TIFFS, *volumes.NIFTI, *volumes.ITK, *volumes.DICOM, *NUMPY)
     for ending in sorted(known, key=len, reverse=True):
         if name.endswith(ending):
             return ending
@@ -254,6 +260,10 @@ def _read_as(kind: str, path: Path, is_mask: bool) -> Stored:
         return Stored(path, values, spacing or (1.0,) * dimensions)
     if kind == ".npz":
         return _read_npz(path, is_mask)
+    if kind == ".npy":
+        # a map of the file, because only that compares the declared size with the file's
+        values = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        return Stored(path, values, (1.0,) * _dimensions(values, is_mask))
     if kind in volumes.NIFTI:
         return Stored(path, *volumes.read_nifti(path))
     return Stored(path, *(volumes.read_dicom if path.is_dir() else volumes.read_itk)(path))
@@ -271,6 +281,12 @@ def _require_kind(stored: Stored) -> None:
         raise BadFile(path, what, "save an image (H, W) or (H, W, 3), or a volume (D, H, W).")
 
 
+def _dimensions(values: Array, is_mask: bool) -> int:
+    """Return the dimensions of an array without an axis of 3 colours at its end."""
+    colours = not is_mask and values.ndim == 3 and values.shape[-1] == 3
+    return 2 if colours else values.ndim
+
+
 def _read_npz(path: Path, is_mask: bool) -> Stored:
     key, what = ("gts", "labels") if is_mask else ("imgs", "image")
     with np.load(path, allow_pickle=False) as arrays:
@@ -280,8 +296,7 @@ def _read_npz(path: Path, is_mask: bool) -> Stored:
         packed = arrays.zip.getinfo(f"{key}.npy")
         headers.require_room(path, (packed.file_size,), 1, path.stat().st_size)
         values = arrays[key]
-        colours = not is_mask and values.ndim == 3 and values.shape[-1] == 3
-        spacing = (1.0,) * (2 if colours else values.ndim)
+        spacing = (1.0,) * _dimensions(values, is_mask)
         if "spacing" in arrays and len(spacing) == 3:
             x, y, z = (float(value) for value in arrays["spacing"])  # the axes are (z, y, x)
             spacing = (z, y, x)

@@ -160,6 +160,30 @@ def test_a_constant_volume_is_black(tmp_path):
     assert not read_image(tmp_path / "a.nii", "MR").pixels.any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, bool])
+@pytest.mark.parametrize("values", [GREY, COLOUR], ids=["grey", "colour"])
+def test_npy_files_hold_one_image(tmp_path, values, dtype):
+    unit = values / 255
+    stored = {np.uint8: values, bool: values > 127}.get(dtype, unit.astype(dtype))
+    np.save(tmp_path / "a.npy", stored)
+    picture = read_image(tmp_path / "a.npy", "CT")
+    assert_picture(picture, stored if dtype is bool else unit, (1.0, 1.0))
+
+
+def test_npy_files_of_other_values(tmp_path):
+    np.save(tmp_path / "a.npy", GREY * 2.0)
+    with pytest.raises(UserError, match="not 8 bits; add `window"):
+        read_image(tmp_path / "a.npy", "MR")
+    np.save(tmp_path / "b.npy", VOLUME)  # three axes without colours are a volume
+    picture = read_image(tmp_path / "b.npy", "CT")
+    assert_picture(picture, np.clip((VOLUME + 160.0) / 400, 0, 1), (1.0, 1.0, 1.0))
+    np.save(tmp_path / "c.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(UserError, match=r"cannot be read as .npy .*Python objects"):
+        read_image(tmp_path / "c.npy", "MR")
+    np.save(tmp_path / "d.npy", GREY[..., :3].astype(np.int64))
+    np.testing.assert_array_equal(read_mask(tmp_path / "d.npy")[0], GREY[..., :3])
+
+
 def test_npz_of_the_challenge(tmp_path):
     np.savez(tmp_path / "2DBox_X-Ray_0001.npz", imgs=COLOUR, boxes=np.array([[0, 0, 3, 3]]))
     picture = read_image(tmp_path / "2DBox_X-Ray_0001.npz", "X-ray")

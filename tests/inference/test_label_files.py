@@ -24,6 +24,7 @@ AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 3.0, 9], [0, 0, 0, 1
         ("a.nii", "a_labels.nii.gz"),
         ("a.NII.GZ", "a_labels.nii.gz"),
         ("a.npz", "a.npz"),
+        ("a.npy", "a_labels.png"),
         ("a.nrrd", "a_labels.nrrd"),
         ("a.mhd", "a_labels.mha"),
     ],

@@ -1,0 +1,1 @@
+"""Turns data sets in the layouts of other tools into folders of the project's format."""

@@ -1,0 +1,115 @@
+"""The label values of an imported data set and their names."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from medsaga_lib.data.folder import LARGEST_LABEL
+from medsaga_lib.data.images import read_labels
+from medsaga_lib.data.importing.found import Copied, Found, LabelMap, Options
+from medsaga_lib.data.problems import BadFile, listed
+from medsaga_lib.errors import UserError
+
+MOST_VALUES = 255  # our choice: masks with more values hold ids of objects, not labels
+
+
+def parse_labels(texts: Iterable[str]) -> dict[int, str]:
+    """Return the labels of texts such as "1=liver" or "1=liver,2=spleen".
+
+    Raises:
+        UserError: a text has another form, or a value or a name occurs twice.
+    """
+    labels: dict[int, str] = {}
+    for text in (part for given in texts for part in given.split(",")):
+        value, _, name = (part.strip() for part in text.partition("="))
+        if not (value.isascii() and value.isdigit() and 0 < int(value) <= LARGEST_LABEL and name):
+            raise UserError(
+                f"--labels {text} is not VALUE=NAME with a value from 1 to {LARGEST_LABEL}; write "
+                "it as in --labels 1=liver,2=spleen."
+            )
+        if int(value) in labels or name in labels.values():
+            raise UserError(f"--labels gives {value} or '{name}' twice; give each label once.")
+        labels[int(value)] = name
+    return labels
+
+
+def values_of_names(names: Mapping[int, str], options: Options) -> dict[int, int]:
+    """Return the label values of classes that a source lists as {id: name}.
+
+    --labels gives the values if it is used. Otherwise the ids are kept, or if one cannot be a label
+    value, or if two classes have one name, the names are numbered from 1 in the order of the ids.
+
+    Raises:
+        UserError: --labels names another class, or lacks one.
+    """
+    if options.labels:
+        values = {name: value for value, name in options.labels.items()}
+        if wrong := sorted(set(values) ^ set(names.values())):
+            raise UserError(
+                f"--labels and the source differ in {listed(wrong)}; the classes of the source are "
+                f"{listed(dict.fromkeys(names.values()))}."
+            )
+        return {key: values[name] for key, name in names.items()}
+    if all(0 < key <= LARGEST_LABEL for key in names) and len(set(names.values())) == len(names):
+        return {key: key for key in names}
+    order = list(dict.fromkeys(names[key] for key in sorted(names)))
+    return {key: order.index(name) + 1 for key, name in names.items()}
+
+
+def labels_of(found: Found, options: Options) -> tuple[dict[int, str], list[str]]:
+    """Return the labels of the data set, and notes; without names, the masks are read for values.
+
+    Raises:
+        UserError: --labels is given for a source with names or lacks a value of the masks, or the
+            masks seem to hold ids of objects.
+    """
+    if options.instances:
+        if options.labels:
+            raise UserError("--instances gives each object its own value; omit --labels.")
+        return {}, []
+    if found.labels:
+        if options.labels and found.labels != options.labels:
+            given = listed(f"{value} {name}" for value, name in found.labels.items())
+            raise UserError(f"The source names its labels itself ({given}); omit --labels.")
+        return dict(sorted(found.labels.items())), []
+    if not options.labels and all(item.mask is None for item in found.items):
+        raise UserError("The source has no masks; give --labels to import it for prediction.")
+    values = _values_of(found, options)
+    if options.labels:
+        if unknown := sorted(values - options.labels.keys()):
+            raise UserError(
+                f"The masks hold the values {listed(unknown)}, which --labels does not name; name "
+                "all values of the masks."
+            )
+        return dict(sorted(options.labels.items())), []
+    if not values:
+        raise UserError("The masks show no object: all values are 0; give --labels if that is so.")
+    note = (
+        f"the source does not name the labels {listed(sorted(values))}; give --labels, or rename "
+        "them in dataset.toml"
+    )
+    return {value: f"label {value}" for value in sorted(values)}, [note]
+
+
+def _values_of(found: Found, options: Options) -> set[int]:
+    """Return the values in the masks, without 0.
+
+    Masks that cannot be read as labels are left to the check if --labels is given, because they may
+    be RGB masks, for which dataset.toml then needs [colours].
+    """
+    values: set[int] = set()
+    for item in found.items:
+        try:
+            if isinstance(item.mask, Copied):
+                values.update(np.unique(read_labels(item.mask.path).values).tolist())
+            elif isinstance(item.mask, LabelMap):
+                values.update(np.unique(item.mask.draw()[0]).tolist())
+        except BadFile:
+            if not options.labels:
+                raise
+        if not options.labels and len(values - {0}) > MOST_VALUES:
+            raise UserError(
+                f"The masks hold more than {MOST_VALUES} values; if they are ids of objects, give "
+                "--instances, else --labels."
+            )
+    return values - {0}
