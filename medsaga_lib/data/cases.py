@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from medsaga_lib.data.dataset import Case, DataSet
+from medsaga_lib.data.dicom_masks import kind_of_mask
 from medsaga_lib.data.geometry import displacement
 from medsaga_lib.data.images import (
     BITMAPS,
@@ -15,6 +16,7 @@ from medsaga_lib.data.images import (
     kind_of,
     picture_of,
     read_labels,
+    read_regions,
     read_stored,
 )
 from medsaga_lib.data.problems import BadFile, in_mm, times
@@ -32,7 +34,7 @@ def read_pair(dataset: DataSet, case: Case) -> tuple[Picture, Array]:
         BadFile: a `UserError`; as `read_image` and `read_mask`, or image and mask do not match.
     """
     picture = read_case(dataset, case)
-    return picture, match(dataset, picture, read_case_mask(dataset, case))
+    return picture, match(dataset, picture, read_case_mask(dataset, case, picture))
 
 
 def match(dataset: DataSet, picture: Picture, mask: Stored) -> Array:
@@ -71,8 +73,10 @@ def as_declared(dataset: DataSet, stored: Stored) -> Picture:
     return picture
 
 
-def read_case_mask(dataset: DataSet, case: Case) -> Stored:
+def read_case_mask(dataset: DataSet, case: Case, image: Picture | Stored | None = None) -> Stored:
     """Read the mask of a case; its values are int64 and at least 0.
+
+    image: that of the case, if it is read already; an RTSTRUCT or a SEG needs its grid.
 
     Raises:
         BadFile: a `UserError`; as `read_mask`, or the case has no mask.
@@ -80,6 +84,8 @@ def read_case_mask(dataset: DataSet, case: Case) -> Stored:
     if case.mask is None:
         what = f"case '{case.name}' has no mask"
         raise BadFile(case.image, what, "name a mask in index.csv, or remove the row.")
+    if kind_of_mask(case.mask):
+        return read_regions(case.mask, image or read_stored(case.image), dataset.labels)
     return read_labels(case.mask, dataset.colours)
 
 

@@ -8,15 +8,18 @@ LiteMedSAM): CT by the window with level 40 and width 400, other volumes by the 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from medsaga_lib.data import bitmaps, headers, volumes
+from medsaga_lib.data.dicom_masks import kind_of_mask, read_dicom_mask
 from medsaga_lib.data.geometry import Geometry
-from medsaga_lib.data.problems import BadFile, times
+from medsaga_lib.data.problems import BadFile, Problem, times
+from medsaga_lib.errors import UserError
 
 Window = tuple[float, float]
 Array = np.ndarray
@@ -52,7 +55,7 @@ class Picture:
 class Stored:
     """The values of a file before scaling, with `spacing` and `geometry` as in `Picture`.
 
-    window: (low, high) that the file itself gives, or None.
+    window: (low, high) that the file itself gives, or None. notes: what of the file is not used.
     """
 
     path: Path
@@ -60,6 +63,7 @@ class Stored:
     spacing: tuple[float, ...]
     geometry: Geometry | None = None
     window: Window | None = None
+    notes: tuple[Problem, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -171,6 +175,13 @@ def read_labels(path: Path, colours: Colours = ()) -> Stored:
     return replace(stored, values=labels)
 
 
+def read_regions(path: Path, image: Picture | Stored, labels: dict[int, str]) -> Stored:
+    """Read the label map of an RTSTRUCT or a SEG on the grid of its image; see `dicom_masks`."""
+    with _reading(path, kind_of_mask(path) or ".dcm"):
+        values, notes = read_dicom_mask(path, image.geometry, image.shape, labels)
+    return Stored(path, values, image.spacing, image.geometry, notes=notes)
+
+
 def _of_colours(path: Path, values: Array, colours: Colours) -> Array:
     """Return the labels (H, W) of an RGB mask (H, W, 3)."""
     codes = values.astype(np.int64) @ [1 << 16, 1 << 8, 1]
@@ -194,12 +205,25 @@ def read_stored(path: Path, is_mask: bool = False) -> Stored:
         BadFile: a `UserError`; also for every error of a reader, such as that for a damaged file.
     """
     kind = kind_of(path)
-    try:
+    with _reading(path, kind):
         _require_content(path)
+        if regions := kind_of_mask(path):
+            what = f"is a DICOM {regions}, which has no pixels of its own"
+            remedy = "give it as the mask of its DICOM series."
+            raise BadFile(path, what, remedy)
+        stored = _read_as(kind, path, is_mask)
+    _require_kind(stored)
+    return stored
+
+
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn every error of a reader into a `BadFile`."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the message of `BadFile` replaces the warnings
-            stored = _read_as(kind, path, is_mask)
-    except BadFile:
+            yield
+    except UserError:
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -207,8 +231,6 @@ def read_stored(path: Path, is_mask: bool = False) -> Stored:
         raise BadFile(
             path, f"cannot be read as {kind} ({reason})", "copy or export it again."
         ) from error
-    _require_kind(stored)
-    return stored
 
 
 def is_folder(path: Path) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medsaga_lib.data import headers
+from medsaga_lib.data.dicom_masks import kind_of_mask
 from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry, itk_affine
 from medsaga_lib.data.problems import BadFile, in_mm, times
 
@@ -26,6 +27,7 @@ ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 DICOM = (".dcm", ".dicom", ".ima")
 UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
 SAME = 1e-3  # mm; our choice: slices that are nearer have the same position
+ASIDE = 0.1  # mm; our choice: slices are above each other if they are not further apart
 GAP = 0.01  # our choice: slices are evenly spaced if no distance differs by more than this share
 
 # DICOM tags, PS3.6
@@ -33,7 +35,7 @@ PHOTOMETRIC, BITS, INSTANCE = "0028|0004", "0028|0101", "0020|0013"
 CENTRE, WIDTH = "0028|1050", "0028|1051"
 INTERCEPT, SLOPE = "0028|1052", "0028|1053"
 POSITION, ORIENTATION = "0020|0032", "0020|0037"
-IMAGER_SPACING = "0018|1164"
+IMAGER_SPACING, FRAME = "0018|1164", "0020|0052"
 
 
 class Read(NamedTuple):
@@ -155,11 +157,13 @@ def read_dicom(folder: Path) -> Read:
     for file in filter(Path.is_file, folder.iterdir()):
         headers.require_dicom(file)
     with _QuietITK():
-        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        series = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), n) for n in names]
+        series = [files for files in series if not kind_of_mask(Path(files[0]))]
         if len(series) != 1:
             found = f"holds {len(series)} DICOM series" if series else "holds no DICOM series"
             raise BadFile(folder, found, "give a folder with the files of one series.")
-        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+        files = series[0]
         heads = [_head(file) for file in files]
         if len(files) == 1:
             image = _read_file(Path(files[0]))
@@ -192,8 +196,14 @@ def _require_stack(folder: Path, heads: list[dict[str, str]]) -> None:
     if not all(POSITION in head and ORIENTATION in head for head in heads):
         what = "has slices without a position"
         raise BadFile(folder, what, "export the series again, with ImagePositionPatient.")
-    row, column = _numbers(heads[0][ORIENTATION]).reshape(2, 3)
-    along = np.array([_numbers(head[POSITION]) for head in heads]) @ np.cross(row, column)
+    normal = np.cross(*_numbers(heads[0][ORIENTATION]).reshape(2, 3))
+    positions = np.array([_numbers(head[POSITION]) for head in heads])
+    along = positions @ normal
+    aside = positions - np.outer(along, normal)
+    shift = np.linalg.norm(aside - aside[0], axis=1).max()
+    if shift > ASIDE:
+        what = f"has slices that are shifted by up to {shift:.3g} mm in their plane (gantry tilt)"
+        raise BadFile(folder, what, "resample it to a grid with right angles.")
     steps = np.diff(along)
     distances = abs(steps)
     smallest = min(distances[distances > SAME], default=0.0)
@@ -228,7 +238,8 @@ def _of_itk(path: Path, image: Any, head: dict[str, str]) -> Read:
         unknown = of_dicom and not {"0028|0030", IMAGER_SPACING} & head.keys()
         in_plane = (1.0, 1.0) if unknown else (float(spacing[1]), float(spacing[0]))
         return Read(values, in_plane, None, _window(head))
-    geometry = Geometry(itk_affine(spacing, image.GetOrigin(), image.GetDirection()))
+    affine = itk_affine(spacing, image.GetOrigin(), image.GetDirection())
+    geometry = Geometry(affine, frame=head.get(FRAME, "").strip(" \0"))
     return Read(geometry.inside(values.T), geometry.spacing(), geometry)
 
 

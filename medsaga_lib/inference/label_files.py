@@ -119,7 +119,7 @@ def _write_itk(path: Path, labels: np.ndarray, picture: Picture, ending: str) ->
     if where is None:
         image.SetSpacing(picture.spacing[::-1])
     else:
-        affine = RAS_OF_LPS @ where.affine
+        affine = where.affine_lps
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
         image.SetSpacing(lengths.tolist())
         image.SetOrigin(affine[:3, 3].tolist())
