@@ -89,17 +89,21 @@ def read_case_mask(dataset: DataSet, case: Case, image: Picture | Stored | None 
     return read_labels(case.mask, dataset.colours)
 
 
-def spacing_of(dataset: DataSet, case: Case, mask: Stored) -> tuple[tuple[float, ...], bool]:
+def spacing_of(
+    dataset: DataSet, case: Case, mask: Stored, image: Picture | Stored | None = None
+) -> tuple[tuple[float, ...], bool]:
     """Return the spacing of a case in mm, and whether it is known; otherwise it is 1 pixel.
 
     It is that of the mask's file, or else that of the image's file, or else `pixel_size`.
+
+    image: that of the case, if it is read already.
     """
     if mask.geometry is not None or set(mask.spacing) != {1.0}:
         return mask.spacing, True
-    if kind_of(case.image) not in BITMAPS:  # those give none
+    if image is None and kind_of(case.image) not in BITMAPS:  # those give none
         image = read_stored(case.image)
-        if image.geometry is not None or set(image.spacing) != {1.0}:
-            return image.spacing, True
+    if image is not None and (image.geometry is not None or set(image.spacing) != {1.0}):
+        return image.spacing, True
     if dataset.pixel_size is not None and mask.values.ndim == 2:
         return dataset.pixel_size, True
     return mask.spacing, False

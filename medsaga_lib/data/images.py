@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,17 +34,32 @@ LARGEST = 1e37  # our choice: far above intensities, and differences of such val
 ROUNDED = 1e-3  # our choice: labels that a file stores with a scale may be off by this much
 
 
+class Source(NamedTuple):
+    """The stored values of a picture, and the window by which they were scaled.
+
+    rule: "declared", "CT", "percentiles" of the volume, "file" (DICOM) or "type" (8 bits or less).
+    """
+
+    dtype: str
+    low: float
+    high: float
+    window: Window
+    rule: str
+
+
 @dataclass(frozen=True)
 class Picture:
     """An image or volume in [0, 1], float32: (H, W) grey, (H, W, 3) colour or (D, H, W) volume.
 
     spacing: in mm, in the order of the array's axes; 1.0 means unknown.
     geometry: the grid of a volume's file, to which results return; None if it gives none.
+    source: None for a picture that was not read from a file.
     """
 
     pixels: Array
     spacing: tuple[float, ...]
     geometry: Geometry | None = None
+    source: Source | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -95,8 +111,10 @@ def picture_of(stored: Stored, modality: str, window: Window | None = None) -> P
         )
     if values.dtype.kind == "f" and values.size and np.abs(values).max() > LARGEST:
         raise BadFile(path, f"holds values above {LARGEST:g}", "correct them, or save other units.")
-    low, high = window or _range(stored, modality)
-    return Picture(scale(values, low, high), stored.spacing, stored.geometry)
+    (low, high), rule = (window, "declared") if window else _range(stored, modality)
+    ends = float(values.min()), float(values.max())
+    source = Source(str(values.dtype), *ends, (float(low), float(high)), rule)
+    return Picture(scale(values, low, high), stored.spacing, stored.geometry, source)
 
 
 def read_mask(path: str | Path) -> tuple[Array, tuple[float, ...]]:
@@ -118,25 +136,28 @@ def scale(values: Array, low: float, high: float) -> Array:
     return np.clip(scaled, 0, 1, out=scaled)
 
 
-def _range(stored: Stored, modality: str) -> Window:
-    """Return the intensities that become 0 and 1 if the data set gives no window."""
+def _range(stored: Stored, modality: str) -> tuple[Window, str]:
+    """Return the intensities that become 0 and 1 if the data set gives no window, and the rule."""
     path, values = stored.path, stored.values
     if values.dtype == bool:
-        return 0.0, 1.0
+        return (0.0, 1.0), "type"
     is_volume = len(stored.shape) == 3
     is_ct = modality.upper() == "CT"
     if values.dtype == np.uint8 and (path.suffix.lower() == ".npz" or is_ct):
-        return 0.0, 255.0  # already windowed: the challenge's volumes, and CT without negatives
+        return (
+            0.0,
+            255.0,
+        ), "type"  # already windowed: the challenge's volumes, and CT without negatives
     if is_volume and is_ct:
-        return CT_WINDOW
+        return CT_WINDOW, "CT"
     if is_volume:
         shown = values[values > 0]
         low, high = np.percentile(shown if shown.size else values, PERCENTILES)
-        return float(low), float(high)
+        return (float(low), float(high)), "percentiles"
     if stored.window is not None:
-        return stored.window
+        return stored.window, "file"
     if values.dtype == np.uint8:
-        return 0.0, 255.0
+        return (0.0, 255.0), "type"
     what = f"has {values.dtype} values from {values.min():g} to {values.max():g}, not 8 bits"
     raise BadFile(
         path,
