@@ -1,4 +1,4 @@
-"""What the images of a run are like, and in what another image is far from them (domain shift)."""
+"""The domain of a run, which is the traits of its training images, and shifts away from it."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -26,7 +26,7 @@ Ends = tuple[tuple[float, ...], tuple[float, ...]]  # the smallest and the large
 
 @dataclass(frozen=True)
 class Traits:
-    """What is known of one image besides its pixels; see `Domain`."""
+    """Facts of one image besides its pixels; see `Domain`."""
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...] | None  # None: unknown
@@ -55,7 +55,7 @@ def traits_of(picture: Picture) -> Traits | None:
 
 @dataclass(frozen=True)
 class Domain:
-    """What the training images of a run are like, as `run.json` holds it.
+    """The traits of the training images of a run, as `run.json` holds them.
 
     orientations: directions of the axes of the files, such as "RAS"; "?" if a file does not say.
     spacing_mm: in the order of the library's axes, (z, y, x) or (y, x); None if unknown.
@@ -75,7 +75,7 @@ class Domain:
 
     @classmethod
     def of(cls, found: Iterable[Traits]) -> "Domain | None":
-        """Return what images are like; None without images."""
+        """Return the domain of images; None without images."""
         traits = list(found)
         if not traits:
             return None
@@ -105,7 +105,7 @@ class Domain:
         return cls(**{key: _frozen(value) for key, value in content.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
+        """Return the domain as `from_json` reads it."""
         return asdict(self)
 
     def window_line(self) -> str | None:

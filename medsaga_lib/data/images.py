@@ -324,6 +324,12 @@ def _read_npz(path: Path, is_mask: bool) -> Stored:
         headers.require_room(path, (packed.file_size,), 1, path.stat().st_size)
         values = arrays[key]
         colours = not is_mask and values.ndim == 3 and values.shape[-1] == 3
+        if colours:  # or a volume three voxels wide: the other arrays of its file say so
+            volume = "spacing" in arrays or any(
+                name in arrays and arrays[name].shape[axis:] == shape
+                for name, axis, shape in (("gts", 0, values.shape), ("boxes", 1, (6,)))
+            )
+            colours = not volume
         spacing = (1.0,) * (2 if colours else values.ndim)
         if "spacing" in arrays and len(spacing) == 3:
             x, y, z = (float(value) for value in arrays["spacing"])  # the axes are (z, y, x)

@@ -177,7 +177,7 @@ def predict_boxes(
             require_boxes(asked, where.shape_outside(picture.shape))
             asked = where.boxes_inside(asked, picture.shape)
         labels = predictor(picture, asked, rule)
-        write_labels(target, picture, labels)
+        write_labels(target, picture, labels, path)
         counts = np.bincount(labels.ravel(), minlength=len(asked) + 1)[1:].tolist()
         record: dict[str, Any] = {"input": str(path), "labels": str(target), "voxels": counts}
         record["notes"] = shift_notes(predictor.domain, path, picture)

@@ -193,7 +193,7 @@ def predict_files(
         if len(picture.shape) == 2 and (axis, step) != (0, "none"):
             raise UserError(f"{path} is not a volume; omit --axis and --consistency.")
         prediction = predictor(picture, axis, step)
-        write_labels(target, picture, prediction)
+        write_labels(target, picture, prediction, path)
         record: dict[str, Any] = {"input": str(path), "labels": str(target)}
         if target.suffix == ".png":
             overlay = out / f"{file_stem(path)}_overlay.png"
