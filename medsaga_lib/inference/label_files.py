@@ -22,7 +22,7 @@ from medsaga_lib.files import file_stem, replacing, write_bytes
 def targets(inputs: list[Path], out: Path) -> dict[Path, Path]:
     """Return the path of each label map, with the input that it belongs to.
 
-    An image gives STEM_labels.png, a TIFF stack STEM_labels.tif, NIfTI and a DICOM series
+    An image gives STEM_labels.png, a TIFF stack STEM_labels.tif, NIfTI and DICOM volumes
     STEM_labels.nii.gz, NRRD STEM_labels.nrrd, MetaImage STEM_labels.mha, and npz STEM.npz.
 
     Raises:
@@ -51,7 +51,7 @@ def _result_name(path: Path) -> str:
     name, stem = path.name.lower(), file_stem(path)
     if name.endswith(".npz"):
         return f"{stem}.npz"
-    if name.endswith(volumes.NIFTI) or path.is_dir():
+    if name.endswith(volumes.NIFTI) or path.is_dir() or volumes.has_frames(path):
         return f"{stem}_labels.nii.gz"
     if name.endswith((".nrrd", ".nhdr")):
         return f"{stem}_labels.nrrd"

@@ -173,3 +173,17 @@ def test_slices_that_are_shifted_in_their_plane_are_refused(tmp_path):
         head.save_as(file)
     with pytest.raises(UserError, match=r"shifted by up to 0\.16 mm in their plane \(gantry tilt"):
         read_dicom(folder)
+
+
+def test_an_npz_three_voxels_wide_is_what_its_other_arrays_say(tmp_path):
+    narrow = SLICES[:, :, :3].astype(np.uint8)
+    for name, more in (
+        ("gts", {"gts": narrow}),
+        ("spacing", {"spacing": [0.7, 0.5, 2.0]}),
+        ("boxes", {"boxes": np.zeros((2, 6))}),
+    ):
+        np.savez(tmp_path / f"{name}.npz", imgs=narrow, **more)
+        assert read_image(tmp_path / f"{name}.npz", "CT").shape == narrow.shape
+    assert read_image(tmp_path / "spacing.npz", "CT").spacing == (2.0, 0.5, 0.7)
+    np.savez(tmp_path / "a.npz", imgs=narrow, gts=narrow[:, :, 0], boxes=np.zeros((2, 4)))
+    assert read_image(tmp_path / "a.npz", "CT").shape == narrow.shape[:2]
