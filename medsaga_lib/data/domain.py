@@ -121,8 +121,9 @@ class Domain:
         """Return in what an image is far from the training images: a word, and what to say."""
         found = {}
         if one.spacing is not None and self.spacing_mm is not None:
-            low, high = (np.array(end) for end in self.spacing_mm)
-            here = np.array(one.spacing)
+            axes = min(len(one.spacing), len(self.spacing_mm[0]))  # 2 for a picture, or for its run
+            rows = one.spacing, *self.spacing_mm
+            here, low, high = (np.array(row[-axes:]) for row in rows)
             if ((here * SPACING_RATIO < low) | (here > high * SPACING_RATIO)).any():
                 ends = dict.fromkeys(in_mm(end) for end in self.spacing_mm)
                 found["spacing"] = f"has the spacing {in_mm(one.spacing)}, not {' to '.join(ends)}"

@@ -52,6 +52,7 @@ def test_no_training_image_is_far_from_the_training_images(spacings):
     [
         ({"spacing": (5, 0.8, 0.34)}, "spacing", "5 x 0.8 x 0.34 mm, not 5 x 0.8 x 0.7 mm"),
         ({"spacing": (11, 0.8, 0.7)}, "spacing", "the spacing 11 x"),
+        ({"spacing": (0.8, 0.34)}, "spacing", "the spacing 0.8 x 0.34 mm, not 5 x 0.8 x 0.7 mm"),
         ({"codes": "PIR"}, "orientation", "is stored in sagittal slices, not in axial ones"),
         ({"codes": "?"}, "orientation", "is stored in unknown slices, not in axial ones"),
         ({"low": 0, "high": 255}, "values", "0 to 255, a range of 255 and not of 2000"),
@@ -66,7 +67,13 @@ def test_what_is_far_is_named(change, kind, said):
 
 @pytest.mark.parametrize(
     "change",
-    [{"spacing": None}, {"spacing": (9.9, 0.41, 1.3)}, {"codes": "LPI"}, {"high": -499}],
+    [
+        {"spacing": None},
+        {"spacing": (0.8, 0.8)},
+        {"spacing": (9.9, 0.41, 1.3)},
+        {"codes": "LPI"},
+        {"high": -499},
+    ],
 )
 def test_what_is_near_or_not_known_is_not(change):
     assert Domain.of([ONE]).shifts(replace(ONE, **change)) == {}
