@@ -232,24 +232,38 @@ def _filled(path: Path, name: str, slices: dict[int, list[Array]], grid: tuple[i
 def _raster(points: Array, shape: tuple[int, ...]) -> tuple[Array, Array, tuple[slice, slice]]:
     """Return the pixels inside a polygon (rows, columns), those on it, and their part of the image.
 
-    A pixel is decided by its centre, which has whole coordinates.
+    A pixel is decided by its centre, which has whole coordinates: it is inside if an odd number of
+    edges is right of it in its row. Whole numbers of 1 / UNITS of a pixel make this exact.
     """
-    from skimage.measure import grid_points_in_poly
-
     corners = np.rint(points * UNITS).astype(np.int64)
     first = (corners.min(0) // UNITS).clip(0)
-    last = np.minimum(corners.max(0) // UNITS + 1, shape)
-    size = tuple((last - first).clip(0))
-    on_line = np.zeros(size, bool)
+    last = np.maximum(np.minimum(corners.max(0) // UNITS + 1, shape), first)
+    height, width = last - first
     corners -= first * UNITS
-    for one, other in zip(corners, np.roll(corners, 1, axis=0), strict=True):
-        ends = np.sort([one, other], axis=0)
-        low, high = (-(-ends[0] // UNITS)).clip(0), np.minimum(ends[1] // UNITS + 1, size)
-        row, column = np.ogrid[low[0] : high[0], low[1] : high[1]]
-        (dy, dx), (y, x) = other - one, one
-        across = dx * (UNITS * row - y) == dy * (UNITS * column - x)
-        on_line[low[0] : high[0], low[1] : high[1]] |= across
-    inside = grid_points_in_poly(size, corners / UNITS, binarize=False) == 1
+    ends = np.stack([corners, np.roll(corners, 1, axis=0)])
+    order = ends[:, :, 0].argsort(axis=0)
+    (low, high) = np.take_along_axis(ends, order[:, :, None], axis=0)  # from top to bottom
+    start = (-(-low[:, 0] // UNITS)).clip(0)  # the first row of pixels that an edge reaches
+    counts = (np.minimum(high[:, 0] // UNITS + 1, height) - start).clip(0)
+    edge = np.repeat(np.arange(len(low)), counts)
+    row = np.arange(len(edge)) - np.repeat(counts.cumsum() - counts, counts) + start[edge]
+
+    on_line = np.zeros((height, width), bool)
+    (y0, x0), (y1, x1) = low[edge].T, high[edge].T
+    flat = y0 == y1
+    for r, *columns in zip(row[flat], x0[flat], x1[flat], strict=True):
+        on_line[r, max(-(-min(columns) // UNITS), 0) : max(max(columns) // UNITS + 1, 0)] = True
+    row, y0, x0, y1, x1 = (part[~flat] for part in (row, y0, x0, y1, x1))
+    unit = UNITS * (y1 - y0)
+    place = x0 * (y1 - y0) + (row * UNITS - y0) * (x1 - x0)  # column of the edge, times `unit`
+    column = -(-place // unit)
+    hit = (place % unit == 0) & (column >= 0) & (column < width)
+    on_line[row[hit], column[hit]] = True
+
+    flips = np.zeros((height, width + 1), np.uint8)
+    crossing = row * UNITS < y1  # an edge does not have its lower end, which the next one has
+    np.bitwise_xor.at(flips, (row[crossing], column[crossing].clip(0, width)), 1)
+    inside = np.bitwise_xor.accumulate(flips[:, ::-1], axis=1)[:, ::-1][:, 1:] > 0
     return inside & ~on_line, on_line, (slice(first[0], last[0]), slice(first[1], last[1]))
 
 
