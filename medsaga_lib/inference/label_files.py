@@ -51,7 +51,8 @@ def _result_name(path: Path) -> str:
     name, stem = path.name.lower(), file_stem(path)
     if name.endswith(".npz"):
         return f"{stem}.npz"
-    if name.endswith(volumes.NIFTI) or path.is_dir() or volumes.has_frames(path):
+    frames = volumes.is_dicom_file(path) and volumes.has_frames(path)
+    if name.endswith(volumes.NIFTI) or path.is_dir() or frames:
         return f"{stem}_labels.nii.gz"
     if name.endswith((".nrrd", ".nhdr")):
         return f"{stem}_labels.nrrd"
