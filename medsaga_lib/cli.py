@@ -10,6 +10,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -627,6 +628,7 @@ def train(
         "trainable": sum(p.numel() for p in result.model.parameters() if p.requires_grad),
         "collapsed": None if result.collapsed is None else asdict(result.collapsed),
         "absent": list(result.absent),
+        "domain": result.domain.to_json() if result.domain else None,
     }
     for name in result.absent:
         print(
@@ -639,6 +641,8 @@ def train(
     else:
         dice = "" if record["val_dice"] is None else f", validation Dice {record['val_dice']:.3f}"
         print(f"{out}: {len(result.log)} steps in {record['seconds']:.0f} s{dice}")
+        if result.domain and (line := result.domain.window_line()):
+            print(line)
         if result.collapsed is None:
             print(f"next: medsaga evaluate {out} --data {data}")
     if result.collapsed is not None:
@@ -685,6 +689,7 @@ def evaluate(
     out = out or evaluation_folder(run, dataset, split)
     evaluation = evaluate_run(run, dataset, split, out)
     summary = evaluation.summary()
+    _print_notes(evaluation.notes)
     if as_json:
         return _print_json(without_nan(summary))
     rows = [
@@ -770,6 +775,7 @@ def predict(
     records = []
     for record in found:
         records.append(record)
+        _print_notes(record["notes"])
         if not as_json:
             print(record["labels"])
     if as_json:
@@ -809,6 +815,11 @@ def parse_bytes(text: str) -> int:
 def _with_interval(record: dict[str, Any], metric: str, digits: int) -> str:
     low, high = record[f"{metric}_interval"]
     return f"{record[metric]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"medsaga: note: {note}", file=sys.stderr)
 
 
 def _print_json(content: Any) -> None:

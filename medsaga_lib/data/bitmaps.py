@@ -111,6 +111,9 @@ def read_tiff(path: Path, is_mask: bool) -> tuple[Array, int, tuple[float, ...] 
         tag = page.tags.get(ORIENTATION)
         spacing = _tiff_spacing(file)
         values, axes = _by_photometric(path, values, axes, page, is_mask)
+        if "S" in axes and page.photometric.name == "MINISBLACK" and page.samplesperpixel == 3:
+            what = "has 3 channels that it does not declare as colours"
+            raise BadFile(path, what, "save it as RGB, or slices as pages.")
     values, depth = _in_order(path, values, axes)
     orientation = int(tag.value) if tag is not None else 1
     if orientation != 1:
@@ -134,6 +137,35 @@ def is_stack(path: Path) -> bool:
             return len(series) > 1 or any(axis in DEPTH and length > 1 for axis, length in sizes)
     except (OSError, ValueError):  # the reader of its values says what is wrong
         return False
+
+
+def write_stack(path: Path, labels: Array, spacing: tuple[float, ...], like: Path | None) -> None:
+    """Write labels (D, H, W), uint8 or uint16, as a TIFF with a page for each slice.
+
+    spacing: in mm along (z, y, x). like: a file of OME or ImageJ whose kind of metadata is used;
+    files of other kinds do not give a spacing.
+    """
+    import tifffile
+
+    is_ome = is_imagej = False
+    if like is not None:
+        with tifffile.TiffFile(like) as file:
+            is_ome, is_imagej = file.is_ome, file.is_imagej
+    how: dict[str, Any] = {"photometric": "minisblack", "compression": "zlib"}
+    metadata: dict[str, Any] = {"axes": "ZYX"}
+    known = set(spacing) != {1.0}
+    if is_ome and known:
+        sizes = zip("ZYX", spacing, strict=True)
+        metadata |= {f"PhysicalSize{axis}": length for axis, length in sizes}
+        metadata |= {f"PhysicalSize{axis}Unit": "mm" for axis in "ZYX"}
+    if is_imagej:
+        del how["compression"]  # ImageJ reads hyperstacks without compression
+        if known:
+            metadata |= {"spacing": spacing[0], "unit": "mm"}
+            how["resolution"] = 1 / spacing[2], 1 / spacing[1]
+    if is_ome or is_imagej:
+        how |= {"metadata": metadata, "ome": is_ome, "imagej": is_imagej and not is_ome}
+    tifffile.imwrite(path, labels, **how)
 
 
 def _images(file: Any) -> list[Any]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from medsaga_lib.data.dataset import Case, DataSet
+from medsaga_lib.data.dicom_masks import kind_of_mask
 from medsaga_lib.data.geometry import displacement
 from medsaga_lib.data.images import (
     BITMAPS,
@@ -15,6 +16,7 @@ from medsaga_lib.data.images import (
     kind_of,
     picture_of,
     read_labels,
+    read_regions,
     read_stored,
 )
 from medsaga_lib.data.problems import BadFile, in_mm, times
@@ -32,7 +34,7 @@ def read_pair(dataset: DataSet, case: Case) -> tuple[Picture, Array]:
         BadFile: a `UserError`; as `read_image` and `read_mask`, or image and mask do not match.
     """
     picture = read_case(dataset, case)
-    return picture, match(dataset, picture, read_case_mask(dataset, case))
+    return picture, match(dataset, picture, read_case_mask(dataset, case, picture))
 
 
 def match(dataset: DataSet, picture: Picture, mask: Stored) -> Array:
@@ -71,8 +73,10 @@ def as_declared(dataset: DataSet, stored: Stored) -> Picture:
     return picture
 
 
-def read_case_mask(dataset: DataSet, case: Case) -> Stored:
+def read_case_mask(dataset: DataSet, case: Case, image: Picture | Stored | None = None) -> Stored:
     """Read the mask of a case; its values are int64 and at least 0.
+
+    image: that of the case, if it is read already; an RTSTRUCT or a SEG needs its grid.
 
     Raises:
         BadFile: a `UserError`; as `read_mask`, or the case has no mask.
@@ -80,20 +84,26 @@ def read_case_mask(dataset: DataSet, case: Case) -> Stored:
     if case.mask is None:
         what = f"case '{case.name}' has no mask"
         raise BadFile(case.image, what, "name a mask in index.csv, or remove the row.")
+    if kind_of_mask(case.mask):
+        return read_regions(case.mask, image or read_stored(case.image), dataset.labels)
     return read_labels(case.mask, dataset.colours)
 
 
-def spacing_of(dataset: DataSet, case: Case, mask: Stored) -> tuple[tuple[float, ...], bool]:
+def spacing_of(
+    dataset: DataSet, case: Case, mask: Stored, image: Picture | Stored | None = None
+) -> tuple[tuple[float, ...], bool]:
     """Return the spacing of a case in mm, and whether it is known; otherwise it is 1 pixel.
 
     It is that of the mask's file, or else that of the image's file, or else `pixel_size`.
+
+    image: that of the case, if it is read already.
     """
     if mask.geometry is not None or set(mask.spacing) != {1.0}:
         return mask.spacing, True
-    if kind_of(case.image) not in BITMAPS:  # those give none
+    if image is None and kind_of(case.image) not in BITMAPS:  # those give none
         image = read_stored(case.image)
-        if image.geometry is not None or set(image.spacing) != {1.0}:
-            return image.spacing, True
+    if image is not None and (image.geometry is not None or set(image.spacing) != {1.0}):
+        return image.spacing, True
     if dataset.pixel_size is not None and mask.values.ndim == 2:
         return dataset.pixel_size, True
     return mask.spacing, False

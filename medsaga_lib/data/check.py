@@ -76,7 +76,8 @@ def case_problems(dataset: DataSet, case: Case, facts: list[Facts]) -> list[Prob
         remedy = "training and scoring skip it; name a mask in index.csv to use it."
         problems.append(Problem(str(case.image), what, remedy, note=True))
     else:
-        mask = _collect(problems, lambda: read_case_mask(dataset, case))
+        mask = _collect(problems, lambda: read_case_mask(dataset, case, stored))
+        problems += mask.notes if mask is not None else ()
         if picture is not None and mask is not None:
             labels = _collect(problems, lambda: match(dataset, picture, mask))
     if stored is not None and picture is not None:

@@ -25,11 +25,13 @@ class Geometry:
         right, front and head (RAS), as in NIfTI.
     known: whether the file gives an orientation; if not, its axes are taken to be `INSIDE`.
     header: of a NIfTI file, as nibabel reads it; results have the same.
+    frame: UID of the frame of reference of a DICOM series, or "".
     """
 
     affine: Array
     known: bool = True
     header: Any = field(default=None, repr=False, compare=False)
+    frame: str = field(default="", compare=False)
 
     def inside(self, values: Array) -> Array:
         """Return an array of the file (x, y, z) in the orientation of the library (z, y, x)."""
@@ -68,6 +70,11 @@ class Geometry:
             along = corners[:, :, axis]
             turned[:, :, target] = along if direction > 0 else last - along
         return np.sort(turned, axis=1).clip(0).reshape(-1, 6)  # a box may end one voxel outside
+
+    @property
+    def affine_lps(self) -> Array:
+        """The affine for positions that grow to the patient's left, back and head (ITK, DICOM)."""
+        return RAS_OF_LPS @ self.affine
 
     @property
     def codes(self) -> str:

@@ -8,15 +8,19 @@ width 400, other volumes by the percentiles 0.5 and 99.5 of the values above 0.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from medsaga_lib.data import bitmaps, headers, volumes
+from medsaga_lib.data.dicom_masks import kind_of_mask, read_dicom_mask
 from medsaga_lib.data.geometry import Geometry
-from medsaga_lib.data.problems import BadFile, times
+from medsaga_lib.data.problems import BadFile, Problem, times
+from medsaga_lib.errors import UserError
 
 Window = tuple[float, float]
 Array = np.ndarray
@@ -33,17 +37,32 @@ LARGEST = 1e37  # our choice: far above intensities, and differences of such val
 ROUNDED = 1e-3  # our choice: labels that a file stores with a scale may be off by this much
 
 
+class Source(NamedTuple):
+    """The stored values of a picture, and the window by which they were scaled.
+
+    rule: "declared", "CT", "percentiles" of the volume, "file" (DICOM) or "type" (8 bits or less).
+    """
+
+    dtype: str
+    low: float
+    high: float
+    window: Window
+    rule: str
+
+
 @dataclass(frozen=True)
 class Picture:
     """An image or volume in [0, 1], float32: (H, W) grey, (H, W, 3) colour or (D, H, W) volume.
 
     spacing: in mm, in the order of the array's axes; 1.0 means unknown.
     geometry: the grid of a volume's file, to which results return; None if it gives none.
+    source: None for a picture that was not read from a file.
     """
 
     pixels: Array
     spacing: tuple[float, ...]
     geometry: Geometry | None = None
+    source: Source | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,7 +74,7 @@ class Picture:
 class Stored:
     """The values of a file before scaling, with `spacing` and `geometry` as in `Picture`.
 
-    window: (low, high) that the file itself gives, or None.
+    window: (low, high) that the file itself gives, or None. notes: what of the file is not used.
     """
 
     path: Path
@@ -63,6 +82,7 @@ class Stored:
     spacing: tuple[float, ...]
     geometry: Geometry | None = None
     window: Window | None = None
+    notes: tuple[Problem, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -94,8 +114,10 @@ def picture_of(stored: Stored, modality: str, window: Window | None = None) -> P
         )
     if values.dtype.kind == "f" and values.size and np.abs(values).max() > LARGEST:
         raise BadFile(path, f"holds values above {LARGEST:g}", "correct them, or save other units.")
-    low, high = window or _range(stored, modality)
-    return Picture(scale(values, low, high), stored.spacing, stored.geometry)
+    (low, high), rule = (window, "declared") if window else _range(stored, modality)
+    ends = float(values.min()), float(values.max())
+    source = Source(str(values.dtype), *ends, (float(low), float(high)), rule)
+    return Picture(scale(values, low, high), stored.spacing, stored.geometry, source)
 
 
 def read_mask(path: str | Path) -> tuple[Array, tuple[float, ...]]:
@@ -117,28 +139,31 @@ def scale(values: Array, low: float, high: float) -> Array:
     return np.clip(scaled, 0, 1, out=scaled)
 
 
-def _range(stored: Stored, modality: str) -> Window:
-    """Return the intensities that become 0 and 1 if the data set gives no window."""
+def _range(stored: Stored, modality: str) -> tuple[Window, str]:
+    """Return the intensities that become 0 and 1 if the data set gives no window, and the rule."""
     path, values = stored.path, stored.values
     if values.dtype == bool:
-        return 0.0, 1.0
+        return (0.0, 1.0), "type"
     is_volume = len(stored.shape) == 3
     is_ct = modality.upper() == "CT"
     if values.dtype == np.uint8 and (path.suffix.lower() == ".npz" or is_ct):
-        return 0.0, 255.0  # already windowed: the challenge's volumes, and CT without negatives
+        return (
+            0.0,
+            255.0,
+        ), "type"  # already windowed: the challenge's volumes, and CT without negatives
     if is_volume and is_ct:
-        return CT_WINDOW
+        return CT_WINDOW, "CT"
     if is_volume:
         shown = values[values > 0]
         low, high = np.percentile(shown if shown.size else values, PERCENTILES)
-        return float(low), float(high)
+        return (float(low), float(high)), "percentiles"
     if stored.window is not None:
-        return stored.window
+        return stored.window, "file"
     if values.dtype == np.uint8:
-        return 0.0, 255.0
+        return (0.0, 255.0), "type"
     unit = values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1
     if unit and path.suffix.lower() == ".npy":
-        return 0.0, 1.0  # as MedSAM's preparation stores images
+        return (0.0, 1.0), "type"  # as MedSAM's preparation stores images
     what = f"has {values.dtype} values from {values.min():g} to {values.max():g}, not 8 bits"
     raise BadFile(
         path,
@@ -177,6 +202,13 @@ def read_labels(path: Path, colours: Colours = ()) -> Stored:
     return replace(stored, values=labels)
 
 
+def read_regions(path: Path, image: Picture | Stored, labels: dict[int, str]) -> Stored:
+    """Read the label map of an RTSTRUCT or a SEG on the grid of its image; see `dicom_masks`."""
+    with _reading(path, kind_of_mask(path) or ".dcm"):
+        values, notes = read_dicom_mask(path, image.geometry, image.shape, labels)
+    return Stored(path, values, image.spacing, image.geometry, notes=notes)
+
+
 def _of_colours(path: Path, values: Array, colours: Colours) -> Array:
     """Return the labels (H, W) of an RGB mask (H, W, 3)."""
     codes = values.astype(np.int64) @ [1 << 16, 1 << 8, 1]
@@ -200,12 +232,25 @@ def read_stored(path: Path, is_mask: bool = False) -> Stored:
         BadFile: a `UserError`; also for every error of a reader, such as that for a damaged file.
     """
     kind = kind_of(path)
-    try:
+    with _reading(path, kind):
         _require_content(path)
+        if regions := kind_of_mask(path):
+            what = f"is a DICOM {regions}, which has no pixels of its own"
+            remedy = "give it as the mask of its DICOM series."
+            raise BadFile(path, what, remedy)
+        stored = _read_as(kind, path, is_mask)
+    _require_kind(stored)
+    return stored
+
+
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn every error of a reader into a `BadFile`."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the message of `BadFile` replaces the warnings
-            stored = _read_as(kind, path, is_mask)
-    except BadFile:
+            yield
+    except UserError:
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -213,8 +258,6 @@ def read_stored(path: Path, is_mask: bool = False) -> Stored:
         raise BadFile(
             path, f"cannot be read as {kind} ({reason})", "copy or export it again."
         ) from error
-    _require_kind(stored)
-    return stored
 
 
 def is_folder(path: Path) -> bool:
@@ -296,7 +339,14 @@ def _read_npz(path: Path, is_mask: bool) -> Stored:
         packed = arrays.zip.getinfo(f"{key}.npy")
         headers.require_room(path, (packed.file_size,), 1, path.stat().st_size)
         values = arrays[key]
-        spacing = (1.0,) * _dimensions(values, is_mask)
+        dimensions = _dimensions(values, is_mask)
+        if dimensions < values.ndim:  # or a volume three voxels wide: the other arrays say so
+            volume = "spacing" in arrays or any(
+                name in arrays and arrays[name].shape[axis:] == shape
+                for name, axis, shape in (("gts", 0, values.shape), ("boxes", 1, (6,)))
+            )
+            dimensions = values.ndim if volume else dimensions
+        spacing = (1.0,) * dimensions
         if "spacing" in arrays and len(spacing) == 3:
             x, y, z = (float(value) for value in arrays["spacing"])  # the axes are (z, y, x)
             spacing = (z, y, x)

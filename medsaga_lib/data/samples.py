@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from medsaga_lib.data.cases import read_pair
 from medsaga_lib.data.dataset import INDEX, Case, DataSet
+from medsaga_lib.data.domain import Traits, traits_of
 from medsaga_lib.data.problems import BadFile
 
 # Places images (N, 1 or 3, h, w) in [0, 1] and labels (N, h, w) in squares of the given size
@@ -48,6 +49,7 @@ class Samples(Dataset[dict[str, Tensor]]):
     memory, up to `CACHE_BYTES`. The constructor reads all images and masks once.
 
     size: pixels along one side. place: places images in the square; default: `squeeze`.
+    `traits` has those of the image of each case.
 
     Raises:
         UserError: a file cannot be used, the label values differ from case to case, or the cases
@@ -59,6 +61,7 @@ class Samples(Dataset[dict[str, Tensor]]):
     ) -> None:
         dataset.require_labels()
         self.dataset, self.size, self.place = dataset, size, place or squeeze
+        self.traits: dict[Case, Traits] = {}
         self._cached_bytes = 0
         self._cache: dict[Case, _Slices] = {}
         self._places = [
@@ -101,6 +104,8 @@ class Samples(Dataset[dict[str, Tensor]]):
 
     def _decode(self, case: Case) -> _Slices:
         picture, mask = read_pair(self.dataset, case)
+        if (traits := traits_of(picture)) is not None:
+            self.traits[case] = traits
         values = [0, *sorted(self.dataset.labels)]
         if values != list(range(len(values))):
             mask = np.searchsorted(values, mask)

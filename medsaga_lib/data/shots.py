@@ -1,12 +1,14 @@
 """Chooses the labelled images that a few-shot run trains on."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 from torch.utils.data import Subset
 
 from medsaga_lib.data.cases import read_case_mask
 from medsaga_lib.data.dataset import Case, DataSet
+from medsaga_lib.data.domain import Domain
 from medsaga_lib.data.samples import Place, Samples, squeeze
 from medsaga_lib.data.splits import few_shot
 from medsaga_lib.errors import UserError
@@ -64,6 +66,18 @@ def choose_shots(
 
 def sample_names(samples: Samples | Subset) -> list[str]:
     """Return the names of all samples, in order."""
+    whole, indices = _indices(samples)
+    return [whole.key(i) for i in indices]
+
+
+def domain_of(samples: Samples | Subset) -> Domain | None:
+    """Return what the images are like that samples belong to."""
+    whole, indices = _indices(samples)
+    cases = dict.fromkeys(whole.case(i) for i in indices)
+    return Domain.of(whole.traits[case] for case in cases if case in whole.traits)
+
+
+def _indices(samples: Samples | Subset) -> tuple[Samples, Sequence[int]]:
     if isinstance(samples, Subset):
-        return [samples.dataset.key(i) for i in samples.indices]  # type: ignore[attr-defined]
-    return [samples.key(i) for i in range(len(samples))]
+        return samples.dataset, samples.indices  # type: ignore[return-value]
+    return samples, range(len(samples))

@@ -2,7 +2,9 @@
 
 nibabel reads NIfTI, because results must keep its header: SimpleITK writes another one. SimpleITK
 reads the other formats; it applies slope and intercept, sorts the slices of a DICOM series by their
-position and turns MONOCHROME1 into black as zero. Two rules for NIfTI, where readers differ:
+position and turns MONOCHROME1 into black as zero. highdicom reads DICOM files with several frames
+that have positions, because SimpleITK 2.5 keeps the order of the frames, and applies the slope and
+intercept of the first one to all of them. Two rules for NIfTI, where readers differ:
 
 - The sform holds if its code is above 0, then the qform, as in nibabel. SimpleITK 2.5 takes the
   qform first unless the code of the sform is 1. If both codes are 0, the file has no orientation;
@@ -16,8 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medsaga_lib.data import headers
+from medsaga_lib.data.dicom_masks import kind_of_mask
 from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry, itk_affine
 from medsaga_lib.data.problems import BadFile, in_mm, times
+from medsaga_lib.errors import UserError
 
 Array = np.ndarray
 
@@ -26,6 +30,7 @@ ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 DICOM = (".dcm", ".dicom", ".ima")
 UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}  # mm
 SAME = 1e-3  # mm; our choice: slices that are nearer have the same position
+ASIDE = 0.1  # mm; our choice: slices are above each other if they are not further apart
 GAP = 0.01  # our choice: slices are evenly spaced if no distance differs by more than this share
 
 # DICOM tags, PS3.6
@@ -33,7 +38,11 @@ PHOTOMETRIC, BITS, INSTANCE = "0028|0004", "0028|0101", "0020|0013"
 CENTRE, WIDTH = "0028|1050", "0028|1051"
 INTERCEPT, SLOPE = "0028|1052", "0028|1053"
 POSITION, ORIENTATION = "0020|0032", "0020|0037"
-IMAGER_SPACING = "0018|1164"
+IMAGER_SPACING, FRAME = "0018|1164", "0020|0052"
+CLASS, FRAMES = "0008|0016", "0028|0008"
+# SOP classes with a position for each frame, PS3.6: enhanced and legacy converted CT, MR and PET
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+ENHANCED = {_STORAGE + end for end in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")}
 
 
 class Read(NamedTuple):
@@ -111,24 +120,34 @@ def require_lengths(path: Path, spacing: tuple[float, ...]) -> None:
         raise BadFile(path, what, "correct the voxel size in the file.")
 
 
-def read_itk(path: Path) -> Read:
-    """Read an image or a volume of NRRD, MetaImage or a single DICOM file."""
+def read_itk(path: Path, is_dicom: bool = False) -> Read:
+    """Read an image or a volume of NRRD, MetaImage or a single DICOM file.
+
+    is_dicom: whether a file is DICOM that has no extension of it.
+    """
+    is_dicom = is_dicom or is_dicom_file(path)
+    if is_dicom:
+        headers.require_dicom(path)
+        if has_frames(path):
+            return read_frames(path)
     with _QuietITK():
-        image = _read_file(path)
+        image = _read_file(path, is_dicom)
     return _of_itk(path, image, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()})
 
 
-def _read_file(path: Path) -> Any:
+def is_dicom_file(path: Path) -> bool:
+    """Return whether a file has an extension of DICOM."""
+    return path.name.lower().endswith(DICOM)
+
+
+def _read_file(path: Path, is_dicom: bool) -> Any:
     """Read a file with ITK after checks of its header."""
     import SimpleITK as sitk  # noqa: N813
 
     name = path.name.lower()
-    is_dicom = name.endswith(DICOM)
-    if is_dicom:
-        headers.require_dicom(path)
-    elif name.endswith((".nrrd", ".nhdr")):
+    if name.endswith((".nrrd", ".nhdr")):
         headers.require_nrrd(path)
-    else:
+    elif not is_dicom:
         headers.require_metaimage(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -144,6 +163,45 @@ def _read_file(path: Path) -> Any:
     return reader.Execute()
 
 
+def has_frames(path: Path) -> bool:
+    """Return whether a DICOM file has frames with positions; False if it cannot be read."""
+    try:
+        with _QuietITK():
+            head = _head(str(path))
+    except RuntimeError:  # the reader of its values says what is wrong
+        return False
+    return head.get(CLASS, "").strip(" \0") in ENHANCED and int(head.get(FRAMES, 1)) > 1
+
+
+def read_frames(path: Path) -> Read:
+    """Read a DICOM file whose frames are the slices of a volume.
+
+    Raises:
+        UserError: highdicom is not installed.
+        BadFile: the frames are not the slices of one volume, or are not evenly spaced.
+    """
+    try:
+        import highdicom
+    except ImportError as error:
+        what = f'{path} needs highdicom; install it with pip install "medsaga-lib[dicom]".'
+        raise UserError(what) from error
+    file = highdicom.imread(path)
+    grid = file.get_volume_geometry(rtol=GAP)
+    if grid is None or grid.spatial_shape[0] != file.number_of_frames:
+        what = "has frames that are not evenly spaced slices of one volume"
+        raise BadFile(path, what, "save each volume in a file of its own, with all of its slices.")
+    headers.require_room(path, (file.number_of_frames, file.Rows, file.Columns), 8, None)
+    values = file.get_volume(rtol=GAP, apply_real_world_transform=False).array
+    if values.ndim != 3:
+        raise BadFile(path, "has frames in colour", "save one channel.")
+    whole = np.rint(values).astype(np.int32)
+    values = whole if (whole == values).all() else values.astype(np.float32)
+    affine = RAS_OF_LPS @ grid.affine[:, [2, 1, 0, 3]]  # its voxels are (slice, row, column)
+    require_lengths(path, tuple(np.linalg.norm(affine[:3, :3], axis=0)))
+    geometry = Geometry(affine, frame=str(file.get("FrameOfReferenceUID", "")))
+    return Read(geometry.inside(values.T), geometry.spacing(), geometry)
+
+
 def read_dicom(folder: Path) -> Read:
     """Read the only DICOM series of a folder.
 
@@ -155,20 +213,21 @@ def read_dicom(folder: Path) -> Read:
     for file in filter(Path.is_file, folder.iterdir()):
         headers.require_dicom(file)
     with _QuietITK():
-        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        series = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), n) for n in names]
+        series = [files for files in series if not kind_of_mask(Path(files[0]))]
         if len(series) != 1:
             found = f"holds {len(series)} DICOM series" if series else "holds no DICOM series"
             raise BadFile(folder, found, "give a folder with the files of one series.")
-        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-        heads = [_head(file) for file in files]
+        files = series[0]
         if len(files) == 1:
-            image = _read_file(Path(files[0]))
+            read = read_itk(Path(files[0]), is_dicom=True)
         else:
+            heads = [_head(file) for file in files]
             _require_stack(folder, heads)
             reader = sitk.ImageSeriesReader()
             reader.SetFileNames(files)
-            image = reader.Execute()
-    read = _of_itk(folder, image, heads[0])
+            read = _of_itk(folder, reader.Execute(), heads[0])
     if read.geometry is None:
         raise BadFile(folder, "holds a single image, not a volume", "give the file in it instead.")
     return read
@@ -192,8 +251,14 @@ def _require_stack(folder: Path, heads: list[dict[str, str]]) -> None:
     if not all(POSITION in head and ORIENTATION in head for head in heads):
         what = "has slices without a position"
         raise BadFile(folder, what, "export the series again, with ImagePositionPatient.")
-    row, column = _numbers(heads[0][ORIENTATION]).reshape(2, 3)
-    along = np.array([_numbers(head[POSITION]) for head in heads]) @ np.cross(row, column)
+    normal = np.cross(*_numbers(heads[0][ORIENTATION]).reshape(2, 3))
+    positions = np.array([_numbers(head[POSITION]) for head in heads])
+    along = positions @ normal
+    aside = positions - np.outer(along, normal)
+    shift = np.linalg.norm(aside - aside[0], axis=1).max()
+    if shift > ASIDE:
+        what = f"has slices that are shifted by up to {shift:.3g} mm in their plane (gantry tilt)"
+        raise BadFile(folder, what, "resample it to a grid with right angles.")
     steps = np.diff(along)
     distances = abs(steps)
     smallest = min(distances[distances > SAME], default=0.0)
@@ -228,7 +293,8 @@ def _of_itk(path: Path, image: Any, head: dict[str, str]) -> Read:
         unknown = of_dicom and not {"0028|0030", IMAGER_SPACING} & head.keys()
         in_plane = (1.0, 1.0) if unknown else (float(spacing[1]), float(spacing[0]))
         return Read(values, in_plane, None, _window(head))
-    geometry = Geometry(itk_affine(spacing, image.GetOrigin(), image.GetDirection()))
+    affine = itk_affine(spacing, image.GetOrigin(), image.GetDirection())
+    geometry = Geometry(affine, frame=head.get(FRAME, "").strip(" \0"))
     return Read(geometry.inside(values.T), geometry.spacing(), geometry)
 
 

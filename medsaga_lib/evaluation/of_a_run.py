@@ -1,11 +1,16 @@
 """Evaluation of a trained run on a split of a data set: a table, a summary and a figure."""
 
+from collections import defaultdict
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 
-from medsaga_lib.data.cases import read_pair
-from medsaga_lib.data.dataset import DataSet
+import numpy as np
+
+from medsaga_lib.data.cases import match, read_case, read_case_mask, read_pair
+from medsaga_lib.data.dataset import Case, DataSet
+from medsaga_lib.data.domain import shifts
+from medsaga_lib.data.images import Picture, Stored
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation.scores import Evaluation, evaluate_cases
 from medsaga_lib.files import write_bytes
@@ -45,13 +50,33 @@ def evaluate_run(folder: Path, dataset: DataSet, split: str, out: Path) -> Evalu
             f"{predictor.labels}; evaluate it on a data set with the same labels."
         )
     cases = [case for case in dataset.split(split) if case.mask is not None]
-    evaluation = evaluate_cases(partial(predictor.case, dataset), dataset, cases)
-    evaluation = replace(evaluation, data=dataset.name, split=split)
+    shifted: dict[str, list[str]] = defaultdict(list)
+
+    @lru_cache(maxsize=1)  # each case is read once
+    def read(case: Case) -> tuple[Picture, Stored]:
+        picture = read_case(dataset, case)
+        for kind, what in shifts(predictor.domain, picture).items():
+            shifted[kind].append(f"{case.image}: {what} as the training images")
+        return picture, read_case_mask(dataset, case, picture)
+
+    def predict(case: Case) -> np.ndarray:
+        picture, mask = read(case)
+        return predictor.pair(case.name, picture, match(dataset, picture, mask))
+
+    evaluation = evaluate_cases(predict, dataset, cases, read=read)
+    notes = tuple(_note(found, len(cases)) for found in shifted.values())
+    evaluation = replace(evaluation, data=dataset.name, split=split, notes=notes)
     if isinstance(predictor.model, Promptable):
         evaluation = replace(evaluation, prompts=TRUTH_PROMPTS[predictor.model.kind])
     evaluation.save(out)
     _write_figure(out / "figure.png", predictor, dataset, cases, evaluation)
     return evaluation
+
+
+def _note(found: list[str], cases: int) -> str:
+    """Return one sentence for all images that are far from the training images in one thing."""
+    others = f", as {len(found) - 1} more of the {cases} images" if len(found) > 1 else ""
+    return f"{found[0]}{others}; the scores say little about images like those of training."
 
 
 def _write_figure(path, predictor, dataset, cases, evaluation: Evaluation) -> None:

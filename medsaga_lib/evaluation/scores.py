@@ -13,6 +13,7 @@ from scipy import stats
 
 from medsaga_lib.data.cases import read_case_mask, spacing_of
 from medsaga_lib.data.dataset import Case, DataSet
+from medsaga_lib.data.images import Picture, Stored
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation.metrics import TOLERANCE, score_case
@@ -42,6 +43,7 @@ class Evaluation:
     data: str = ""  # name of the data set
     split: str = ""
     unit: str = ""  # of HD95: "mm", "px", or "mm or px" if some cases have a spacing
+    notes: tuple[str, ...] = ()  # in what images are far from the training images
 
     def means(self, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
         """Means over cases, ignoring NaN: one row per class, one column per metric."""
@@ -55,7 +57,8 @@ class Evaluation:
         ignore NaN scores; `empty` counts them. `confused` is the share of predicted elements that
         belong to another class. `hd95_unit` is "mm" or "px". `prompts` describes prompts that were
         made from the truth; it is absent if there were none. `data` and `split` are absent if
-        unknown. `classes` has the same numbers per class, `cases` per case without intervals.
+        unknown, and `notes` if there are none. `classes` has the same numbers per class, `cases`
+        per case without intervals.
         """
         overall = self.means().mean()
         return {
@@ -67,6 +70,7 @@ class Evaluation:
             **({"hd95_unit": self.unit} if self.unit else {}),
             **({"prompts": self.prompts} if self.prompts else {}),
             **({"data": self.data, "split": self.split} if self.data else {}),
+            **({"notes": list(self.notes)} if self.notes else {}),
             "classes": [
                 self._class_summary(name, rows)
                 for name, rows in self.table.groupby("class", sort=False)
@@ -117,6 +121,7 @@ def evaluate_cases(
     dataset: DataSet,
     cases: Iterable[Case],
     tolerance: float = TOLERANCE,
+    read: Callable[[Case], tuple[Picture | None, Stored]] | None = None,
 ) -> Evaluation:
     """Score the predictions of cases against their masks.
 
@@ -125,6 +130,8 @@ def evaluate_cases(
         dataset: data set of the cases, with their labels; numbered instances are one class (> 0).
         cases: cases of the data set, each with a mask.
         tolerance: tolerance of NSD in mm.
+        read: returns the image and the mask of a case; default: it reads the mask, and the image
+            only if the spacing is not known without it.
 
     Raises:
         UserError: there are no cases, a case has no mask or a mask of another size, or the data
@@ -133,8 +140,8 @@ def evaluate_cases(
     labels = dataset.require_labels()
     rows, units = [], set()
     for case in cases:
-        mask = read_case_mask(dataset, case)
-        spacing, known = spacing_of(dataset, case, mask)
+        image, mask = read(case) if read else (None, read_case_mask(dataset, case))
+        spacing, known = spacing_of(dataset, case, mask, image)
         units.add("mm" if known else "px")
         truth = (mask.values > 0).astype(int) if dataset.masks == "instances" else mask.values
         prediction = predict(case)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor
 
+from medsaga_lib.data.domain import Domain, shift_notes
 from medsaga_lib.data.images import Picture, Window, read_image
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_stem, write_bytes
@@ -37,6 +38,7 @@ class BoxPredictor:
     modality: str = ""
     window: Window | None = None
     feed: Feed = SQUEEZE
+    domain: Domain | None = None  # what the training images of a run were like
 
     def __call__(
         self, picture: Picture, boxes: Boxes, rule: SliceRule = "propagate"
@@ -140,7 +142,8 @@ def load_box_predictor(run: Path, window: Window | None = None) -> BoxPredictor:
         )
     trained = load_run(run)
     sam = trained.model.get_submodule("sam").cpu()
-    return BoxPredictor(sam, trained.modality, trained.window, trained.feed)  # type: ignore[arg-type]
+    how = trained.modality, trained.window, trained.feed, trained.domain
+    return BoxPredictor(sam, *how)  # type: ignore[arg-type]
 
 
 def predict_boxes(
@@ -174,9 +177,10 @@ def predict_boxes(
             require_boxes(asked, where.shape_outside(picture.shape))
             asked = where.boxes_inside(asked, picture.shape)
         labels = predictor(picture, asked, rule)
-        write_labels(target, picture, labels)
+        write_labels(target, picture, labels, path)
         counts = np.bincount(labels.ravel(), minlength=len(asked) + 1)[1:].tolist()
         record: dict[str, Any] = {"input": str(path), "labels": str(target), "voxels": counts}
+        record["notes"] = shift_notes(predictor.domain, path, picture)
         if target.suffix == ".png":
             from medsaga_lib.display import show_boxes, to_png
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medsaga_lib.data import headers, volumes
-from medsaga_lib.data.bitmaps import is_stack
+from medsaga_lib.data.bitmaps import is_stack, write_stack
 from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry
 from medsaga_lib.data.images import TIFFS, Picture
 from medsaga_lib.data.problems import BadFile
@@ -22,7 +22,7 @@ from medsaga_lib.files import file_stem, replacing, write_bytes
 def targets(inputs: list[Path], out: Path) -> dict[Path, Path]:
     """Return the path of each label map, with the input that it belongs to.
 
-    An image gives STEM_labels.png, a TIFF stack STEM_labels.tif, NIfTI and a DICOM series
+    An image gives STEM_labels.png, a TIFF stack STEM_labels.tif, NIfTI and DICOM volumes
     STEM_labels.nii.gz, NRRD STEM_labels.nrrd, MetaImage STEM_labels.mha, and npz STEM.npz.
 
     Raises:
@@ -51,7 +51,8 @@ def _result_name(path: Path) -> str:
     name, stem = path.name.lower(), file_stem(path)
     if name.endswith(".npz"):
         return f"{stem}.npz"
-    if name.endswith(volumes.NIFTI) or path.is_dir():
+    frames = volumes.is_dicom_file(path) and volumes.has_frames(path)
+    if name.endswith(volumes.NIFTI) or path.is_dir() or frames:
         return f"{stem}_labels.nii.gz"
     if name.endswith((".nrrd", ".nhdr")):
         return f"{stem}_labels.nrrd"
@@ -69,8 +70,14 @@ def require_room(target: Path, path: Path, picture: Picture) -> None:
         raise BadFile(path, what, "save the stack as NIfTI or npz.")
 
 
-def write_labels(target: Path, picture: Picture, labels: np.ndarray) -> None:
-    """Write a label map (H, W) or (D, H, W) on the grid of the picture's file."""
+def write_labels(
+    target: Path, picture: Picture, labels: np.ndarray, like: Path | None = None
+) -> None:
+    """Write a label map (H, W) or (D, H, W) on the grid of the picture's file.
+
+    like: the picture's file. NRRD and MetaImage of two axes keep their position and direction only
+    with it, and a TIFF stack its kind of metadata.
+    """
     small = labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
     if target.name.endswith(".nii.gz"):
         write_bytes(target, gzip.compress(_nifti(small, picture), mtime=0))
@@ -80,11 +87,9 @@ def write_labels(target: Path, picture: Picture, labels: np.ndarray) -> None:
             with temporary.open("wb") as file:
                 np.savez_compressed(file, segs=small)
         elif target.suffix in (".nrrd", ".mha"):
-            _write_itk(temporary, small, picture, target.suffix)
+            _write_itk(temporary, small, picture, target.suffix, like)
         elif target.suffix == ".tif":
-            import tifffile
-
-            tifffile.imwrite(temporary, small, photometric="minisblack", compression="zlib")
+            write_stack(temporary, small, picture.spacing, like)
         else:
             from PIL import Image
 
@@ -111,15 +116,25 @@ def _nifti(labels: np.ndarray, picture: Picture) -> bytes:
     return kind(values, None, header).to_bytes()
 
 
-def _write_itk(path: Path, labels: np.ndarray, picture: Picture, ending: str) -> None:
+def _write_itk(
+    path: Path, labels: np.ndarray, picture: Picture, ending: str, like: Path | None
+) -> None:
     import SimpleITK as sitk  # noqa: N813
 
     where = picture.geometry
     image = sitk.GetImageFromArray(labels if where is None else where.outside(labels).T)
-    if where is None:
+    if where is None and like is not None:
+        head = sitk.ImageFileReader()
+        head.SetFileName(str(like))
+        head.ReadImageInformation()
+        image = sitk.GetImageFromArray(labels.reshape(head.GetSize()[::-1]))
+        image.SetSpacing(head.GetSpacing())
+        image.SetOrigin(head.GetOrigin())
+        image.SetDirection(head.GetDirection())
+    elif where is None:
         image.SetSpacing(picture.spacing[::-1])
     else:
-        affine = RAS_OF_LPS @ where.affine
+        affine = where.affine_lps
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
         image.SetSpacing(lengths.tolist())
         image.SetOrigin(affine[:3, 3].tolist())

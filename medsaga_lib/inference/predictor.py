@@ -13,6 +13,7 @@ from torch.utils.data import default_collate
 
 from medsaga_lib.data.cases import read_pair
 from medsaga_lib.data.dataset import Case, DataSet
+from medsaga_lib.data.domain import Domain, shift_notes
 from medsaga_lib.data.images import Picture, read_image
 from medsaga_lib.data.prompts import Prompts, draw_prompts
 from medsaga_lib.errors import UserError
@@ -46,6 +47,7 @@ class Predictor:
     modality: str
     window: tuple[float, float] | None
     feed: Feed = SQUEEZE  # preprocessing that the network was trained with
+    domain: Domain | None = None  # what the training images were like; None in older runs
 
     def __call__(
         self,
@@ -105,12 +107,15 @@ class Predictor:
 
     def case(self, dataset: DataSet, case: Case) -> np.ndarray:
         """Return the label map of a case; its prompts, if needed, come from the ground truth."""
-        picture, truth = read_pair(dataset, case)
+        return self.pair(case.name, *read_pair(dataset, case))
+
+    def pair(self, name: str, picture: Picture, truth: np.ndarray) -> np.ndarray:
+        """Return the label map of a picture as `case` does; `name` is that of the case."""
         if not isinstance(self.model, Promptable):
             return self(picture)
         if self._asks_for_everything:
             return self._everything(picture, truth)
-        seed = PROMPT_SEED + zlib.crc32(case.name.encode())
+        seed = PROMPT_SEED + zlib.crc32(name.encode())
         slices = truth.reshape(-1, *truth.shape[-2:])
         drawn = [
             draw_prompts(self.model.kind, sorted(self.labels), labels, seed + number)
@@ -164,7 +169,8 @@ def load_run(folder: Path) -> Predictor:
     load_weights(model, saved.weights)
     window = tuple(run["window"]) if run["window"] else None
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return Predictor(model, labels, run["modality"], window, get_feed(settings["feed"]))
+    feed, domain = get_feed(settings["feed"]), Domain.from_json(run.get("domain"))
+    return Predictor(model, labels, run["modality"], window, feed, domain)
 
 
 def predict_files(
@@ -187,7 +193,7 @@ def predict_files(
         if len(picture.shape) == 2 and (axis, step) != (0, "none"):
             raise UserError(f"{path} is not a volume; omit --axis and --consistency.")
         prediction = predictor(picture, axis, step)
-        write_labels(target, picture, prediction)
+        write_labels(target, picture, prediction, path)
         record: dict[str, Any] = {"input": str(path), "labels": str(target)}
         if target.suffix == ".png":
             overlay = out / f"{file_stem(path)}_overlay.png"
@@ -197,4 +203,5 @@ def predict_files(
         spacing = float(np.prod(picture.spacing))
         record["voxels"] = {n: int((prediction == v).sum()) for v, n in predictor.labels.items()}
         record["voxel_size"] = spacing  # mm^2 or mm^3; 1 where the file does not say
+        record["notes"] = shift_notes(predictor.domain, path, picture)
         yield record

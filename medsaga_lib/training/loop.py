@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from medsaga_lib.data.dataset import DataSet
+from medsaga_lib.data.domain import Domain
 from medsaga_lib.errors import UserError
 from medsaga_lib.models.heads import Promptable, head_of
 from medsaga_lib.optim.schedule import scaled_warmup, warmup_polynomial
@@ -42,6 +43,7 @@ class Result:
     log: list[dict[str, float]]  # one row for each step, with LOG_COLUMNS
     collapsed: Collapse | None = None  # None also if the run is not finished or too short to judge
     absent: tuple[str, ...] = ()  # labels that no training image shows
+    domain: Domain | None = None  # what the training images are like
 
 
 def train(
@@ -89,7 +91,7 @@ def _result(run: Run, dataset: DataSet) -> Result:
     """Return the result of a run, judged if all its steps are done."""
     finished = len(run.log) == run.recipe.steps
     collapsed = find_collapse(run, dataset) if finished else None
-    return Result(run.model.cpu().eval(), run.log, collapsed, run.absent)
+    return Result(run.model.cpu().eval(), run.log, collapsed, run.absent, run.domain)
 
 
 def take_step(

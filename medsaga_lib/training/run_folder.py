@@ -15,6 +15,7 @@ import torch
 
 import medsaga_lib
 from medsaga_lib.data.dataset import DataSet
+from medsaga_lib.data.domain import Domain
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_hash, is_leftover, replacing, write_json, write_tensors
 from medsaga_lib.models.weights import file_of
@@ -74,7 +75,11 @@ class Checkpoint:
 
 
 def run_facts(
-    recipe: Recipe, dataset: DataSet, settings: RunSettings, train_samples: list[str]
+    recipe: Recipe,
+    dataset: DataSet,
+    settings: RunSettings,
+    train_samples: list[str],
+    domain: Domain | None = None,
 ) -> dict[str, Any]:
     """Return the content of `run.json`: settings, whole recipe, data, the backbone's hash."""
     file = file_of(settings.backbone, settings.weights)
@@ -86,6 +91,7 @@ def run_facts(
         "recipe": asdict(recipe),
         "backbone_sha256": file_hash(file) if file else None,
         "train_samples": train_samples,
+        "domain": domain.to_json() if domain else None,
         "versions": {"medsaga_lib": medsaga_lib.__version__, "torch": torch.__version__},
     }
 
@@ -121,7 +127,9 @@ def write_run(folder: Path, facts: dict[str, Any]) -> None:
             f"{folder} was started with other values of {settings['recipe']} than the current "
             "ones; choose another --out."
         )
-    of_data = "labels", "modality", "window", "train_samples"
+    of_data: tuple[str, ...] = "labels", "modality", "window", "train_samples"
+    if before.get("domain"):  # older runs have none
+        of_data = *of_data, "domain"
     if any(before.get(key) != now.get(key) for key in of_data):
         raise UserError(
             f"{folder} was trained on other data with the name {settings['data']}; choose another "
@@ -155,6 +163,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         settings = OLDER | content["settings"]
         content["settings"] = json.loads(json.dumps(asdict(RunSettings(**settings))))
         _ = content["labels"], content["modality"], content["window"], content["backbone_sha256"]
+        _ = Domain.from_json(content.get("domain"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(
             f"{folder} is not a run: it has no {RUN_FILE}; give the --out folder of "

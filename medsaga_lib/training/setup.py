@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from medsaga_lib.data.dataset import DataSet
-from medsaga_lib.data.shots import choose_shots, sample_names
+from medsaga_lib.data.domain import Domain
+from medsaga_lib.data.shots import choose_shots, domain_of, sample_names
 from medsaga_lib.errors import UserError
 from medsaga_lib.models.feeding import FEED_OF, get_feed
 from medsaga_lib.models.heads import FromPart
@@ -70,6 +71,7 @@ class Run:
     batches: Batches | None = None
     validation: Dataset | None = None
     absent: tuple[str, ...] = ()  # labels that no training image shows
+    domain: Domain | None = None  # what the training images are like
     began: float = 0.0  # time before the embeddings, which count as part of the first step
 
     def passes(self, end: int) -> Iterator[tuple[Tensor, ...]]:
@@ -131,13 +133,15 @@ def set_up(
 
     place = get_feed(chosen.feed).sample
     samples = choose_shots(dataset, chosen.shots, chosen.size, chosen.seed, place)
+    run.domain = domain_of(samples)
     run.absent = absent_labels(samples, [labels[value] for value in sorted(labels)])
     optimizer = build_optimizer(recipe, model, chosen.seed, chosen.per_layer)
     if chosen.checkpointing:
         checkpoint_blocks(model, chosen.precision)
     if out is not None:
         with accelerator.main_process_first():  # the others find its file
-            write_run(out, run_facts(recipe, dataset, chosen, sample_names(samples)))
+            names = sample_names(samples)
+            write_run(out, run_facts(recipe, dataset, chosen, names, run.domain))
         _take_up(run, out, optimizer)
         if run.start == recipe.steps:
             return run

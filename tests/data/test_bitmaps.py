@@ -179,6 +179,22 @@ def test_channels_that_are_not_colours(channels, tmp_path):
         read_image(tmp_path / "a.tif", "X-ray")
 
 
+def test_three_samples_that_are_no_colours_are_refused(tmp_path):
+    values = np.stack([GREY] * 3, -1)
+    how = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "a.tif", values, **how)
+    with pytest.raises(UserError, match="3 channels that it does not declare as colours; save it"):
+        read_image(tmp_path / "a.tif", "X-ray")
+
+
+@pytest.mark.parametrize("how", [{"imagej": True, "metadata": {"axes": "ZYX"}}, {}])
+def test_a_stack_of_three_columns_is_no_colour(how, tmp_path):
+    narrow = STACK[:, :, :3]
+    tifffile.imwrite(tmp_path / "a.tif", narrow, photometric="minisblack", **how)
+    picture = read_image(tmp_path / "a.tif", "X-ray", (0, 255))
+    np.testing.assert_allclose(picture.pixels * 255, narrow, atol=1e-4)
+
+
 def test_spacing_of_ome_and_imagej(tmp_path):
     sizes: dict = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25, "PhysicalSizeZ": 2.0}
     sizes |= {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm", "PhysicalSizeZUnit": "mm"}

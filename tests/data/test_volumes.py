@@ -5,8 +5,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from dicoms import TURN, dicom, write_series
 
 from medsaga_lib.data.images import read_image, read_mask
 from medsaga_lib.data.volumes import read_dicom, read_itk
@@ -15,43 +14,13 @@ from medsaga_lib.inference.label_files import targets, write_labels
 
 RANDOM = np.random.default_rng(2)
 SLICES = RANDOM.integers(0, 4096, (5, 12, 10)).astype(np.uint16)
-TURN = [1, 0, 0, 0, 0.8, 0.6]  # rows to the left, columns backwards and up
-
-
-def dicom(path, values, position=None, number=1, series="1.2.3.4", **changes):
-    """Write a DICOM file of 12 bits."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    file.SOPClassUID, file.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-    file.SeriesInstanceUID, file.StudyInstanceUID = series, "1.2.3"
-    file.Modality, file.InstanceNumber = "CT", number
-    file.Rows, file.Columns = values.shape
-    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
-    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 12, 11, 0
-    file.RescaleSlope, file.RescaleIntercept = 1, 0
-    file.PixelSpacing = [0.5, 0.7]  # rows, columns
-    if position is not None:
-        file.ImagePositionPatient, file.ImageOrientationPatient = position, TURN
-    for key, value in changes.items():
-        setattr(file, key, value)
-    file.PixelData = values.astype("<u2").tobytes()
-    file.save_as(path, enforce_file_format=True)
 
 
 @pytest.fixture
 def series(tmp_path):
     """A series whose file names and instance numbers run against the positions."""
-    folder = tmp_path / "series"
-    folder.mkdir()
-    along = np.cross(TURN[:3], TURN[3:])
-    for number, values in enumerate(SLICES):
-        position = (np.array([-20.0, 30, -5]) + 2.5 * number * along).tolist()
-        changes = {"RescaleSlope": 2, "RescaleIntercept": -1024}
-        dicom(folder / f"{9 - number}.dcm", values, position, 20 - number, **changes)
-    return folder
+    changes = {"RescaleSlope": 2, "RescaleIntercept": -1024}
+    return write_series(tmp_path / "series", SLICES, **changes)
 
 
 def test_a_series_is_sorted_by_position_and_scaled(series):
@@ -90,8 +59,8 @@ def test_labels_of_a_series_lie_on_it(series, tmp_path):
 
 
 def test_a_series_with_a_gap_or_a_doubled_slice_is_refused(series):
-    (series / "7.dcm").unlink()
-    with pytest.raises(UserError, match=r"5 mm between instances 19 and 17, but 2\.5 mm elsewhere"):
+    (series / "97.dcm").unlink()
+    with pytest.raises(UserError, match=r"5 mm between instances 99 and 97, but 2\.5 mm elsewhere"):
         read_image(series, "CT")
     dicom(series / "x.dcm", SLICES[0], [-20.0, 30, -5], 99)
     with pytest.raises(UserError, match=r"slices at uneven distances: .*remove the doubled ones"):
@@ -117,7 +86,7 @@ def test_a_folder_with_a_single_image_is_refused(tmp_path):
 
 
 def test_slices_of_another_size_are_refused(series):
-    dicom(series / "9.dcm", SLICES[0][:, :8], [-20.0, 30, -5], 20)
+    dicom(series / "99.dcm", SLICES[0][:, :8], [-20.0, 30, -5], 100)
     with pytest.raises(UserError, match="slices of different sizes; separate the series"):
         read_dicom(series)
 
@@ -193,3 +162,28 @@ def test_a_mask_in_an_npz_is_gts(tmp_path):
         UserError, match=r"has no array 'gts' \(its arrays: imgs\); save the labels"
     ):
         read_mask(tmp_path / "b.npz")
+
+
+def test_slices_that_are_shifted_in_their_plane_are_refused(tmp_path):
+    """SimpleITK 2.5 reads a series with gantry tilt as if its slices were above each other."""
+    folder = write_series(tmp_path / "series", SLICES)
+    for number, file in enumerate(sorted(folder.glob("*.dcm"))):
+        head = pydicom.dcmread(file)
+        head.ImagePositionPatient[0] += 0.04 * number
+        head.save_as(file)
+    with pytest.raises(UserError, match=r"shifted by up to 0\.16 mm in their plane \(gantry tilt"):
+        read_dicom(folder)
+
+
+def test_an_npz_three_voxels_wide_is_what_its_other_arrays_say(tmp_path):
+    narrow = SLICES[:, :, :3].astype(np.uint8)
+    for name, more in (
+        ("gts", {"gts": narrow}),
+        ("spacing", {"spacing": [0.7, 0.5, 2.0]}),
+        ("boxes", {"boxes": np.zeros((2, 6))}),
+    ):
+        np.savez(tmp_path / f"{name}.npz", imgs=narrow, **more)
+        assert read_image(tmp_path / f"{name}.npz", "CT").shape == narrow.shape
+    assert read_image(tmp_path / "spacing.npz", "CT").spacing == (2.0, 0.5, 0.7)
+    np.savez(tmp_path / "a.npz", imgs=narrow, gts=narrow[:, :, 0], boxes=np.zeros((2, 4)))
+    assert read_image(tmp_path / "a.npz", "CT").shape == narrow.shape[:2]
