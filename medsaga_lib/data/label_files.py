@@ -13,7 +13,7 @@ import numpy as np
 from medsaga_lib.data import headers, volumes
 from medsaga_lib.data.bitmaps import is_stack
 from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry
-from medsaga_lib.data.images import TIFFS, Picture
+from medsaga_lib.data.images import TIFFS, Picture, Stored
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_stem, replacing, write_bytes
@@ -69,19 +69,24 @@ def require_room(target: Path, path: Path, picture: Picture) -> None:
         raise BadFile(path, what, "save the stack as NIfTI or npz.")
 
 
-def write_labels(target: Path, picture: Picture, labels: np.ndarray) -> None:
-    """Write a label map (H, W) or (D, H, W) on the grid of the picture's file."""
+def write_labels(target: Path, picture: Picture | Stored, labels: np.ndarray) -> None:
+    """Write a label map (H, W) or (D, H, W) on the grid of the picture's file.
+
+    target: .nii, .nii.gz, .nrrd, .mha, .npz or .tif; every other name gives a PNG.
+    """
     small = labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
-    if target.name.endswith(".nii.gz"):
-        write_bytes(target, gzip.compress(_nifti(small, picture), mtime=0))
+    name, suffix = target.name.lower(), target.suffix.lower()
+    if name.endswith(volumes.NIFTI):
+        content = _nifti(small, picture)
+        write_bytes(target, gzip.compress(content, mtime=0) if suffix == ".gz" else content)
         return
     with replacing(target) as temporary:
-        if target.suffix == ".npz":
+        if suffix == ".npz":
             with temporary.open("wb") as file:
                 np.savez_compressed(file, segs=small)
-        elif target.suffix in (".nrrd", ".mha"):
-            _write_itk(temporary, small, picture, target.suffix)
-        elif target.suffix == ".tif":
+        elif suffix in (".nrrd", ".mha"):
+            _write_itk(temporary, small, picture, suffix)
+        elif suffix in TIFFS:
             import tifffile
 
             tifffile.imwrite(temporary, small, photometric="minisblack", compression="zlib")
@@ -91,7 +96,7 @@ def write_labels(target: Path, picture: Picture, labels: np.ndarray) -> None:
             Image.fromarray(small).save(temporary, format="PNG")
 
 
-def _nifti(labels: np.ndarray, picture: Picture) -> bytes:
+def _nifti(labels: np.ndarray, picture: Picture | Stored) -> bytes:
     import nibabel
 
     where = picture.geometry or Geometry(
@@ -111,7 +116,7 @@ def _nifti(labels: np.ndarray, picture: Picture) -> bytes:
     return kind(values, None, header).to_bytes()
 
 
-def _write_itk(path: Path, labels: np.ndarray, picture: Picture, ending: str) -> None:
+def _write_itk(path: Path, labels: np.ndarray, picture: Picture | Stored, ending: str) -> None:
     import SimpleITK as sitk  # noqa: N813
 
     where = picture.geometry
