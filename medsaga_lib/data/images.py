@@ -8,7 +8,8 @@ width 400, other volumes by the percentiles 0.5 and 99.5 of the values above 0.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -200,11 +201,21 @@ def read_stored(path: Path, is_mask: bool = False) -> Stored:
         BadFile: a `UserError`; also for every error of a reader, such as that for a damaged file.
     """
     kind = kind_of(path)
-    try:
+    with reading(path):
         _require_content(path)
+        stored = _read_as(kind, path, is_mask)
+    _require_kind(stored)
+    return stored
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise every error of a reader, such as that for a damaged file, as BadFile."""
+    kind = kind_of(path)
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the message of `BadFile` replaces the warnings
-            stored = _read_as(kind, path, is_mask)
+            yield
     except BadFile:
         raise
     except Exception as error:
@@ -213,8 +224,6 @@ def read_stored(path: Path, is_mask: bool = False) -> Stored:
         raise BadFile(
             path, f"cannot be read as {kind} ({reason})", "copy or export it again."
         ) from error
-    _require_kind(stored)
-    return stored
 
 
 def is_folder(path: Path) -> bool:
