@@ -20,6 +20,7 @@ import typer
 from medsaga_lib.errors import UserError
 
 if TYPE_CHECKING:
+    from medsaga_lib.data.check import Report
     from medsaga_lib.recipes.recipe import Recipe
     from medsaga_lib.training.run_folder import Settings
 
@@ -396,24 +397,61 @@ def data_list(as_json: Json = False) -> None:
 @data_app.command("check")
 def data_check(
     folder: Annotated[str, typer.Argument(help="A data set: folder or name.")],
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Also write a page with the summary, the problems and thumbnails."),
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(help="Write a repaired copy to this new folder, and check the copy."),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, max=61, help="Processes that read files. Default: one per core."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a data set, file by file.
 
-    The exit code is 2 if something is wrong.
+    The exit code is 2 if something is wrong. --fix repairs what needs no decision: the spelling of
+    modality, keys, splits, patients, columns and paths; separators; repeated and empty rows; masks
+    in black and white, with three equal channels, nearly whole values, or a header that differs
+    within the tolerance; opaque transparency channels; orientation tags and white as zero. It
+    leaves the rest to you: what is missing or damaged, sizes, grids, names, windows, unknown
+    labels, fractional values, JPEG masks, and the split of a patient. The copy lists its changes
+    in repairs.json; FOLDER stays as it is.
     """
     from medsaga_lib.data.catalog import find_dataset
-
-    _print_report(folder, find_dataset(folder), {}, as_json)
-
-
-def _print_report(name: str, folder: Path, first: dict[str, Any], as_json: bool) -> None:
-    """Print the check of a data set, in JSON after other keys; exit with 2 if it has a problem."""
     from medsaga_lib.data.check import report
+    from medsaga_lib.data.check_page import require_page, write_page
+    from medsaga_lib.data.repair import repair
+
+    if html is not None:
+        require_page(html)
+    root = checked = find_dataset(folder)
+    changes = [] if fix is None else repair(root, fix, processes)
+    if fix is not None and changes:
+        checked = fix.expanduser().absolute()
+    found = report(checked, pictures=html is not None, processes=processes)
+    if html is not None:
+        write_page(html, checked, found, root, changes)
+    first: dict[str, Any] = {}
+    if fix is not None:
+        copy = str(checked) if changes else None
+        first["repairs"] = {"copy": copy, "changes": [c._asdict() for c in changes]}
+        if not as_json:
+            for change in changes:
+                print(f"repaired: {checked / change.file}: {change.what}")
+            if not changes:
+                print("nothing is mechanical to repair, so no copy was written")
+    _print_report(folder if checked == root else str(checked), found, first, as_json)
+
+
+def _print_report(name: str, found: "Report", first: dict[str, Any], as_json: bool) -> None:
+    """Print the check of a data set, in JSON after other keys; exit with 2 if it has a problem."""
     from medsaga_lib.data.facts import table
 
-    problems, found = report(folder)
-    errors = [p for p in problems if not p.note]
+    errors = [p for p in found.problems if not p.note]
     if as_json:
         _print_json(
             {
@@ -421,15 +459,15 @@ def _print_report(name: str, folder: Path, first: dict[str, Any], as_json: bool)
                 "ok": not errors,
                 "problems": [
                     {"file": str(p.file), "what": p.what, "remedy": p.remedy, "note": p.note}
-                    for p in problems
+                    for p in found.problems
                 ],
-                "summary": found,
+                "summary": found.summary,
             }
         )
     else:
-        for problem in problems:
+        for problem in found.problems:
             print(f"{'note: ' if problem.note else ''}{problem}")
-        for key, value in table(found) if found else ():
+        for key, value in table(found.summary) if found.summary else ():
             print(f"{key}: {value}")
         print(f"{name}: " + (f"{len(errors)} problems" if errors else "no problems"))
     if errors:
@@ -498,6 +536,7 @@ def data_import(
     otherwise patients are split at random. Nothing is overwritten, and the same command again
     changes nothing.
     """
+    from medsaga_lib.data.check import report
     from medsaga_lib.data.importing.assign import Shares
     from medsaga_lib.data.importing.found import Options
     from medsaga_lib.data.importing.importer import Request, import_dataset
@@ -520,7 +559,9 @@ def data_import(
         state = "was imported before, and nothing was changed" if done.unchanged else "is written"
         print(f"{out} {state}")
     first = {"out": str(out), "layout": done.layout, "notes": done.notes}
-    _print_report(str(out), out, {**first, "unchanged": done.unchanged}, as_json)
+    _print_report(
+        str(out), report(out, processes=None), {**first, "unchanged": done.unchanged}, as_json
+    )
 
 
 @app.command()

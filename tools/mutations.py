@@ -370,11 +370,11 @@ def _itk_samples(name: str, names: Sequence[str]) -> list[Files]:
 def _dicom(values: np.ndarray, number: int, packed: str = "") -> bytes:
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.encaps import encapsulate
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
+    from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
 
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
+    meta.MediaStorageSOPInstanceUID = UID(f"1.2.3.{number}")
     meta.TransferSyntaxUID = {
         "": ExplicitVRLittleEndian,
         "j2k": JPEG2000Lossless,
@@ -396,9 +396,11 @@ def _dicom(values: np.ndarray, number: int, packed: str = "") -> bytes:
     if packed:
         import imagecodecs
 
-        encode = {"j2k": imagecodecs.jpeg2k_encode, "jls": imagecodecs.jpegls_encode}[packed]
-        options = {"codecformat": "j2k"} if packed == "j2k" else {}
-        file.PixelData = encapsulate([encode(pixels, **options)])
+        if packed == "j2k":
+            code = imagecodecs.jpeg2k_encode(pixels, codecformat="j2k")
+        else:
+            code = imagecodecs.jpegls_encode(pixels)
+        file.PixelData = encapsulate([bytes(code)])
         file["PixelData"].VR = "OB"
     else:
         file.PixelData = pixels.tobytes()

@@ -6,7 +6,7 @@ Pillow keeps 8 of 16 bits of a colour PNG, so imagecodecs reads those.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,6 +55,51 @@ def read_bitmap(path: Path, is_mask: bool) -> Array:
 
             return _turned(imagecodecs.png_decode(path.read_bytes()), _exif_turn(stored))
         return np.asarray(picture)
+
+
+class Declared(NamedTuple):
+    """Declarations of a picture's file about its pixels, which some programs ignore.
+
+    turn: the value of the orientation tag; 1 is upright. opaque: it has a transparency channel, in
+    which no pixel is transparent. white_zero: white is stored as 0. spacing: it gives a pixel size.
+    """
+
+    turn: int
+    opaque: bool = False
+    white_zero: bool = False
+    spacing: bool = False
+
+
+def declared(path: Path) -> Declared:
+    """Return what the file of a PNG, JPEG, BMP or TIFF declares."""
+    from PIL import Image
+
+    if path.suffix.lower() in (".tif", ".tiff"):
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            page: Any = file.pages[0]
+            tag = page.tags.get(ORIENTATION)
+            turn = 1 if tag is None else int(tag.value)
+            white = page.photometric.name == "MINISWHITE"
+            return Declared(turn, False, white, _tiff_spacing(file) is not None)
+    with Image.open(path) as stored:
+        alpha = stored.getchannel("A").getextrema() if stored.mode in ("RGBA", "LA") else (0, 0)
+        return Declared(_exif_turn(stored), opaque=alpha == (255, 255))
+
+
+def read_opaque(path: Path) -> Array:
+    """Return the values of a PNG or BMP upright, without its transparency channel."""
+    from PIL import Image
+
+    with Image.open(path) as stored:
+        values = np.asarray(stored)
+        if stored.format == "PNG" and _png_bits(path) == 16:  # Pillow keeps 8 bits
+            import imagecodecs
+
+            values = imagecodecs.png_decode(path.read_bytes())
+        colours = values[..., :-1]  # (H, W, 1) or (H, W, 3)
+        return _turned(colours[..., 0] if colours.shape[-1] == 1 else colours, _exif_turn(stored))
 
 
 def _exif_turn(picture: Any) -> int:

@@ -110,7 +110,7 @@ def spacing_of(
 
 
 def _require_known_labels(mask: Stored, labels: Collection[int]) -> None:
-    unknown = sorted(set(np.unique(mask.values).tolist()) - {0, *labels})
+    unknown = sorted(count_values(mask.values).keys() - {0, *labels})
     if not unknown:
         return
     shown = ", ".join(str(value) for value in unknown[:SHOWN_VALUES])
@@ -124,20 +124,37 @@ def _require_same_grid(mask: Stored, picture: Picture) -> None:
         what = f"is {times(mask.values.shape)}, but its image is {times(picture.shape)}"
         raise BadFile(mask.path, what, "give the image and the mask the same size.")
     remedy = "resample the mask to its image, or correct its header."
-    where, of_mask = picture.geometry, mask.geometry
-    if where is None or of_mask is None:
+    apart = displacement_of(mask, picture)
+    if apart is None:
         if {1.0} in (set(mask.spacing), set(picture.spacing)):  # one is not known
             return
         ratios = np.divide(mask.spacing, picture.spacing)
         if (abs(ratios - 1) * (np.array(picture.shape) - 1) > APART).any():
             what = f"has the spacing {in_mm(mask.spacing)}, its image {in_mm(picture.spacing)}"
             raise BadFile(mask.path, what, remedy)
-        return
-    shape = picture.shape
-    apart = displacement(where.affine_inside(shape), of_mask.affine_inside(shape), shape)
-    if not apart <= APART:
+    elif not apart <= APART:
         what = (
             f"lies up to {apart:.2g} voxels from its image (spacing {in_mm(mask.spacing)}, image "
             f"{in_mm(picture.spacing)})"
         )
         raise BadFile(mask.path, what, remedy)
+
+
+def displacement_of(mask: Stored, picture: Picture | Stored) -> float | None:
+    """Return how far apart a mask and its image of the same shape are; see `displacement`.
+
+    None if one of the files gives no geometry.
+    """
+    where, of_mask, shape = picture.geometry, mask.geometry, picture.shape
+    if where is None or of_mask is None:
+        return None
+    return displacement(where.affine_inside(shape), of_mask.affine_inside(shape), shape)
+
+
+def count_values(labels: Array) -> dict[int, int]:
+    """Return the number of pixels of each value of a label map, in the order of the values."""
+    if labels.max() <= np.iinfo(np.uint16).max:  # counting takes a tenth of the time of sorting
+        counts = np.bincount(labels.ravel())
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    values, numbers = np.unique(labels, return_counts=True)
+    return {int(v): int(n) for v, n in zip(values, numbers, strict=True)}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from medsaga_lib.data.cases import count_values
 from medsaga_lib.data.dataset import DESCRIPTION, INDEX, SPLITS, Case, DataSet
 from medsaga_lib.data.geometry import displacement
 from medsaga_lib.data.images import Stored
@@ -17,6 +18,7 @@ from medsaga_lib.data.volumes import other_form
 
 # Our choice: a volume is standardised if its mean and standard deviation are this near to 0 and 1
 NEAR_0, NEAR_1 = 0.1, 0.1
+SEEN_APART = 1e-3  # voxels; our choice: a smaller distance is rounding of the header
 FORMS_APART = 0.1  # voxels; our choice, as for an image and its mask
 SHOWN = 5  # our choice: a note names at most this many cases
 
@@ -36,16 +38,22 @@ class Facts:
     codes: str  # directions of the file's axes; "" for an image, "?" if the file does not say
     forms_apart: float  # voxels between qform and sform of a NIfTI file
     digest: str  # of the stored values
+    channels: int  # 1 or 3
+    masked: bool  # it has a label map that could be read
     labels: dict[int, int]
+    mask_apart: float | None  # voxels between the mask and the image, by their files
 
 
-def facts_of(case: Case, image: Stored, mask: np.ndarray | None) -> Facts:
+def facts_of(
+    case: Case, image: Stored, labels: np.ndarray | None, mask_apart: float | None = None
+) -> Facts:
     """Collect the facts of a case.
 
     Args:
         case: it.
         image: as stored.
-        mask: its label map, or None if there is none.
+        labels: its label map, or None if there is none that could be read.
+        mask_apart: how far apart the files say that mask and image are; None if they do not say.
     """
     values = image.values
     where = image.geometry
@@ -54,10 +62,7 @@ def facts_of(case: Case, image: Stored, mask: np.ndarray | None) -> Facts:
     if where is not None and other is not None:
         apart = displacement(where.affine, other, where.shape_outside(image.shape))
         apart = np.inf if np.isnan(apart) else apart  # the qform is not a rotation
-    counts: dict[int, int] = {}
-    if mask is not None:
-        found, numbers = np.unique(mask, return_counts=True)
-        counts = {int(v): int(n) for v, n in zip(found, numbers, strict=True) if v}
+    counts = {} if labels is None else count_values(labels)
     return Facts(
         case=case,
         shape=image.shape,
@@ -70,29 +75,44 @@ def facts_of(case: Case, image: Stored, mask: np.ndarray | None) -> Facts:
         codes="" if where is None else where.codes,
         forms_apart=apart,
         digest=sha256(np.ascontiguousarray(values).tobytes()).hexdigest(),
-        labels=counts,
+        channels=1 if image.shape == values.shape else values.shape[-1],
+        masked=labels is not None,
+        labels={value: number for value, number in counts.items() if value},
+        mask_apart=mask_apart,
     )
 
 
 def summary(dataset: DataSet, facts: Sequence[Facts]) -> dict[str, Any]:
     """Return numbers about a data set: cases, patients, sizes, intensities, labels by split."""
-    labels: dict[str, dict[str, int]] = {}
-    for value, name in dataset.labels.items():
-        having = [one for one in facts if one.labels.get(value)]
-        if dataset.masks == "instances":
-            having = [one for one in facts if one.labels]
-        labels[name] = {split: sum(f.case.split == split for f in having) for split in SPLITS}
+    having = {
+        name: [one for one in facts if one.labels.get(value)]
+        for value, name in dataset.labels.items()
+    }
+    plain = [one for one in facts if one.masked and not one.labels]
+    apart = [one.mask_apart for one in facts if one.mask_apart is not None]
     return {
         "cases": {split: len(dataset.split(split)) for split in SPLITS},
         "patients": {
             split: len({case.patient for case in dataset.split(split)}) for split in SPLITS
         },
         "size": _range([one.shape for one in facts]),
-        "spacing_mm": _range([one.spacing for one in facts if set(one.spacing) != {1.0}]),
+        "spacing_mm": _range([f.spacing for f in facts if f.codes or set(f.spacing) != {1.0}]),
         "types": dict(Counter(one.dtype for one in facts)),
+        "channels": {str(n): c for n, c in sorted(Counter(f.channels for f in facts).items())},
         "intensities": [min(f.low for f in facts), max(f.high for f in facts)] if facts else None,
         "orientations": dict(Counter(one.codes for one in facts if one.codes)),
-        "cases_with_label": labels,
+        "mask_displacement_voxels": max(apart, default=None),
+        "cases_with_label": {name: _by_split(shown) for name, shown in having.items()},
+        "pixels_of_label": {
+            name: {
+                split: sum(one.labels.get(value, 0) for one in facts if one.case.split == split)
+                for split in SPLITS
+            }
+            for value, name in dataset.labels.items()
+        },
+        "cases_without_any_label": _by_split(plain),
+        "absent_in_training": _absent(dataset, facts, "train"),
+        "suspicious_patients": [list(names) for names in written_differently(dataset.cases)],
     }
 
 
@@ -161,17 +181,8 @@ def _geometry_notes(facts: Sequence[Facts]) -> Iterator[Problem]:
 
 def _label_notes(dataset: DataSet, facts: Sequence[Facts]) -> Iterator[Problem]:
     file = str(dataset.root / DESCRIPTION)
-    if dataset.masks == "instances":
-        return
-    masked = [one for one in facts if one.case.mask is not None]
     for split in ("train", "test"):
-        chosen = [one for one in masked if one.case.split == split]
-        absent = [
-            name
-            for value, name in dataset.labels.items()
-            if chosen and not any(one.labels.get(value) for one in chosen)
-        ]
-        for name in absent:
+        for name in _absent(dataset, facts, split):
             what = f"no mask of the split '{split}' shows '{name}'"
             remedy = "a network cannot learn it; add a case, or remove the label."
             if split == "test":
@@ -179,16 +190,41 @@ def _label_notes(dataset: DataSet, facts: Sequence[Facts]) -> Iterator[Problem]:
             yield Problem(file, what, remedy, note=True)
 
 
+def _absent(dataset: DataSet, facts: Sequence[Facts], split: str) -> list[str]:
+    """Return the names of the labels that no mask of a split shows; none if it has no masks."""
+    chosen = [one for one in facts if one.case.split == split and one.masked]
+    if not chosen or dataset.masks == "instances":
+        return []
+    return [
+        name
+        for value, name in dataset.labels.items()
+        if not any(one.labels.get(value) for one in chosen)
+    ]
+
+
+def _by_split(facts: Iterable[Facts]) -> dict[str, int]:
+    counts = Counter(one.case.split for one in facts)
+    return {split: counts[split] for split in SPLITS}
+
+
 def _patient_notes(dataset: DataSet) -> Iterator[Problem]:
     """List patients of different splits whose names differ only in how they are written."""
-    written: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for case in dataset.cases:
-        written[_plain(case.patient)][case.patient].add(case.split)
-    for names in written.values():
-        if len(names) > 1 and len(set.union(*names.values())) > 1:
+    for names in written_differently(dataset.cases):
+        if len(set.union(*names.values())) > 1:
             what = f"the patients {_quoted(names)} may be the same, and are in different splits"
             remedy = "write one patient in one way, and put all of its images into one split."
             yield Problem(str(dataset.root / INDEX), what, remedy, note=True)
+
+
+def written_differently(cases: Iterable[Case]) -> list[dict[str, set[str]]]:
+    """Return the groups of patients whose names differ only in how they are written.
+
+    Each group maps the names, in the order of the index, to the splits in which they are.
+    """
+    written: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for case in cases:
+        written[_plain(case.patient)][case.patient].add(case.split)
+    return [dict(names) for names in written.values() if len(names) > 1]
 
 
 def _plain(patient: str) -> str:
@@ -221,19 +257,40 @@ def _cases(facts: Sequence[Facts]) -> str:
 
 def table(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the summary as rows (what, value) for a terminal."""
+    rows = [(key, _written(found[key])) for key in ("cases", "patients")]
+    rows += file_rows(found)
+    rows += [(f"cases with {n}", _written(c)) for n, c in found["cases_with_label"].items()]
+    if any(found["cases_without_any_label"].values()):
+        rows.append(("cases without any label", _written(found["cases_without_any_label"])))
+    return rows + suspicion_rows(found)
 
-    def write(counts: dict[str, int]) -> str:
-        return listed(f"{key} {count}" for key, count in counts.items())
 
-    rows = [("cases", write(found["cases"])), ("patients", write(found["patients"]))]
+def file_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of a summary about the contents of the files."""
+    rows = []
     for key, name in (("size", "size"), ("spacing_mm", "spacing (mm)")):
         if found[key]:
             low, high = (" x ".join(f"{x:.4g}" for x in ends) for ends in found[key])
             rows.append((name, low if low == high else f"{low} to {high}"))
-    rows.append(("types", write(found["types"])))
+    rows.append(("types", _written(found["types"])))
+    if len(found["channels"]) > 1:
+        rows.append(("channels", listed(f"{n}: {c} cases" for n, c in found["channels"].items())))
     if found["intensities"]:
         rows.append(("values", "{:g} to {:g}".format(*found["intensities"])))
     if found["orientations"]:
-        rows.append(("orientations", write(found["orientations"])))
-    rows += [(f"cases with {n}", write(c)) for n, c in found["cases_with_label"].items()]
+        rows.append(("orientations", _written(found["orientations"])))
+    if (apart := found["mask_displacement_voxels"]) is not None and apart > SEEN_APART:
+        rows.append(("masks beside their images", f"by up to {apart:.2g} voxels"))
     return rows
+
+
+def suspicion_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of a summary about labels and patients that may be wrong."""
+    rows = [("perhaps one patient", listed(names)) for names in found["suspicious_patients"]]
+    if found["absent_in_training"]:
+        rows.insert(0, ("labels absent in training", listed(found["absent_in_training"])))
+    return rows
+
+
+def _written(counts: dict[str, int]) -> str:
+    return listed(f"{key} {count}" for key, count in counts.items())

@@ -78,7 +78,7 @@ def read_index(root: Path) -> list[dict[str, str]]:
             ]
             for row in rows:
                 for column in {"image", "mask"} & row.keys():
-                    row[column] = _inside(root, row[column])
+                    row[column] = inside_folder(root, row[column])
     except FileNotFoundError:
         wanted = listed(("case", "image", "mask", "patient", "split"))
         raise BadFile(path, "is missing", f"write it with the columns {wanted}.") from None
@@ -217,7 +217,7 @@ def index_problems(root: Path, rows: list[dict[str, str]]) -> Iterator[Problem]:
             if not row[column]:
                 yield Problem(file, f"{where} has no {column}", "fill it in, or remove the row.")
         for column in ("image", "mask"):
-            if _escapes(row[column]):
+            if escapes(row[column]):
                 what = f"{where}: the {column} '{row[column]}' is outside the data set's folder"
                 yield Problem(file, what, "copy it into the folder and correct the path.")
         if row["split"] not in SPLITS:
@@ -269,10 +269,10 @@ def train_problems(root: Path, rows: list[dict[str, str]]) -> Iterator[Problem]:
 
 def names_files(row: dict[str, str]) -> bool:
     """Tell whether a row of the index names an image, and all its files are in the folder."""
-    return bool(row["image"]) and not any(_escapes(row[key]) for key in ("image", "mask"))
+    return bool(row["image"]) and not any(escapes(row[key]) for key in ("image", "mask"))
 
 
-def _inside(root: Path, path: str) -> str:
+def inside_folder(root: Path, path: str) -> str:
     """Return a path of the index relative to the folder, with / between its parts."""
     plain = path.replace("\\", "/")
     if Path(plain).is_absolute() and Path(plain).is_relative_to(root):
@@ -285,7 +285,7 @@ def _result_of(image: str) -> str:
     return (Path(image).parent / file_stem(Path(image))).as_posix()
 
 
-def _escapes(path: str) -> bool:
+def escapes(path: str) -> bool:
     """Tell whether a path in the index leaves the folder; symbolic links are not followed."""
     normal = os.path.normpath(path.replace("\\", "/"))
     return Path(normal).is_absolute() or normal.split("/")[0] == ".." or normal[1:2] == ":"

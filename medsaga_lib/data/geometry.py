@@ -6,6 +6,7 @@ looks as in radiology. Results return to the grid and the header of their file.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -81,11 +82,11 @@ class Geometry:
         """The directions in which the file's x, y and z grow, such as "RAS"; "?" if not known."""
         return "".join(orientations.aff2axcodes(self.affine)) if self.known else "?"
 
-    @property
+    @cached_property
     def _start(self) -> Array:
         return orientations.io_orientation(self.affine)
 
-    @property
+    @cached_property
     def _order(self) -> Array:
         return orientations.ornt_transform(self._start, _INSIDE)
 

@@ -204,7 +204,7 @@ def read_labels(path: Path, colours: Colours = ()) -> Stored:
 
 def read_regions(path: Path, image: Picture | Stored, labels: dict[int, str]) -> Stored:
     """Read the label map of an RTSTRUCT or a SEG on the grid of its image; see `dicom_masks`."""
-    with _reading(path, kind_of_mask(path) or ".dcm"):
+    with reading(path, kind_of_mask(path) or ".dcm"):
         values, notes = read_dicom_mask(path, image.geometry, image.shape, labels)
     return Stored(path, values, image.spacing, image.geometry, notes=notes)
 
@@ -232,7 +232,7 @@ def read_stored(path: Path, is_mask: bool = False) -> Stored:
         BadFile: a `UserError`; also for every error of a reader, such as that for a damaged file.
     """
     kind = kind_of(path)
-    with _reading(path, kind):
+    with reading(path):
         _require_content(path)
         if regions := kind_of_mask(path):
             what = f"is a DICOM {regions}, which has no pixels of its own"
@@ -244,8 +244,12 @@ def read_stored(path: Path, is_mask: bool = False) -> Stored:
 
 
 @contextmanager
-def _reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn every error of a reader into a `BadFile`."""
+def reading(path: Path, kind: str = "") -> Iterator[None]:
+    """Raise every error of a reader, such as that for a damaged file, as BadFile.
+
+    kind: the format that the message names; default: `kind_of`.
+    """
+    kind = kind or kind_of(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the message of `BadFile` replaces the warnings

@@ -27,6 +27,10 @@ class BadFile(UserError):  # noqa: N818 - the name says what is wrong
         self.problem = Problem(str(file), what, remedy)
         super().__init__(str(self.problem))
 
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """Make copies and pickles from the three arguments, not from the sentence."""
+        return type(self), (self.problem.file, self.problem.what, self.problem.remedy)
+
 
 def listed(names: Iterable[object]) -> str:
     """Join names with commas, or return "none" if there are no names."""

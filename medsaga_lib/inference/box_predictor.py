@@ -13,11 +13,11 @@ from torch import Tensor
 
 from medsaga_lib.data.domain import Domain, shift_notes
 from medsaga_lib.data.images import Picture, Window, read_image
+from medsaga_lib.data.label_files import require_room, targets, write_labels
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_stem, write_bytes
 from medsaga_lib.inference import volume_boxes
 from medsaga_lib.inference.box_decoder import paint_boxes, segment_boxes
-from medsaga_lib.inference.label_files import require_room, targets, write_labels
 from medsaga_lib.inference.predictor import load_run
 from medsaga_lib.inference.user_boxes import Boxes, require_boxes, stored_boxes
 from medsaga_lib.models.feeding import FEED_OF, SQUEEZE, Feed

@@ -15,10 +15,10 @@ from medsaga_lib.data.cases import read_pair
 from medsaga_lib.data.dataset import Case, DataSet
 from medsaga_lib.data.domain import Domain, shift_notes
 from medsaga_lib.data.images import Picture, read_image
+from medsaga_lib.data.label_files import require_room, targets, write_labels
 from medsaga_lib.data.prompts import Prompts, draw_prompts
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_hash, file_stem, write_bytes
-from medsaga_lib.inference.label_files import require_room, targets, write_labels
 from medsaga_lib.inference.point_grid import everything, named_by
 from medsaga_lib.inference.volume_labels import Consistency, consistent
 from medsaga_lib.models.feeding import SQUEEZE, Feed, get_feed

@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from medsaga_lib.data.bitmaps import TURNS, is_stack
 from medsaga_lib.data.images import read_image, read_mask
+from medsaga_lib.data.label_files import targets, write_labels
 from medsaga_lib.errors import UserError
-from medsaga_lib.inference.label_files import targets, write_labels
 
 RANDOM = np.random.default_rng(8)
 GREY = RANDOM.integers(0, 256, (20, 30), dtype=np.uint8)

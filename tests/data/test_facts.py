@@ -162,12 +162,42 @@ def test_the_summary_counts(make, medsaga):
     assert found["orientations"] == {"LPS": 3}
     assert found["cases_with_label"]["organ"] == {"train": 2, "val": 0, "test": 1}
     assert found["cases_with_label"]["lesion"] == {"train": 0, "val": 0, "test": 0}
+    assert found["pixels_of_label"]["organ"] == {"train": 240, "val": 0, "test": 120}
+    assert found["spacing_mm"] == [[1, 1, 1], [1, 1, 1]]  # the files say 1 mm
+    assert found["channels"] == {"1": 3}
+    assert found["absent_in_training"] == ["lesion"]
+    assert found["suspicious_patients"] == []
+    assert found["mask_displacement_voxels"] == 0
     code, out, _ = medsaga("data", "check", root, "--json")
     assert code == 0
     assert json.loads(out)["summary"] == json.loads(json.dumps(found))
     code, out, _ = medsaga("data", "check", root)
     assert "cases with organ: train 2, val 0, test 1" in out
     assert "orientations: LPS 3" in out
+
+
+def test_the_summary_names_what_may_be_wrong(make, medsaga):
+    cases = [("a", numbers(), "P7", "train"), ("b", numbers(), "p7", "train")]
+    root = make(cases, mask=np.zeros((4, 5, 6), np.uint8))
+    shifted = nib.load(root / "masks/a.nii")
+    shifted.affine[0, 3] += 0.05
+    nib.save(nib.Nifti1Image(np.asarray(shifted.dataobj), shifted.affine), root / "masks/a.nii")
+    found = report(root).summary
+    assert found["cases_without_any_label"] == {"train": 2, "val": 0, "test": 0}
+    assert found["suspicious_patients"] == [["P7", "p7"]]
+    assert found["mask_displacement_voxels"] == pytest.approx(0.05, abs=1e-6)
+    out = medsaga("data", "check", root)[1]
+    assert "cases without any label: train 2, val 0, test 0" in out
+    assert "labels absent in training: organ" in out
+    assert "perhaps one patient: P7, p7" in out
+    assert "masks beside their images: by up to 0.05 voxels" in out
+
+
+def test_the_label_of_a_bad_mask_counts_nowhere(make):
+    root = make([("a", numbers(), "1", "train")], mask=np.full((4, 5, 6), 9, np.uint8))
+    found = report(root).summary
+    assert found["cases_without_any_label"]["train"] == 0
+    assert found["absent_in_training"] == []
 
 
 def test_the_summary_of_pictures(tmp_path, medsaga):

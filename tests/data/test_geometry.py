@@ -10,8 +10,8 @@ from nibabel import orientations
 
 from medsaga_lib.data.geometry import Geometry, displacement, itk_affine
 from medsaga_lib.data.images import read_image, read_mask
+from medsaga_lib.data.label_files import write_labels
 from medsaga_lib.errors import UserError
-from medsaga_lib.inference.label_files import write_labels
 
 RANDOM = np.random.default_rng(5)
 VALUES = RANDOM.integers(1, 1000, (4, 5, 6)).astype(np.int16)  # x, y, z of a file in LPS

@@ -8,9 +8,9 @@ import SimpleITK as sitk  # noqa: N813
 from dicoms import TURN, dicom, write_series
 
 from medsaga_lib.data.images import read_image, read_mask
+from medsaga_lib.data.label_files import targets, write_labels
 from medsaga_lib.data.volumes import read_dicom, read_itk
 from medsaga_lib.errors import UserError
-from medsaga_lib.inference.label_files import targets, write_labels
 
 RANDOM = np.random.default_rng(2)
 SLICES = RANDOM.integers(0, 4096, (5, 12, 10)).astype(np.uint16)

@@ -9,8 +9,8 @@ from PIL import Image
 
 from medsaga_lib.data.geometry import Geometry
 from medsaga_lib.data.images import Picture
+from medsaga_lib.data.label_files import require_room, targets, write_labels
 from medsaga_lib.errors import UserError
-from medsaga_lib.inference.label_files import require_room, targets, write_labels
 
 AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 3.0, 9], [0, 0, 0, 1]])
 

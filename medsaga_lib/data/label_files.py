@@ -13,7 +13,7 @@ import numpy as np
 from medsaga_lib.data import headers, volumes
 from medsaga_lib.data.bitmaps import is_stack, write_stack
 from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry
-from medsaga_lib.data.images import TIFFS, Picture
+from medsaga_lib.data.images import TIFFS, Picture, Stored
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_stem, replacing, write_bytes
@@ -71,24 +71,27 @@ def require_room(target: Path, path: Path, picture: Picture) -> None:
 
 
 def write_labels(
-    target: Path, picture: Picture, labels: np.ndarray, like: Path | None = None
+    target: Path, picture: Picture | Stored, labels: np.ndarray, like: Path | None = None
 ) -> None:
     """Write a label map (H, W) or (D, H, W) on the grid of the picture's file.
 
+    target: .nii, .nii.gz, .nrrd, .mha, .npz or .tif; every other name gives a PNG.
     like: the picture's file. NRRD and MetaImage of two axes keep their position and direction only
     with it, and a TIFF stack its kind of metadata.
     """
     small = labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
-    if target.name.endswith(".nii.gz"):
-        write_bytes(target, gzip.compress(_nifti(small, picture), mtime=0))
+    name, suffix = target.name.lower(), target.suffix.lower()
+    if name.endswith(volumes.NIFTI):
+        content = _nifti(small, picture)
+        write_bytes(target, gzip.compress(content, mtime=0) if suffix == ".gz" else content)
         return
     with replacing(target) as temporary:
-        if target.suffix == ".npz":
+        if suffix == ".npz":
             with temporary.open("wb") as file:
                 np.savez_compressed(file, segs=small)
-        elif target.suffix in (".nrrd", ".mha"):
-            _write_itk(temporary, small, picture, target.suffix, like)
-        elif target.suffix == ".tif":
+        elif suffix in (".nrrd", ".mha"):
+            _write_itk(temporary, small, picture, suffix, like)
+        elif suffix in TIFFS:
             write_stack(temporary, small, picture.spacing, like)
         else:
             from PIL import Image
@@ -96,7 +99,7 @@ def write_labels(
             Image.fromarray(small).save(temporary, format="PNG")
 
 
-def _nifti(labels: np.ndarray, picture: Picture) -> bytes:
+def _nifti(labels: np.ndarray, picture: Picture | Stored) -> bytes:
     import nibabel
 
     where = picture.geometry or Geometry(
@@ -117,7 +120,7 @@ def _nifti(labels: np.ndarray, picture: Picture) -> bytes:
 
 
 def _write_itk(
-    path: Path, labels: np.ndarray, picture: Picture, ending: str, like: Path | None
+    path: Path, labels: np.ndarray, picture: Picture | Stored, ending: str, like: Path | None
 ) -> None:
     import SimpleITK as sitk  # noqa: N813
 
