@@ -370,7 +370,13 @@ def _itk_samples(name: str, names: Sequence[str]) -> list[Files]:
 def _dicom(values: np.ndarray, number: int, packed: str = "") -> bytes:
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.encaps import encapsulate
-    from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
+    from pydicom.uid import (
+        UID,
+        CTImageStorage,
+        ExplicitVRLittleEndian,
+        JPEG2000Lossless,
+        JPEGLSLossless,
+    )
 
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
