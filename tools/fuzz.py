@@ -97,7 +97,7 @@ def _read_picture(path: Path) -> int:
     from medsaga_lib.data.dataset import Case
     from medsaga_lib.data.facts import facts_of
     from medsaga_lib.data.images import picture_of, read_labels, read_stored
-    from medsaga_lib.inference.label_files import require_room, targets, write_labels
+    from medsaga_lib.data.label_files import require_room, targets, write_labels
     from medsaga_lib.inference.user_boxes import stored_boxes
 
     def as_image() -> int:
@@ -264,7 +264,7 @@ def _load() -> None:
     from PIL import Image
 
     import medsaga_lib.data.check
-    import medsaga_lib.inference.label_files
+    import medsaga_lib.data.label_files
     import medsaga_lib.training.run_folder  # noqa: F401
 
     Image.init()
