@@ -558,7 +558,7 @@ def data_import(
             print(f"note: {note}")
         state = "was imported before, and nothing was changed" if done.unchanged else "is written"
         print(f"{out} {state}")
-    first = {"out": str(out), "layout": done.layout, "notes": done.notes}
+    first: dict[str, Any] = {"out": str(out), "layout": done.layout, "notes": done.notes}
     _print_report(
         str(out), report(out, processes=None), {**first, "unchanged": done.unchanged}, as_json
     )

@@ -20,6 +20,7 @@ from medsaga_lib.inference.label_files import write_labels
 
 from medsaga_lib.data.geometry import Geometry
 from medsaga_lib.data.images import Picture, read_mask
+from medsaga_lib.data.label_files import write_labels
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation.scores import CASES_FILE, SUMMARY_FILE, Evaluation
 from medsaga_lib.files import is_leftover, write_json

@@ -93,11 +93,11 @@ def _read_folder(folder: Path) -> int:
 def _read_picture(path: Path) -> int:
     """Read an image, its facts and boxes, as labels too, and write labels on its grid."""
     import numpy as np
-    from medsaga_lib.inference.label_files import require_room, targets, write_labels
 
     from medsaga_lib.data.dataset import Case
     from medsaga_lib.data.facts import facts_of
     from medsaga_lib.data.images import picture_of, read_labels, read_stored
+    from medsaga_lib.data.label_files import require_room, targets, write_labels
     from medsaga_lib.inference.user_boxes import stored_boxes
 
     def as_image() -> int:
@@ -256,7 +256,6 @@ def _serve(pipe: Connection, printed: Path) -> None:
 def _load() -> None:
     """Import what readers import at their first use, so that it is not measured with a file."""
     import imagecodecs  # noqa: F401
-    import medsaga_lib.inference.label_files
     import nibabel  # noqa: F401
     import safetensors.torch  # noqa: F401
     import SimpleITK  # noqa: F401
@@ -265,6 +264,7 @@ def _load() -> None:
     from PIL import Image
 
     import medsaga_lib.data.check
+    import medsaga_lib.data.label_files
     import medsaga_lib.training.run_folder  # noqa: F401
 
     Image.init()
