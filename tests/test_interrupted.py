@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from medsaga_lib.inference.label_files import write_labels
 
 from medsaga_lib.data.geometry import Geometry
 from medsaga_lib.data.images import Picture, read_mask
