@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsaga_lib.claims.arithmetic import (
@@ -44,6 +44,7 @@ def test_a_text_without_a_number_is_refused():
         number("almost every")
 
 
+@settings(deadline=None)
 @given(st.decimals(0, 1000, places=6), st.integers(0, 4))
 def test_a_rounded_number_agrees_with_its_print(value, places):
     text = str(value.quantize(Decimal(1).scaleb(-places)))
@@ -52,6 +53,7 @@ def test_a_rounded_number_agrees_with_its_print(value, places):
     assert not rounds_to(float(apart), text)
 
 
+@settings(deadline=None)
 @given(st.lists(printed, min_size=1, max_size=9), st.randoms())
 def test_a_mean_of_rounded_numbers_stays_in_its_interval(texts, random):
     unrounded = [number(t) + random.uniform(-half_unit(t), half_unit(t)) for t in texts]
@@ -60,6 +62,7 @@ def test_a_mean_of_rounded_numbers_stays_in_its_interval(texts, random):
     assert high - low == pytest.approx(float(np.mean([2 * half_unit(t) for t in texts])))
 
 
+@settings(deadline=None)
 @given(printed, printed)
 def test_intervals_overlap_as_by_decimals(one, other):
     a, b = Decimal(one), Decimal(other)
