@@ -573,7 +573,7 @@ def lite_residuals(claim: Claim) -> Found:
     with torch.no_grad():
         error = float((block(x) * (1 + 1e-5) ** 0.5 - x).abs().max())  # BatchNorm's epsilon
     reason = "output minus input with zero attention and MLP and the identity as convolution"
-    return reproduced_if(error <= 1e-4, f"difference {error:.0e}", reason)
+    return reproduced_if(error <= claim.tolerance, f"difference {error:.0e}", reason)
 
 
 @check
