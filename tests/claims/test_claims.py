@@ -126,4 +126,4 @@ def test_the_table_has_published_ours_verdict_and_reason(capsys):
 
 def test_a_selection_without_claims_is_refused():
     with pytest.raises(UserError, match="omit an option"):
-        cli.claims(document="medsaga_summary", kind="method")
+        cli.claims(document="medsaga_summary", kind="speed")
