@@ -1,4 +1,4 @@
-"""The command line `medsaga`: methods, memory, bench, weights, data, train, evaluate, predict.
+"""The command line `medsaga`: methods, memory, bench, claims, weights, data, train, and so on.
 
 Exit codes: 0, success; 1, a bug of medsaga, with its traceback; 2, an error that the user can fix,
 explained in one sentence; 3, `medsaga train` saved a run that collapsed, and one sentence says what
@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -38,12 +39,20 @@ app.add_typer(data_app, name="data")
 
 COLLAPSED = 3  # exit code of a training that collapsed
 
-# The same choices as `data.dataset.Split`, `inference.box_predictor.SliceRule` and
-# `inference.volume_labels.Consistency`, which take a second to import
+# The same choices as `data.dataset.Split`, `inference.box_predictor.SliceRule`,
+# `inference.volume_labels.Consistency` and those of `claims.claim`, which take a second to import
 Split = Literal["train", "val", "test"]
 Slices = Literal["propagate", "same"]
 Consistency = Literal["none", "majority", "largest"]
 Axis = Literal["z", "y", "x"]
+Verdict = Literal["reproduced", "contradicted", "not comparable", "unspecified", "not run here"]
+Kind = Literal[
+    "accuracy", "arithmetic", "consistency", "count", "memory", "method", "protocol", "speed",
+    "wording",
+]  # fmt: skip
+Document = Literal[
+    "medsaga", "medsaga_summary", "litemedsam_lora", "s_sam_reviews", "cheap_lunch_summary"
+]
 # The keys of `data.importing.importer.LAYOUTS`, and its `AUTO`
 Layout = Literal["auto", "nnunet", "msd", "folders", "cvpr24", "medsam-npy", "coco", "labelme"]
 
@@ -316,6 +325,45 @@ def bench_stages(
     ]
     header = ("method", "all stages", "late", "ratio", "peak", "peak, late", "ratio")
     _print_table(header, table)
+
+
+@app.command()
+def claims(
+    ids: Annotated[list[str] | None, typer.Argument(help="Claims by id. Default: all.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only claims of this kind.")] = None,
+    document: Annotated[Document | None, typer.Option(help="Only claims of it.")] = None,
+    verdict: Annotated[Verdict | None, typer.Option(help="Show only this verdict.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the papers' claims.
+
+    Runs the check of each claim that needs no download, and prints the published value, ours, the
+    verdict and its reason. With a single id, it prints all about the claim and the check's code.
+    """
+    from tqdm import tqdm
+
+    from medsaga_lib.claims import report
+    from medsaga_lib.claims.claim import all_claims
+    from medsaga_lib.claims.run import answer, find
+
+    chosen = [
+        claim
+        for claim in (find(ids) if ids else all_claims())
+        if (kind is None or claim.kind == kind) and (document is None or claim.document == document)
+    ]
+    found = [answer(claim) for claim in tqdm(chosen, "checks", leave=False, disable=None)]
+    for sentence in report.changes(found):
+        print(f"medsaga: {sentence}.", file=sys.stderr)
+    found = [one for one in found if verdict is None or one.found.verdict == verdict]
+    if not found:
+        raise UserError("No claim has all of these properties; omit an option.")
+    if as_json:
+        return _print_json([one.record() for one in found])
+    if ids and len(found) == 1:
+        return print(report.details(found[0]))
+    print(report.table(found, shutil.get_terminal_size((150, 0)).columns), end="\n\n")
+    _print_table(*report.counts(found))
+    print(f"\n{report.ways(found)}")
 
 
 @weights_app.command("list")

@@ -43,13 +43,13 @@ class Plan:
 
 def predict_ledger(recipe: Recipe, plan: Plan) -> Ledger:
     """Predict the ledger of a training step; nothing is computed, and no GPU is needed."""
-    with _faked(recipe, plan) as (model, groups, forward):
+    with faked(recipe, plan) as (model, groups, forward):
         return ledger(model, groups, forward, plan.per_layer)
 
 
 def predict_peak(recipe: Recipe, plan: Plan) -> int:
     """Predict the peak of a step in bytes, temporaries included; see `ledger.peak_bytes`."""
-    with _faked(recipe, plan) as (model, groups, forward):
+    with faked(recipe, plan) as (model, groups, forward):
         return peak_bytes(model, groups, forward, plan.per_layer)
 
 
@@ -105,7 +105,7 @@ def kept_bytes(recipe: Recipe, plan: Plan) -> int:
     """Return the bytes of one copy of an image whose frozen stages are kept; 0 if none are."""
     if not recipe.image_encoder.copies:
         return 0
-    with _faked(recipe, plan) as (model, _, _):
+    with faked(recipe, plan) as (model, _, _):
         return _one_input(trained_part(recipe, model), plan, "cpu").nbytes
 
 
@@ -120,8 +120,8 @@ def _one_input(network: Model | FromPart, plan: Plan, device: str) -> Tensor:
 
 
 @contextmanager
-def _faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Callable[[], Tensor]]]:
-    """Build the recipe's network, its parameter groups and the loss of a step, without memory."""
+def faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Callable[[], Tensor]]]:
+    """Yield the recipe's network, its parameter groups and the loss of a step, without memory."""
     if plan.batch < 1:
         raise UserError(f"The batch is {plan.batch}; it must be at least 1.")
     if plan.per_layer:

@@ -1,0 +1,1 @@
+"""Claims of the papers as data, the check of each, and its verdict."""
