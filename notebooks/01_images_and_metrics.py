@@ -121,7 +121,7 @@ for dataset in opened:
 # | --- | --- | --- |
 # | X-ray | X-rays that reached the detector, after processing by the device | none |
 # | CT | how much a voxel attenuates X-rays | Hounsfield unit |
-# | MR | the signal of hydrogen nuclei, which depends on the sequence and the device | none |
+# | MR | the signal of hydrogen nuclei, which depends on the device and its settings | none |
 # | microscopy | light of a dye, or light that a stained tissue lets through | none |
 # | colonoscopy | the light of a camera in red, green and blue | none |
 
@@ -184,7 +184,7 @@ credit(spleen)
 pd.DataFrame(rows).T
 
 # %% [markdown] tags=["real"]
-# The abdomen window gives the spleen 47 grey levels instead of 10. In return, all air and some of the fat are black, and bone is white.
+# The abdomen window gives the spleen 47 grey levels instead of 10. In return, 13 % of the voxels are black, such as all air, and 2 % are white, such as bone.
 # A window cannot be undone: 8 bits hold 256 values, and clipped voxels are lost. Keep Hounsfield units on disk, and window when you read. This library uses the abdomen window for a CT unless `dataset.toml` names another.
 
 # %% [markdown] tags=["real"]
@@ -210,7 +210,7 @@ highest = index["vmax"]
 print(f"highest of {len(index)} volumes: {highest.min():,.0f} to {highest.max():,.0f}")
 
 # %% [markdown] tags=["real"]
-# The median of the hippocampus ranges from 49 to 500 in 4 volumes, and the highest value of a volume from 112 to 1.7 million in all 260. The scale of MR depends on the device, the sequence and the export.
+# The median of the hippocampus ranges from 49 to 500 in 4 volumes, and the highest value of a volume from 112 to 1.7 million in all 260. The scale of MR depends on the device, its settings and the export of the file.
 # The library therefore scales each volume that is not a CT by its own percentiles: of the values above 0, the 0.5th percentile becomes black and the 99.5th becomes white. In the last column the 4 medians are close to one another.
 
 # %% [markdown]
@@ -233,7 +233,7 @@ organ = organ == 1
 print(volume.shape, "voxels of", np.round(volume.spacing, 2), "mm")
 
 # %% [markdown]
-# A *coronal* slice is a view from the front: each of its rows comes from another axial slice. The figure shows one with square voxels, and with voxels of their true size.
+# A *coronal* slice is a view from the front: each of its rows comes from another axial slice. The figure shows it with square voxels, and with voxels of their true size.
 
 # %%
 z, y = organ.sum((1, 2)).argmax(), organ.sum((0, 2)).argmax()
@@ -444,7 +444,7 @@ check(chest.root)
 # Two metrics measure distances. The *surface* of a mask is the set of its pixels that have a neighbour outside the mask. From each surface pixel of either mask, take the distance to the nearest surface pixel of the other mask:
 #
 # - **HD95** is the 95th percentile of all these distances. The largest of them is the *Hausdorff distance*. Lower is better; the unit is mm, or pixels where the spacing is unknown.
-# - **NSD**, the normalised surface Dice, is the share of these distances that are at most a *tolerance* $\tau$. 1 is best. We use $\tau$ = 2 mm, as the CVPR 2024 challenge does.
+# - **NSD**, the normalised surface Dice, is the share of these distances that are at most a *tolerance* $\tau$. 1 is best. We use $\tau$ = 2 mm, as the challenge of [chapter 8](08_lite_medsam.ipynb) does.
 #
 # > **Predict.** The next cells change the mask of one lung in 8 ways. Which changes does Dice hardly show? Which ones does HD95 not show at all?
 
@@ -601,7 +601,7 @@ pd.DataFrame(rows).T.round(3)
 #
 # The volume above has thick slices. We move its mask by one voxel along each axis, and score with the spacing and without it.
 #
-# > **Predict.** Which move costs most Dice? Which of the three HD95 differ in mm, and which in voxels?
+# > **Predict.** Which move costs most Dice? Do the three HD95 differ in mm? And in voxels?
 
 # %%
 rows = {}
@@ -719,7 +719,7 @@ display.show(
 # %% [markdown]
 # ## Splits by patient
 #
-# Several images of one patient are alike: the same bones, the same implants, often the same bed. If one of them is in the training set and another in the test set, a network may score well because it remembers the patient. This is called *leakage*.
+# Several images of one patient are often alike: the same bones, the same implants, the same bed. If one of them is in the training set and another in the test set, a network may score well because it remembers the patient. This is called *leakage*.
 # All X-rays of a patient are therefore in the same part:
 
 # %%
@@ -925,7 +925,7 @@ print("paired difference:", gain(leaking, honest))
 print("the same for the MR slices:", gain(leaking_slices, honest_slices))
 
 # %% [markdown] tags=["real"]
-# On X-rays, the intervals of the two means overlap, and the interval of the difference excludes 0, but only just. A paired difference removes the variation between patients that both methods share: a patient who is difficult for one is usually difficult for the other.
+# On X-rays, the intervals of the two means overlap, and the interval of the difference excludes 0, but only just. A paired difference removes the variation between patients that both methods share: a patient who is difficult for both moves both means, but not their difference.
 
 # %% [markdown]
 # An interval over patients says nothing about other hospitals, other devices, or another training run with other random numbers. Where a table has several runs, it gives the mean over seeds and half of its 95 % interval, as 0.812 ± 0.020.
@@ -970,7 +970,7 @@ print("the same for the MR slices:", gain(leaking_slices, honest_slices))
 # ## Exercises
 #
 # ### Exercise 1 (easy, 5 minutes)
-# A square of 20 x 20 pixels is predicted 5 pixels too far to the right. Compute Dice, IoU and NSD with a tolerance of 5 px by hand. HD95 with the spacing of 0.8 mm is in mm.
+# A square of 20 x 20 pixels is predicted 5 pixels too far to the right. Compute by hand Dice, IoU, NSD with a tolerance of 5 px, and HD95 in mm for pixels of 0.8 mm.
 
 # %% tags=["exercise"]
 by_hand = {"Dice": None, "IoU": None, "NSD": None, "HD95 in mm": None}
@@ -1036,7 +1036,7 @@ assert share is not None and 0.045 < share < 0.06, (
 
 # %% [markdown]
 # ### Exercise 3 (hard, 15 minutes)
-# A colleague stores masks at half of their size and enlarges them again for the evaluation. The masks are the annotator's own, so the scores should be almost perfect. The table says otherwise for one label. Find the fault with the metrics and with a look at the values, and make `enlarged` correct.
+# A colleague stores masks at half of their size and enlarges them again for the evaluation. The masks are the annotator's own, so the scores should be almost perfect. They are not, for at least one label. Find the fault with the metrics and with a look at the values, and make `enlarged` correct.
 
 # %% tags=["exercise"]
 from skimage.transform import resize
@@ -1070,7 +1070,7 @@ enlarged = enlarge(half)
 show_scores(enlarged)
 # Interpolation makes values between 0 and 2 along the edge of label 2, and rounding makes some of
 # them 1. So the left lung gets a rim of "right lung". Dice hardly shows it, because the rim is
-# thin, but it has a long surface, and HD95 is the distance between the lungs.
+# thin, but it has a long surface, and HD95 becomes the distance from the rim to the right lung.
 # Labels have to be resized by the nearest pixel.
 
 # %% tags=["exercise-check"]
