@@ -417,7 +417,8 @@ from medsaga_lib.cli import app
 # %%
 def check(folder):
     """Print what `medsaga data check` prints, in short lines."""
-    printed = CliRunner().invoke(app, ["data", "check", str(folder)]).output
+    command = ["data", "check", str(folder), "--processes", "1"]
+    printed = CliRunner().invoke(app, command).output
     for line in printed.replace(f"{folder.parent}/", "").splitlines():
         print(textwrap.fill(line, 80, subsequent_indent="    "))
 
