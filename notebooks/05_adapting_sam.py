@@ -7,7 +7,7 @@
 # - fine-tune both on a few chest X-rays, and report their Dice with a 95 % interval,
 # - find out with one gradient why a part of a network does not learn.
 #
-# **Before this** [Chapter 3](03_memory_ledger.ipynb) on where memory goes; PyTorch; the Dice score.
+# **Before this** [Chapter 3](03_memory_ledger.ipynb) on where memory goes; PyTorch; Dice and intervals as in [chapter 1](01_images_and_metrics.ipynb).
 #
 # **Budget** 2 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
 

@@ -892,7 +892,7 @@ print(stroke.citation, "|", stroke.licence)
 # %% [markdown]
 # ## Surface Dice with exchanged axes
 #
-# The challenge's files store the spacing as (x, y, z), but its arrays are (z, y, x), and its code does not reorder them. Dice does not use the spacing. The surface Dice, NSD, does: it is the share of both surfaces that lies within 2 mm of the other surface.
+# The challenge's files store the spacing as (x, y, z), but its arrays are (z, y, x), and its code does not reorder them. Dice does not use the spacing. The surface Dice, NSD, does: it is the share of both surfaces that lies within 2 mm of the other surface ([chapter 1](01_images_and_metrics.ipynb)).
 #
 # > **Predict.** Does NSD change if the axes of the spacing are exchanged?
 

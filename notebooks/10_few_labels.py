@@ -7,7 +7,7 @@
 # - give positions to an image encoder that has none, and show that it tells left from right,
 # - choose a method by the number of labels, the memory and the time that you have.
 #
-# **Before this** [Chapter 5](05_adapting_sam.ipynb) on class tokens; [chapter 8](08_lite_medsam.ipynb) on TinyViT and boxes.
+# **Before this** [Chapter 5](05_adapting_sam.ipynb) on class tokens; [chapter 8](08_lite_medsam.ipynb) on TinyViT and boxes; [chapter 1](01_images_and_metrics.ipynb) on the metrics.
 #
 # **Budget** 3 minutes on two CPU cores, 2 GB of memory, 0 MB to download
 
