@@ -70,7 +70,7 @@ for split in ("train", "val", "test"):
 # %% [markdown]
 # ## The three parts of SAM
 #
-# The *image encoder* turns an image into an embedding. The *prompt encoder* turns points or boxes into tokens. The *mask decoder* combines tokens and embedding by attention, and returns masks.
+# The *image encoder* turns an image into an embedding. The *prompt encoder* turns points or boxes into tokens. The *mask decoder* combines tokens and embedding by attention, and returns masks. [Chapter 2](02_sam_from_the_inside.ipynb) shows all three at work.
 #
 # This chapter uses LiteMedSAM, a SAM with a small image encoder, TinyViT, that was trained on medical images. Its published weights come with a package ([Where the weights come from](../book/weights.md)).
 # With `profile = "colab"` the same cells use ViT-B, the smallest image encoder of SAM's authors. The two papers use ViT-B. The next table compares both networks.

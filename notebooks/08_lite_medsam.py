@@ -7,7 +7,7 @@
 # - sample training images so that rare modalities are seen, and test the sampler,
 # - segment many boxes on an image, or a volume from one box, and compare the result with the box alone.
 #
-# **Before this** [Chapter 5](05_adapting_sam.ipynb) on LoRA; [chapter 6](06_svd_affine.ipynb) on the focal loss.
+# **Before this** [Chapter 2](02_sam_from_the_inside.ipynb) on the mask decoder; [chapter 5](05_adapting_sam.ipynb) on LoRA; [chapter 6](06_svd_affine.ipynb) on the focal loss.
 #
 # **Budget** 3 minutes on two CPU cores, 2 GB of memory, 0 MB to download
 

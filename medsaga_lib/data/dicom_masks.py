@@ -40,7 +40,7 @@ def kind_of_mask(path: Path) -> Kind | None:
     try:
         with path.open("rb") as file:
             start = file.read(META)
-    except OSError:
+    except (OSError, ValueError):  # the reader says what is wrong; a name may hold a zero byte
         return None
     found = re.search(rb"\x02\x00\x02\x00UI..([0-9.]+)", start, re.DOTALL)
     return KINDS.get(found[1]) if found and start[128:132] == b"DICM" else None

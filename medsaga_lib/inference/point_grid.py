@@ -15,12 +15,15 @@ from medsaga_lib.data.samples import resize_images
 from medsaga_lib.models.frame import Frame
 
 Array = np.ndarray
+PER_SIDE = 32  # points along one side of the grid; segment_anything's default
+AT_ONCE = 16  # points per call of the decoder; our choice: 64 need 3 GB for LiteMedSAM at 256 px
 
 
-def everything(sam: Sam, pixels: Array) -> list[Array]:
+def everything(sam: Sam, pixels: Array, per_side: int = PER_SIDE) -> list[Array]:
     """Return masks (h, w) bool of an image (H, W) or (H, W, 3) in [0, 1], in no special order.
 
-    Their longest side is that of the image encoder's input.
+    Their longest side is that of the image encoder's input. `per_side` is the number of points
+    along each side of the grid.
     """
     image = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
     channels = (image if image.ndim == 3 else image[..., None]).movedim(-1, 0)[None]
@@ -28,7 +31,8 @@ def everything(sam: Sam, pixels: Array) -> list[Array]:
     small = resize_images(channels, inner).expand(-1, 3, -1, -1)[0].movedim(0, -1)
     grey_levels = (255 * small).round().clamp(0, 255).to(torch.uint8).numpy()
     unfiltered = {"pred_iou_thresh": 0, "stability_score_thresh": 0}
-    found = SamAutomaticMaskGenerator(sam, **unfiltered).generate(grey_levels)
+    generator = SamAutomaticMaskGenerator(sam, per_side, AT_ONCE, **unfiltered)
+    found = generator.generate(grey_levels)
     return [record["segmentation"] for record in found]
 
 

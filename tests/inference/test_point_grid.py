@@ -72,3 +72,12 @@ def test_a_grid_is_scored_with_the_truths_names_and_predicts_no_files(phantoms, 
 def test_a_grid_cannot_be_trained():
     with pytest.raises(UserError, match=r"A grid .* trains nothing; set steps=0"):
         changed(get_recipe("samed"), ["head=grid"])
+
+
+def test_a_grid_of_fewer_points_finds_masks_at_some_of_them():
+    sam = build_sam("pocket", 128)
+    sam.load_state_dict(load_state("pocket", 128))
+    image, _ = discs()
+    many, few = (everything(sam.eval(), image.astype(np.float32) / 255, n) for n in (8, 2))
+    assert 0 < len(few) <= 3 * 2 * 2  # 3 masks for each point, without duplicates
+    assert len(few) < len(many)
