@@ -107,5 +107,8 @@ def with_a_gradient(name: str) -> dict[str, int]:
     model = build_model(recipe_of(name), "pocket", 64, 3, "random")
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     model(images).square().mean().backward()
-    found = {name: p for name, p in trainable(model).items() if p.grad is not None}
-    return {name: p.numel() for name, p in found.items() if p.grad.abs().max() > 0}
+    return {
+        name: p.numel()
+        for name, p in trainable(model).items()
+        if p.grad is not None and p.grad.abs().max() > 0
+    }

@@ -46,9 +46,9 @@ def counts(answers: Sequence[Answer]) -> tuple[tuple[str, ...], list[tuple]]:
     verdicts = get_args(Verdict)
     found = Counter((one.claim.kind, one.found.verdict) for one in answers)
     kinds = sorted({one.claim.kind for one in answers})
-    rows = [(kind, *(found[kind, v] for v in verdicts)) for kind in kinds]
-    rows.append(("all", *(sum(row[1 + i] for row in rows) for i in range(len(verdicts)))))
-    return ("kind", *verdicts, "all"), [(*row, sum(row[1:])) for row in rows]
+    numbers = {str(kind): [found[kind, v] for v in verdicts] for kind in kinds}
+    numbers["all"] = [sum(column) for column in zip(*numbers.values(), strict=True)]
+    return ("kind", *verdicts, "all"), [(kind, *row, sum(row)) for kind, row in numbers.items()]
 
 
 def ways(answers: Sequence[Answer]) -> str:
