@@ -45,7 +45,7 @@ def page(tmp_path):
     def make(root):
         path = tmp_path / "page.html"
         write_page(path, root, report(root, pictures=True), root)
-        return Page(path.read_text())
+        return Page(path.read_text(encoding="utf-8"))
 
     return make
 
@@ -146,16 +146,16 @@ def test_the_command(tiny, tmp_path, medsaga):
     path = tmp_path / "new/page.html"
     code, text, _ = medsaga("data", "check", tiny, "--html", path)
     assert (code, text) == medsaga("data", "check", tiny)[:2]
-    assert Page(path.read_text()).all("h1")
+    assert Page(path.read_text(encoding="utf-8")).all("h1")
     save(tiny / "masks/case1.png", np.stack([grey()] * 3, axis=-1))
     words = ("--html", path, "--fix", tmp_path / "fixed", "--json")
     code, text, _ = medsaga("data", "check", tiny, *words)
     assert json.loads(text)["ok"]
-    words = Page(path.read_text()).words
+    words = Page(path.read_text(encoding="utf-8")).words
     assert f"This folder is a copy of {tiny} with these changes." in words
     assert "one channel is kept of three equal ones" in words
     for bad in (tiny / "index.csv", tmp_path):
         code, _, error = medsaga("data", "check", tiny, "--html", bad)
         assert code == 2
         assert "is not a page; name a file that ends in .html" in error
-    assert (tiny / "index.csv").read_text().startswith("case,")
+    assert (tiny / "index.csv").read_text(encoding="utf-8").startswith("case,")
