@@ -271,8 +271,8 @@ from medsaga_lib.evaluation.scores import over_seeds
 kinds = json.loads(Path("recorded/positions.json").read_text())
 print(kinds["provenance"]["command"], "|", kinds["provenance"]["date"])
 kinds = pd.DataFrame(kinds["runs"]).set_index(["data", "lift"])
-columns = ["lift_weights", "dice", "hd95", "confused", "alike", "alike_truth"]
-kinds[columns].groupby(level=[0, 1], sort=False).mean().round(3).fillna("")
+listed = ["lift_weights", "dice", "hd95", "confused", "alike", "alike_truth"]
+kinds[listed].groupby(level=[0, 1], sort=False).mean().round(3).fillna("")
 
 
 # %% [markdown]
