@@ -10,7 +10,7 @@
 #
 # **Before this** Python and NumPy. No knowledge of medicine or of SAM is needed.
 #
-# **Budget** 1 minute on two CPU cores, 1 GB of memory, 0 MB to download
+# **Budget** 2 minutes on two CPU cores, 1 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.

@@ -9,7 +9,7 @@
 #
 # **Before this** PyTorch; IoU as in [chapter 1](01_images_and_metrics.ipynb); a first idea of queries, keys and values.
 #
-# **Budget** 2 minutes on two CPU cores, 2 GB of memory, 0 MB to download
+# **Budget** 3 minutes on two CPU cores, 2 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
