@@ -272,7 +272,7 @@ kinds = json.loads(Path("recorded/positions.json").read_text())
 print(kinds["provenance"]["command"], "|", kinds["provenance"]["date"])
 kinds = pd.DataFrame(kinds["runs"]).set_index(["data", "lift"])
 listed = ["lift_weights", "dice", "hd95", "confused", "alike", "alike_truth"]
-kinds[listed].groupby(level=[0, 1], sort=False).mean().round(3).fillna("")
+kinds[listed].groupby(level=[0, 1], sort=False).mean().round(3).astype(object).fillna("")
 
 
 # %% [markdown]
