@@ -49,7 +49,6 @@ SIZE = 64  # pixels; hippocampus slices have about 35 x 50
 # as in the recorded runs of `tools.record late_hippocampus`
 CHANGES = ("image_encoder.copies=12", "lr=0.001", "batch=4", "steps=150")
 METRICS = ("dice", "hd95", "nsd", "confused")
-DIGITS = 4  # of the Dice of a case; our choice
 
 
 class Run(NamedTuple):
@@ -126,14 +125,12 @@ def row_of(
     found = {case.name: labels_of(model, kept[case.name], dataset) for case in cases}
     evaluation = evaluate_cases(lambda case: found[case.name], dataset, cases)
     truths = [read_case_mask(dataset, case).values for case in cases]
-    by_case = evaluation.table.groupby(["case", "patient"], sort=False)["dice"].mean()
     return {
         **run._asdict(),
         "lift_weights": 0 if model.lift is None else model.lift.weight.numel(),
         **without_nan({name: float(evaluation.means([name]).mean().iloc[0]) for name in METRICS}),
         "alike": alike(list(found.values())),
         "alike_truth": alike(truths),
-        "case_dice": without_nan([[*key, round(by, DIGITS)] for key, by in by_case.items()]),
     }
 
 

@@ -69,7 +69,7 @@ class DataSet:
         set may then not know which images belong to the same patient.
         """
         patients, count = len({case.patient for case in self.cases}), len(self.cases)
-        kind = "images" if self.dimensions == 2 else "volumes"
+        kind = ("image" if self.dimensions == 2 else "volume") + "s" * (count != 1)
         whose = f" of {patients} patients" if patients < count else ""
         return f"{self.name}: {count} {kind}{whose}, {self.licence}"
 

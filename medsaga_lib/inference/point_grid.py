@@ -16,7 +16,8 @@ from medsaga_lib.models.frame import Frame
 
 Array = np.ndarray
 PER_SIDE = 32  # points along one side of the grid; segment_anything's default
-AT_ONCE = 16  # points per call of the decoder; our choice: 64 need 3 GB for LiteMedSAM at 256 px
+# Our choice: a quarter of segment_anything's 64, because each point has image tokens of its own
+AT_ONCE = 16  # points per call of the decoder
 
 
 def everything(sam: Sam, pixels: Array, per_side: int = PER_SIDE) -> list[Array]:

@@ -31,4 +31,4 @@ def test_the_description_counts_images_and_patients(tiny):
 
 
 def test_the_description_calls_3d_images_volumes(volumes):
-    assert volumes.describe().startswith("v: 1 volumes")
+    assert volumes.describe().startswith("v: 1 volume, ")

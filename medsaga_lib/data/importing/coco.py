@@ -37,11 +37,7 @@ def find(source: Source, options: Options) -> Found:
     Raises:
         UserError: a file is damaged, pictures are missing, or two files list the same picture.
     """
-    documents = {p: c for p, c in source.documents.items() if _is_instances(c)}
-    if source.damaged:
-        raise source.damaged[0]
-    if not documents:
-        raise UserError(f"{source.path} holds no COCO instances; looked for {LOOKED_FOR}.")
+    documents = source.documents_with(_is_instances, "COCO instances", LOOKED_FOR)
     if options.channel is not None:
         raise UserError("COCO has one picture for each image; omit --channel.")
     for path, content in documents.items():

@@ -46,11 +46,7 @@ def find(source: Source, options: Options) -> Found:
     Raises:
         UserError: a file is damaged, or its picture or a label is missing.
     """
-    documents = {p: c for p, c in source.documents.items() if _is_labelme(c)}
-    if source.damaged:
-        raise source.damaged[0]
-    if not documents:
-        raise UserError(f"{source.path} holds no files of Labelme; looked for {LOOKED_FOR}.")
+    documents = source.documents_with(_is_labelme, "files of Labelme", LOOKED_FOR)
     if options.channel is not None:
         raise UserError("Labelme has one picture for each image; omit --channel.")
     for path, content in documents.items():

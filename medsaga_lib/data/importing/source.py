@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
@@ -71,6 +71,21 @@ class Source:
                 if "imageData" in content:
                     content["imageData"] = bool(content["imageData"])
                 found[path] = content
+        return found
+
+    def documents_with(
+        self, is_one: Callable[[dict[str, Any]], bool], what: str, looked_for: str
+    ) -> dict[Path, dict[str, Any]]:
+        """Return the JSON files of a layout.
+
+        Raises:
+            UserError: a JSON file is damaged, or no file is of the layout.
+        """
+        found = {path: content for path, content in self.documents.items() if is_one(content)}
+        if self.damaged:
+            raise self.damaged[0]
+        if not found:
+            raise UserError(f"{self.path} holds no {what}; looked for {looked_for}.")
         return found
 
 
