@@ -517,7 +517,10 @@ def _print_report(name: str, found: "Report", first: dict[str, Any], as_json: bo
             print(f"{'note: ' if problem.note else ''}{problem}")
         for key, value in table(found.summary) if found.summary else ():
             print(f"{key}: {value}")
-        print(f"{name}: " + (f"{len(errors)} problems" if errors else "no problems"))
+        if errors and found.summary is None:
+            print("images and masks were not checked; solve this first, and check again")
+        counted = f"{len(errors)} problem" + "s" * (len(errors) > 1)
+        print(f"{name}: {counted if errors else 'no problems'}")
     if errors:
         raise typer.Exit(2)
 

@@ -263,6 +263,12 @@ def test_weights_and_data_lists(medsaga, folder, monkeypatch):
     code, text, _ = medsaga("data", "check", folder, "--json")
     assert code == 2
     assert json.loads(text)["ok"] is False
+    code, text, _ = medsaga("data", "check", folder)
+    assert code == 2
+    assert text.splitlines()[-2:] == [
+        "images and masks were not checked; solve this first, and check again",
+        f"{folder}: 1 problem",
+    ]
 
 
 def first(folder, kind):
