@@ -544,6 +544,13 @@ def data_import(
             "values of named classes."
         ),
     ] = None,
+    colours: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of a colour of RGB masks, as in 255,0,0=liver; repeat it for each colour. "
+            "Black is the background, or the colour named background.",
+        ),
+    ] = None,
     instances: Annotated[
         bool, typer.Option("--instances", help="Masks hold one value for each object.")
     ] = False,
@@ -591,15 +598,18 @@ def data_import(
     from medsaga_lib.data.importing.assign import Shares
     from medsaga_lib.data.importing.found import Options
     from medsaga_lib.data.importing.importer import Request, import_dataset
-    from medsaga_lib.data.importing.labels import parse_labels
+    from medsaga_lib.data.importing.labels import parse_colours, parse_labels
 
+    if labels and colours:
+        raise UserError("--labels and --colours both name the labels; omit one of them.")
+    named, legend = parse_colours(colours) if colours else (parse_labels(labels or ()), ())
     request = Request(
         layout=layout,
         modality=modality,
         patient=patient,
         patients=patients,
         shares=Shares(test_share, val_share, seed),
-        options=Options(channel, parse_labels(labels or ()), instances),
+        options=Options(channel, named, instances, legend),
         link=link,
     )
     done = import_dataset(source, out, request)

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from medsaga_lib.data.folder import LARGEST_LABEL
-from medsaga_lib.data.images import read_labels
+from medsaga_lib.data.images import Colours, read_labels
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_stem
@@ -176,12 +176,13 @@ class Options:
     """Options of the user that a layout obeys.
 
     channel: of images with several. labels: names of the label values. instances: whether masks
-    hold one value for each object.
+    hold one value for each object. colours: the label of each colour of RGB masks.
     """
 
     channel: int | None = None
     labels: dict[int, str] = field(default_factory=dict)
     instances: bool = False
+    colours: Colours = ()
 
 
 def data_file(path: Path) -> Path | None:

@@ -102,6 +102,7 @@ def import_dataset(source: Path, out: Path, request: Request) -> Imported:
         "licence": found.licence,
         "citation": found.citation,
         "labels": {str(value): label for value, label in labels.items()},
+        "colours": {str(label): list(colour) for colour, label in request.options.colours},
     }
     description = {key: value for key, value in description.items() if value != "" and value != {}}
     exists = out.exists() and not (out.is_dir() and not any(out.iterdir()))
@@ -264,7 +265,7 @@ def _write_index(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def toml(description: dict[str, Any]) -> str:
-    """Return texts, whole numbers and tables of texts as TOML, the tables at the end."""
+    """Return texts, whole numbers and tables of texts or lists as TOML, the tables at the end."""
     plain = {key: value for key, value in description.items() if not isinstance(value, dict)}
     lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
     for key in description.keys() - plain.keys():
@@ -273,7 +274,7 @@ def toml(description: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _toml_value(value: str | int) -> str:
+def _toml_value(value: str | int | list[int]) -> str:
     # the escapes of JSON are those of TOML, which also wants one for DEL
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
