@@ -217,7 +217,7 @@ def test_a_download_killed_at_any_step_goes_on(own_cache, monkeypatch):
         "sha256:" + hashlib.sha256(content).hexdigest(),
     )  # fmt: skip
     monkeypatch.setitem(weights.WEIGHT_FILES, "pocket", item)
-    monkeypatch.setattr(weights, "_download", download)
+    monkeypatch.setattr("medsaga_lib.download._download", download)
     folder = own_cache / "weights"
     for step in range(100):
         code = in_child(kill_before(step, own_cache), lambda: weights.fetch("pocket", False))
@@ -237,7 +237,7 @@ def test_a_full_disk_during_a_download_is_one_sentence(own_cache, monkeypatch):
         part.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(weights, "_download", download)
+    monkeypatch.setattr("medsaga_lib.download._download", download)
     with pytest.raises(UserError, match=r"Cannot write .*No space left.*MEDSAGA_CACHE"):
         weights.fetch("vit_b", False)
     assert [path.name for path in (own_cache / "weights").iterdir()] == [

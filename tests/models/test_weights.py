@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from medsaga_lib.download import CHUNK
 from medsaga_lib.errors import UserError
 from medsaga_lib.models import weights
 from medsaga_lib.models.sam import build_sam
@@ -101,7 +102,7 @@ def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
     server.break_at = None
     path = weights.fetch("pocket", progress=False)
     resumed_at = server.sent[1][0]  # only the rest was asked for
-    assert 1_000_000 - weights._CHUNK <= resumed_at <= 1_000_000
+    assert 1_000_000 - CHUNK <= resumed_at <= 1_000_000
     assert path.read_bytes() == server.content
     assert cached(tmp_path) == {"weights.pth"}
 
