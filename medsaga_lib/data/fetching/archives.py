@@ -10,9 +10,9 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from medsaga_lib.errors import UserError
 
@@ -38,9 +38,7 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
-def unpack(
-    archive: Path, folder: Path, wanted: Sequence[str] = (), progress: bool = True
-) -> None:
+def unpack(archive: Path, folder: Path, wanted: Sequence[str] = (), progress: bool = True) -> None:
     """Unpack an archive into an existing folder, without hidden files.
 
     Args:
@@ -61,8 +59,9 @@ def unpack(
                 )
             _write(archive, opened, members, folder, progress)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:
+        why = str(error).partition("\n")[0].rstrip(":")  # tarfile lists what it tried
         raise UserError(
-            f"{archive} cannot be unpacked ({error}); delete it and fetch it again."
+            f"{archive} cannot be unpacked ({why}); delete it and fetch it again."
         ) from None
 
 
@@ -77,7 +76,7 @@ def _open(archive: Path) -> Opened:
 
 def _members(archive: Path, opened: Opened) -> Iterator[_Member]:
     """Yield the files of an archive; refuse what is not a file in a folder below its root."""
-    infos = opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened
+    infos: Iterable[Any] = opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened
     for number, info in enumerate(infos, start=1):
         if number > MOST_MEMBERS:
             _refuse(archive, f"has more than {MOST_MEMBERS:,} members")
@@ -85,8 +84,7 @@ def _members(archive: Path, opened: Opened) -> Iterator[_Member]:
             name, size, is_folder = info.filename, info.file_size, info.is_dir()
             is_file = (info.external_attr >> 16) & UNIX_TYPES != UNIX_LINK
         else:
-            name, size, is_folder = info.name, info.size, info.isdir()
-            is_file = info.isreg()
+            name, size, is_folder, is_file = info.name, info.size, info.isdir(), info.isreg()
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
             _refuse(archive, f"has the member '{name}', whose path may lie outside the folder")
