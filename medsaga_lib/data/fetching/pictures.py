@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medsaga_lib.data.fetching.catalogue import OfficialSet
-from medsaga_lib.data.images import read_labels, read_stored
+from medsaga_lib.data.images import read_labels, read_stored, reading
 from medsaga_lib.data.importing import arrays
 from medsaga_lib.data.importing.found import Array, Copied, Found, Item, LabelMap, Options
 from medsaga_lib.data.importing.shapes import paint, points, polygon
@@ -32,6 +32,18 @@ CHEXMASK_COLUMNS = ("Right Lung", "Left Lung", "Heart")  # in the order of the l
 IMAGE_COLUMNS = ("Image Index", "Image ID", "image_id")  # CheXmask names it differently
 
 
+def read_rgb(path: Path) -> Array:
+    """Return the colours (H, W, 3) of a picture, uint8, without transparency.
+
+    Raises:
+        BadFile: the file cannot be read.
+    """
+    from PIL import Image
+
+    with reading(path):
+        return np.asarray(Image.open(path).convert("RGB"))
+
+
 def cholecseg8k(source: Source, official: OfficialSet) -> Found:
     """List the frames of CholecSeg8k, split by video as in S-SAM; a video is a patient."""
     items = []
@@ -45,7 +57,7 @@ def cholecseg8k(source: Source, official: OfficialSet) -> Found:
                 f"{clip}_{number}",
                 source.relative(image),
                 Copied(image),
-                _if_there(mask, lambda path: _cholec_mask(path)),
+                _if_there(mask, _cholec_mask),
                 split.get(video, "train"),
                 patient=video,
             )
@@ -54,8 +66,7 @@ def cholecseg8k(source: Source, official: OfficialSet) -> Found:
 
 
 def _cholec_mask(path: Path) -> Array:
-    values = read_stored(path, is_mask=True).values
-    ids = values if values.ndim == 2 else values[..., 0]
+    ids = read_rgb(path)[..., 0]  # the three channels are equal
     labels = np.zeros(ids.shape, np.uint8)
     for label, number in enumerate(CHOLEC_IDS, start=1):
         labels[ids == number] = label

@@ -15,6 +15,7 @@ import numpy as np
 
 from medsaga_lib.data.dataset import DataSet
 from medsaga_lib.data.fetching.catalogue import OfficialSet
+from medsaga_lib.data.fetching.pictures import read_rgb
 from medsaga_lib.data.images import read_stored
 from medsaga_lib.data.importing.found import Array, Content, Copied, Drawn, Found, Item, LabelMap
 from medsaga_lib.data.importing.shapes import paint, points, polygon
@@ -108,9 +109,7 @@ def polyps(source: Source, official: OfficialSet) -> Finder:
 
 
 def _bright(path: Path) -> Array:
-    from PIL import Image
-
-    return (np.asarray(Image.open(path).convert("L")) > JPEG_WHITE).astype(np.uint8)
+    return (read_rgb(path)[..., 0] > JPEG_WHITE).astype(np.uint8)  # the masks are grey
 
 
 def nuclei(source: Source, official: OfficialSet) -> Finder:
@@ -134,18 +133,14 @@ def nuclei(source: Source, official: OfficialSet) -> Finder:
 
 def _without_alpha(path: Path) -> Array:
     """Return the colours (H, W, 3) of a picture, or (H, W) if all its pixels are grey."""
-    from PIL import Image
-
-    colours = np.asarray(Image.open(path).convert("RGB"))
+    colours = read_rgb(path)
     grey = (colours == colours[..., :1]).all()
     return colours[..., 0] if grey else colours
 
 
 def _merged(files: list[Path]) -> Array:
     """Return one map of ids (H, W), int64, from one mask for each object."""
-    from PIL import Image
-
-    objects = [np.asarray(Image.open(path).convert("L")) > 0 for path in sorted(files)]
+    objects = [read_rgb(path).any(axis=2) for path in sorted(files)]
     ids = np.zeros(objects[0].shape, np.int64)
     for number, pixels in enumerate(objects, start=1):
         if pixels.shape != ids.shape:
