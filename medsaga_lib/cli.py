@@ -504,18 +504,21 @@ def data_fetch(
     )
     if as_json:
         return _print_json(
-            {**record_of(official), "out": str(done.out), "notes": done.notes,
-             "unchanged": done.unchanged}
-        )  # fmt: skip
+            {
+                **record_of(official),
+                "out": str(done.out),
+                "notes": done.notes,
+                "unchanged": done.unchanged,
+                "exact": done.exact,
+            }
+        )
     for note in done.notes:
         print(f"note: {note}")
-    kept = [path for path in map(cached, official.files) if path.is_file()]
-    if done.unchanged:
-        print(f"{done.out} was fetched before, and nothing was changed")
-    else:
-        print(f"{done.out} is written")
-    for path in kept:
-        print(f"its download is kept in {path}; delete it if you need the space")
+    state = "was fetched before, and nothing was changed" if done.unchanged else "is written"
+    print(f"{done.out} {state}")
+    for path in map(cached, official.files):
+        if path.is_file():
+            print(f"its download is kept in {path}; delete it if you need the space")
 
 
 @data_app.command("check")

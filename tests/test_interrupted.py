@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
+from medsaga_lib.data.fetching.fetch import fetch_set
 from medsaga_lib.data.geometry import Geometry
 from medsaga_lib.data.images import Picture, read_mask
 from medsaga_lib.data.label_files import write_labels
@@ -230,6 +231,31 @@ def test_a_download_killed_at_any_step_goes_on(own_cache, monkeypatch):
         (folder / "w.pth").unlink()
     assert step > 4
     assert weights.fetch("pocket", False).read_bytes() == content
+
+
+def test_a_fetch_killed_at_any_step_leaves_no_folder(tmp_path, monkeypatch):
+    """The folder is there completely or not at all, and the next fetch is not disturbed."""
+    import nibabel
+
+    given, out = tmp_path / "given", tmp_path / "sets/out"
+    given.mkdir()
+    for name in ("volume-0.nii", "segmentation-0.nii"):
+        nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 2), np.uint8), np.eye(4)), given / name)
+
+    def fetch():
+        fetch_set("lits", out, given=given, accepts=True, progress=False)
+
+    whole = set()
+    for step in range(0, 200, 3):
+        code = in_child(kill_before(step, tmp_path / "sets"), fetch)
+        seen = {path.name for path in out.iterdir()} if out.exists() else set()
+        if code == 0:
+            whole = seen
+            break
+        assert seen == set()
+    assert step > 4
+    assert whole == {"dataset.toml", "index.csv", "images", "masks", "SOURCE.md", "fetched.json"}
+    fetch()
 
 
 def test_a_full_disk_during_a_download_is_one_sentence(own_cache, monkeypatch):

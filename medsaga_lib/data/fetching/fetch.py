@@ -47,11 +47,16 @@ CONVERTERS: dict[str, Callable[[Source, OfficialSet], Found]] = {
 
 
 class Fetched(NamedTuple):
-    """A fetched data set: its folder, the notes of the conversion, and whether it was there."""
+    """A fetched data set: its folder, the notes of the conversion, and whether it was there.
+
+    exact: whether its pixels are those that the book's results were measured on; None if the book
+    has no results on it.
+    """
 
     out: Path
     notes: list[str]
     unchanged: bool
+    exact: bool | None = None
 
 
 def default_folder(name: str) -> Path:
@@ -123,8 +128,8 @@ def fetch_set(
     if slices and not official.least:
         raise UserError(f"{name} has no rule for slices; omit --slices.")
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        _require_same(out, official, slices)
-        return Fetched(out, [], unchanged=True)
+        record = _require_same(out, official, slices)
+        return Fetched(out, [], unchanged=True, exact=record.get("exact"))
     if given is None and official.comes == "by hand":
         raise UserError(f"{official.how} Then add --from with the path of the file or folder.")
     with _working(out) as work:
@@ -149,22 +154,28 @@ def fetch_set(
             options=Options(instances=official.instances), link=folder == work and _links(work)
         )
 
+        exact: bool | None = None
+
         def finish(draft: Path, notes: list[str]) -> None:
+            nonlocal exact
             if official.pixels is not None:
-                same = pins.pixel_hash(open_dataset(draft)) == official.pixels
-                notes.append(
-                    "the pixels are those that the book's results were measured on"
-                    if same
-                    else "the pixels differ from those that the book's results were measured on"
-                )
+                exact = pins.pixel_hash(open_dataset(draft)) == official.pixels
+                verb = "are" if exact else "differ from"
+                notes.append(f"the pixels {verb} those that the book's results were measured on")
             text = _provenance(official, sources, notes)
             (draft / PROVENANCE).write_text(text, encoding="utf-8")
-            record = {"set": name, "slices": slices, "sources": sources, "files": _sizes(draft)}
+            record = {
+                "set": name,
+                "slices": slices,
+                "exact": exact,
+                "sources": sources,
+                "files": _sizes(draft),
+            }
             text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
             (draft / RECORD).write_text(text, encoding="utf-8")
 
         done = write_dataset(source, found, out, request, official.convert, finish)
-    return Fetched(out, done.notes, unchanged=False)
+    return Fetched(out, done.notes, unchanged=False, exact=exact)
 
 
 @contextmanager
@@ -265,8 +276,12 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-def _require_same(out: Path, official: OfficialSet, slices: bool) -> None:
-    """Raise UserError if a folder was not fetched by the same command, or was changed since."""
+def _require_same(out: Path, official: OfficialSet, slices: bool) -> dict[str, Any]:
+    """Return the record of a folder that the same command fetched and nobody changed since.
+
+    Raises:
+        UserError: it is another folder.
+    """
     other = f"choose another OUT (nothing was changed in {out})"
     if not (out / RECORD).is_file():
         raise UserError(f"{out} exists and was not fetched; {other}.")
@@ -278,6 +293,7 @@ def _require_same(out: Path, official: OfficialSet, slices: bool) -> None:
     changed = [path for path, size in record.get("files", {}).items() if sizes.get(path) != size]
     if changed:
         raise UserError(f"{out} was fetched, but its {changed[0]} has changed since; {other}.")
+    return record
 
 
 def _provenance(official: OfficialSet, sources: dict[str, str], notes: list[str]) -> str:

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,8 +32,8 @@ CHEXMASK_COLUMNS = ("Right Lung", "Left Lung", "Heart")  # in the order of the l
 IMAGE_COLUMNS = ("Image Index", "Image ID", "image_id")  # CheXmask names it differently
 
 
-def read_rgb(path: Path) -> Array:
-    """Return the colours (H, W, 3) of a picture, uint8, without transparency.
+def read_as(mode: Literal["RGB", "L"], path: Path) -> Array:
+    """Return the colours (H, W, 3) or the grey values (H, W) of a picture without transparency.
 
     Raises:
         BadFile: the file cannot be read.
@@ -41,7 +41,7 @@ def read_rgb(path: Path) -> Array:
     from PIL import Image
 
     with reading(path):
-        return np.asarray(Image.open(path).convert("RGB"))
+        return np.asarray(Image.open(path).convert(mode))
 
 
 def cholecseg8k(source: Source, official: OfficialSet) -> Found:
@@ -66,7 +66,7 @@ def cholecseg8k(source: Source, official: OfficialSet) -> Found:
 
 
 def _cholec_mask(path: Path) -> Array:
-    ids = read_rgb(path)[..., 0]  # the three channels are equal
+    ids = read_as("RGB", path)[..., 0]  # the three channels are equal
     labels = np.zeros(ids.shape, np.uint8)
     for label, number in enumerate(CHOLEC_IDS, start=1):
         labels[ids == number] = label

@@ -15,7 +15,7 @@ import numpy as np
 
 from medsaga_lib.data.dataset import DataSet
 from medsaga_lib.data.fetching.catalogue import OfficialSet
-from medsaga_lib.data.fetching.pictures import read_rgb
+from medsaga_lib.data.fetching.pictures import read_as
 from medsaga_lib.data.images import read_stored
 from medsaga_lib.data.importing.found import Array, Content, Copied, Drawn, Found, Item, LabelMap
 from medsaga_lib.data.importing.shapes import paint, points, polygon
@@ -109,7 +109,7 @@ def polyps(source: Source, official: OfficialSet) -> Finder:
 
 
 def _bright(path: Path) -> Array:
-    return (read_rgb(path)[..., 0] > JPEG_WHITE).astype(np.uint8)  # the masks are grey
+    return (read_as("L", path) > JPEG_WHITE).astype(np.uint8)
 
 
 def nuclei(source: Source, official: OfficialSet) -> Finder:
@@ -133,14 +133,14 @@ def nuclei(source: Source, official: OfficialSet) -> Finder:
 
 def _without_alpha(path: Path) -> Array:
     """Return the colours (H, W, 3) of a picture, or (H, W) if all its pixels are grey."""
-    colours = read_rgb(path)
+    colours = read_as("RGB", path)
     grey = (colours == colours[..., :1]).all()
     return colours[..., 0] if grey else colours
 
 
 def _merged(files: list[Path]) -> Array:
     """Return one map of ids (H, W), int64, from one mask for each object."""
-    objects = [read_rgb(path).any(axis=2) for path in sorted(files)]
+    objects = [read_as("L", path) > 0 for path in sorted(files)]
     ids = np.zeros(objects[0].shape, np.int64)
     for number, pixels in enumerate(objects, start=1):
         if pixels.shape != ids.shape:

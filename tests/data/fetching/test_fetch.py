@@ -227,3 +227,47 @@ def test_every_set_is_cited_in_the_references():
         papers = [number or doi for number, doi in keys]
         for paper in papers or [official.citation.split(" et al")[0]]:
             assert paper in text, (name, paper)
+
+
+def test_the_command_prints_licence_and_size_first(stroke, tmp_path, medsaga):
+    code, out, err = medsaga("data", "fetch", "isles22", tmp_path / "out")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[1] == f"licence: {official_sets()['isles22'].licence}"
+    assert lines[3] == f"download: {len(stroke.content) / 1e6:,.1f} MB"
+    assert lines[-2] == f"{tmp_path / 'out'} is written"
+    assert "ISLES-2022.zip" in lines[-1]  # where the download is kept
+    assert "6" in err or "B/s" in err  # the bar of the download
+    code, out, err = medsaga("data", "fetch", "isles22", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert "was fetched before, and nothing was changed" in out
+    assert "download:" not in out
+
+
+def test_the_command_as_json(stroke, tmp_path, medsaga):
+    code, out, err = medsaga("data", "fetch", "isles22", tmp_path / "out", "--json")
+    record = json.loads(out)
+    assert (code, err) == (0, "")
+    assert record["out"] == str(tmp_path / "out")
+    assert (record["unchanged"], record["exact"]) == (False, None)
+
+
+@pytest.mark.parametrize("words", [(), ("list",)])
+def test_the_command_alone_lists_all_sets(words, medsaga):
+    code, out, _ = medsaga("data", "fetch", *words)
+    assert code == 0
+    header, *rows = out.splitlines()
+    assert header.split()[:4] == ["name", "used", "by", "licence"]
+    assert [row.split()[0] for row in rows] == list(official_sets())
+    brats = next(row for row in rows if row.startswith("brats"))
+    assert "by hand" in brats
+    assert brats.endswith("address, licence")  # not verified
+    records = json.loads(medsaga("data", "fetch", *words, "--json")[1])
+    assert [record["name"] for record in records] == list(official_sets())
+
+
+def test_the_command_refuses_in_one_sentence(medsaga, tmp_path):
+    code, out, err = medsaga("data", "fetch", "cholecseg8k", tmp_path / "out")
+    assert code == 2
+    assert "licence: CC BY-NC-SA 4.0" in out
+    assert re.fullmatch(r"medsaga: The licence of .*--accept-licence if you accept it\.\n", err)
