@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medsaga_lib.data.catalog import data_root, open_dataset
+from medsaga_lib.data.dataset import INDEX
 from medsaga_lib.data.fetching import pictures, pins, volumes
 from medsaga_lib.data.fetching.archives import ENDINGS, is_archive, unpack
 from medsaga_lib.data.fetching.catalogue import OfficialFile, OfficialSet, find_set
@@ -158,6 +159,8 @@ def fetch_set(
 
         def finish(draft: Path, notes: list[str]) -> None:
             nonlocal exact
+            if pins.is_pinned(name):
+                pins.write_pins(name, draft / INDEX)
             if official.pixels is not None:
                 exact = pins.pixel_hash(open_dataset(draft)) == official.pixels
                 verb = "are" if exact else "differ from"
