@@ -20,6 +20,7 @@ from medsaga_lib.data.fetching.slices import as_slices
 from medsaga_lib.data.importing.found import Found, Options
 from medsaga_lib.data.importing.importer import PROVENANCE, Request, write_dataset
 from medsaga_lib.data.importing.source import Source, read_json
+from medsaga_lib.data.problems import listed
 from medsaga_lib.download import download, has_hash, remote_bytes
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import CACHE_VARIABLE, cache_folder, file_hash
@@ -142,6 +143,9 @@ def fetch_set(
             found = as_slices(
                 found, official.modality, official.window, official.least, official.pad
             )
+        bare = [file.name for file in official.files if file.hash is None]
+        if bare:
+            found.notes.append(f"no hash is published for {listed(bare)}; {RECORD} has those seen")
         found = replace(
             found,
             name=official.name + "_slices" * slices,

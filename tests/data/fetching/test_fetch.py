@@ -135,7 +135,9 @@ def test_an_unpublished_hash_is_recorded(stroke, tmp_path, monkeypatch):
     official = official_sets()["isles22"]
     unknown = tuple(replace(file, hash=None) for file in official.files)
     monkeypatch.setitem(official_sets(), "isles22", replace(official, files=unknown))
-    out = fetch(tmp_path / "out").out
+    done = fetch(tmp_path / "out")
+    out = done.out
+    assert "no hash is published for ISLES-2022.zip; fetched.json has those seen" in done.notes
     record = json.loads((out / RECORD).read_text(encoding="utf-8"))
     assert record["sources"] == {official.files[0].url: official.files[0].hash}
 
