@@ -1,6 +1,7 @@
 """Each official layout in small, served on loopback or given as a folder."""
 
 import csv
+import gzip
 import json
 
 import nibabel as nib
@@ -128,7 +129,17 @@ def test_amos_slices_by_medsagas_rule(served, fetch):
     assert np.abs(inner - expected).max() <= 1  # float32 rounds
     assert picture_.sum() == inner.sum()
     assert set(np.unique(mask)) == {0, 6, 7, 8, 9, 11, 15}
-    assert "slices: 6 that show at least 5 labels, counted from 0 below" in notes
+    assert "slices: 6 that show at least 5 labels" in notes
+
+
+def test_slices_need_masks_on_their_images(served, fetch, tmp_path):
+    name = "amos22/labelsTr/amos_0002.nii.gz"
+    other = nib.Nifti1Image(organs([1, 2, 3, 4, 5], [], [], []), AFFINE @ np.diag([1, 1, 2, 1]))
+    files = {**AMOS, name: gzip.compress(other.to_bytes())}
+    served("amos22_ct", {"amos22.zip": zipped(files)})
+    with pytest.raises(UserError, match=r"amos_0002\.nii\.gz: lies up to .* voxels from its image"):
+        fetch("amos22_ct", slices=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_slice_that_is_too_large_is_counted(served, fetch):
