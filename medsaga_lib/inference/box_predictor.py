@@ -151,7 +151,7 @@ def load_box_predictor(
         )
     if str(run) in SHAPES:
         sam = build_sam(str(run), size)
-        sam.load_state_dict(load_state(str(run)))
+        sam.load_state_dict(load_state(str(run), size))
         return BoxPredictor(sam.eval(), window=window, feed=FEED_OF[str(run)])
     if window is not None:
         raise UserError(f"{run} was trained with its own window; omit --window.")
