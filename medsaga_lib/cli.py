@@ -538,6 +538,13 @@ def data_import(
     modality: Annotated[
         str, typer.Option(help="Modality, such as CT. Default: what SOURCE says.")
     ] = "",
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Stored values that become black and white, as LOW,HIGH or CT; images of 16 bits "
+            "need it."
+        ),
+    ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -607,6 +614,7 @@ def data_import(
     request = Request(
         layout=layout,
         modality=modality,
+        window=None if window is None else parse_window(window),
         patient=patient,
         patients=patients,
         shares=Shares(test_share, val_share, seed),
