@@ -188,11 +188,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        tokens = x.movedim(1, -1)  # (B, H, W, C)
+        tokens = x.permute(0, 2, 3, 1)  # (B, H, W, C)
         windows, padded = window_partition(tokens, self.attn.window)
         back = window_unpartition(self.attn(windows), self.attn.window, padded, tokens.shape[1:3])
-        tokens = self.local_conv((tokens + back).movedim(-1, 1)).movedim(1, -1)
-        return (tokens + self.mlp(tokens)).movedim(-1, 1)
+        tokens = self.local_conv((tokens + back).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):
