@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 weights_app = typer.Typer(help="List or download checkpoints.", no_args_is_help=True)
-data_app = typer.Typer(help="List, check or import data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="List, fetch, check or import data sets.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 
@@ -441,6 +441,85 @@ def data_list(as_json: Json = False) -> None:
         return _print_json([asdict(entry) for entry in entries])
     rows = [(e.name, e.modality, e.cases, e.licence, e.fault or e.place) for e in entries]
     _print_table(("name", "modality", "cases", "licence", "place"), rows)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[
+        str, typer.Argument(help="Official data set. Default: list all of them.")
+    ] = "list",
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="New folder for the data set. Default: NAME below $MEDSAGA_DATA."),
+    ] = None,
+    given: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Archive or folder that you downloaded yourself; nothing is downloaded."
+        ),
+    ] = None,
+    accepts: Annotated[
+        bool, typer.Option("--accept-licence", help="You accept the licence of the data set.")
+    ] = False,
+    slices: Annotated[
+        bool,
+        typer.Option("--slices", help="Write the slices of volumes by the rule of the paper."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch an official data set, and convert it by its paper's protocol.
+
+    Without NAME: the table of all sets. A fetch prints the licence and the size first. A licence
+    that is not free must be accepted. A download that was interrupted continues. Nothing is
+    overwritten, and the same command again changes nothing.
+    """
+    from medsaga_lib.data.fetching.catalogue import find_set, official_sets
+    from medsaga_lib.data.fetching.fetch import (
+        cached,
+        default_folder,
+        download_bytes,
+        fetch_set,
+        record_of,
+        size_text,
+    )
+
+    if name == "list":
+        records = [record_of(official) for official in official_sets().values()]
+        if as_json:
+            return _print_json(records)
+        header = ("name", "used by", "licence", "size", "comes", "not verified", "here")
+        keys = ("name", "used_by", "licence", "size", "comes", "unverified", "here")
+        return _print_table(
+            header, [tuple(record[key] or "" for key in keys) for record in records]
+        )
+    official = find_set(name)
+    folder = out or default_folder(name)
+    if not as_json:
+        print(f"{official.title}\nlicence: {official.licence}\ncite: {official.citation}")
+        if given is None and official.files and not folder.exists():
+            print(f"download: {size_text(download_bytes(official), official.about)}")
+        if official.unverified:
+            print(f"not verified by this project: {', '.join(official.unverified)}")
+    done = fetch_set(
+        name, folder, given=given, accepts=accepts, slices=slices, progress=not as_json
+    )
+    if as_json:
+        return _print_json(
+            {
+                **record_of(official),
+                "out": str(done.out),
+                "notes": done.notes,
+                "unchanged": done.unchanged,
+                "exact": done.exact,
+            }
+        )
+    for note in done.notes:
+        print(f"note: {note}")
+    state = "was fetched before, and nothing was changed" if done.unchanged else "is written"
+    print(f"{done.out} {state}")
+    for path in map(cached, official.files):
+        if path.is_file():
+            print(f"its download is kept in {path}; delete it if you need the space")
 
 
 @data_app.command("check")

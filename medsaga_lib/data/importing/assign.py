@@ -45,7 +45,7 @@ def patients_of(
     if table is not None:
         return _by_table(items, table), f"by {table.name}"
     if any(item.patient for item in items):
-        rule = "by the file names without the number of the slice"
+        rule = "by the names of files and folders"
         return {item.name: item.patient or item.name for item in items}, rule
     rule = "one for each case; if patients have several images, give --patient"
     return {item.name: item.name for item in items}, rule
