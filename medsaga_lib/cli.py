@@ -45,6 +45,7 @@ Split = Literal["train", "val", "test"]
 Slices = Literal["propagate", "same"]
 Consistency = Literal["none", "majority", "largest"]
 Axis = Literal["z", "y", "x"]
+Metric = Literal["dice", "hd95", "nsd"]
 Verdict = Literal["reproduced", "contradicted", "not comparable", "unspecified", "not run here"]
 Kind = Literal[
     "accuracy", "arithmetic", "consistency", "count", "memory", "method", "protocol", "speed",
@@ -616,6 +617,13 @@ def data_import(
     modality: Annotated[
         str, typer.Option(help="Modality, such as CT. Default: what SOURCE says.")
     ] = "",
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Stored values that become black and white, as LOW,HIGH or CT; images of 16 bits "
+            "need it."
+        ),
+    ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -685,6 +693,7 @@ def data_import(
     request = Request(
         layout=layout,
         modality=modality,
+        window=None if window is None else parse_window(window),
         patient=patient,
         patients=patients,
         shares=Shares(test_share, val_share, seed),
@@ -893,6 +902,65 @@ def evaluate(
         )
     print(f"scores of each case: {out / 'cases.csv'}")
     print(f"figure of the worst, middle and best case: {out / 'figure.png'}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of evaluated runs; those that differ by seed are one method."),
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(help="Method to compare with. Default: that of the first run.")
+    ] = None,
+    metric: Annotated[Metric, typer.Option(help="Score to compare.")] = "dice",
+    folder: Annotated[str, typer.Option(help="Folder with the scores in each run.")] = "evaluation",
+    as_json: Json = False,
+) -> None:
+    """Compare methods on the same test cases, case by case and seed by seed.
+
+    Prints the mean difference to the baseline; its 95 % intervals over patients, over seeds and
+    over both; p of a permutation test, adjusted for the number of methods (Holm); Cohen's d; and
+    the number of patients that would show this difference with a power of 80 %.
+    """
+    from medsaga_lib.evaluation.compare import compare as compared
+    from medsaga_lib.evaluation.compare import detectable, scores_of
+    from medsaga_lib.evaluation.scores import without_nan
+    from medsaga_lib.training.run_folder import method_names
+
+    named = method_names(runs)
+    baseline = baseline or named[0][0]
+    scores = scores_of([(*one, run / folder) for one, run in zip(named, runs, strict=True)], metric)
+    found = compared(scores, baseline)
+    smallest = {one.method: detectable(scores, one.method, baseline) for one in found}
+    means = scores.groupby("method")["score"].mean()
+    if as_json:
+        rows = [{**asdict(one), "detectable": smallest[one.method]} for one in found]
+        content = {"metric": metric, "baseline": baseline, "means": means.to_dict()}
+        return _print_json(without_nan({**content, "differences": rows}))
+    print(f"{metric} of {baseline}: {means[baseline]:.3f}\n")
+    header = ("method", "mean", "difference", "over patients", "over seeds", "over both",
+              "p (Holm)", "d", "patients", "needed")  # fmt: skip
+    _print_table(
+        header,
+        [
+            (one.method, f"{means[one.method]:.3f}", f"{one.mean:+.3f}",
+             *(_ends(ends) for ends in (one.over_patients, one.over_seeds, one.over_both)),
+             f"{one.p_holm:.3f}", f"{one.effect:+.2f}", one.patients,
+             "-" if math.isinf(one.needed) else f"{one.needed:.0f}")
+            for one in found
+        ],
+    )  # fmt: skip
+    print(
+        "\nbrackets: 95 % intervals; needed: patients for a power of 80 %. With its patients, the "
+        "smallest\ndifference with that power is "
+        + ", ".join(f"{value:.3f} for {name}" for name, value in smallest.items())
+        + "."
+    )
+
+
+def _ends(ends: tuple[float, float]) -> str:
+    return "-" if math.isnan(ends[0]) else f"[{ends[0]:+.3f}, {ends[1]:+.3f}]"
 
 
 @app.command()

@@ -135,7 +135,7 @@ def damage(kind: str, path: Path, state: dict) -> Path:
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "text":
-        path.write_text("<html>Sign in to download</html>")
+        path.write_text("<html>Sign in to download</html>", encoding="ascii")
     elif kind == "truncated safetensors":
         path = path.with_suffix(".safetensors")
         save_file(state, path)

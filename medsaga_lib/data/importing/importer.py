@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from medsaga_lib.data.dataset import DESCRIPTION, INDEX, LABEL_LIST, MODALITIES
 from medsaga_lib.data.folder import description_problems, index_problems, known_modality
-from medsaga_lib.data.images import read_stored
+from medsaga_lib.data.images import Window, read_stored
 from medsaga_lib.data.importing import arrays, coco, decathlon, folders, labelme, nnunet
 from medsaga_lib.data.importing.assign import Shares, patients_of, splits_of
 from medsaga_lib.data.importing.found import Channel, Copied, Found, Item, Options, Place
@@ -51,13 +51,15 @@ LAYOUTS = {
 class Request:
     """Options of an import, besides its source and its result.
 
-    layout: a key of `LAYOUTS`, or "auto". modality: empty if the source gives it. patient: a
-    regular expression. patients: a CSV file with the columns case and patient. link: hard links
-    instead of copies.
+    layout: a key of `LAYOUTS`, or "auto". modality: empty if the source gives it. window: the
+    stored values that become black and white; None if the files need no window. patient: a regular
+    expression. patients: a CSV file with the columns case and patient. link: hard links instead of
+    copies.
     """
 
     layout: str = AUTO
     modality: str = ""
+    window: Window | None = None
     patient: str | None = None
     patients: Path | None = None
     shares: Shares = field(default_factory=Shares)
@@ -119,13 +121,13 @@ def write_dataset(
         "modality": _modality(found, request.modality, notes),
         "dimensions": _dimensions(items),
         "masks": "instances" if request.options.instances else "labels",
+        "window": list(request.window or found.window or ()),
         "licence": found.licence,
         "citation": found.citation,
-        "window": found.window,
         "labels": {str(value): label for value, label in labels.items()},
         "colours": {str(label): list(colour) for colour, label in request.options.colours},
     }
-    description = {key: v for key, v in description.items() if v is not None and v not in ("", {})}
+    description = {key: value for key, value in description.items() if value not in ("", {}, [])}
     exists = out.exists() and not (out.is_dir() and not any(out.iterdir()))
     with _draft(given, out, request.link) as draft:
         place = _symlink if exists else _link if request.link else _copy
@@ -293,7 +295,7 @@ def _write_index(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def toml(description: dict[str, Any]) -> str:
-    """Return texts, whole numbers and tables of texts or lists as TOML, the tables at the end."""
+    """Return texts, numbers, lists and tables of them as TOML, the tables at the end."""
     plain = {key: value for key, value in description.items() if not isinstance(value, dict)}
     lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
     for key in description.keys() - plain.keys():
