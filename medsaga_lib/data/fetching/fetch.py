@@ -61,9 +61,14 @@ class Fetched(NamedTuple):
     exact: bool | None = None
 
 
-def default_folder(name: str) -> Path:
+def default_folder(name: str, slices: bool) -> Path:
     """Return the folder of a data set below $MEDSAGA_DATA, or here if the variable is not set."""
-    return (data_root() or Path.cwd()) / name
+    return (data_root() or Path.cwd()) / named(name, slices)
+
+
+def named(name: str, slices: bool) -> str:
+    """Return the name of a data set, or of the one of its slices."""
+    return f"{name}_slices" if slices else name
 
 
 def record_of(official: OfficialSet) -> dict[str, Any]:
@@ -123,9 +128,10 @@ def fetch_set(
     """
     official, out = find_set(name), out.expanduser().absolute()
     if official.needs_consent and not accepts:
+        why = "is not free" if official.terms != "free" else "was not verified"
         raise UserError(
-            f"The licence of {name} is not free, or was not verified ({official.licence}); read "
-            f"{official.page}, and add --accept-licence if you accept it."
+            f"The licence of {name} {why} ({official.licence}); read {official.page}, and add "
+            "--accept-licence if you accept it."
         )
     if slices and not official.least:
         raise UserError(f"{name} has no rule for slices; omit --slices.")
@@ -148,7 +154,7 @@ def fetch_set(
             found.notes.append(f"no hash is published for {listed(bare)}; {RECORD} has those seen")
         found = replace(
             found,
-            name=official.name + "_slices" * slices,
+            name=named(name, slices),
             modality=official.modality or found.modality,
             labels={} if official.instances else official.labels or found.labels,
             licence=official.licence,
@@ -242,7 +248,7 @@ def _downloaded(file: OfficialFile, name: str, progress: bool) -> Path:
         path,
         file.hash,
         name,
-        without="or add --from with a file that you downloaded yourself",
+        without="or download it yourself and add --from with its path",
         room=f"free some space or set {CACHE_VARIABLE} to a folder that can be written",
         progress=progress,
     )
