@@ -182,7 +182,8 @@ def _export(
         # Shapes are fixed here, so traced values may become constants. The newer exporter makes
         # files that are larger and slower in the browser.
         warnings.simplefilter("ignore")
-        torch.onnx.export(module, given, file, opset_version=OPSET, dynamo=False, **names)
+        options = {"opset_version": OPSET, "dynamo": False} | names
+        torch.onnx.export(module, given, file, **options)  # type: ignore[arg-type]
     write_bytes(path, in_16_bits(file.getvalue()))
 
 
