@@ -176,14 +176,14 @@ def export(parts: Parts, side: int, folder: Path) -> None:
 def _export(
     module: torch.nn.Module, given: tuple, path: Path, inputs: list[str], outputs: list[str]
 ) -> None:
-    file = io.BytesIO()
     names: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as drafts, warnings.catch_warnings():
         # Shapes are fixed here, so traced values may become constants. The newer exporter makes
         # files that are larger and slower in the browser.
         warnings.simplefilter("ignore")
-        torch.onnx.export(module, given, file, opset_version=OPSET, dynamo=False, **names)
-    write_bytes(path, in_16_bits(file.getvalue()))
+        draft = Path(drafts) / path.name
+        torch.onnx.export(module, given, str(draft), opset_version=OPSET, dynamo=False, **names)
+        write_bytes(path, in_16_bits(draft.read_bytes()))
 
 
 def in_16_bits(model: bytes) -> bytes:
