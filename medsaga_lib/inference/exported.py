@@ -75,8 +75,8 @@ def _fold(module: ConvNorm) -> None:
     norm = module.bn
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     scale = norm.weight / torch.sqrt(variance + norm.eps)
-    module.c.weight *= scale[:, None, None, None]
-    norm.bias -= mean * scale
+    module.c.weight.mul_(scale[:, None, None, None])
+    norm.bias.sub_(mean * scale)
     norm.weight.fill_(1)
     mean.zero_()
     variance.fill_(1 - norm.eps)
