@@ -75,7 +75,7 @@ def _fold(module: ConvNorm) -> None:
     norm = module.bn
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     scale = norm.weight / torch.sqrt(variance + norm.eps)
-    module.c.weight *= scale[:, None, None, None]
+    module.c.weight.mul_(scale[:, None, None, None])
     norm.bias.sub_(mean * scale)
     norm.weight.fill_(1)
     mean.zero_()
