@@ -8,6 +8,7 @@ pass, cut before a part.
 
 from typing import Any, TypeAlias
 
+import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
@@ -45,7 +46,9 @@ def late(image_encoder: ImageEncoder, x: Tensor, part: int) -> Tensor:
     last = len(stages(image_encoder))
     if part == 0:
         return image_encoder(x)
-    if part <= last and not isinstance(image_encoder, TinyViT):
+    if isinstance(image_encoder, TinyViT):
+        x = x.contiguous(memory_format=torch.channels_last)  # the order of the stages before
+    elif part <= last:
         x = x.permute(0, 2, 3, 1)
     return _run(image_encoder, x, part, last + 1)
 

@@ -7,11 +7,15 @@ in its code; the LiteMedSAM + LoRA paper describes that of MobileSAM. The parame
 of both checkpoints.
 """
 
+from collections.abc import Callable
+
 import torch
 from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from torch import Tensor, nn
 from torch.nn import functional
+
+from medsaga_lib.models.evaluated import by_rows, by_tokens, depthwise, folded, is_evaluated
 
 # The 4 stages of TinyViT-5M, with the windows of MobileSAM
 WIDTHS = (64, 128, 160, 320)
@@ -89,7 +93,18 @@ class ConvNorm(nn.Module):
         self.bn = BatchNorm(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.c(x))
+        if not self.is_fixed(x):
+            return self.bn(self.c(x))
+        weight, bias = folded(self.c, self.bn)
+        c = self.c
+        return functional.conv2d(x, weight, bias, c.stride, c.padding, groups=c.groups)
+
+    def is_fixed(self, x: Tensor) -> bool:
+        """Return whether no backward pass goes through and the statistics are not the batch's."""
+        if not isinstance(self.bn, BatchNorm):  # it is part of the convolution, in an export
+            return False
+        by_batch = self.bn.training and self.bn.weight.requires_grad
+        return not by_batch and is_evaluated(self, x)
 
 
 class PatchEmbedding(nn.Module):
@@ -118,9 +133,37 @@ class Merge(nn.Module):
         self.conv3 = ConvNorm(hidden, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._is_fixed(x):
+            return self._by_rows(x, lambda out, _: out)
         x = functional.gelu(self.conv1(x))
         x = functional.gelu(self.conv2(x))
         return self.conv3(x)
+
+    def _is_fixed(self, x: Tensor) -> bool:
+        return all(layer.is_fixed(x) for layer in (self.conv1, self.conv2, self.conv3))
+
+    def _by_rows(self, x: Tensor, finish: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Return finish(convolutions of x, x), as `forward` does where nothing is differentiated.
+
+        `finish` maps tokens (1, h, W, C); if there is a stride, only the first argument is of use.
+        """
+        (first, bias), (second, shift), (third, last) = (
+            folded(layer.c, layer.bn) for layer in (self.conv1, self.conv2, self.conv3)
+        )
+        stride = self.conv2.c.stride[0]
+
+        def widen(tokens: Tensor) -> Tensor:
+            return functional.gelu(functional.linear(tokens, first.flatten(1), bias))
+
+        def convolve(rows: Tensor) -> Tensor:
+            return depthwise(rows, second, shift, stride, pad=(0, 1))
+
+        def narrow(middle: Tensor, tokens: Tensor) -> Tensor:
+            out = functional.linear(functional.gelu(middle), third.flatten(1), last)
+            return finish(out, tokens)
+
+        tokens = x.permute(0, 2, 3, 1).contiguous()
+        return by_rows(widen, convolve, narrow, tokens, len(bias), stride).permute(0, 3, 1, 2)
 
 
 class MBConv(Merge):
@@ -130,6 +173,8 @@ class MBConv(Merge):
         super().__init__(width, EXPANSION * width, width, stride=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._is_fixed(x):
+            return self._by_rows(x, lambda out, tokens: functional.gelu(out + tokens))
         return functional.gelu(x + super().forward(x))
 
 
@@ -156,12 +201,20 @@ class Attention(nn.Module):
         return table[:, apart[:, None, :, None], apart[:, None]].flatten(3, 4).flatten(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, window, window, C) to the same shape; B counts windows."""
-        qkv = self.qkv(self.norm(x)).flatten(1, 2).unflatten(2, (self.heads, 3, -1))
-        q, k, v = qkv.permute(3, 0, 2, 1, 4)  # each (B, heads, N, c)
+        """Map tokens (B, H, W, C) to the same shape."""
+        windows, padded = window_partition(x, self.window)
+        out = self._within(self.qkv(self.norm(windows)))
+        if is_evaluated(self, x):  # the projection needs no padding
+            return self.proj(window_unpartition(out, self.window, padded, x.shape[1:3]))
+        return window_unpartition(self.proj(out), self.window, padded, x.shape[1:3])
+
+    def _within(self, qkv: Tensor) -> Tensor:
+        """Return the attention (B, window, window, C) of qkv (B, window, window, 3C)."""
+        by_head = qkv.flatten(1, 2).unflatten(2, (self.heads, 3, -1))
+        q, k, v = by_head.permute(3, 0, 2, 1, 4)  # each (B, heads, N, c)
         biases = self.biases().to(q.dtype)[None]
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=biases)
-        return self.proj(out.transpose(1, 2).flatten(2)).view(x.shape)
+        return out.transpose(1, 2).flatten(2).unflatten(1, (self.window, self.window))
 
 
 class MLP(nn.Module):
@@ -174,6 +227,11 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(EXPANSION * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_evaluated(self, x):
+            return by_tokens(self._layers, x, EXPANSION * x.shape[-1])
+        return self._layers(x)
+
+    def _layers(self, x: Tensor) -> Tensor:
         return self.fc2(functional.gelu(self.fc1(self.norm(x))))
 
 
@@ -188,11 +246,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        tokens = x.movedim(1, -1)  # (B, H, W, C)
-        windows, padded = window_partition(tokens, self.attn.window)
-        back = window_unpartition(self.attn(windows), self.attn.window, padded, tokens.shape[1:3])
-        tokens = self.local_conv((tokens + back).movedim(-1, 1)).movedim(1, -1)
-        return (tokens + self.mlp(tokens)).movedim(-1, 1)
+        tokens = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+        tokens = tokens + self.attn(tokens)
+        tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):
