@@ -36,7 +36,7 @@ sync: setup  ## bring what is generated up to date: notebooks/*.ipynb and .py, t
 	@$(PYTHON) -m medsaga_lib.memory.counts
 
 serve: setup  ## show the built book on http://localhost:8000 (PORT=8001 for another)
-	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+	@$(PYTHON) -m tools.serve --port $(PORT)
 
 clean:  ## remove what was built, keep .venv
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 weights_app = typer.Typer(help="List or download checkpoints.", no_args_is_help=True)
-data_app = typer.Typer(help="List, check or import data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="List, fetch, check or import data sets.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 
@@ -45,6 +45,7 @@ Split = Literal["train", "val", "test"]
 Slices = Literal["propagate", "same"]
 Consistency = Literal["none", "majority", "largest"]
 Axis = Literal["z", "y", "x"]
+Metric = Literal["dice", "hd95", "nsd"]
 Verdict = Literal["reproduced", "contradicted", "not comparable", "unspecified", "not run here"]
 Kind = Literal[
     "accuracy", "arithmetic", "consistency", "count", "memory", "method", "protocol", "speed",
@@ -442,6 +443,87 @@ def data_list(as_json: Json = False) -> None:
     _print_table(("name", "modality", "cases", "licence", "place"), rows)
 
 
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[
+        str, typer.Argument(help="Official data set. Default: list all of them.")
+    ] = "list",
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            help="New folder for the data set. Default: NAME below $MEDSAGA_DATA, or here."
+        ),
+    ] = None,
+    given: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Archive or folder that you downloaded yourself; nothing is downloaded."
+        ),
+    ] = None,
+    accepts: Annotated[
+        bool, typer.Option("--accept-licence", help="You accept the licence of the data set.")
+    ] = False,
+    slices: Annotated[
+        bool,
+        typer.Option("--slices", help="Write the slices of volumes by the rule of the paper."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch an official data set, and convert it by its paper's protocol.
+
+    Without NAME: the table of all sets. A fetch prints the licence and the size first. A licence
+    that is not free must be accepted. A download that was interrupted continues. Nothing is
+    overwritten, and the same command again changes nothing.
+    """
+    from medsaga_lib.data.fetching.catalogue import find_set, official_sets
+    from medsaga_lib.data.fetching.fetch import (
+        cached,
+        default_folder,
+        download_bytes,
+        fetch_set,
+        record_of,
+        size_text,
+    )
+
+    if name == "list":
+        records = [record_of(official) for official in official_sets().values()]
+        if as_json:
+            return _print_json(records)
+        header = ("name", "used by", "licence", "size", "comes", "not verified", "here")
+        keys = ("name", "used_by", "licence", "size", "comes", "unverified", "here")
+        return _print_table(
+            header, [tuple(record[key] or "" for key in keys) for record in records]
+        )
+    official = find_set(name)
+    folder = out or default_folder(name, slices)
+    if not as_json:
+        print(f"{official.title}\nlicence: {official.licence}\ncite: {official.citation}")
+        if given is None and not folder.exists():
+            print(f"size: {size_text(download_bytes(official), official.about)}")
+        if official.unverified:
+            print(f"not verified by this project: {', '.join(official.unverified)}")
+    done = fetch_set(
+        name, folder, given=given, accepts=accepts, slices=slices, progress=not as_json
+    )
+    if as_json:
+        return _print_json(
+            {
+                **record_of(official),
+                "out": str(done.out),
+                "notes": done.notes,
+                "unchanged": done.unchanged,
+                "exact": done.exact,
+            }
+        )
+    for note in done.notes:
+        print(f"note: {note}")
+    state = "was fetched before, and nothing was changed" if done.unchanged else "is written"
+    print(f"{done.out} {state}")
+    for path in map(cached, official.files):
+        if path.is_file():
+            print(f"its download is kept in {path}; delete it if you need the space")
+
+
 @data_app.command("check")
 def data_check(
     folder: Annotated[str, typer.Argument(help="A data set: folder or name.")],
@@ -537,11 +619,25 @@ def data_import(
     modality: Annotated[
         str, typer.Option(help="Modality, such as CT. Default: what SOURCE says.")
     ] = "",
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Stored values that become black and white, as LOW,HIGH or CT; images of 16 bits "
+            "need it."
+        ),
+    ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
             help="Names of label values, as in 1=liver,2=spleen, for masks without names; or the "
             "values of named classes."
+        ),
+    ] = None,
+    colours: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of a colour of RGB masks, as in 255,0,0=liver; repeat it for each colour. "
+            "Black is the background, or the colour named background.",
         ),
     ] = None,
     instances: Annotated[
@@ -591,15 +687,19 @@ def data_import(
     from medsaga_lib.data.importing.assign import Shares
     from medsaga_lib.data.importing.found import Options
     from medsaga_lib.data.importing.importer import Request, import_dataset
-    from medsaga_lib.data.importing.labels import parse_labels
+    from medsaga_lib.data.importing.labels import parse_colours, parse_labels
 
+    if labels and colours:
+        raise UserError("--labels and --colours both name the labels; omit one of them.")
+    named, legend = parse_colours(colours) if colours else (parse_labels(labels or ()), ())
     request = Request(
         layout=layout,
         modality=modality,
+        window=None if window is None else parse_window(window),
         patient=patient,
         patients=patients,
         shares=Shares(test_share, val_share, seed),
-        options=Options(channel, parse_labels(labels or ()), instances),
+        options=Options(channel, named, instances, legend),
         link=link,
     )
     done = import_dataset(source, out, request)
@@ -804,6 +904,65 @@ def evaluate(
         )
     print(f"scores of each case: {out / 'cases.csv'}")
     print(f"figure of the worst, middle and best case: {out / 'figure.png'}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of evaluated runs; those that differ by seed are one method."),
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(help="Method to compare with. Default: that of the first run.")
+    ] = None,
+    metric: Annotated[Metric, typer.Option(help="Score to compare.")] = "dice",
+    folder: Annotated[str, typer.Option(help="Folder with the scores in each run.")] = "evaluation",
+    as_json: Json = False,
+) -> None:
+    """Compare methods on the same test cases, case by case and seed by seed.
+
+    Prints the mean difference to the baseline; its 95 % intervals over patients, over seeds and
+    over both; p of a permutation test, adjusted for the number of methods (Holm); Cohen's d; and
+    the number of patients that would show this difference with a power of 80 %.
+    """
+    from medsaga_lib.evaluation.compare import compare as compared
+    from medsaga_lib.evaluation.compare import detectable, scores_of
+    from medsaga_lib.evaluation.scores import without_nan
+    from medsaga_lib.training.run_folder import method_names
+
+    named = method_names(runs)
+    baseline = baseline or named[0][0]
+    scores = scores_of([(*one, run / folder) for one, run in zip(named, runs, strict=True)], metric)
+    found = compared(scores, baseline)
+    smallest = {one.method: detectable(scores, one.method, baseline) for one in found}
+    means = scores.groupby("method")["score"].mean()
+    if as_json:
+        rows = [{**asdict(one), "detectable": smallest[one.method]} for one in found]
+        content = {"metric": metric, "baseline": baseline, "means": means.to_dict()}
+        return _print_json(without_nan({**content, "differences": rows}))
+    print(f"{metric} of {baseline}: {means[baseline]:.3f}\n")
+    header = ("method", "mean", "difference", "over patients", "over seeds", "over both",
+              "p (Holm)", "d", "patients", "needed")  # fmt: skip
+    _print_table(
+        header,
+        [
+            (one.method, f"{means[one.method]:.3f}", f"{one.mean:+.3f}",
+             *(_ends(ends) for ends in (one.over_patients, one.over_seeds, one.over_both)),
+             f"{one.p_holm:.3f}", f"{one.effect:+.2f}", one.patients,
+             "-" if math.isinf(one.needed) else f"{one.needed:.0f}")
+            for one in found
+        ],
+    )  # fmt: skip
+    print(
+        "\nbrackets: 95 % intervals; needed: patients for a power of 80 %. With its patients, the "
+        "smallest\ndifference with that power is "
+        + ", ".join(f"{value:.3f} for {name}" for name, value in smallest.items())
+        + "."
+    )
+
+
+def _ends(ends: tuple[float, float]) -> str:
+    return "-" if math.isnan(ends[0]) else f"[{ends[0]:+.3f}, {ends[1]:+.3f}]"
 
 
 @app.command()

@@ -556,6 +556,8 @@ for data in datasets.values():
     print(data.citation, "|", data.licence)
 
 # %% [markdown] tags=["real"]
+# Draw your own boxes on such images: [LiteMedSAM runs in your browser](../book/live.md).
+#
 # The best masks follow the edge of the polyp and of the spleen closely. These are two of the three sets that LiteMedSAM has probably seen.
 # The worst masks have different causes:
 #

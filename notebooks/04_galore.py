@@ -110,6 +110,19 @@ axes = "rank (directions)", "share of energy"
 figure = display.curve_with_interval(curves, *axes, alt, log_x=True)
 display.show(figure, alt=alt)
 
+# %% [markdown]
+# On the site, the next figure has a slider for the rank.
+
+# %%
+kept = {"gradient": G, "weight": weight, "noise": noise}
+numbers = {name: [round(share, 5) for share in energy(W).tolist()] for name, W in kept.items()}
+display.interactive(
+    "spectrum",
+    {"shape": list(G.shape), "curves": numbers},
+    "Choose a rank. The sentence gives the share of the energy that the strongest directions hold, "
+    "and the bytes that GaLore keeps at this rank instead of Adam's two moments.",
+)
+
 
 # %% [markdown]
 # This gradient is low-rank; the weight matrix it belongs to is not, and noise of the same shape is not.

@@ -365,6 +365,8 @@ table.sort_values("change").round(2)
 # %% [markdown]
 # ## LiteMedSAM's input
 #
+# LiteMedSAM is small enough for a browser: [try it](../book/live.md) on one of four images, or on your own.
+#
 # LiteMedSAM's script resizes the longer side of an image to 256 px, normalises the grey levels by minimum and maximum, and pads the rest of the square with zeros. `load_box_predictor` does the same. On some X-rays this preprocessing is unstable: small changes of the input change the mask completely ([chapter 10](10_few_labels.ipynb)).
 #
 # Several cells below use the same images. `Kept` encodes each image once and keeps the embedding.

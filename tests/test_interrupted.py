@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
+from medsaga_lib.data.fetching.fetch import fetch_set
 from medsaga_lib.data.geometry import Geometry
 from medsaga_lib.data.images import Picture, read_mask
 from medsaga_lib.data.label_files import write_labels
@@ -217,7 +218,7 @@ def test_a_download_killed_at_any_step_goes_on(own_cache, monkeypatch):
         "sha256:" + hashlib.sha256(content).hexdigest(),
     )  # fmt: skip
     monkeypatch.setitem(weights.WEIGHT_FILES, "pocket", item)
-    monkeypatch.setattr(weights, "_download", download)
+    monkeypatch.setattr("medsaga_lib.download._download", download)
     folder = own_cache / "weights"
     for step in range(100):
         code = in_child(kill_before(step, own_cache), lambda: weights.fetch("pocket", False))
@@ -232,12 +233,37 @@ def test_a_download_killed_at_any_step_goes_on(own_cache, monkeypatch):
     assert weights.fetch("pocket", False).read_bytes() == content
 
 
+def test_a_fetch_killed_at_any_step_leaves_no_folder(tmp_path, monkeypatch):
+    """The folder is there completely or not at all, and the next fetch is not disturbed."""
+    import nibabel
+
+    given, out = tmp_path / "given", tmp_path / "sets/out"
+    given.mkdir()
+    for name in ("volume-0.nii", "segmentation-0.nii"):
+        nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 2), np.uint8), np.eye(4)), given / name)
+
+    def fetch():
+        fetch_set("lits", out, given=given, accepts=True, progress=False)
+
+    whole = set()
+    for step in range(0, 200, 3):
+        code = in_child(kill_before(step, tmp_path / "sets"), fetch)
+        seen = {path.name for path in out.iterdir()} if out.exists() else set()
+        if code == 0:
+            whole = seen
+            break
+        assert seen == set()
+    assert step > 4
+    assert whole == {"dataset.toml", "index.csv", "images", "masks", "SOURCE.md", "fetched.json"}
+    fetch()
+
+
 def test_a_full_disk_during_a_download_is_one_sentence(own_cache, monkeypatch):
     def download(url, part, progress):
         part.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(weights, "_download", download)
+    monkeypatch.setattr("medsaga_lib.download._download", download)
     with pytest.raises(UserError, match=r"Cannot write .*No space left.*MEDSAGA_CACHE"):
         weights.fetch("vit_b", False)
     assert [path.name for path in (own_cache / "weights").iterdir()] == [

@@ -163,7 +163,7 @@ def attempt(name: str, seed: int, printed: Path | None = None) -> Outcome:
 def _memory_now() -> int:
     """Return the bytes that this process holds, and start a new measurement of the peak."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:  # not Linux: the peak is then that of the whole process so far
         return _memory_peak()
     return _status("VmRSS")
@@ -176,7 +176,7 @@ def _memory_peak() -> int:
 
 
 def _status(key: str) -> int:
-    text = Path("/proc/self/status").read_text()
+    text = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(text.split(f"{key}:")[1].split()[0])
 
 

@@ -35,7 +35,8 @@ def device(threads: int = 1, kind: str | None = None) -> str:
     if kind != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    found = re.search(r"model name\s*:\s*(.+)", text)
     cores = "one CPU core" if threads == 1 else f"{threads} CPU cores"
     return f"{cores} ({found[1] if found else platform.processor() or platform.machine()})"
 

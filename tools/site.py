@@ -4,8 +4,6 @@
 """
 
 import argparse
-import functools
-import http.server
 import shutil
 import threading
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, Page, Route, TimeoutError, sync_playwright
 
 from tools.build import HTML
+from tools.serve import HERE, server
 
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 FLAGS = [
@@ -27,7 +26,7 @@ FLAGS = [
     "--disable-sync",
 ]
 DESKTOP, PHONE = 1280, 390  # CSS pixels
-HERE = {"", "127.0.0.1"}  # names of this machine; files have no host
+LOCAL = {"", HERE}  # names of this machine; files have no host
 SECONDS = 20
 
 HEIGHT = 900
@@ -74,17 +73,12 @@ def look(folder: Path, search_for: str, screenshots: Path | None = None) -> list
 def served(folder: Path) -> Iterator[str]:
     """Serve `folder` on a free port of this machine, and yield the address."""
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            """Log nothing."""
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    serving = server(folder)
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://{HERE}:{serving.server_port}"
     finally:
-        server.shutdown()
+        serving.shutdown()
 
 
 @contextmanager
@@ -97,7 +91,7 @@ def opened(browser: Browser, address: str, width: int) -> Iterator[tuple[Page, l
 
     def guard(route: Route) -> None:
         parts = urlsplit(route.request.url)
-        if parts.scheme in {"data", "blob"} or (parts.hostname or "") in HERE:
+        if parts.scheme in {"data", "blob"} or (parts.hostname or "") in LOCAL:
             route.continue_()
         else:
             note(f"requests {route.request.url} from another machine")

@@ -41,13 +41,7 @@ function largestBatch(row, bytes, perLayer) {
   return batch;
 }
 
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
+const {element, table} = Shared;
 const total = parts => Object.values(parts).reduce((a, b) => a + b, 0);
 
 // Bars of {name, parts, peak}: parts by PARTS, in bytes; a peak is a dot, and `card` a line.
@@ -70,11 +64,6 @@ function bars(list, card) {
   for (const part of shown) legend.append(element("span", {class: `fit-${part}`}), ` ${part}  `);
   if (card) legend.append("● peak  | the GPU");
   return [chart, legend];
-}
-
-function table(header, rows) {
-  const cells = (kind, row) => element("tr", {}, ...row.map(cell => element(kind, {}, String(cell))));
-  return element("table", {}, element("thead", {}, cells("th", header)), element("tbody", {}, ...rows.map(row => cells("td", row))));
 }
 
 function fit() {

@@ -3,12 +3,13 @@
 import difflib
 import hashlib
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from csv import DictReader
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import CodeType
 from typing import Any, Literal, cast
 
 from medsaga_lib import __version__
@@ -32,8 +33,13 @@ class Answer:
 
     @property
     def code(self) -> str | None:
-        """The source code of the check; None for a reading and for a claim that is not run."""
-        return inspect.getsource(CHECKS[self.claim.id]) if self.by == "calculation" else None
+        """The source of the check and of the private functions of its module that it calls.
+
+        None for a reading and for a claim that is not run.
+        """
+        if self.by != "calculation":
+            return None
+        return "\n\n".join(map(inspect.getsource, _called(CHECKS[self.claim.id])))
 
     def record(self) -> dict[str, Any]:
         """Return the answer for JSON."""
@@ -57,6 +63,27 @@ class Answer:
             "code": self.code,
             "environment": environment(),
         }
+
+
+def _called(function: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Return a function, then the private functions of its module that it calls, each once."""
+    found = [function]
+    for one in found:  # grows
+        inner = inspect.unwrap(one)
+        names = _names(inner.__code__)
+        private = [inner.__globals__.get(name) for name in names if name.startswith("_")]
+        found += [
+            other
+            for other in private
+            if inspect.isfunction(inspect.unwrap(other)) and other not in found
+        ]
+    return found
+
+
+def _names(code: CodeType) -> list[str]:
+    """Return the global names in a code object and in those inside it, such as lambdas."""
+    inner = [part for part in code.co_consts if isinstance(part, CodeType)]
+    return [*code.co_names, *(name for part in inner for name in _names(part))]
 
 
 def answer(claim: Claim) -> Answer:

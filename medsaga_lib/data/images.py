@@ -19,7 +19,7 @@ import numpy as np
 from medsaga_lib.data import bitmaps, headers, volumes
 from medsaga_lib.data.dicom_masks import kind_of_mask, read_dicom_mask
 from medsaga_lib.data.geometry import Geometry
-from medsaga_lib.data.problems import BadFile, Problem, times
+from medsaga_lib.data.problems import BadFile, Problem, listed, times
 from medsaga_lib.errors import UserError
 
 Window = tuple[float, float]
@@ -172,6 +172,7 @@ def _range(stored: Stored, modality: str) -> tuple[Window, str]:
     )
 
 
+MOST_COLOURS = 16  # our choice: a message lists at most this many colours of a mask
 Colours = Sequence[tuple[tuple[int, int, int], int]]  # RGB of 8 bits, and its label value
 
 
@@ -185,8 +186,7 @@ def read_labels(path: Path, colours: Colours = ()) -> Stored:
     if stored.shape != values.shape and colours and values.dtype == np.uint8:
         return replace(stored, values=_of_colours(path, values, colours))
     if stored.shape != values.shape:
-        remedy = "save the mask as one channel of label values, or add [colours] to dataset.toml."
-        raise BadFile(path, "is a colour image", remedy)
+        raise BadFile(path, *_colour_mask(values))
     if values.dtype.kind == "f":
         with np.errstate(invalid="ignore"):  # NaN and infinity fail the comparison
             labels = np.rint(values).astype(np.int64)
@@ -207,6 +207,19 @@ def read_regions(path: Path, image: Picture | Stored, labels: dict[int, str]) ->
     with reading(path, kind_of_mask(path) or ".dcm"):
         values, notes = read_dicom_mask(path, image.geometry, image.shape, labels)
     return Stored(path, values, image.spacing, image.geometry, notes=notes)
+
+
+def _colour_mask(values: Array) -> tuple[str, str]:
+    """Return what is wrong with a mask (H, W, 3), and the remedy."""
+    remedy = "save the mask as one channel of label values"
+    found = np.unique(values.reshape(-1, 3), axis=0)
+    if values.dtype != np.uint8 or len(found) > MOST_COLOURS:
+        return f"is a colour image of {len(found):,} colours", remedy + "."
+    named = listed(str(colour.tolist()) for colour in found)
+    remedy += (
+        ", or name its colours: --colours of `medsaga data import`, [colours] in dataset.toml."
+    )
+    return f"is a colour image of the colours {named}", remedy
 
 
 def _of_colours(path: Path, values: Array, colours: Colours) -> Array:

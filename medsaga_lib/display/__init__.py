@@ -5,7 +5,7 @@ into a notebook with this text.
 """
 
 from medsaga_lib.display.charts import Curve, bar_ledger, curve_with_interval, dots_of_seeds
-from medsaga_lib.display.page import encode, show, to_png
+from medsaga_lib.display.page import encode, interactive, show, to_png
 from medsaga_lib.display.pictures import Panel, draw_panel, grid, outlines, show_boxes, show_case
 from medsaga_lib.display.style import colour, use_style
 
@@ -19,6 +19,7 @@ __all__ = [
     "draw_panel",
     "encode",
     "grid",
+    "interactive",
     "outlines",
     "show",
     "show_boxes",

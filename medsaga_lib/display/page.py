@@ -3,7 +3,8 @@
 import base64
 import html
 import io
-from typing import Any
+import json
+from typing import Any, Literal
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -53,6 +54,39 @@ class Shown:
             'style="max-width: 100%; height: auto">'
         )
         return {"text/html": tag, "text/plain": self.alt}, {"alt": self.alt}
+
+
+def interactive(kind: Literal["spectrum", "seeds"], numbers: dict[str, Any], caption: str) -> None:
+    """Put numbers into the page that `book/_static/figures.js` draws, with controls for readers.
+
+    Args:
+        kind: a function of that file.
+        numbers: what the function takes, as JSON.
+        caption: what the reader can change, and what to look for; in a notebook, where the file is
+            not loaded, it is all that is shown.
+    """
+    from IPython.display import display
+
+    display(Interactive(kind, numbers, caption))
+
+
+class Interactive:
+    """A figure for readers of the site, as a notebook stores it; arguments as in `interactive`."""
+
+    def __init__(self, kind: str, numbers: dict[str, Any], caption: str) -> None:
+        self.kind, self.numbers, self.caption = kind, numbers, " ".join(caption.split())
+
+    def __repr__(self) -> str:
+        return self.caption
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        stored = json.dumps(self.numbers).replace("<", "\\u003c")  # so that no tag ends the script
+        content = (
+            f'<figure class="figure-live" data-kind="{self.kind}">'
+            f"<figcaption>{html.escape(self.caption)}</figcaption>"
+            f'<script type="application/json">{stored}</script></figure>'
+        )
+        return {"text/html": content, "text/plain": self.caption}
 
 
 def to_png(figure: Figure, alt: str = "") -> bytes:

@@ -138,32 +138,47 @@ def decode_boxes(sam: Sam, embedding: Tensor, boxes: Tensor) -> Iterator[Tensor]
     if not len(boxes):
         return
     decoder, grid = sam.mask_decoder, embedding.shape[-2:]
-    sparse, dense = sam.prompt_encoder(None, boxes.to(embedding.device), None)
-    output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([output.expand(len(boxes), -1, -1), sparse], dim=1)  # (N, 1 + T + 2, C)
-    shared = _Shared(decoder, embedding + dense[:1], sam.prompt_encoder.get_dense_pe())
+    tokens, shared = box_tokens(sam, boxes.to(embedding.device)), share(sam, embedding)
     for some in tokens.split(max(1, TOKENS_AT_ONCE // grid.numel())):
-        hidden, images = _two_way(decoder, shared, some)
+        hidden, images = two_way(decoder, shared, some)
         classifiers = decoder.output_hypernetworks_mlps[0](hidden[:, 1])  # (b, C/8)
         for image, classifier in zip(images, classifiers, strict=True):
-            yield _enlarged(decoder, image, classifier, grid)
+            yield enlarged(decoder, image, classifier, grid)
 
 
-class _Shared:
-    """The image tokens (1, N, C) and their projections in the first layer, shared by all boxes."""
+class Shared(NamedTuple):
+    """The image tokens and their projections in the first layer, which all boxes share.
 
-    def __init__(self, decoder: MaskDecoder, embedding: Tensor, position: Tensor):
-        first = decoder.transformer.layers[0]
-        asked, asking = first.cross_attn_token_to_image, first.cross_attn_image_to_token
-        self.image = embedding.flatten(2).transpose(1, 2).contiguous()
-        self.position = position.flatten(2).transpose(1, 2).contiguous()
-        placed = self.image + self.position
-        self.k = _by_head(asked, asked.k_proj(placed))  # (1, heads, N, c)
-        self.v = _by_head(asked, asked.v_proj(self.image))
-        self.q = _by_head(asking, asking.q_proj(placed))
+    image, position: (1, N, C). k, v, q: (1, heads, N, c).
+    """
+
+    image: Tensor
+    position: Tensor
+    k: Tensor
+    v: Tensor
+    q: Tensor
 
 
-def _two_way(decoder: MaskDecoder, shared: _Shared, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def share(sam: Sam, embedding: Tensor) -> Shared:
+    """Compute what does not depend on a box from the image embedding (1, C, h, w)."""
+    first = sam.mask_decoder.transformer.layers[0]
+    asked, asking = first.cross_attn_token_to_image, first.cross_attn_image_to_token
+    _, dense = sam.prompt_encoder(None, None, None)
+    image = (embedding + dense).flatten(2).transpose(1, 2).contiguous()
+    position = sam.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2).contiguous()
+    placed = image + position
+    k, v = _by_head(asked, asked.k_proj(placed)), _by_head(asked, asked.v_proj(image))
+    return Shared(image, position, k, v, _by_head(asking, asking.q_proj(placed)))
+
+
+def box_tokens(sam: Sam, boxes: Tensor) -> Tensor:
+    """Return the tokens (N, 1 + T + 2, C) of boxes (N, 4): predicted IoU, masks, two corners."""
+    sparse, _ = sam.prompt_encoder(None, boxes, None)
+    output = torch.cat([sam.mask_decoder.iou_token.weight, sam.mask_decoder.mask_tokens.weight])
+    return torch.cat([output.expand(len(boxes), -1, -1), sparse], dim=1)
+
+
+def two_way(decoder: MaskDecoder, shared: Shared, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Run the two-way transformer for b boxes; return tokens (b, T, C), image tokens (b, N, C)."""
     transformer = decoder.transformer
     first, *later = transformer.layers
@@ -195,7 +210,7 @@ def _two_way(decoder: MaskDecoder, shared: _Shared, tokens: Tensor) -> tuple[Ten
     return transformer.norm_final_attn(queries + seen), image
 
 
-def _found_in_shared(attention: Attention, shared: _Shared, asking: Tensor) -> Tensor:
+def _found_in_shared(attention: Attention, shared: Shared, asking: Tensor) -> Tensor:
     """Attend from tokens (b, T, C) to the image tokens that all boxes share."""
     q = _by_head(attention, attention.q_proj(asking).flatten(0, 1)[None])  # (1, heads, b x T, c)
     seen = functional.scaled_dot_product_attention(q, shared.k, shared.v)
@@ -233,7 +248,7 @@ def _answered(attention: Attention, logits: Tensor, tokens: Tensor, image: Tenso
     return torch.baddbmm(image, weights.transpose(1, 2), values)
 
 
-def _enlarged(decoder: MaskDecoder, image: Tensor, classifier: Tensor, grid: torch.Size) -> Tensor:
+def enlarged(decoder: MaskDecoder, image: Tensor, classifier: Tensor, grid: torch.Size) -> Tensor:
     """Return logits (4h, 4w) of h x w image tokens (h w, C) for a classifier (C/8,)."""
     first, norm, activation, second, last = decoder.output_upscaling
 

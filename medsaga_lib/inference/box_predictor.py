@@ -41,9 +41,21 @@ class BoxPredictor:
     domain: Domain | None = None  # what the training images of a run were like
 
     def __call__(
-        self, picture: Picture, boxes: Boxes, rule: SliceRule = "propagate"
+        self,
+        picture: Picture,
+        boxes: Boxes,
+        rule: SliceRule = "propagate",
+        kept: dict[int, Tensor] | None = None,
     ) -> NDArray[np.int64]:
         """Return a label map of the image's size, with labels 1 ... N in the order of the boxes.
+
+        Args:
+            picture: the image or volume.
+            boxes: (N, 4) of an image or (N, 6) of a volume.
+            rule: how boxes of a volume go from slice to slice.
+            kept: embeddings of a volume's slices, by their number. Missing ones are computed and
+                added, so a second call with the same dictionary encodes no slice again. Default:
+                embeddings are not kept.
 
         Raises:
             UserError: the boxes do not fit the image.
@@ -53,7 +65,7 @@ class BoxPredictor:
             frame, asked = self.frame(picture.shape), torch.from_numpy(boxes)
             embedding = self.embed(picture.pixels)
             return segment_boxes(self.sam, embedding, asked, frame.size, frame=frame).labels
-        return self._volume(picture.pixels, boxes, rule)
+        return self._volume(picture.pixels, boxes, rule, kept)
 
     @torch.inference_mode()
     def embed(self, pixels: np.ndarray) -> Tensor:
@@ -67,21 +79,25 @@ class BoxPredictor:
         """Return the position of an image of `size` (H, W) in the network's input."""
         return self.feed.frame(size, self.sam.prompt_encoder.input_image_size[0])
 
-    def _volume(self, pixels: np.ndarray, boxes: Boxes, rule: SliceRule) -> NDArray[np.int64]:
+    def _volume(
+        self, pixels: np.ndarray, boxes: Boxes, rule: SliceRule, kept: dict[int, Tensor] | None
+    ) -> NDArray[np.int64]:
         frame = self.frame(pixels.shape[1:])
         flat = frame.boxes(torch.from_numpy(boxes[:, [0, 1, 3, 4]])).numpy()
         spans = [range(int(first), int(last) + 1) for first, last in boxes[:, [2, 5]]]
         best, labels = torch.zeros(pixels.shape), torch.zeros(pixels.shape, dtype=torch.int64)
 
         twice = volume_boxes.both_ways(spans) if rule == "propagate" else set()
-        kept: dict[int, Tensor] = {}
+        stored = {} if kept is None else kept
 
         def segment(z: int, asked: np.ndarray, objects: Sequence[int]) -> list[np.ndarray]:
-            embedding = kept.pop(z, None)
+            embedding = stored.get(z)
             if embedding is None:
                 embedding = self.embed(pixels[z])
-                if z in twice:
-                    kept[z] = embedding
+                if kept is not None or z in twice:
+                    stored[z] = embedding
+            elif kept is None:  # the second and last visit
+                del stored[z]
             values = [1 + number for number in objects]
             here = frame, values, best[z], labels[z]
             masks = paint_boxes(self.sam, embedding, torch.from_numpy(asked), *here)
@@ -103,7 +119,7 @@ class BoxPredictor:
         return labels.numpy()
 
 
-def takes_boxes(run: Path) -> bool:
+def takes_boxes(run: Path | str) -> bool:
     """Return whether a backbone or a run takes box prompts.
 
     Raises:
@@ -111,18 +127,22 @@ def takes_boxes(run: Path) -> bool:
     """
     if str(run) in SHAPES:
         return True
-    return recipe_of(read_run(run)).head == "boxes"
+    return recipe_of(read_run(Path(run))).head == "boxes"
 
 
-def load_box_predictor(run: Path, window: Window | None = None) -> BoxPredictor:
+def load_box_predictor(
+    run: Path | str, window: Window | None = None, size: int | None = None
+) -> BoxPredictor:
     """Load a backbone by its name, or a run whose recipe is prompted with boxes.
 
     Args:
         run: a backbone's name or a run's folder.
         window: intensities that become 0 and 1, for a backbone; default: as in `read_image`.
+        size: side of the input in pixels, for a backbone; default: that of its checkpoint.
 
     Raises:
-        UserError: `run` is neither, its recipe takes no boxes, or it has a window of its own.
+        UserError: `run` is neither, its recipe takes no boxes, or it has a window or a size of its
+            own.
     """
     if not takes_boxes(run):
         raise UserError(
@@ -130,11 +150,14 @@ def load_box_predictor(run: Path, window: Window | None = None) -> BoxPredictor:
             f"backbone instead: {', '.join(SHAPES)}."
         )
     if str(run) in SHAPES:
-        sam = build_sam(str(run))
-        sam.load_state_dict(load_state(str(run)))
+        sam = build_sam(str(run), size)
+        sam.load_state_dict(load_state(str(run), size))
         return BoxPredictor(sam.eval(), window=window, feed=FEED_OF[str(run)])
     if window is not None:
         raise UserError(f"{run} was trained with its own window; omit --window.")
+    if size is not None:
+        raise UserError(f"{run} was trained with its own size; omit size={size}.")
+    run = Path(run)
     if recipe_of(read_run(run)).answer != "single":
         raise UserError(
             f"{run} predicts the best of several masks, which only `medsaga evaluate` supports; "

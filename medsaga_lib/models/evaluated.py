@@ -90,4 +90,5 @@ def by_rows(
 
 def _at_once(x: Tensor, numbers: int) -> int:
     """Return how many pieces with this many hidden numbers are computed at a time."""
-    return max(1, AT_ONCE // numbers) if x.device.type == "cpu" else x.numel()
+    whole = x.device.type != "cpu" or torch.jit.is_tracing()  # an export has one size
+    return x.numel() if whole else max(1, AT_ONCE // numbers)

@@ -101,6 +101,8 @@ class ConvNorm(nn.Module):
 
     def is_fixed(self, x: Tensor) -> bool:
         """Return whether no backward pass goes through and the statistics are not the batch's."""
+        if not isinstance(self.bn, BatchNorm):  # it is part of the convolution, in an export
+            return False
         by_batch = self.bn.training and self.bn.weight.requires_grad
         return not by_batch and is_evaluated(self, x)
 
@@ -245,10 +247,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        tokens = x.movedim(1, -1)  # (B, H, W, C)
+        tokens = x.permute(0, 2, 3, 1)  # (B, H, W, C); movedim(1, -1) is wrong in an ONNX file
         tokens = tokens + self.attn(tokens)
-        tokens = self.local_conv(tokens.movedim(-1, 1)).movedim(1, -1)
-        return (tokens + self.mlp(tokens)).movedim(-1, 1)
+        tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):

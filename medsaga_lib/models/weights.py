@@ -1,6 +1,5 @@
 """Checkpoints of the backbones: their sources, and functions to download, check and load them."""
 
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +7,11 @@ from typing import Literal
 
 import torch
 
+from medsaga_lib.download import download
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import CACHE_VARIABLE, cache_folder
 from medsaga_lib.models.packaged import PackagedFile
 from medsaga_lib.models.sam import build_sam, input_size, resize_positions, shape_of
-
-_CHUNK = 1 << 16  # bytes written at a time, and at most lost when a download is interrupted
 
 # Where training scripts put the weights in a checkpoint, and what DataParallel adds to names
 WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -134,72 +132,17 @@ def fetch(name: str, progress: bool = True) -> Path:
     assert path is not None
     if item.url is None:
         return path
-    import requests
-
-    try:
-        if not (path.is_file() and _has_hash(path, item.known_hash)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(item.file + ".part")
-            _download(item.url, part, progress)
-            if not _has_hash(part, item.known_hash):
-                part.unlink()
-                raise UserError(
-                    f"The file at {item.url} does not have the hash {item.known_hash} of {name} "
-                    "and was deleted; try again, and if it happens again, do not use that file."
-                )
-            os.replace(part, path)
-    except requests.RequestException as error:
-        raise UserError(
-            f"Cannot download {item.url} ({type(error).__name__}); run the command again to "
-            f"continue, put the file at {path}, or use the pocket backbone without a download."
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {path}: {error.strerror or error}; free some space or set "
-            f"{CACHE_VARIABLE} to a folder that can be written."
-        ) from error
+    assert item.known_hash is not None  # every file to download has one
+    download(
+        item.url,
+        path,
+        item.known_hash,
+        name,
+        without=f"put the file at {path}, or use the pocket backbone without a download",
+        room=f"free some space or set {CACHE_VARIABLE} to a folder that can be written",
+        progress=progress,
+    )
     return path
-
-
-def _has_hash(path: Path, known: str | None) -> bool:
-    """Tell whether a file has a hash such as "sha256:..."."""
-    import pooch
-
-    assert known is not None  # every file to download has one
-    kind, _, digest = known.partition(":")
-    return pooch.file_hash(str(path), alg=kind) == digest
-
-
-def _download(url: str, part: Path, progress: bool) -> None:
-    """Download a file to `part`, and continue an interrupted download."""
-    import requests
-    from tqdm import tqdm
-
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
-        if answer.status_code == requests.codes.requested_range_not_satisfiable:
-            part.unlink()  # `part` is complete but wrong, or the file on the server changed
-            return _download(url, part, progress)
-        answer.raise_for_status()
-        resumes = answer.status_code == requests.codes.partial_content
-        total = int(answer.headers.get("Content-Length", 0)) + (have if resumes else 0)
-        with (
-            part.open("ab" if resumes else "wb") as file,
-            tqdm(
-                total=total or None,
-                initial=have if resumes else 0,
-                unit="B",
-                unit_scale=True,
-                desc=part.stem,
-                disable=not progress,
-            ) as bar,
-        ):
-            for chunk in answer.iter_content(_CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-    if total and part.stat().st_size != total:
-        raise requests.ConnectionError(f"Only {part.stat().st_size} of {total} bytes arrived.")
 
 
 def file_of(name: str, weights: str = "pretrained", progress: bool = True) -> Path | None:

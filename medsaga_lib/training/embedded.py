@@ -37,7 +37,8 @@ class Embedded(Dataset[dict[str, Tensor]]):
         copies = 1 if augment.kind == "none" else copies
         count = len(samples)  # type: ignore[arg-type]
         self._kept: list[dict[str, Tensor]] = []
-        for item in tqdm(range(copies * count), "kept", unit="image", disable=not progress):
+        hidden = {} if progress else {"disable": True}  # if shown, $TQDM_DISABLE is obeyed
+        for item in tqdm(range(copies * count), "kept", unit="image", **hidden):
             copy, index = divmod(item, count)
             sample = samples[index]
             if copy:

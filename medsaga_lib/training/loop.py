@@ -177,4 +177,5 @@ def _bar(run: Run, end: int, progress: bool) -> Any:
 
     show = progress and run.accelerator.is_main_process
     steps = range(run.start, end)
-    return tqdm(steps, run.recipe.name, initial=run.start, total=end, unit="step", disable=not show)
+    hidden = {} if show else {"disable": True}  # if shown, $TQDM_DISABLE is obeyed
+    return tqdm(steps, run.recipe.name, initial=run.start, total=end, unit="step", **hidden)

@@ -7,6 +7,7 @@ has one row for each step.
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ import torch
 import medsaga_lib
 from medsaga_lib.data.dataset import DataSet
 from medsaga_lib.data.domain import Domain
+from medsaga_lib.data.problems import listed
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_hash, is_leftover, replacing, write_json, write_tensors
 from medsaga_lib.models.weights import file_of
@@ -179,6 +181,30 @@ def read_run(folder: Path) -> dict[str, Any]:
 def recipe_of(run: dict[str, Any]) -> Recipe:
     """Return the recipe of a run that `read_run` has read, with its changed values."""
     return changed(get_recipe(run["settings"]["recipe"]), run["settings"]["changes"])
+
+
+def method_names(folders: Sequence[Path]) -> list[tuple[str, int]]:
+    """Return the method and the seed of each run; runs of one method differ by the seed alone.
+
+    A method is named by its recipe, and by the changes and settings in which its runs differ from
+    others of the same recipe.
+
+    Raises:
+        UserError: a folder is not a run, or the runs are of several data sets.
+    """
+    settings = [read_run(folder)["settings"] for folder in folders]
+    if len(names := sorted({one["data"] for one in settings})) > 1:
+        raise UserError(f"The runs were trained on {listed(names)}; compare runs of one data set.")
+    return [(_method_name(one, settings), one["seed"]) for one in settings]
+
+
+def _method_name(one: dict[str, Any], settings: list[dict[str, Any]]) -> str:
+    same = [other for other in settings if other["recipe"] == one["recipe"]]
+    changes = [c for c in one["changes"] if not all(c in other["changes"] for other in same)]
+    # batch and steps are also among the changes, or those of the recipe
+    keys = one.keys() - {"recipe", "changes", "seed", "data", "batch", "steps"}
+    differing = [k for k in one if k in keys and any(other[k] != one[k] for other in same)]
+    return ":".join([one["recipe"], *changes, *(f"{key}={one[key]}" for key in differing)])
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, log: list[dict[str, float]]) -> None:

@@ -104,7 +104,9 @@ def test_colours_of_rgb_masks_are_labels_by_a_legend(tiny):
         colours[labels == value] = colour
     Image.fromarray(colours).save(case.mask)
     with pytest.raises(
-        UserError, match=r"is a colour image; .*or add \[colours\] to dataset\.toml"
+        UserError,
+        match=r"is a colour image of the colours \[0, 0, 0\], \[0, 255, 128\], \[255, 0, 0\]; save "
+        r"the mask as one channel of label values, or name its colours: .*\[colours\] in dataset",
     ):
         read_case_mask(dataset, case)
     coloured = replace(dataset, colours=tuple((c, v) for v, c in legend.items()))

@@ -11,9 +11,9 @@ from medsaga_lib.errors import UserError
 
 
 def rewrite(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def test_opens_every_field(tiny):

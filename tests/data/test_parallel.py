@@ -46,9 +46,11 @@ def test_a_process_that_dies_is_one_sentence():
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from medsaga_lib.data.parallel import for_each
 if __name__ == "__main__":
+    # a shell starts background processes with SIGINT ignored, and these tests may be one
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("started", flush=True)
     for_each(time.sleep, [0.05] * 400, 2)
 """

@@ -195,6 +195,34 @@ def test_a_slice_is_embedded_once(prompts, monkeypatch):
     assert len(calls) == len(set(calls)) == 9
 
 
+def test_a_smaller_input_has_a_smaller_grid(files):
+    """Also the state of 256 px fits, and the answer is that of a frame of this size."""
+    small = load_box_predictor("pocket", size=128)
+    picture = read_image(files / "discs.png", "")
+    embedding = small.embed(picture.pixels)
+    assert embedding.shape[2:] == (8, 8)
+    assert small.frame(picture.shape).side == 128
+    labels = small(picture, np.array([[20.0, 25, 70, 75]]))
+    assert labels.shape == picture.shape
+    assert labels[30:70, 25:65].mean() > 0.5
+
+
+def test_kept_embeddings_answer_further_boxes(prompts, monkeypatch):
+    """The masks are those without them, and only a slice that is not kept is encoded."""
+    pixels = np.random.default_rng(0).random((5, 32, 32), np.float32)
+    volume, box = Picture(pixels, (1.0, 1.0, 1.0)), np.array([[4, 4, 0, 25, 25, 3.0]])
+    wanted = {rule: prompts(volume, box, rule) for rule in ("same", "propagate")}
+    kept, calls, embed = {}, [], BoxPredictor.embed
+    monkeypatch.setattr(
+        BoxPredictor, "embed", lambda self, slice_: calls.append(1) or embed(self, slice_)
+    )
+    for rule, labels in wanted.items():
+        assert np.array_equal(prompts(volume, box, rule, kept), labels)
+    assert (len(calls), sorted(kept)) == (4, [0, 1, 2, 3])
+    prompts(volume, np.array([[4, 4, 2, 25, 25, 4.0]]), "propagate", kept)
+    assert (len(calls), sorted(kept)) == (5, [0, 1, 2, 3, 4])
+
+
 @pytest.mark.parametrize(
     ("name", "words", "says"),
     [

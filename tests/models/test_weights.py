@@ -1,45 +1,18 @@
 """Downloads against a server on loopback, with files of the official layout and random weights."""
 
 import hashlib
-import http.server
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from loopback import Handler, serving
 from safetensors.torch import save_file
 
+from medsaga_lib.download import CHUNK
 from medsaga_lib.errors import UserError
 from medsaga_lib.models import weights
 from medsaga_lib.models.sam import build_sam
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serve one file, also from an offset; may stop early; records what was sent."""
-
-    def do_GET(self):
-        server = self.server
-        content = server.content
-        start, status = 0, 200
-        if wanted := self.headers.get("Range"):
-            start, status = int(wanted.removeprefix("bytes=").removesuffix("-")), 206
-            if start >= len(content):
-                self.send_response(416)
-                self.end_headers()
-                return
-        if self.path != "/weights.pth":
-            self.send_error(404)
-            return
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        end = len(content) if server.break_at is None else server.break_at
-        self.wfile.write(content[start:end])
-        server.sent.append((start, end))
-
-    def log_message(self, *args):
-        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -52,24 +25,21 @@ def official():
 @pytest.fixture
 def server(official, tmp_path, monkeypatch):
     torch.save(official, tmp_path / "official.pth")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.content = (tmp_path / "official.pth").read_bytes()
-    server.break_at, server.sent = None, []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    content = (tmp_path / "official.pth").read_bytes()
     monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
-    item = weights.WeightFile(
-        "pocket",
-        "weights.pth",
-        "none",
-        "a test",
-        f"http://127.0.0.1:{server.server_port}/weights.pth",
-        "sha256:" + hashlib.sha256(server.content).hexdigest(),
-        len(server.content),
-    )
-    monkeypatch.setitem(weights.WEIGHT_FILES, "pocket", item)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving({"/weights.pth": content}) as server:
+        server.content = content
+        item = weights.WeightFile(
+            "pocket",
+            "weights.pth",
+            "none",
+            "a test",
+            f"{server.address}/weights.pth",
+            "sha256:" + hashlib.sha256(content).hexdigest(),
+            len(content),
+        )
+        monkeypatch.setitem(weights.WEIGHT_FILES, "pocket", item)
+        yield server
 
 
 def cached(tmp_path: Path) -> set[str]:
@@ -101,7 +71,7 @@ def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
     server.break_at = None
     path = weights.fetch("pocket", progress=False)
     resumed_at = server.sent[1][0]  # only the rest was asked for
-    assert 1_000_000 - weights._CHUNK <= resumed_at <= 1_000_000
+    assert 1_000_000 - CHUNK <= resumed_at <= 1_000_000
     assert path.read_bytes() == server.content
     assert cached(tmp_path) == {"weights.pth"}
 
@@ -165,7 +135,7 @@ def damage(kind: str, path: Path, state: dict) -> Path:
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "text":
-        path.write_text("<html>Sign in to download</html>")
+        path.write_text("<html>Sign in to download</html>", encoding="ascii")
     elif kind == "truncated safetensors":
         path = path.with_suffix(".safetensors")
         save_file(state, path)

@@ -165,12 +165,12 @@ def test_stopped_resumed_and_loaded_it_is_the_same_network(name, dataset, tmp_pa
 
 # Higher learning rates for recipes whose own rate is too low for a run of few steps
 BY_HEART = {name: ("steps=30",) for name in LEARNING if name != "medsaga_v2"} | {
-    "full": ("steps=20",),
+    "full": ("steps=25",),
     "decoder_only": ("steps=40",),
     "lite_medsam_lora": ("steps=20",),
     "samed_s": ("steps=20",),
     "s_sam": ("steps=35", "lr=0.05"),
-    "svf": ("steps=50", "lr=0.5"),
+    "svf": ("steps=60", "lr=0.5"),
     "adaptive_sam": ("steps=40",),
     "unet": ("steps=25", "lr=0.005"),
     "segresnet": ("steps=50", "lr=0.01"),

@@ -95,7 +95,7 @@ class SmallBook:
 
     def edit(self, old, new, file="notebooks/01_small.py"):
         """Replace `old`, which must be there, by `new` in a file."""
-        content = (self.root / file).read_text()
+        content = (self.root / file).read_text(encoding="utf-8")
         assert old in content
         (self.root / file).write_text(content.replace(old, new))
 

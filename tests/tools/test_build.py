@@ -18,8 +18,9 @@ def test_a_site_is_built_and_then_only_what_changed(small_book):
     first = pages(root)
     assert first.keys() == {"index.html", "status.html", "01_small.html"}
     assert (root / build.HTML / "_static" / "mathjax" / build.MATHJAX).stat().st_size > 10**6
-    assert 'class="provenance"' in (root / build.HTML / "notebooks/01_small.html").read_text()
-    assert "mathjax/tex-svg-full.js" in (root / build.HTML / "notebooks/01_small.html").read_text()
+    page = (root / build.HTML / "notebooks" / "01_small.html").read_text(encoding="utf-8")
+    assert 'class="provenance"' in page
+    assert "mathjax/tex-svg-full.js" in page
 
     small_book.edit("A word.", "Another word.", file="book/index.md")
     build.build(root, "quick")

@@ -120,7 +120,8 @@ def page():
         browser = playwright.chromium.launch(executable_path=site.browser_path(), args=site.FLAGS)
         page = browser.new_page()
         page.set_content(content)
-        for script in (*(path for path, _ in fit.TABLES.values()), fit.STATIC / "fit.js"):
+        tables = [path for path, _ in fit.TABLES.values()]
+        for script in (fit.STATIC / "shared.js", *tables, fit.STATIC / "fit.js"):
             page.add_script_tag(path=script)
         yield page
         browser.close()

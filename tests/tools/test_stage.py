@@ -64,7 +64,7 @@ def test_only_what_changed_gets_a_new_time(small_book, executed):
 
 def test_the_status_page_has_a_row_with_what_was_measured(small_book, executed):
     stage.stage(small_book.root, executed)
-    text = (small_book.root / STAGE / "book" / "status.md").read_text()
+    text = (small_book.root / STAGE / "book" / "status.md").read_text(encoding="utf-8")
     assert stage.STATUS_MARK not in text
     assert (
         "| [1. Small](../notebooks/01_small.ipynb) | 0.52 (1) | 0.61 (1) "

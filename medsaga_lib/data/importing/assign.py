@@ -4,7 +4,6 @@ import csv
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
 from medsaga_lib.data.dataset import Case
@@ -46,7 +45,7 @@ def patients_of(
     if table is not None:
         return _by_table(items, table), f"by {table.name}"
     if any(item.patient for item in items):
-        rule = "by the file names without the number of the slice"
+        rule = "by the names of files and folders"
         return {item.name: item.patient or item.name for item in items}, rule
     rule = "one for each case; if patients have several images, give --patient"
     return {item.name: item.name for item in items}, rule
@@ -127,8 +126,7 @@ def splits_of(
         raise UserError("--test-share and --val-share add up to more than 1; reduce one of them.")
     fractions = {"train": 1 - sum(fractions.values()), **fractions}
     cases = [Case(i.name, patients[i.name], Path(), None, "train") for i in free]
-    whole = _none_empty(fractions, len({case.patient for case in cases}))
-    parts = split_by_patient(cases, whole, shares.seed)
+    parts = split_by_patient(cases, fractions, shares.seed)
     splits = {case.name: case.split for part in parts.values() for case in part}
     splits |= {i.name: fixed[patients[i.name]] for i in items if patients[i.name] in fixed}
     notes = []
@@ -138,17 +136,3 @@ def splits_of(
         shown = listed(f"{name} {share:g}" for name, share in fractions.items() if share)
         notes.append(f"splits: {len({c.patient for c in cases})} patients at random: {shown}")
     return splits, notes
-
-
-def _none_empty(fractions: dict[str, float], patients: int) -> dict[str, float]:
-    """Return fractions near the given ones that leave no split without a patient, if they can."""
-    ends = [round(end * patients) for end in accumulate(fractions.values())]
-    counts = {
-        name: end - start for name, start, end in zip(fractions, [0, *ends], ends, strict=False)
-    }
-    for name, fraction in fractions.items():
-        largest = max(counts, key=lambda split: counts[split])
-        if fraction > 0 and counts[name] == 0 and counts[largest] > 1:
-            counts[name] += 1
-            counts[largest] -= 1
-    return {name: count / patients for name, count in counts.items()} if patients else fractions

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from medsaga_lib.data.folder import LARGEST_LABEL
-from medsaga_lib.data.images import read_labels
+from medsaga_lib.data.images import Colours, read_labels
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_stem
@@ -30,12 +30,17 @@ class Content(Protocol):
 
 @dataclass(frozen=True)
 class Copied:
-    """A file, or a folder with a DICOM series, that stays as it is."""
+    """A file, or a folder with a DICOM series, that stays as it is.
+
+    name: of the copy, without its ending; default: the case.
+    """
 
     path: Path
+    name: str = ""
 
     def write(self, target: Path, place: Place) -> Path:
         """Place the file with its ending; if it needs other files, place all in one folder."""
+        target = target.with_name(self.name or target.name)
         if self.path.is_dir():
             target.mkdir()
             for file in sorted(self.path.iterdir()):
@@ -111,6 +116,44 @@ class Channel:
 
 
 @dataclass(frozen=True)
+class Renumbered:
+    """A NIfTI file of labels whose values change; values without a new one become 0."""
+
+    path: Path
+    values: dict[int, int]
+
+    def write(self, target: Path, place: Place) -> Path:
+        """Write 8 bits with the header of the file."""
+        import nibabel
+
+        image: nibabel.Nifti1Image = nibabel.load(self.path)  # type: ignore[assignment]
+        stored = np.asanyarray(image.dataobj)
+        labels = np.zeros(stored.shape, np.uint8)
+        for old, new in self.values.items():
+            labels[stored == old] = new
+        header = image.header.copy()
+        header.set_data_dtype(labels.dtype)
+        goal = target.with_name(target.name + ".nii.gz")
+        nibabel.save(type(image)(labels, None, header), goal)
+        return goal
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An image that is written anew as PNG: (H, W) or (H, W, 3), 8 bits."""
+
+    draw: Callable[[], Array]
+
+    def write(self, target: Path, place: Place) -> Path:
+        """Write the PNG."""
+        from PIL import Image
+
+        goal = target.with_name(target.name + ".png")
+        Image.fromarray(self.draw()).save(goal)
+        return goal
+
+
+@dataclass(frozen=True)
 class Embedded:
     """A picture that a JSON document of Labelme holds; its bytes stay as they are."""
 
@@ -141,7 +184,8 @@ class Item:
     """A case of the source.
 
     source: the path of its image below the source. mask: None if it is not labelled. split: that of
-    the source, or None. patient: by a rule of the layout; empty if the layout has none.
+    the source, or None. patient: by a rule of the layout; empty if the layout has none. columns:
+    more of the case for `index.csv`.
     """
 
     name: str
@@ -150,6 +194,7 @@ class Item:
     mask: Content | None
     split: str | None = None
     patient: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,6 +204,8 @@ class Found:
     modality: in the words of the source; empty if it does not say. labels: empty if the source does
     not name them. notes: sentences about what was decided and what was skipped. counted: numbers of
     things that are known once the masks are written, by the sentences that follow the numbers.
+    window: of `dataset.toml`. label_list: the content of `labels.json`, if the label values differ
+    from case to case.
     """
 
     items: list[Item]
@@ -169,6 +216,8 @@ class Found:
     citation: str = ""
     notes: list[str] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
+    window: list[float] | None = None
+    label_list: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -176,12 +225,13 @@ class Options:
     """Options of the user that a layout obeys.
 
     channel: of images with several. labels: names of the label values. instances: whether masks
-    hold one value for each object.
+    hold one value for each object. colours: the label of each colour of RGB masks.
     """
 
     channel: int | None = None
     labels: dict[int, str] = field(default_factory=dict)
     instances: bool = False
+    colours: Colours = ()
 
 
 def data_file(path: Path) -> Path | None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medsaga_lib.data.dataset import DESCRIPTION, INDEX, MODALITIES
+from medsaga_lib.data.dataset import DESCRIPTION, INDEX, LABEL_LIST, MODALITIES
 from medsaga_lib.data.folder import description_problems, index_problems, known_modality
-from medsaga_lib.data.images import read_stored
+from medsaga_lib.data.images import Window, read_stored
 from medsaga_lib.data.importing import arrays, coco, decathlon, folders, labelme, nnunet
 from medsaga_lib.data.importing.assign import Shares, patients_of, splits_of
 from medsaga_lib.data.importing.found import Channel, Copied, Found, Item, Options, Place
@@ -51,13 +51,15 @@ LAYOUTS = {
 class Request:
     """Options of an import, besides its source and its result.
 
-    layout: a key of `LAYOUTS`, or "auto". modality: empty if the source gives it. patient: a
-    regular expression. patients: a CSV file with the columns case and patient. link: hard links
-    instead of copies.
+    layout: a key of `LAYOUTS`, or "auto". modality: empty if the source gives it. window: the
+    stored values that become black and white; None if the files need no window. patient: a regular
+    expression. patients: a CSV file with the columns case and patient. link: hard links instead of
+    copies.
     """
 
     layout: str = AUTO
     modality: str = ""
+    window: Window | None = None
     patient: str | None = None
     patients: Path | None = None
     shares: Shares = field(default_factory=Shares)
@@ -83,12 +85,32 @@ def import_dataset(source: Path, out: Path, request: Request) -> Imported:
         UserError: the source cannot be understood or obeyed, or the folder has other files.
     """
     given, out = Source(source), out.expanduser().absolute()
-    _require_apart(given, out)
     name = _layout(given, request.layout)
-    found = LAYOUTS[name].find(given, request.options)
+    return write_dataset(given, LAYOUTS[name].find(given, request.options), out, request, name)
+
+
+def write_dataset(
+    given: Source,
+    found: Found,
+    out: Path,
+    request: Request,
+    name: str,
+    finish: Callable[[Path, list[str]], None] | None = None,
+) -> Imported:
+    """Write a data set that was found in a source as a folder; see `import_dataset`.
+
+    Args:
+        name: the layout.
+        finish: called with the complete folder and the notes before the folder gets its name; it
+            may add files.
+
+    Raises:
+        UserError: as in `import_dataset`.
+    """
+    _require_apart(given, out)
     items = _with_unique_names(given, found.items)
     found = replace(found, items=items)
-    labels, notes = labels_of(found, request.options)
+    labels, notes = ({}, []) if found.label_list else labels_of(found, request.options)
     patients, rule = patients_of(items, request.patient, request.patients)
     splits, of_splits = splits_of(items, patients, request.shares)
     notes = [*found.notes, *notes, f"patients: {len(set(patients.values()))}, {rule}", *of_splits]
@@ -99,21 +121,28 @@ def import_dataset(source: Path, out: Path, request: Request) -> Imported:
         "modality": _modality(found, request.modality, notes),
         "dimensions": _dimensions(items),
         "masks": "instances" if request.options.instances else "labels",
+        "window": list(request.window or found.window or ()),
         "licence": found.licence,
         "citation": found.citation,
         "labels": {str(value): label for value, label in labels.items()},
+        "colours": {str(label): list(colour) for colour, label in request.options.colours},
     }
-    description = {key: value for key, value in description.items() if value != "" and value != {}}
+    description = {key: value for key, value in description.items() if value not in ("", {}, [])}
     exists = out.exists() and not (out.is_dir() and not any(out.iterdir()))
     with _draft(given, out, request.link) as draft:
         place = _symlink if exists else _link if request.link else _copy
         rows = _write_files(items, draft, place, patients, splits)
-        _require_valid(given, description, rows)
+        if found.label_list:
+            text = json.dumps(found.label_list, indent=1, ensure_ascii=False) + "\n"
+            (draft / LABEL_LIST).write_text(text, encoding="utf-8")
+        _require_valid(given, draft, description, rows)
         notes += [f"{count:,} {what}" for what, count in found.counted.items() if count]
         _write_index(draft / INDEX, rows)
         (draft / DESCRIPTION).write_text(toml(description), encoding="utf-8")
         text = _provenance(given, name, notes)
         (draft / PROVENANCE).write_text(text, encoding="utf-8")
+        if finish is not None:
+            finish(draft, notes)
         if exists:
             _require_same(draft, out)
         else:
@@ -245,13 +274,15 @@ def _write_files(
             path = None if content is None else content.write(target, place)
             paths[column] = "" if path is None else path.relative_to(draft).as_posix()
         row = {"case": item.name, **paths, "patient": patients[item.name]}
-        rows.append({**row, "split": splits[item.name], "source": item.source.as_posix()})
+        row |= {**item.columns, "split": splits[item.name], "source": item.source.as_posix()}
+        rows.append(row)
     return rows
 
 
-def _require_valid(source: Source, description: dict[str, Any], rows: list[dict[str, str]]) -> None:
-    root = source.root
-    for problem in (*description_problems(root, description), *index_problems(root, rows)):
+def _require_valid(
+    source: Source, draft: Path, description: dict[str, Any], rows: list[dict[str, str]]
+) -> None:
+    for problem in (*description_problems(draft, description), *index_problems(draft, rows)):
         if not problem.note:
             raise UserError(f"Cannot import {source.path}: {problem.what}; {problem.remedy}")
 
@@ -264,7 +295,7 @@ def _write_index(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def toml(description: dict[str, Any]) -> str:
-    """Return texts, whole numbers and tables of texts as TOML, the tables at the end."""
+    """Return texts, numbers, lists and tables of them as TOML, the tables at the end."""
     plain = {key: value for key, value in description.items() if not isinstance(value, dict)}
     lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
     for key in description.keys() - plain.keys():
@@ -273,7 +304,7 @@ def toml(description: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _toml_value(value: str | int) -> str:
+def _toml_value(value: str | int | list[float]) -> str:
     # the escapes of JSON are those of TOML, which also wants one for DEL
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

@@ -1,15 +1,20 @@
 """The label values of an imported data set and their names."""
 
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medsaga_lib.data.folder import LARGEST_LABEL
-from medsaga_lib.data.images import read_labels
+from medsaga_lib.data.images import Colours, read_labels, read_stored
 from medsaga_lib.data.importing.found import Copied, Found, LabelMap, Options
 from medsaga_lib.data.problems import BadFile, listed
 from medsaga_lib.errors import UserError
 
+BRIGHTEST = 255  # level of a colour of 8 bits
+BACKGROUND = "background"
 MOST_VALUES = 255  # our choice: masks with more values hold ids of objects, not labels
 
 
@@ -31,6 +36,40 @@ def parse_labels(texts: Iterable[str]) -> dict[int, str]:
             raise UserError(f"--labels gives {value} or '{name}' twice; give each label once.")
         labels[int(value)] = name
     return labels
+
+
+def parse_colours(texts: Iterable[str]) -> tuple[dict[int, str], Colours]:
+    """Return labels and colours of texts such as "255,0,0=liver"; the labels are 1, 2, 3 ...
+
+    The name "background" gives the label 0, which black has if no colour is named so.
+
+    Raises:
+        UserError: a text has another form, or a colour or a name occurs twice.
+    """
+    labels: dict[int, str] = {}
+    colours: dict[tuple[int, int, int], int] = {}
+    for text in texts:
+        found = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*=\s*(\S.*?)\s*", text, re.ASCII)
+        if not found or max(int(level) for level in found.groups()[:3]) > BRIGHTEST:
+            raise UserError(
+                f"--colours {text} is not RED,GREEN,BLUE=NAME with levels from 0 to {BRIGHTEST}; "
+                "write it as in --colours 255,0,0=liver, once for each colour."
+            )
+        red, green, blue = (int(level) for level in found.groups()[:3])
+        colour, name = (red, green, blue), found[4]
+        is_background = name == BACKGROUND
+        if (
+            colour in colours
+            or name in labels.values()
+            or (is_background and 0 in colours.values())
+        ):
+            raise UserError(f"--colours gives {text.strip()} twice; give each colour its own name.")
+        colours[colour] = 0 if is_background else len(labels) + 1
+        if not is_background:
+            labels[colours[colour]] = name
+    if colours and not labels:
+        raise UserError("--colours names the background only; name the colour of an object too.")
+    return labels, tuple(colours.items())
 
 
 def values_of_names(names: Mapping[int, str], options: Options) -> dict[int, int]:
@@ -63,6 +102,8 @@ def labels_of(found: Found, options: Options) -> tuple[dict[int, str], list[str]
         UserError: --labels is given for a source with names or lacks a value of the masks, or the
             masks seem to hold ids of objects.
     """
+    if options.colours and (found.labels or options.instances):
+        raise UserError("--colours names the labels of RGB masks, not of these; omit it.")
     if options.instances:
         if options.labels:
             raise UserError("--instances gives each object its own value; omit --labels.")
@@ -94,18 +135,20 @@ def labels_of(found: Found, options: Options) -> tuple[dict[int, str], list[str]
 def _values_of(found: Found, options: Options) -> set[int]:
     """Return the values in the masks, without 0.
 
-    Masks that cannot be read as labels are left to the check if --labels is given, because they may
-    be RGB masks, for which dataset.toml then needs [colours].
+    Masks that cannot be read as labels are left to the check if --labels is given.
+
+    Raises:
+        UserError: a mask cannot be read, or it is an RGB mask with a colour that has no label.
     """
     values: set[int] = set()
     for item in found.items:
         try:
             if isinstance(item.mask, Copied):
-                values.update(np.unique(read_labels(item.mask.path).values).tolist())
+                values.update(np.unique(_read_mask(item.mask.path, options.colours)).tolist())
             elif isinstance(item.mask, LabelMap):
                 values.update(np.unique(item.mask.draw()[0]).tolist())
         except BadFile:
-            if not options.labels:
+            if options.colours or not options.labels:
                 raise
         if not options.labels and len(values - {0}) > MOST_VALUES:
             raise UserError(
@@ -113,3 +156,13 @@ def _values_of(found: Found, options: Options) -> set[int]:
                 "--instances, else --labels."
             )
     return values - {0}
+
+
+def _read_mask(path: Path, colours: Colours) -> NDArray[np.int64]:
+    """Read the labels of a mask; if colours are given, it must have them."""
+    if colours:
+        stored = read_stored(path, is_mask=True)
+        if stored.values.shape == stored.shape:
+            what = "is no RGB mask, to which --colours applies"
+            raise BadFile(path, what, "omit --colours, and name its values with --labels.")
+    return read_labels(path, colours).values

@@ -15,7 +15,9 @@ def bring(tmp_path):
 
     def run(source, **given):
         options = {
-            key: given.pop(key) for key in ("channel", "labels", "instances") if key in given
+            key: given.pop(key)
+            for key in ("channel", "labels", "instances", "colours")
+            if key in given
         }
         request = replace(Request(options=Options(**options)), **given)
         out = tmp_path / "out"

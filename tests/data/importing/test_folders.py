@@ -8,6 +8,7 @@ from PIL import Image
 from medsaga_lib.data.cases import read_pair
 from medsaga_lib.data.check import check_dataset
 from medsaga_lib.data.images import read_labels
+from medsaga_lib.data.importing.labels import parse_colours
 from medsaga_lib.errors import UserError
 
 RANDOM = np.random.default_rng(10)
@@ -82,6 +83,60 @@ def test_masks_in_colours_are_left_to_the_check(write, bring):
     dataset, _ = bring(root, modality="endoscopy", labels={1: "polyp"})
     (problem, *_) = [p for p in check_dataset(dataset.root) if not p.note]
     assert "[colours]" in problem.remedy
+
+
+def test_colours_of_masks_are_named(write, bring):
+    root = write("images/a.png", "masks/a.png", "images/b.png", "masks/b.png")
+    values = np.zeros((8, 9, 3), np.uint8)
+    values[2:4, 2:5], values[6, 1] = (255, 0, 0), (0, 255, 0)
+    Image.fromarray(values).save(root / "masks/a.png")
+    Image.fromarray(values[::-1] * (values[::-1] == [255, 0, 0])).save(root / "masks/b.png")
+    labels, colours = parse_colours(["0,255,0 = vein", "255,0,0=artery, left"])
+    dataset, _ = bring(root, modality="fundus", labels=labels, colours=colours)
+    assert dataset.labels == {1: "vein", 2: "artery, left"}
+    expected = 2 * (values[..., 0] == 255) + (values[..., 1] == 255)
+    np.testing.assert_array_equal(read_pair(dataset, dataset.cases[0])[1], expected)
+    assert dataset.cases[0].mask.read_bytes() == (root / "masks/a.png").read_bytes()
+    assert all(problem.note for problem in check_dataset(dataset.root))
+    labels, colours = parse_colours(["255,0,0=artery"])
+    with pytest.raises(UserError, match=r"colours that are not in .*, such as \[0, 255, 0\]"):
+        bring(root, modality="fundus", labels=labels, colours=colours)
+
+
+def test_another_colour_is_the_background(write, bring):
+    root = write("images/a.png", "masks/a.png")
+    values = np.full((8, 9, 3), 255, np.uint8)
+    values[2:4] = 0
+    Image.fromarray(values).save(root / "masks/a.png")
+    labels, colours = parse_colours(["255,255,255=background", "0,0,0=lesion"])
+    dataset, _ = bring(root, modality="fundus", labels=labels, colours=colours)
+    assert dataset.labels == {1: "lesion"}
+    assert read_pair(dataset, dataset.cases[0])[1].sum() == 2 * 9
+
+
+def test_colours_are_for_rgb_masks_only(write, bring):
+    root = write("images/a.png", "masks/a.png")
+    labels, colours = parse_colours(["255,0,0=polyp"])
+    with pytest.raises(UserError, match="is no RGB mask, to which --colours applies; omit"):
+        bring(root, modality="endoscopy", labels=labels, colours=colours)
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["255,0=a"], "is not RED,GREEN,BLUE=NAME"),
+        (["256,0,0=a"], "with levels from 0 to 255"),
+        (["red=a"], "is not RED,GREEN,BLUE=NAME"),
+        (["1,2,3="], "is not RED,GREEN,BLUE=NAME"),
+        (["1,2,3=a", "1,2,3=b"], "twice"),
+        (["1,2,3=a", "3,2,1=a"], "twice"),
+        (["1,2,3=background", "3,2,1=background", "5,5,5=a"], "twice"),
+        (["1,2,3=background"], "names the background only"),
+    ],
+)
+def test_colours_that_cannot_be_obeyed(texts, said):
+    with pytest.raises(UserError, match=said):
+        parse_colours(texts)
 
 
 def test_files_without_a_partner_are_listed(write, bring):

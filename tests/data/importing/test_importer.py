@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medsaga_lib import cli
+from medsaga_lib.data.cases import read_pair
+from medsaga_lib.data.catalog import open_dataset
 from medsaga_lib.data.importing import importer
 from medsaga_lib.data.importing.assign import Shares
 from medsaga_lib.data.importing.importer import LAYOUTS, toml
@@ -168,6 +170,24 @@ def test_each_layout_says_what_it_lacks(tmp_path, bring, layout):
         bring(tmp_path / "empty", layout=layout, modality="CT")
 
 
+def test_a_window_scales_images_of_16_bits(source, tmp_path, medsaga):
+    values = np.full((12, 14), 1000, np.uint16)
+    values[0] = [0, 4000] * 7
+    for path in (source / "images").iterdir():
+        Image.fromarray(values).save(path)
+    words = ("data", "import", source, tmp_path / "bare", *PLAIN)
+    code, said, _ = medsaga(*words)
+    assert code == 2
+    assert "add `window = [low, high]` to dataset.toml" in said
+    code, _, _ = medsaga(*words[:3], tmp_path / "out", *PLAIN, "--window", "0,4000")
+    assert code == 0
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.window == (0, 4000)
+    picture, _ = read_pair(dataset, dataset.cases[0])
+    assert picture.pixels[0, :2].tolist() == [0, 1]
+    assert picture.pixels[1, 0] == 0.25
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -177,6 +197,7 @@ def test_each_layout_says_what_it_lacks(tmp_path, bring, layout):
         (("--labels", "1=a", "--labels", "1=b"), "gives 1 or 'b' twice"),
         (("--channel", "1"), "omit --channel"),
         (("--format", "coco"), "holds no COCO instances"),
+        (("--window", "5"), "--window 5 is not a window"),
     ],
 )
 def test_options_that_cannot_be_obeyed(source, tmp_path, medsaga, words, said):

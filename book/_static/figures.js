@@ -1,0 +1,97 @@
+// Figures that readers can change without a kernel. A cell of a chapter puts their numbers into the
+// page (medsaga_lib.display.interactive); this file draws them, and tells each result in words.
+"use strict";
+
+const Figures = (() => {
+  const {element} = Shared;
+  const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]; // Okabe and Ito
+  const WIDTH = 440, HEIGHT = 270, LEFT = 52, BOTTOM = 44, TOP = 12, RIGHT = 12;
+  const MIB = 2 ** 20, NUMBER_BYTES = 4;
+  const percent = share => `${(100 * share).toFixed(1)} %`;
+  const svg = (name, attributes, text = "") => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.textContent = text;
+    return made;
+  };
+
+  // Lines {name, x, y} over a logarithmic axis; `low` and `high` are the ends of the y axis.
+  function chart({lines, ticks, xLabel, yLabel, low, high, mark}) {
+    const [first, last] = [Math.min(...ticks), Math.max(...ticks)].map(Math.log);
+    const across = x => LEFT + (Math.log(x) - first) / (last - first) * (WIDTH - LEFT - RIGHT);
+    const down = y => HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - BOTTOM - TOP);
+    const drawn = svg("svg", {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true"});
+    const grid = {stroke: "currentColor", "stroke-opacity": 0.25}, ink = {fill: "currentColor", "font-size": 14};
+    for (const share of [0, 0.25, 0.5, 0.75, 1]) {
+      const y = low + share * (high - low);
+      drawn.append(svg("line", {x1: LEFT, x2: WIDTH - RIGHT, y1: down(y), y2: down(y), ...grid}),
+        svg("text", {x: LEFT - 6, y: down(y) + 5, "text-anchor": "end", ...ink}, y.toFixed(2)));
+    }
+    for (const x of ticks) drawn.append(svg("text", {x: across(x), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle", ...ink}, x));
+    drawn.append(svg("text", {x: (WIDTH + LEFT) / 2, y: HEIGHT - 6, "text-anchor": "middle", ...ink}, xLabel),
+      svg("text", {x: 12, y: HEIGHT / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${HEIGHT / 2})`, ...ink}, yLabel));
+    if (mark) drawn.append(svg("line", {x1: across(mark), x2: across(mark), y1: TOP, y2: HEIGHT - BOTTOM, stroke: "currentColor", "stroke-width": 2}));
+    lines.forEach(({x, y}, i) => {
+      drawn.append(svg("polyline", {points: x.map((one, k) => `${across(one)},${down(y[k])}`).join(" "), fill: "none", stroke: COLOURS[i], "stroke-width": 3}));
+      if (x.length < 10) x.forEach((one, k) => drawn.append(svg("circle", {cx: across(one), cy: down(y[k]), r: 5, fill: COLOURS[i]})));
+    });
+    const names = element("p", {class: "figure-names"}, ...lines.map(({name}, i) => element("span", {}, element("i", {style: `background:${COLOURS[i]}`}), ` ${name} `)));
+    return [drawn, names];
+  }
+
+  // Energy of a gradient in its strongest directions, and the states of Adam in them.
+  function spectrum({shape, curves}) {
+    const [m, n] = shape, ranks = curves[Object.keys(curves)[0]].map((_, i) => i + 1);
+    const slider = element("input", {type: "range", min: 1, max: m, value: Math.round(m / 12)});
+    const picture = element("div"), said = element("p", {role: "status"});
+    const answer = () => {
+      const r = Number(slider.value), states = Math.min(2 * r * n + r * m, 2 * m * n);
+      picture.replaceChildren(...chart({lines: Object.entries(curves).map(([name, y]) => ({name, x: ranks, y})),
+        ticks: [1, 4, 16, 64, m], xLabel: "rank r (directions)", yLabel: "share of energy", low: 0, high: 1, mark: r}));
+      said.textContent = `Rank ${r} of ${m}: ${Object.entries(curves).map(([name, y]) => `${name} ${percent(y[r - 1])}`).join(", ")} of the energy. ` +
+        `GaLore's states, 2 r n + r m numbers, take ${(NUMBER_BYTES * states / MIB).toFixed(2)} MiB, ${percent(states / (2 * m * n))} of Adam's ${(NUMBER_BYTES * 2 * m * n / MIB).toFixed(2)} MiB` +
+        (2 * r * n + r * m > 2 * m * n ? ": at this rank the projection would need more, so Adam's are kept." : ".");
+    };
+    slider.addEventListener("input", answer);
+    answer();
+    return [element("label", {}, "rank r ", slider), said, picture];
+  }
+
+  // Means over the chosen seeds, against the number of labels: rows of {method, shots, seed, dice}.
+  function seeds({rows, least}) {
+    const distinct = key => [...new Set(rows.map(row => row[key]))].sort((a, b) => a - b);
+    const methods = [...new Set(rows.map(row => row.method))], shots = distinct("shots");
+    const boxes = distinct("seed").map(seed => {
+      const box = element("input", {type: "checkbox", value: seed});
+      box.checked = true;
+      return box;
+    });
+    const picture = element("div"), said = element("p", {role: "status"});
+    const answer = () => {
+      if (!boxes.some(box => box.checked)) boxes[0].checked = true;
+      const chosen = boxes.filter(box => box.checked).map(box => Number(box.value));
+      const mean = (method, shot) => {
+        const found = rows.filter(row => row.method === method && row.shots === shot && chosen.includes(row.seed));
+        return found.reduce((sum, row) => sum + row.dice, 0) / found.length;
+      };
+      const lines = methods.map(name => ({name, x: shots, y: shots.map(shot => mean(name, shot))}));
+      picture.replaceChildren(...chart({lines, ticks: shots, xLabel: "labelled images", yLabel: "mean Dice", low: least, high: 1}));
+      const ordered = shot => methods.map(name => [name, mean(name, shot)]).sort((a, b) => b[1] - a[1]);
+      said.textContent = `${chosen.length === 1 ? "Seed" : "Mean over seeds"} ${chosen.join(", ")}. ` +
+        shots.map(shot => `${shot} labels: ${ordered(shot).map(([name, dice]) => `${name} ${dice.toFixed(3)}`).join(", ")}.`).join(" ");
+    };
+    for (const box of boxes) box.addEventListener("change", answer);
+    answer();
+    return [element("fieldset", {}, element("legend", {}, "Seeds"), ...boxes.map(box => element("label", {}, box, ` ${box.value} `))), said, picture];
+  }
+
+  const KINDS = {spectrum, seeds};
+  const start = () => {
+    for (const figure of document.querySelectorAll("figure.figure-live")) {
+      figure.prepend(...KINDS[figure.dataset.kind](JSON.parse(figure.querySelector("script").textContent)));
+    }
+  };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+  return {start};
+})();

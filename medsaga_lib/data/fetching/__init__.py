@@ -1,0 +1,1 @@
+"""Fetches official data sets: their facts, archives, layouts and protocols."""

@@ -1,0 +1,777 @@
+# %% [markdown]
+# # 13. Volumes
+#
+# **You will be able to**
+# - compare the voxels of volumes, and measure what resampling costs in Dice and in mm,
+# - segment a volume from one box, and find the slices where it fails,
+# - say why a mean over slices and a score per volume differ, and report the right one,
+# - decide whether to keep the largest component, from cases where it helps and where it harms,
+# - write a result into the grid of its input, and test that two readers see it in the same place.
+#
+# **Before this** [Chapter 1](01_images_and_metrics.ipynb) on spacing, orientation and metrics; [chapter 8](08_lite_medsam.ipynb) on one box for a volume.
+#
+# **Budget** 2 minutes on two CPU cores, 2 GB of memory, 0 MB to download
+
+# %% tags=["colab"]
+# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+import importlib.util, os, subprocess, sys
+
+if "google.colab" in sys.modules:
+    if not os.path.isdir("/content/book"):
+        clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
+        subprocess.run(clone, check=True)
+    if importlib.util.find_spec("medsaga_lib") is None:
+        library = "/content/book[galore,text,weights]"
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", library], check=True)
+    os.chdir("/content/book/notebooks")
+
+# %% tags=["parameters"]
+profile = "quick"  # "colab" runs the same cells
+seed = 0
+
+# %% [markdown]
+# ## Three kinds of voxels
+#
+# SAM is a network for images. A volume gives it one slice at a time, and everything that connects the slices is left to you: the distance between them, the box that goes from one to the next, and the score.
+#
+# The volumes of this chapter are a CT of a spleen, MR volumes of the hippocampus, and a diffusion-weighted MR of a brain after a stroke.
+# Where `MEDSAGA_DATA` names no folder, a drawn volume with a tilted ellipsoid replaces them, and the cells that need real volumes are left out.
+
+# %% tags=["data"]
+from medsaga_lib.data.catalog import open_or_phantoms
+from medsaga_lib.data.phantoms import LICENCE
+
+names = "ct_spleen_msd_crop", "hippocampus_msd", "mr_dwi_stroke_isles22"
+spleen, hippocampus, stroke = opened = [open_or_phantoms(name) for name in names]
+are_real = spleen.dimensions == 3
+for dataset in opened if are_real else ():
+    print(dataset.describe())
+if not are_real:
+    print(f"phantom_volume: 1 volume, {LICENCE}")
+
+# %%
+import textwrap
+
+from medsaga_lib.data.cases import read_pair
+from medsaga_lib.data.phantoms import draw_volume
+
+# %%
+volumes = {"drawn": draw_volume(seed)}
+if are_real:
+    pairs = [read_pair(dataset, dataset.cases[0]) for dataset in opened]
+    volumes = dict(zip(("spleen CT", "hippocampus MR", "stroke MR"), pairs, strict=True))
+
+# %%
+credits = [f"{data.name}: {data.citation} | {data.licence}" for data in opened]
+if not are_real:
+    credits = 3 * ["drawn by medsaga_lib.data.phantoms.draw_volume"]
+
+
+def credit(number):
+    """Print the citation and the licence of a data set."""
+    print(textwrap.fill(credits[number], 80))
+
+
+# %% [markdown]
+# An array of the library has the axes z, y, x: slice, row, column. *Anisotropy* is the largest side of a voxel divided by the smallest.
+
+# %%
+import numpy as np
+import pandas as pd
+
+# %%
+rows = {}
+for name, (volume, truth) in volumes.items():
+    spacing = np.array(volume.spacing)
+    rows[name] = {
+        "shape (z, y, x)": " x ".join(map(str, volume.shape)),
+        "voxel (mm)": " x ".join(f"{length:.2f}" for length in spacing),
+        "extent (mm)": " x ".join(f"{length:.0f}" for length in spacing * volume.shape),
+        "anisotropy": f"{spacing.max() / spacing.min():.1f}",
+        "labelled slices": f"{(truth > 0).any((1, 2)).sum()} of {len(truth)}",
+        "labelled (ml)": f"{(truth > 0).sum() * spacing.prod() / 1000:.1f}",
+    }
+pd.DataFrame(rows)
+
+# %% [markdown]
+# The figure cuts each volume through the middle of its object, in three directions and in mm. An *axial* slice is seen from the feet, a *coronal* one from the front and a *sagittal* one from the side.
+#
+# > **Predict.** In which of these planes would you recognise that the slices are thick?
+
+# %%
+from medsaga_lib import display
+
+
+# %%
+def three_planes(volume, truth):
+    """The axial, coronal and sagittal slice through the middle of the labelled voxels."""
+    middle = [int(np.median(places)) for places in np.nonzero(truth)]
+    for axis, plane in enumerate(("axial", "coronal", "sagittal")):
+        head_up = slice(None) if axis == 0 else slice(None, None, -1)
+        pixels, mask = (array.take(middle[axis], axis)[head_up] for array in (volume.pixels, truth))
+        spacing = tuple(np.delete(volume.spacing, axis))
+        yield display.Panel(pixels, (mask > 0).astype(int), None, plane, spacing)
+
+
+# %%
+panels = [panel for pair in volumes.values() for panel in three_planes(*pair)]
+display.show(
+    display.grid(panels, {1: "object"}, alt="Volumes in three planes."),
+    alt="A row for each volume with an axial, a coronal and a sagittal slice, and the contour of "
+    "the labelled object, dashed. In the volume with slices of 5 mm, the coronal and the sagittal "
+    "slice consist of flat bands, and the contour has steps.",
+)
+for number in range(len(volumes)):
+    credit(number)
+
+# %% [markdown] tags=["real"]
+# A CT voxel of the spleen is 6.3 times as long as it is wide. In the axial plane, nobody sees this: LiteMedSAM gets sharp axial slices. The other planes are 26 rows of 5 mm.
+# The other two volumes have the same spacing in all directions, so any plane may be cut into slices.
+
+# %% [markdown]
+# ## Resampling
+#
+# Many pipelines bring all volumes to one spacing, because a network that sees 26 slices of 5 mm and 130 slices of 1 mm sees two different organs. The result has to return to the grid of the input. How much is lost on the way, if the network makes no error at all?
+#
+# `regrid` does this with SimpleITK. An image is interpolated linearly. Labels are names, so a mask takes the nearest voxel ([chapter 1](01_images_and_metrics.ipynb), exercise 3).
+
+# %%
+import SimpleITK as sitk
+
+
+# %%
+def regrid(values, spacing, wanted, linear=False):
+    """An array (z, y, x) with about the wanted spacing and the same extent; and the spacing."""
+    counts = [max(1, round(n * a / b)) for n, a, b in zip(values.shape, spacing, wanted)]
+    exact = [n * a / count for n, a, count in zip(values.shape, spacing, counts)]
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing(spacing[::-1])  # ITK's order is x, y, z
+    to = sitk.ResampleImageFilter()
+    to.SetInterpolator(sitk.sitkLinear if linear else sitk.sitkNearestNeighbor)
+    to.SetSize(counts[::-1])
+    to.SetOutputSpacing(exact[::-1])
+    # The outer faces of both grids coincide, so the centres of the first voxels do not
+    to.SetOutputOrigin([(b - a) / 2 for a, b in zip(spacing, exact)][::-1])
+    to.UseNearestNeighborExtrapolatorOn()
+    return sitk.GetArrayFromImage(to.Execute(image)), tuple(exact)
+
+
+# %% [markdown]
+# The cell takes the annotator's mask to another spacing and back, and compares it with itself.
+#
+# > **Predict.** The spleen has 5 mm slices. Is it worse to drop every second slice, or to make the pixels of a slice 4 times as wide?
+
+# %%
+from medsaga_lib.evaluation.metrics import dice, hd95, nsd
+
+
+def there_and_back(mask, spacing, wanted):
+    """Dice, HD95 in mm and NSD of a mask that was resampled to a spacing and back."""
+    coarse, between = regrid(mask.astype(np.uint8), spacing, wanted)
+    again = regrid(coarse, between, spacing)[0] > 0
+    return dice(again, mask), hd95(again, mask, spacing), nsd(again, mask, spacing)
+
+
+# %%
+thick, organ = next(iter(volumes.values()))
+organ = organ == 1
+
+# %%
+factors = {"slices x 2": (2, 1, 1), "slices x 3": (3, 1, 1), "pixels x 2": (1, 2, 2)}
+factors |= {"pixels x 4": (1, 4, 4)}
+rows = {}
+for name, factor in factors.items():
+    wanted = np.multiply(thick.spacing, factor)
+    found = there_and_back(organ, thick.spacing, wanted)
+    rows[name] = " x ".join(f"{length:.2g}" for length in wanted), *found
+
+# %%
+isotropic = there_and_back(organ, thick.spacing, 3 * [max(thick.spacing)])
+rows["cubes"] = " x ".join(f"{max(thick.spacing):.2g}" for _ in range(3)), *isotropic
+columns = ["voxel (mm)", "Dice", "HD95 (mm)", "NSD, 2 mm"]
+pd.DataFrame(rows, columns).T.infer_objects().round(3)
+
+# %% [markdown] tags=["real"]
+# Every second slice costs more than pixels that are 4 times as wide, because a slice is already several times as thick as a pixel is wide. HD95 becomes the thickness of a slice: where the organ begins and ends, the mask is one slice off. NSD falls most, because a difference of one slice is never within 2 mm.
+
+# %% [markdown] tags=["real"]
+# The hippocampus has a hundredth of the spleen's volume. The next table has the means over 10 test volumes.
+
+# %% tags=["real"]
+small = [read_pair(hippocampus, case) for case in hippocampus.split("test")[:10]]
+grids = [(2, 1, 1), (3, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3)]
+rows = {}
+for wanted in grids:
+    scores = [there_and_back(mask > 0, one.spacing, wanted) for one, mask in small]
+    rows[" x ".join(map(str, wanted))] = np.mean(scores, 0)
+pd.DataFrame(rows, columns[1:]).T.rename_axis("voxel (mm)").round(3)
+
+# %% tags=["real"]
+one, mask = small[0]
+z = (mask > 0).sum((1, 2)).argmax()
+panels = []
+for side in (1, 2, 3):
+    low, between = regrid((mask > 0).astype(np.uint8), one.spacing, 3 * [side])
+    back = regrid(low, between, one.spacing)[0].astype(int)
+    title = f"{side} mm and back: {dice(back > 0, mask > 0):.2f}"
+    panels.append(display.Panel(one.pixels[z], (mask[z] > 0).astype(int), back[z], title))
+
+# %% tags=["real"]
+display.show(
+    display.grid(panels, {1: "object"}, alt="A mask that was resampled and returned."),
+    alt="One MR slice 3 times with the hippocampus, dashed the annotator's contour, solid the "
+    "contour after resampling and back. At 1 mm they agree. At 2 and 3 mm the solid contour "
+    "consists of large steps and is up to 2 pixels off. The titles give the Dice of the volume.",
+)
+credit(1)
+
+# %% [markdown] tags=["real"]
+# With voxels of 2 mm, a method that repeats the annotator's mask has a mean Dice of 0.86. HD95 and NSD hardly show the loss, because an error of one voxel is 1 mm, within the tolerance.
+# A table that compares methods at different spacings also compares these losses. So score on the grid of the input, and choose the spacing by this test before you train.
+
+# %% [markdown]
+# ## From one box to a volume
+#
+# A person draws one box on the middle slice, and names the first and the last slice. [Chapter 8](08_lite_medsam.ipynb) compared two ways to go on: the *same box* on every slice, and *propagation*, where each next box surrounds the last mask. We add the exact box of every slice, which is the most that boxes can give, and the ellipse in the first box, which needs no network.
+#
+# Most of the time goes into the encoder, and its output does not depend on the boxes. The dictionary `kept` holds the embeddings, so that each slice is encoded once. To save time, the input has 128 px instead of LiteMedSAM's 256 px; a slice of the spleen has 166 x 164 pixels.
+# LiteMedSAM has probably seen this CT in its own training ([Where the weights come from](../book/weights.md)), so the scores say nothing about new patients. The kinds of errors are what to look at.
+
+# %%
+import torch
+
+from medsaga_lib.data.prompts import box_of, fill_box
+from medsaga_lib.inference.box_predictor import load_box_predictor
+
+lite = load_box_predictor("lite_medsam", size=128)
+# Channels last in memory: the same result up to rounding, often faster on a CPU
+lite.sam.image_encoder.to(memory_format=torch.channels_last)
+kept = {}
+
+# %%
+inside = np.flatnonzero(organ.any((1, 2)))
+first, last = inside[0], inside[-1]
+middle = (first + last) // 2
+left, top, right, bottom = box_of(organ[middle])
+one_box = np.array([[left, top, first, right, bottom, last]])
+each_box = [[*box_of(organ[z])[:2], z, *box_of(organ[z])[2:], z] for z in inside]
+print(f"{len(inside)} slices, {first} to {last}; box on slice {middle}: {one_box[0]}")
+
+# %%
+from time import process_time
+
+ways = {"a box per slice": (np.array(each_box), "same"), "same box": (one_box, "same")}
+ways["propagated"] = one_box, "propagate"
+
+# %%
+masks, seconds = {}, {}
+for name, (boxes, rule) in ways.items():
+    start = process_time()
+    masks[name] = lite(thick, boxes, rule, kept) > 0
+    seconds[name] = process_time() - start
+
+# %%
+masks["ellipse"] = np.zeros_like(organ)
+masks["ellipse"][inside] = fill_box(box_of(organ[middle]), organ.shape[1:], ellipse=True)
+
+
+# %% [markdown]
+# > **Predict.** What does the network gain from 20 boxes instead of one?
+
+# %%
+def scores_of(mask):
+    """Dice, HD95 in mm and NSD of a mask of the whole volume."""
+    return dice(mask, organ), hd95(mask, organ, thick.spacing), nsd(mask, organ, thick.spacing)
+
+
+# %%
+table = pd.DataFrame({name: scores_of(mask) for name, mask in masks.items()}, columns[1:]).T
+table.insert(0, "boxes drawn", [len(inside), 1, 1, 1])
+table.round(3).astype({"boxes drawn": int})
+
+# %% [markdown]
+# The score of a volume does not say where a method fails. The figure shows the area of each slice.
+
+# %%
+pixel = thick.spacing[1] * thick.spacing[2] / 100  # cm^2
+heights = (np.arange(len(organ)) - middle) * thick.spacing[0]
+areas = {"annotator": organ, **{name: masks[name] for name in ("same box", "propagated")}}
+curves = [
+    display.Curve(name, heights, pixel * mask.sum((1, 2))) for name, mask in areas.items()
+]
+
+# %%
+alt = (
+    "Area of the object in each slice against the distance from the slice with the box, for the "
+    "annotator, the same box and propagation. All three agree in the middle. The same box keeps "
+    "a large area where the object becomes small."
+)
+axes = "distance from the slice with the box (mm)", "area (cm^2)"
+display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
+
+# %%
+by_slice = {name: [dice(mask[z], organ[z]) for z in inside] for name, mask in masks.items()}
+
+# %%
+parts = {"first 3": slice(3), "middle": slice(3, -3), "last 3": slice(-3, None)}
+rows = {
+    name: {part: np.mean(values[chosen]) for part, chosen in parts.items()}
+    for name, values in by_slice.items()
+}
+print("mean Dice of slices")
+pd.DataFrame(rows).T.round(2)
+
+# %%
+print("area in cm^2")
+at = {"first slice": first, "slice with the box": middle, "4 above": middle + 4, "last slice": last}
+rows = {name: pixel * mask.sum((1, 2))[[*at.values()]] for name, mask in areas.items()}
+pd.DataFrame(rows, at).T.round(1)
+
+# %% [markdown] tags=["real"]
+# With a box on each slice, Dice is 0.97: the network can segment this organ. With one box instead of 20, propagation keeps 0.93, and the same box 0.83.
+#
+# - Towards both ends the spleen becomes small, and the same box does not. In the first slice, the organ has 2 cm² and the mask 26 cm².
+# - Propagation follows the organ downwards. Upwards, both masks are too small: 4 slices above the box, they lack 9 cm². The spleen leaves the first box, and a propagated box is only 3 px of 256 larger than the last mask.
+# - Even exact boxes have 0.91 in the outer slices, and 0.97 between them. The organ is cut along its surface there, and 5 mm of tissue are averaged in a voxel.
+
+# %%
+panels = []
+for name in ("same box", "propagated"):
+    for z in (first, middle, last):
+        pair = organ[z].astype(int), masks[name][z].astype(int)
+        title = f"{name}, slice {z}"
+        panels.append(display.Panel(thick.pixels[z], *pair, title, thick.spacing[1:]))
+
+# %%
+display.show(
+    display.grid(panels, {1: "organ"}, alt="First, middle and last slice."),
+    alt="The first, the middle and the last slice of the organ, above with the same box and below "
+    "with propagation. Dashed: the annotator. Solid: the network. In the middle slice, the "
+    "contours agree. In the first and the last slice, the organ is small. There, the same box also "
+    "has a mask of other tissue, and the propagated mask is a little larger than the organ.",
+)
+credit(0)
+
+# %% [markdown] tags=["real"]
+# In the first slice, the same box contains a kidney, and the network segments it. In the last slice, it takes the fat around the spleen. A network that is asked by a box answers with what is in the box.
+
+# %% [markdown]
+# ### Slices without the organ
+#
+# If the person names a first slice that is too early, the network has no way to object. The next cell makes the range 3 slices too long at each end.
+#
+# > **Predict.** How much Dice do 6 empty slices cost?
+
+# %%
+long_box = one_box.copy()
+long_box[0, [2, 5]] = max(first - 3, 0), min(last + 3, len(organ) - 1)
+for name, rule in (("same box, long", "same"), ("propagated, long", "propagate")):
+    masks[name] = lite(thick, long_box, rule, kept) > 0
+
+# %%
+empty = ~organ.any((1, 2))
+rows = {}
+for name in ("same box", "same box, long", "propagated", "propagated, long"):
+    invented = masks[name][empty]
+    rows[name] = [invented.any((1, 2)).sum(), invented.sum() * np.prod(thick.spacing) / 1000]
+    rows[name] += scores_of(masks[name])
+
+# %%
+table = pd.DataFrame(rows, ["slices invented", "invented (ml)", *columns[1:]]).T
+table.round(3).astype({"slices invented": int})
+
+
+# %% [markdown] tags=["real"]
+# The network finds a spleen in all 6 slices that have none. With the same box, it invents 113 ml, more than a third of the spleen's 305 ml. Propagation invents 17 ml, because its boxes shrink with the organ, and HD95 rises from 6 to 13 mm.
+# The range of slices is a part of the prompt. A range that is too short loses slices in the same way, and no mask shows it.
+
+# %% [markdown]
+# ## A score per slice or per volume
+#
+# Papers on 2-D networks report the Dice of slices, papers on 3-D networks that of volumes. Both are called "Dice". Here are rules for the same masks:
+#
+# - `volume`: all voxels of the volume at once,
+# - `slices with the organ`: the mean over the slices that the annotator marked,
+# - `slices with a mask`: the mean over the slices that have the organ or a prediction; an invented slice has 0,
+# - `all slices`: the mean over all slices, where two empty masks count as 1,
+# - `HD95 of slices`: the mean of the distances within the slices that have both masks.
+#
+# > **Predict.** Which rule gives the highest Dice to the long range, and which the lowest?
+
+# %%
+def rules(mask, truth, spacing):
+    """The same mask, scored by several rules."""
+    pairs = list(zip(mask, truth, strict=True))
+    values = np.array([dice(*pair) for pair in pairs])  # NaN if both are empty
+    shown, both = truth.any((1, 2)), truth.any((1, 2)) & mask.any((1, 2))
+    flat = [hd95(*pair, spacing[1:]) for pair, use in zip(pairs, both, strict=True) if use]
+    return {
+        "volume": dice(mask, truth),
+        "slices with the organ": values[shown].mean(),
+        "slices with a mask": np.nanmean(values),
+        "all slices": np.nan_to_num(values, nan=1).mean(),
+        "HD95 (mm)": hd95(mask, truth, spacing),
+        "HD95 of slices (mm)": np.mean(flat) if flat else np.nan,
+    }
+
+
+# %%
+chosen = "a box per slice", "same box", "propagated", "propagated, long"
+pd.DataFrame({name: rules(masks[name], organ, thick.spacing) for name in chosen}).T.round(3)
+
+# %% [markdown] tags=["real"]
+# Compare the last two rows. The range is 3 slices too long at each end:
+#
+# - `slices with the organ` does not change at all, because nobody looks at the invented slices.
+# - `volume` falls from 0.93 to 0.90, because the invented masks are small.
+# - `slices with a mask` falls from 0.92 to 0.70, because each invented slice counts as much as the largest slice of the organ.
+#
+# The same mask has a Dice of 0.70, 0.90 or 0.92. HD95 within slices stays at 6.6 mm, because it cannot see a distance from slice to slice.
+
+# %% [markdown]
+# Report the score of the volume, because a patient has one organ and not 20 slices. Name the rule, and never take a number from a paper that does not.
+#
+# ## The largest component
+#
+# Slices that are segmented one by one may have stray patches. Two simple steps use that they belong to one volume: `majority` gives each voxel the label that 2 of 3 neighbouring slices agree on, and `largest` keeps the largest component of each label, connected by faces. Both are options of `medsaga predict`; neither belongs to a published method.
+#
+# > **Predict.** Which of the masks above gains from `largest`, and which does not?
+
+# %%
+from medsaga_lib.inference.volume_labels import consistent
+
+rows = {}
+for name in chosen:
+    for step in ("none", "majority", "largest"):
+        rows[name, step] = scores_of(consistent(masks[name].astype(int), step) > 0)
+pd.DataFrame(rows, columns[1:]).T.round(3)
+
+# %%
+alone = consistent(masks["same box"].astype(int), "largest") > 0
+lost = (masks["same box"] & ~alone).sum((1, 2))
+z = lost.argmax()
+panels = [
+    display.Panel(thick.pixels[z], organ[z].astype(int), part.astype(int), title, thick.spacing[1:])
+    for title, part in (("same box", masks["same box"][z]), ("largest component", alone[z]))
+]
+
+# %%
+display.show(
+    display.grid(panels, {1: "organ"}, alt="Before and after.", columns=2),
+    alt="One slice twice, with the organ dashed. On the left, the solid contours of the same box, "
+    "with the largest stray patch of the volume. On the right, only the part that is connected "
+    "with the rest of the organ is left.",
+)
+credit(0)
+
+# %% [markdown] tags=["real"]
+# `largest` repairs the same box: Dice rises from 0.83 to 0.90, and HD95 falls from 33 to 15 mm, because the kidney and other patches are not connected with the spleen. The other masks hardly change. The invented slices of the long range touch the organ, so they stay.
+# `majority` smooths from slice to slice. With slices of 5 mm, neighbouring slices differ for good reasons, and it changes little here.
+# This is one volume, so there is no interval. Compare such a step on the validation volumes of your own data before you use it.
+
+# %% [markdown] tags=["real"]
+# ### When the largest component is wrong
+#
+# > **Predict.** An infarct is one disease, but not one piece. What does `largest` do to the annotator's own mask of the stroke?
+
+# %% tags=["real"]
+brain, infarct = volumes["stroke MR"]
+largest_piece = consistent(infarct, "largest") == 1
+print(f"Dice {dice(largest_piece, infarct == 1):.3f}", end=", ")
+print(f"HD95 {hd95(largest_piece, infarct == 1, brain.spacing):.1f} mm")
+
+# %% [markdown] tags=["real"]
+# The Dice of the annotator's own mask falls to 0.55, and no network made an error. Use it for one connected organ, such as a spleen. Do not use it for lesions, vessels, nuclei, or a pair of organs with one label.
+
+# %% [markdown]
+# ## Back to the grid of the file
+#
+# The library turns each volume to one orientation. A result has to return: to the axes, the spacing and the position of its input. Otherwise a viewer shows it beside the organ, and no score tells, because scores compare arrays.
+#
+# The next cells use a file whose axes are oblique, and run in other directions than those of the library. `write_labels` writes a label map into the grid of its image.
+
+# %%
+import tempfile
+from pathlib import Path
+
+import nibabel
+
+from medsaga_lib.data.images import read_image
+from medsaga_lib.data.label_files import write_labels
+
+folder = Path(tempfile.mkdtemp())
+
+# %%
+if are_real:
+    scan, wanted = stroke.cases[0].image, volumes["stroke MR"][1]
+else:
+    scan, wanted = folder / "scan.nii.gz", volumes["drawn"][1]
+    cos, sin = np.cos(0.3), np.sin(0.3)  # the slices are tilted by 0.3 radians
+    oblique = np.array([[-1, 0, 0, 60], [0, cos, -sin, -40], [0, sin, cos, -60], [0, 0, 0, 1]])
+    oblique[:3, :3] *= volumes["drawn"][0].spacing[::-1]
+    stored = nibabel.Nifti1Image(volumes["drawn"][0].pixels.T[:, ::-1], oblique)
+    stored.set_qform(oblique, 2)
+    nibabel.save(stored, scan)
+
+# %%
+source = read_image(scan, "MR")
+print("axes of the file:", source.geometry.codes, "| inside the library: LPS")
+write_labels(folder / "result.nii.gz", source, wanted)
+
+
+# %% [markdown]
+# Two independent readers open the result: nibabel, whose positions in mm grow to the right, front and head (RAS), and SimpleITK, whose positions grow to the left, back and head (LPS). Where is the centre of the object for each?
+
+# %%
+def centre_nibabel(path):
+    """The centre of all voxels above 0, in mm (RAS), by nibabel."""
+    image = nibabel.load(path)
+    voxel = np.argwhere(image.get_fdata() > 0).mean(0)
+    return image.affine[:3, :3] @ voxel + image.affine[:3, 3]
+
+
+# %%
+def centre_itk(path):
+    """The same by SimpleITK, turned from LPS to RAS."""
+    image = sitk.ReadImage(str(path))
+    voxel = np.argwhere(sitk.GetArrayViewFromImage(image) > 0).mean(0)[::-1]
+    return image.TransformContinuousIndexToPhysicalPoint(voxel) * np.array([-1, -1, 1])
+
+
+# %%
+for reader in (centre_nibabel, centre_itk):
+    print(f"{reader.__name__:15} {reader(folder / 'result.nii.gz').round(2)}")
+before, after = (nibabel.load(path).header for path in (scan, folder / "result.nii.gz"))
+for key in ("qform_code", "sform_code", "pixdim", "dim"):
+    print(f"{key:10} equal: {np.array_equal(before[key], after[key])}")
+
+
+# %% [markdown]
+# Both readers agree, and the header is that of the input: both forms, their codes and the lengths of the voxels. The figure shows the result on the scan, as each of the two readers gives the arrays.
+
+# %%
+def by_nibabel(path):
+    return np.asarray(nibabel.load(path).dataobj).T
+
+
+def by_itk(path):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+# %%
+panels = []
+for name, read in (("nibabel", by_nibabel), ("SimpleITK", by_itk)):
+    arrays = read(scan), read(folder / "result.nii.gz")
+    z = arrays[1].sum((1, 2)).argmax()
+    grey = np.clip(arrays[0][z] / np.percentile(arrays[0], 99.5), 0, 1)
+    title = f"{name}, slice {z}"
+    panels.append(display.Panel(grey, None, (arrays[1][z] > 0).astype(int), title))
+
+# %%
+display.show(
+    display.grid(panels, {1: "object"}, alt="The result in two readers.", columns=2),
+    alt="The same slice of the file twice, read by nibabel and by SimpleITK, with the solid contour "
+    "of the result. Image and contour are the same in both, and the contour surrounds the bright "
+    "object. The slice is upside down, because the axes are those of the file.",
+)
+credit(2)
+
+# %% [markdown]
+# > **Predict.** A colleague saves the array without a header: `nibabel.Nifti1Image(labels, numpy.eye(4))`. How far is the object from its place?
+
+# %%
+nibabel.save(nibabel.Nifti1Image(wanted.astype(np.uint8), np.eye(4)), folder / "bare.nii.gz")
+right_place, bare = (centre_nibabel(folder / f"{name}.nii.gz") for name in ("result", "bare"))
+print(f"off by {np.linalg.norm(bare - right_place):.0f} mm")
+
+# %% [markdown]
+# A NIfTI file may have two forms, the *qform* and the *sform*, and they may differ. The next cell moves the qform of a copy by 10 mm.
+
+# %%
+moved = nibabel.Nifti1Image.from_filename(scan)
+other = moved.get_qform() if moved.header["qform_code"] else moved.affine.copy()
+other[0, 3] += 10
+moved.set_qform(other, 1)
+moved.set_sform(moved.affine, 2)
+nibabel.save(moved, folder / "two_forms.nii.gz")
+
+# %%
+twice = read_image(folder / "two_forms.nii.gz", "MR")
+write_labels(folder / "of_two_forms.nii.gz", twice, wanted)
+readers = {"nibabel": centre_nibabel, "SimpleITK": centre_itk}
+for name, centre in readers.items():
+    print(f"{name:10} {centre(folder / 'of_two_forms.nii.gz').round(2)}")
+
+# %% [markdown]
+# The readers now disagree by 10 mm, about the scan and about the result alike: nibabel takes the sform, SimpleITK the qform. The result has both forms of its input, so it lies on its scan in either reader. `medsaga data check` names such files.
+
+# %% [markdown]
+# ## Time and memory
+#
+# A volume costs what its slices cost. The cell measures one slice, and multiplies.
+
+# %%
+start = process_time()
+embedding = lite.embed(thick.pixels[middle])
+encode = process_time() - start
+decode = seconds["same box"] / len(inside)
+
+# %%
+rows = {}
+sizes = {"this volume": thick.shape, "CT of a trunk": (700, 512, 512)}
+for name, (depth, height, width) in sizes.items():
+    rows[name] = {
+        "slices": depth,
+        "encode all (minutes)": depth * encode / 60,
+        "one box, kept (minutes)": depth * decode / 60,
+        "pixels in float32 (MB)": depth * height * width * 4 / 1e6,
+        "kept embeddings (MB)": depth * embedding.nbytes / 1e6,
+    }
+pd.DataFrame(rows).round(2)
+
+# %% [markdown]
+# The encoder takes nearly all of the time. The kept embeddings of a CT of a trunk take as much memory as its pixels, and 4 times as much at 256 px, because their grid has 4 times as many cells. So the library keeps embeddings only if you give it a dictionary. Slices outside the range of the box are not encoded, so a short range saves time as well.
+#
+# ## Questions
+#
+# 1. A network is trained on volumes with voxels of 1 x 1 x 1 mm. Your CT has 0.8 x 0.8 x 5 mm. Which of its planes looks as in training?
+#
+# <details><summary>Answer</summary>
+#
+# The axial plane, after it is resampled from 0.8 to 1 mm. In the other planes, one side of a pixel is 5 mm; interpolation makes them smooth, and adds no information. `medsaga predict` prints a note, because the spacing along z is more than twice that of training.
+# </details>
+#
+# 2. A paper reports a mean Dice of 0.93 over all slices of 40 CT volumes. What do you need to know to compare it with your 0.85 per volume?
+#
+# <details><summary>Answer</summary>
+#
+# The rule for slices without the organ, and how many there are. If two empty masks count as 1, and half of the slices are empty, a Dice of 0.86 on the others gives 0.93.
+# </details>
+#
+# 3. Propagation lost the organ in slice 12 and found nothing from there on. Which slices do you correct by hand?
+#
+# <details><summary>Answer</summary>
+#
+# Draw a new box on slice 12, as a second object with the range from 12 to the end, and let it propagate. Every slice after an error depends on it, so the first wrong slice is the one to correct.
+# </details>
+#
+# ## Exercises
+#
+# ### Exercise 1 (easy, 5 minutes)
+# An organ is a cylinder of 10 slices, each 5 mm thick and the same disc. A method misses the first and the last slice, and is right elsewhere. Compute by hand: the Dice of the volume; the mean Dice of the 10 slices that have the organ; and HD95 in mm.
+
+# %% tags=["exercise"]
+by_hand = {"volume": None, "slices": None, "HD95 in mm": None}
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+by_hand = {"volume": 2 * 8 / (10 + 8), "slices": 8 / 10, "HD95 in mm": 5.0}
+# All voxels of both end discs are surface, so far more than 5 % of the distances are 5 mm.
+
+# %% tags=["exercise-check"]
+y, x = np.indices((60, 60)) - 30
+cylinder = np.zeros((14, 60, 60), bool)
+cylinder[2:12] = y**2 + x**2 <= 20**2
+short = cylinder.copy()
+short[[2, 11]] = False
+scored = rules(short, cylinder, (5, 1, 1))
+expected = {"volume": scored["volume"], "slices": scored["slices with the organ"]}
+expected["HD95 in mm"] = scored["HD95 (mm)"]
+hints = {
+    "volume": "the masks have 8 and 10 discs, and 8 in common",
+    "slices": "a missed slice has Dice 0",
+    "HD95 in mm": "how far is the annotator's end disc from that of the prediction?",
+}
+for name, value in expected.items():
+    answer = by_hand.get(name)
+    assert isinstance(answer, (int, float)), f"there is no number for '{name}' yet"
+    assert abs(answer - value) < 1e-6, f"{name} is not {answer}: {hints[name]}"
+
+# %% [markdown]
+# ### Exercise 2 (medium, 15 minutes)
+# Would propagation still work if the scan had thicker gaps between its slices? Write `propagated_every(step)`: take every `step`-th slice of the organ's range, `inside[::step]`, with the exact box on their middle slice, and return the Dice on these slices. No slice has to be encoded again: give the stored embeddings with their new numbers. Fill `by_step` for the steps 1, 2 and 4, and explain the result with `SHIFT` in `medsaga_lib/inference/volume_boxes.py`.
+
+# %% tags=["exercise"]
+from dataclasses import replace
+
+
+def propagated_every(step):
+    numbers = inside[::step]
+    fewer = replace(thick, pixels=thick.pixels[numbers])
+    again = {place: kept[number] for place, number in enumerate(numbers)}
+    box = one_box  # of all slices, not of these
+    return dice(lite(fewer, box, "propagate", again) > 0, organ[numbers])
+
+
+by_step = {}
+
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+def propagated_every(step):
+    numbers = inside[::step]
+    fewer = replace(thick, pixels=thick.pixels[numbers])
+    again = {place: kept[number] for place, number in enumerate(numbers)}
+    left, top, right, bottom = box_of(organ[numbers[(len(numbers) - 1) // 2]])
+    box = np.array([[left, top, 0, right, bottom, len(numbers) - 1]])
+    return dice(lite(fewer, box, "propagate", again) > 0, organ[numbers])
+
+
+by_step = {step: propagated_every(step) for step in (1, 2, 4)}
+print({step: round(score, 3) for step, score in by_step.items()})
+# A propagated box is SHIFT = 3 px of 256 larger than the last mask, whatever the distance of the
+# slices is. If the organ grows or moves by more than that from slice to slice, its new part lies
+# outside of the box. The step from mask to box should depend on the spacing.
+
+# %% tags=["exercise-check"]
+assert {*by_step} == {1, 2, 4}, f"by_step has the steps {[*by_step]}; fill it for 1, 2 and 4"
+assert abs(by_step[1] - dice(masks["propagated"], organ)) < 1e-6, (
+    f"with step 1, the Dice is that of `propagated` above, not {by_step[1]:.3f}"
+)
+for step in (2, 4):
+    assert abs(by_step[step] - propagated_every(step)) < 1e-6, f"by_step[{step}] is another Dice"
+
+
+# %% [markdown]
+# ### Exercise 3 (hard, 15 minutes)
+# A colleague brings masks to pixels of twice the size, scores them there, and is happy: "HD95 is only half of what it was before!" Find the fault with a mask that is moved by a known distance, and repair `score_resampled`.
+
+# %% tags=["exercise"]
+def score_resampled(mask, truth, spacing, wanted):
+    """HD95 in mm between two masks with a spacing, after both are brought to another one."""
+    small, new = regrid(mask.astype(np.uint8), spacing, wanted)
+    small_truth, new = regrid(truth.astype(np.uint8), spacing, wanted)
+    return hd95(small > 0, small_truth > 0, spacing)
+
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+def score_resampled(mask, truth, spacing, wanted):
+    small, new = regrid(mask.astype(np.uint8), spacing, wanted)
+    small_truth, new = regrid(truth.astype(np.uint8), spacing, wanted)
+    return hd95(small > 0, small_truth > 0, new)  # the grid has another spacing now
+
+
+# %% tags=["exercise-check"]
+z, y, x = np.indices((20, 40, 40))
+ball = (4 * (z - 10)) ** 2 + (y - 20) ** 2 + (x - 20) ** 2 <= 15**2  # voxels of 4 x 1 x 1 mm
+beside = np.roll(ball, 6, axis=2)
+scored = score_resampled(beside, ball, (4.0, 1.0, 1.0), (4.0, 2.0, 2.0))
+assert abs(scored - 6) < 2.1, (
+    f"a mask that was moved by 6 mm has an HD95 of {scored:.1f} mm after resampling: in which unit "
+    "are the distances that `hd95` gets?"
+)
+
+# %% [markdown]
+# ## Summary
+#
+# - A voxel has a shape. Resampling to larger voxels limits the Dice that any method can have; measure this limit with the annotator's masks before you train.
+# - One box for a volume fails at the first and the last slice, where the organ moves out of the box, and in slices without the organ. The range of slices is a part of the prompt.
+# - The same mask has different Dice per slice and per volume. Report the volume, with the rule for empty slices.
+# - The largest component removes stray patches of a connected organ, and destroys lesions of several pieces.
+# - A result belongs to the grid of its file. Test it with two readers.
+#
+# ## Sources
+#
+# LiteMedSAM's propagation: [Ma et al. 2024](../book/references.md), and the branch [LiteMedSAM](https://github.com/bowang-lab/MedSAM/tree/LiteMedSAM) of MedSAM's code. The data sets are named below their images. The forms of NIfTI: the [NIfTI-1 header](https://nifti.nimh.nih.gov/nifti-1/). The rules of this library for files are in [How to use this book](../book/how-to-use.md).
+# [Chapter 14](14_your_own_images.ipynb) does all steps on a folder of your own.

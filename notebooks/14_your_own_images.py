@@ -1,0 +1,713 @@
+# %% [markdown]
+# # 14. Your own images
+#
+# **You will be able to**
+# - turn a folder of images and masks into a data set, and find its faults before they cost you a training,
+# - choose a method by your data, your memory and your validation images,
+# - train, evaluate and predict with the command line, and read the notes on images that differ from those of training,
+# - hand a trained network to somebody else,
+# - answer the question of the first page, with its uncertainty.
+#
+# **Before this** [Chapter 1](01_images_and_metrics.ipynb) on splits and metrics; [chapter 10](10_few_labels.ipynb) on late stages.
+#
+# **Budget** 2 minutes on two CPU cores, 2 GB of memory, 0 MB to download
+
+# %% tags=["colab"]
+# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+import importlib.util, os, subprocess, sys
+
+if "google.colab" in sys.modules:
+    if not os.path.isdir("/content/book"):
+        clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
+        subprocess.run(clone, check=True)
+    if importlib.util.find_spec("medsaga_lib") is None:
+        library = "/content/book[galore,text,weights]"
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", library], check=True)
+    os.chdir("/content/book/notebooks")
+
+# %% tags=["parameters"]
+profile = "quick"  # "colab" runs the same cells
+seed = 0
+
+# %% [markdown]
+# ## A folder as it comes
+#
+# Nobody gets a data set in the layout of this book. This chapter starts from two folders of files, once for X-rays and once, with the same functions, for volumes that it was not written for.
+# Replace the first folder by your own, and run the cells again.
+#
+# Where `MEDSAGA_DATA` names no folder, drawn chest X-rays and drawn volumes replace the real ones.
+
+# %% tags=["data"]
+from medsaga_lib.data.catalog import open_or_phantoms
+from medsaga_lib.data.phantoms import LICENCE
+
+chest = open_or_phantoms("cxr_hannover_lungs")
+volumes = open_or_phantoms("hippocampus_msd")
+are_real = volumes.dimensions == 3
+print(chest.describe())
+print(volumes.describe() if are_real else f"phantom_volumes: 16 volumes, {LICENCE}")
+
+# %% [markdown]
+# The next cells write what a hospital might send: X-rays of 16 patients with 12 bits in files of 16 bits, masks from a web tool in another folder, and names made of patient and visit.
+
+# %%
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from medsaga_lib.data.cases import read_pair
+
+# %%
+temporary = Path(tempfile.mkdtemp())
+sent = temporary / "sent"
+
+
+# %%
+def write_gray(path, values):
+    """Write an array as a grey image with its own number of bits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+# %%
+patients = list(dict.fromkeys(case.patient for case in chest.cases))
+visits = Counter()
+for case in chest.cases:
+    number = 1 + patients.index(case.patient)
+    if number > 16:
+        continue
+    visits[number] += 1
+    name = f"PAT{number:02d}_{visits[number]}"
+    xray, truth = read_pair(chest, case)
+    write_gray(sent / f"img/{name}.png", (4095 * xray.pixels).round().astype(np.uint16))
+    write_gray(sent / f"annotations/{name}_mask.png", truth.astype(np.uint8))
+print(f"{visits.total()} X-rays of {len(visits)} patients")
+
+# %% [markdown]
+# Real folders have faults. We plant five that users of such tools report again and again:
+#
+# 1. the masks of one image were exported at half of its size,
+# 2. one mask has a value that is not in the list of labels,
+# 3. one mask was saved as a JPEG,
+# 4. one patient is written in two ways,
+# 5. one X-ray was sent twice, under two patients.
+#
+# > **Predict.** Which of the five would stop a training with an error? Which would only make its score wrong?
+
+# %%
+masks = sorted((sent / "annotations").iterdir())
+originals = {path: np.array(Image.open(path)) for path in masks[3:6]}
+
+# %%
+half, unknown, lossy = originals
+write_gray(half, originals[half][::2, ::2])
+write_gray(unknown, np.where(np.indices(originals[unknown].shape)[0] < 40, 9, originals[unknown]))
+Image.open(lossy).save(lossy.with_suffix(".jpg"))
+lossy.unlink()
+
+# %%
+import shutil
+
+several = next(number for number, count in visits.items() if count > 1 and number < 10)
+for folder, end in (("img", ".png"), ("annotations", "_mask.png")):
+    here = sent / folder
+    (here / f"PAT{several:02d}_1{end}").rename(here / f"PAT{several}_1{end}")
+    shutil.copy(here / f"PAT16_1{end}", here / f"PAT17_1{end}")
+
+# %% [markdown]
+# ## Import and check
+#
+# The command line does all steps of this chapter. The next function runs it in this process and prints what it prints, in lines of 80 characters.
+
+# %%
+import textwrap
+
+from typer.testing import CliRunner
+
+from medsaga_lib.cli import app
+from medsaga_lib.errors import UserError
+
+
+# %%
+def medsaga(*words):
+    """Run a command of medsaga, and print the command and its output."""
+    words = [str(word) for word in words]
+    done = CliRunner().invoke(app, words)
+    if done.exception and not isinstance(done.exception, (UserError, SystemExit)):
+        raise done.exception
+    said = done.output
+    if isinstance(done.exception, UserError):
+        said += f"medsaga: {done.exception}"
+    command = "$ medsaga " + " ".join(f'"{word}"' if " " in word else word for word in words)
+    for line in (command, *said.splitlines()):
+        print(textwrap.fill(line.replace(f"{temporary}/", ""), 80, subsequent_indent="    "))
+
+
+# %%
+first = temporary / "first"
+medsaga("data", "import", sent, first)
+
+# %% [markdown]
+# Fault 3 cannot be repaired: the values at the borders are gone ([chapter 1](01_images_and_metrics.ipynb)). We ask the annotator for the file without loss. A folder of PNG files does not say more than that, so the next command also says what only you know: the modality, the names of the labels, and which part of a file name is the patient. A *regular expression* in `--patient` says it; the part in parentheses is the patient.
+
+# %%
+lossy.with_suffix(".jpg").unlink()
+write_gray(lossy, originals[lossy])
+known = ["--modality", "X-ray", "--patient", r"(PAT\d+)_"]
+known += ["--labels", ",".join(f"{value}={name}" for value, name in chest.labels.items())]
+medsaga("data", "import", sent, first, *known)
+
+# %% [markdown]
+# Fault 2. Is value 9 another organ, or a slip? Only the annotator knows. It was a slip, and we get the mask again.
+
+# %%
+write_gray(unknown, originals[unknown])
+known += ["--window", "0,4095"]  # 12 bits in files of 16
+medsaga("data", "import", sent, first, *known)
+
+# %% [markdown]
+# We also gave a window: files of 16 bits do not say which of their 65,536 grey levels are in use, and no training starts without it.
+# The import is written now, and ends with the report of `medsaga data check`. Fault 1 is an error, and its sentence names the file and both sizes. Faults 4 and 5 may be correct, so they are no errors: equal images are a note, and the two names of one patient are in the line `perhaps one patient`. No training would stop, and the score would be wrong.
+#
+# `--fix` repairs what needs no decision, in a copy.
+
+# %%
+medsaga("data", "check", first, "--fix", temporary / "repaired")
+
+# %% [markdown]
+# One fault is mechanical: the patient that was written in two ways. For the others somebody has to decide. Mend files at the source, so that the import can be repeated.
+
+# %%
+write_gray(half, originals[half])
+for folder, end in (("img", ".png"), ("annotations", "_mask.png")):
+    here = sent / folder
+    (here / f"PAT{several}_1{end}").rename(here / f"PAT{several:02d}_1{end}")
+    (here / f"PAT17_1{end}").unlink()
+
+# %%
+shares = ["--test-share", 0.3, "--val-share", 0.2]
+mine = temporary / "mine"
+medsaga("data", "import", sent, mine, *known, *shares)
+
+# %% [markdown]
+# The last lines are the summary. Read it: are the number of patients, the sizes and the values as you expect? Then look at every case. `--html` writes a page with a thumbnail of each case and its contours; the figure shows four.
+
+# %%
+medsaga("data", "check", mine, "--html", temporary / "check.html")
+print(f"{(temporary / 'check.html').stat().st_size / 1e6:.1f} MB, opens without a network")
+
+# %%
+from medsaga_lib import display
+from medsaga_lib.data.catalog import open_dataset
+
+# %%
+data = open_dataset(mine)
+
+# %%
+panels = []
+for case in data.cases[:4]:
+    picture, truth = read_pair(data, case)
+    panels.append(display.Panel(picture.pixels, truth, title=f"{case.name}: {case.split}"))
+
+# %%
+display.show(
+    display.grid(panels, data.labels, alt="Four imported X-rays.", columns=4),
+    alt="Four chest X-rays with the dashed contours of the right and the left lung. Each contour "
+    "is on its lung, and the right lung is on the left side. The titles give the case and the split.",
+)
+print(textwrap.fill(f"{chest.citation} | {chest.licence}", 80))
+
+# %% [markdown]
+# ## Choose by data and memory
+#
+# [Chapter 10](10_few_labels.ipynb) ends with a table of which method to take when. For organs with a fixed place it names two: late stages of LiteMedSAM, and a U-Net from random weights. Do they fit? The cell predicts the memory of a training step with 4 images at 128 px ([chapter 3](03_memory_ledger.ipynb)).
+
+# %%
+import pandas as pd
+
+from medsaga_lib.memory.plan import Plan, kept_bytes, predict_ledger
+from medsaga_lib.recipes import get_recipe
+
+# %%
+plan_of_lungs = Plan("lite_medsam", batch=4, size=128, classes=len(data.labels))
+rows = {}
+for name in ("late_stages", "unet"):
+    recipe = get_recipe(name)
+    rows[name] = {
+        "a step (MiB)": predict_ledger(recipe, plan_of_lungs).sum / 2**20,
+        "one kept copy (MiB)": kept_bytes(recipe, plan_of_lungs) / 2**20,
+    }
+pd.DataFrame(rows).T.round(2)
+
+# %% [markdown]
+# Both fit into 8 GB many times; `medsaga memory --fit 8GB` computes the largest batch. Late stages also keep 12 copies of the early stages' output for each image, in the memory of the computer; exercise 1 computes how much this is for 50 X-rays.
+#
+# ## Train and choose on validation images
+#
+# A chapter has seconds, so it trains at 64 px and on 12 X-rays: late stages for 24 steps with 2 kept copies, and the U-Net, whose steps are cheaper, for 60 steps. Without these options, `medsaga train --data mine` takes 150 steps at 128 px, about 5 minutes of one core.
+#
+# > **Predict.** Which of the two is ahead after so few steps?
+
+# %%
+short = ["--size", 64, "--batch", 4]
+runs = {
+    "late_stages": ["--steps", 24, "--backbone", "lite_medsam", "--set", "image_encoder.copies=2"],
+    "unet": ["--steps", 60],
+}
+
+# %%
+for name, options in runs.items():
+    words = ["--data", mine, "--shots", 12, *short, *options]
+    medsaga("train", name, *words, "--out", temporary / name)
+
+# %% [markdown]
+# Every training needs a baseline that learned nothing about images. Here it is the *mean mask*: the most frequent label of each pixel in the training masks, stretched to the size of the image.
+
+# %%
+from skimage.transform import resize
+
+from medsaga_lib.data.samples import Samples
+
+
+def mean_mask(dataset, side=64):
+    """A function that predicts the most frequent label of each training pixel for every case."""
+    samples = Samples(dataset, [case for case in dataset.split("train") if case.mask], side)
+    found = np.stack([samples[number]["label"].numpy() for number in range(len(samples))])
+    counts = np.stack([(found == label).sum(0) for label in range(1 + len(dataset.labels))])
+    labels = np.array([0, *sorted(dataset.labels)])[counts.argmax(0)]
+
+    def predict(case):
+        shape = read_pair(dataset, case)[1].shape
+        flat = resize(labels, shape[-2:], order=0, preserve_range=True, anti_aliasing=False)
+        return np.broadcast_to(flat, shape).astype(int)
+
+    return predict
+
+
+# %%
+from medsaga_lib.evaluation.of_a_run import evaluate_run
+from medsaga_lib.evaluation.scores import evaluate_cases
+
+
+def compare(dataset, folder, split):
+    """Dice of both runs and of the mean mask on a split, with its interval over patients."""
+    found = {}
+    for name in runs:
+        found[name] = evaluate_run(folder / name, dataset, split, folder / name / split)
+    cases = [case for case in dataset.split(split) if case.mask]
+    found["mean mask"] = evaluate_cases(mean_mask(dataset), dataset, cases)
+    rows = {}
+    for name, evaluation in found.items():
+        means, (low, high) = evaluation.means().mean(), evaluation.interval("dice")
+        rows[name] = {"dice": means["dice"], "interval": f"{low:.2f} to {high:.2f}"}
+        rows[name] |= {f"hd95 ({evaluation.unit or 'px'})": means["hd95"]}
+    return pd.DataFrame(rows).T.infer_objects().round(3)
+
+
+# %%
+on_validation = compare(data, temporary, "val")
+on_validation
+
+# %% [markdown] tags=["real"]
+# On 4 validation X-rays of 3 patients, the U-Net has a Dice of 0.83 (interval 0.83 to 0.84), late stages have 0.76 (0.72 to 0.82), and the mean mask, which learned nothing about images, has 0.73. In HD95, the mean mask is the best of the three: both networks have patches far from the lungs.
+# We said that Dice on validation images decides, so the U-Net is chosen. An interval over 3 patients promises too much ([chapter 1](01_images_and_metrics.ipynb)). The test images are used once, for this one network.
+
+# %%
+chosen = on_validation.loc[list(runs), "dice"].idxmax()
+medsaga("evaluate", temporary / chosen, "--data", mine)
+
+# %%
+from medsaga_lib.inference.predictor import load_run
+
+# %%
+network = load_run(temporary / chosen)
+scores = pd.read_csv(temporary / chosen / "evaluation/cases.csv").groupby("case")["dice"].mean()
+ordered = scores.sort_values().index
+
+# %%
+panels = []
+for name in (ordered[0], ordered[len(ordered) // 2], ordered[-1]):
+    case = next(case for case in data.cases if case.name == name)
+    picture, truth = read_pair(data, case)
+    title = f"{name}: {scores[name]:.2f}"
+    panels.append(display.Panel(picture.pixels, truth, network(picture), title))
+
+# %%
+display.show(
+    display.grid(panels, data.labels, alt="Worst, middle and best test case."),
+    alt="The test X-rays with the lowest, the middle and the highest Dice. Dashed: the annotator's "
+    "lungs. Solid: the network's. The solid contours are on both lungs and are coarse, because the "
+    "network works at 64 px.",
+)
+print(textwrap.fill(f"{chest.citation} | {chest.licence}", 80))
+
+# %% [markdown] tags=["real"]
+# The mean Dice of 9 X-rays of 5 patients is 0.84, with an interval from 0.79 to 0.88. After 60 steps at 64 px the contours are coarse and have small patches beside them. In the worst case, the patient fills less of the image than in most X-rays, and the masks are too large.
+
+# %% [markdown]
+# ## Predict new images
+#
+# A new X-ray of another patient arrives twice: as the device stores it, with 12 bits, and as a screenshot with 8 bits.
+#
+# > **Predict.** Does the network give the same mask for both?
+
+# %%
+case = next(case for case in chest.cases if patients.index(case.patient) >= 16)
+xray, truth = read_pair(chest, case)
+
+# %%
+new, results = temporary / "new", temporary / "results"
+write_gray(new / "device.png", (4095 * xray.pixels).round().astype(np.uint16))
+write_gray(new / "screenshot.png", (255 * xray.pixels).round().astype(np.uint8))
+medsaga("predict", temporary / chosen, *sorted(new.iterdir()), "--out", results)
+
+# %%
+panels = []
+for name in ("device", "screenshot"):
+    labels = np.array(Image.open(results / f"{name}_labels.png")).astype(int)
+    stored = np.array(Image.open(new / f"{name}.png")) / 4095  # the window of the run
+    panels.append(display.Panel(stored, truth, labels, name))
+
+# %%
+display.show(
+    display.grid(panels, data.labels, alt="The same X-ray with 12 and 8 bits.", columns=2),
+    alt="The same X-ray with the two results, as the network sees it. With 12 bits, the solid "
+    "contours are on both lungs. With 8 bits, the image is nearly black, and the result differs.",
+)
+print(textwrap.fill(f"{chest.citation} | {chest.licence}", 80))
+
+# %% [markdown] tags=["real"]
+# On the nearly black image, the network still draws two lungs. It has learned where lungs usually are. Such a mask looks like a result, and only the note and the image behind it show that it is none.
+
+# %% [markdown]
+# The run knows its training images. The screenshot has at most 256 of their 4,096 grey levels, so under the same window it is nearly black, and the note says so.
+#
+# Each image gets its mask as `NAME_labels.png`, with the label values of your masks, and `NAME_overlay.png` to look at. Volumes get a file in their own format and grid ([chapter 13](13_volumes.ipynb)).
+#
+# ## Hand it over
+#
+# A run is one folder. The next cell copies it to another place and checks that the prediction is the same to the last pixel.
+
+# %%
+import json
+
+for path in sorted((temporary / chosen).glob("*.*")):
+    print(f"{path.name:24} {path.stat().st_size / 1e3:8,.0f} kB")
+copy = shutil.copytree(temporary / chosen, temporary / "elsewhere")
+print("same result:", np.array_equal(load_run(copy)(xray), network(xray)))
+
+# %%
+described = json.loads((copy / "run.json").read_text())
+for key in ("labels", "modality", "window", "backbone_sha256"):
+    print(f"{key:16} {str(described[key])[:50]}")
+print(f"{'trained on':16} {len(described['train_samples'])} images")
+print(f"{'their range':16} {described['domain']['range']}")
+
+
+# %% [markdown]
+# `run.json` has what the receiver has to know: the labels, the window, the training images and what they were like, and a hash of the backbone's file. The checkpoint has tensors only, in the format safetensors, which cannot run code when it is opened. `medsaga predict elsewhere scan.png --out masks` needs this folder, the library and the backbone's weights.
+#
+# ## A set that this chapter was not written for
+#
+# The same steps, as a function. It gets a folder, the options of the import, and the number of shots.
+
+# %%
+def from_folder(source, out, options, shots):
+    """Import a folder, train both methods, and return the data set and the validation scores."""
+    out.mkdir()
+    medsaga("data", "import", source, out / "data", *options)
+    words = ["--data", out / "data", "--shots", shots, *short]
+    for name, more in runs.items():
+        medsaga("train", name, *words, *more, "--out", out / name)
+    dataset = open_dataset(out / "data")
+    return dataset, compare(dataset, out, "val")
+
+
+# %% [markdown] tags=["real"]
+# The second set is another organ, another modality, and 3-D: MR volumes of the hippocampus, in the raw layout of nnU-Net. This layout has a `dataset.json` with the modality and the labels, so the import needs no options but the shares.
+
+# %%
+import nibabel
+
+SPACING = np.diag([1.6, 1.6, 5.0, 1.0])  # of the drawn volumes
+
+
+def read_volume(number):
+    """Image and mask of a volume as NIfTI."""
+    if are_real:
+        case = volumes.cases[number]
+        return nibabel.load(case.image), nibabel.load(case.mask)
+    picture, organ = draw_volume(seed + number)
+    arrays = picture.pixels[:, ::2, ::2], organ[:, ::2, ::2].astype(np.uint8)
+    return [nibabel.Nifti1Image(array.T, SPACING) for array in arrays]
+
+
+# %%
+from medsaga_lib.data.phantoms import draw_volume
+
+# %%
+nnunet = temporary / "Dataset042_Organ"
+for name in ("imagesTr", "labelsTr"):
+    (nnunet / name).mkdir(parents=True)
+for number in range(16):
+    image, mask = read_volume(number)
+    nibabel.save(image, nnunet / f"imagesTr/vol{number:03d}_0000.nii.gz")
+    nibabel.save(mask, nnunet / f"labelsTr/vol{number:03d}.nii.gz")
+
+# %%
+names = {name: value for value, name in volumes.labels.items()} if are_real else {"object": 1}
+task = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, **names}}
+task |= {"numTraining": 16, "file_ending": ".nii.gz"}
+_ = (nnunet / "dataset.json").write_text(json.dumps(task))
+
+# %%
+second = temporary / "second"
+other, scores_of_other = from_folder(nnunet, second, shares, shots=12)
+scores_of_other
+
+# %% [markdown] tags=["real"]
+# The same commands ran on volumes without a change, and the scores are poor. The two Dice are near each other, 0.46 and 0.49, and their intervals overlap; late stages have half of the U-Net's HD95. The mean mask is empty: the hippocampus has no fixed place in these volumes, so the background is the most frequent label of every pixel.
+# Is this what the methods can do? With 16 slices and 150 steps, [chapter 9](09_from_scratch.ipynb) has recorded 0.72 for late stages and 0.66 for the U-Net, in the reverse order. A short training shows that everything works. It does not choose a method.
+
+# %%
+best = scores_of_other.loc[list(runs), "dice"].idxmax()
+medsaga("evaluate", second / best, "--data", second / "data")
+
+# %%
+test = other.split("test")[0]
+picture, truth = read_pair(other, test)
+found = load_run(second / best)(picture)
+middle = (truth > 0).sum((1, 2)).argmax()
+
+# %%
+panels = [
+    display.Panel(picture.pixels[z], truth[z], found[z], f"slice {z}", picture.spacing[1:])
+    for z in (middle - 4, middle, middle + 4)
+]
+
+# %%
+display.show(
+    display.grid(panels, other.labels, alt="Three slices of a test volume."),
+    alt="Three slices of a test volume with the dashed contours of the annotator and the solid "
+    "contours of the network, which overlap in the middle slice.",
+)
+if are_real:
+    print(textwrap.fill(f"{volumes.citation} | {volumes.licence}", 80))
+
+# %% [markdown]
+# A volume from another scanner has slices that are 4 times as thick. Does `medsaga predict` notice?
+
+# %%
+thick, affine = nibabel.load(test.image), nibabel.load(test.image).affine.copy()
+affine[:3, 2] *= 4
+every_fourth = thick.get_fdata(dtype=np.float32)[:, :, ::4]
+nibabel.save(nibabel.Nifti1Image(every_fourth, affine), new / "thick.nii.gz")
+medsaga("predict", second / best, new / "thick.nii.gz", "--out", results)
+
+# %% [markdown]
+# ## Fifty X-rays, 8 GB
+#
+# The first page asks: somebody hands you 50 labelled chest X-rays and a graphics card with 8 GB, and asks for lungs. Do you train all of SAM, a part of it, or the same weights with a smaller optimizer? What fits, and what do 50 labels buy?
+#
+# *What fits* is a calculation. The cell predicts the memory of a step of 4 images in GiB: weights, gradients, states and activations.
+
+# %%
+from medsaga_lib.recipes.recipe import changed
+
+# %%
+last_stage = ["image_encoder.from_stage=3", "image_encoder.copies=12"]
+places = {
+    "LiteMedSAM, last stage, 128 px": (Plan("lite_medsam", 4, 128, classes=2), last_stage),
+    "SAM's ViT-B, whole, 512 px": (Plan("vit_b", 4, 512, classes=2), []),
+}
+
+# %%
+peaks = {
+    place: {
+        name: predict_ledger(changed(get_recipe(name), values), plan).sum / 2**30
+        for name in ("full", "samed", "medsaga")
+    }
+    for place, (plan, values) in places.items()
+}
+pd.DataFrame(peaks).round(2)
+
+# %% [markdown]
+# *What labels buy* was recorded. The cell compares the methods on the lungs: 4 X-rays on LiteMedSAM, and 8 and 32 X-rays on the pocket SAM, this project's small stand-in with a plain ViT ([Where the weights come from](../book/weights.md)). A number is the mean Dice on 19 test X-rays of 11 patients over 3 seeds ± half of its 95 % interval over seeds; `minutes` is the time of one core.
+
+# %%
+from medsaga_lib.evaluation.scores import over_seeds
+
+METHODS = ["unet", "full", "medsaga", "samed", "late_stages", "frozen_encoder"]
+
+# %%
+recorded = {"LiteMedSAM": "recorded/late_lungs_seeds.json", "pocket SAM": "recorded/methods.json"}
+rows = []
+for backbone, path in recorded.items():
+    runs_of = json.loads(Path(path).read_text())
+    print(runs_of["provenance"]["command"][:60], "... |", runs_of["provenance"]["date"])
+    rows += [{**run, "backbone": backbone} for run in runs_of["runs"]]
+
+# %%
+rows = pd.DataFrame(rows).query("data == 'cxr_hannover_lungs'")
+rows["method"] = rows["recipe"].str.split(":").str[0]
+rows = rows[rows["method"].isin(METHODS) & ~rows["recipe"].str.contains("lift=none")]
+
+
+# %%
+def with_interval(values):
+    """Mean over seeds ± half of its 95 % interval."""
+    return "{:.3f} ± {:.3f}".format(*over_seeds(values))
+
+
+# %%
+by = ["backbone", "shots", "method"]
+rows["minutes"] = rows["cpu_seconds"] / 60
+answer = rows.groupby(by).agg({"dice": with_interval, "hd95": "mean", "minutes": "mean"})
+answer.round(1)
+
+# %% [markdown]
+# The same shots and seeds were used for all methods of a block, so the methods are compared seed by seed: the Dice minus that of the U-Net.
+
+# %%
+wide = rows.pivot(index=["backbone", "shots", "seed"], columns="method", values="dice")
+apart = wide.sub(wide.pop("unet"), axis=0)
+table = apart.groupby(["backbone", "shots"]).agg(with_interval)
+table.replace("nan ± nan", "").T
+
+# %% [markdown]
+# The answer, as far as this book can give it:
+#
+# - **Memory does not decide.** Each method of the first table fits into 8 GB, even on SAM's ViT-B, if the attention stores no maps. On LiteMedSAM's last stage, the smaller optimizer saves next to nothing.
+# - **The method hardly decides.** With 32 X-rays on the pocket SAM, full fine-tuning and the U-Net are level: 0.000 ± 0.006. MedSAGa is behind the U-Net by 0.007 ± 0.005, SAMed by 0.011 ± 0.013, and the frozen encoder by 0.025 ± 0.030. With 4 X-rays on LiteMedSAM, no interval of a difference excludes 0.
+# - **Labels buy little here.** From 8 to 32 X-rays, the mean Dice of the U-Net rises from 0.869 to 0.889.
+#
+# So take the 50 X-rays, keep whole patients for validation and test, and train a U-Net first: it needs a minute of one core. Train late stages of LiteMedSAM as a second candidate, choose on validation images, and report the test score with its interval.
+# This holds for lungs, which have a fixed place. Polyps may be anywhere, and there the networks that start from LiteMedSAM are far ahead of the U-Net ([chapter 10](10_few_labels.ipynb)); LiteMedSAM has probably seen such frames.
+#
+# What this answer does not cover: nobody ran 50 X-rays here, but 32 at most. SAM's own ViT-B appears as a prediction of memory and not as a score. The pocket SAM is not SAM, and LiteMedSAM has probably seen X-rays of this source. The test set has 11 patients of one hospital, and an interval over seeds says nothing about other hospitals.
+
+# %% [markdown]
+# ## Questions
+#
+# 1. Your validation set has 3 patients. Late stages have a Dice of 0.86 there, the U-Net 0.85. Which one do you take?
+#
+# <details><summary>Answer</summary>
+#
+# The difference of 0.01 on 3 patients says nothing. Take the one that is cheaper or easier for you, or label more validation images, or cross-validate by patient. Report on the test images whichever you chose, and not the better of the two there.
+# </details>
+#
+# 2. `medsaga data check` reports no problems. What can still be wrong?
+#
+# <details><summary>Answer</summary>
+#
+# Whatever the files do not show: masks of the wrong image of the same size, right and left exchanged in all masks, patients that are one person under two unlike names, or a split by hospital that nobody recorded. Look at the thumbnails.
+# </details>
+#
+# 3. A colleague in another hospital uses your run and gets empty masks. What do you ask for first?
+#
+# <details><summary>Answer</summary>
+#
+# The notes that `medsaga predict` printed, and one image with its stored values. A different number of bits, an inverted scale or another spacing are more frequent than a bad network.
+# </details>
+#
+# ## Exercises
+#
+# ### Exercise 1 (easy, 5 minutes)
+# Late stages keep 12 copies of each image in the memory of the computer. How many copies of each of 50 X-rays fit into 500 MiB at 128 px? `one_copy` is the size of one copy in MiB.
+
+# %% tags=["exercise"]
+one_copy = kept_bytes(get_recipe("late_stages"), plan_of_lungs) / 2**20
+copies = None
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+copies = int(500 / (50 * one_copy))
+
+# %% tags=["exercise-check"]
+assert isinstance(copies, int), "give a whole number of copies"
+needed = 50 * copies * one_copy
+assert needed <= 500, f"{copies} copies of 50 X-rays need {needed:.0f} MiB"
+assert needed + 50 * one_copy > 500, f"one more copy still fits: {needed:.0f} MiB are used"
+
+
+# %% [markdown]
+# ### Exercise 2 (medium, 15 minutes)
+# Is the number of shots or the number of steps the limit of the short training? Train the U-Net on your data again with 30 steps instead of 60, and with 4 shots instead of 12, each time everything else as above. Put the three validation Dice into `by_change`, and explain which change matters more. The function `trained` does one training.
+
+# %% tags=["exercise"]
+def trained(steps, shots):
+    """Validation Dice of a U-Net with these steps and shots."""
+    out = temporary / f"unet_{steps}_{shots}"
+    words = ["train", "unet", "--data", mine, "--size", 64, "--batch", 4, "--out", out]
+    words += ["--steps", steps, "--shots", shots, "--json"]
+    CliRunner().invoke(app, [str(word) for word in words])
+    return evaluate_run(out, data, "val", out / "val").summary()["dice"]
+
+
+by_change = {"as above": on_validation.loc["unet", "dice"]}
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+by_change["30 steps"] = trained(30, 12)
+by_change["4 shots"] = trained(60, 4)
+print({name: f"{value:.3f}" for name, value in by_change.items()})
+# With one seed and 4 validation X-rays, only a large difference can be read from these numbers.
+# In 60 steps of 4 images, each of 12 X-rays is seen 20 times, and each of 4 X-rays 60 times.
+
+# %% tags=["exercise-check"]
+assert {*by_change} == {"as above", "30 steps", "4 shots"}, f"there are results for {[*by_change]}"
+assert (temporary / "unet_30_12").is_dir(), "train 30 steps with 12 shots"
+for name, run in (("30 steps", "unet_30_12"), ("4 shots", "unet_60_4")):
+    wanted = json.loads((temporary / run / "val/summary.json").read_text())["dice"]
+    assert abs(by_change[name] - wanted) < 1e-6, f"'{name}' is not the Dice of the run {run}"
+
+# %% [markdown]
+# ### Exercise 3 (hard, 15 minutes)
+# A colleague imports the same files without `--patient`. The report has no problem, and still the test score cannot be trusted. Show the fault: write `leaking(dataset)`, which returns the patients whose X-rays are in the training set and in the test set. The file names still say who they are. Then make `fair` an import without leaks.
+
+# %% tags=["exercise"]
+no_patient = known[:2] + known[4:]
+medsaga("data", "import", sent, temporary / "colleague", *no_patient, *shares)
+colleague = fair = open_dataset(temporary / "colleague")
+
+
+def leaking(dataset):
+    return set()
+
+
+# %% cellView="form" tags=["solution"]
+# @title Solution
+def leaking(dataset):
+    in_split = {
+        split: {case.name.split("_")[0] for case in dataset.split(split)}
+        for split in ("train", "test")
+    }
+    return in_split["train"] & in_split["test"]
+
+
+fair = open_dataset(mine)
+print(sorted(leaking(colleague)), "leak;", sorted(leaking(fair)), "leak by patient")
+
+# %% tags=["exercise-check"]
+names_in = [{case.name[:5] for case in colleague.split(split)} for split in ("train", "test")]
+torn = names_in[0] & names_in[1]
+assert torn and leaking(colleague) == torn, (
+    f"{len(torn)} patients are in both sets of the colleague; the name of a case begins with its "
+    "patient"
+)
+assert not leaking(fair), f"{sorted(leaking(fair))} are still in both sets; import with --patient"
+
+# %% [markdown]
+# ## Summary
+#
+# - Import, read the report, mend at the source, import again. What only makes a score wrong is a note, and needs you.
+# - Compare at least two methods and the mean mask on validation images. Use the test images once.
+# - A run knows what its training images were like. Read its notes before you believe a mask.
+# - For lungs on X-rays, memory does not decide between the methods, and with 32 labels they are within 0.03 Dice of one another, with a U-Net among the first.
+#
+# ## Sources
+#
+# The faults of the first folder are those that users of such tools report; layouts: nnU-Net's [dataset format](https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md). The data sets: [References](../book/references.md). Privacy and care: [How to use this book](../book/how-to-use.md).
