@@ -195,12 +195,14 @@ differences(scores["hippocampus"], "late_stages + lift")
 #
 # A seed decides which images are labelled, and all random numbers. Another seed is another network. We want a statement about the recipe, not about one network, so the seeds are a sample as well:
 #
-# $$d_{sp} = \mu + a_s + b_p + e_{sp}, \qquad \operatorname{Var}(\bar d) = \frac{\sigma_a^2}{S} + \frac{\sigma_b^2}{P} + \frac{\sigma_e^2}{S P}.$$
+# $$d_{sp} = \mu + a_s + b_p + e_{sp},$$
+#
+# $$\operatorname{Var}(\bar d) = \frac{\sigma_a^2}{S} + \frac{\sigma_b^2}{P} + \frac{\sigma_e^2}{S P}.$$
 #
 # Here $a_s$ is the effect of seed $s$, $b_p$ that of patient $p$, and $e_{sp}$ the rest. Both effects are *random*: seeds and patients are drawn from larger sets. They are *crossed*: each of the $S$ seeds is tested on the same $P$ patients. The first term does not shrink with more patients.
 # The formula is for cases of one patient each; `compare` also treats patients with several cases.
 #
-# Two methods have the Dice of each case for more than one seed: SAMed, and late stages without a lift. They share seeds 1 and 2.
+# Two methods have the Dice of each case for more than one seed: SAMed, and late stages without a lift. They share seeds 1 and 2. On lungs, SAMed's recipe has the lift.
 
 # %%
 several = {}
@@ -419,7 +421,7 @@ steps["the rest"] = steps["measured"] - steps["a step"] - steps["kept copies"]
 steps.round().astype(int)
 
 # %% [markdown]
-# The rest is 628 to 989 MiB. It is most of the U-Net's peak. On a GPU it is not on the card, and there a step of late stages needs about 9 times the memory of a step of the U-Net, not twice. So the budget above is one for a small computer without a GPU. For a GPU, use [Will it fit my GPU?](../book/fit.md).
+# The rest is 628 to 989 MiB. It is most of the U-Net's peak. On a GPU it is not on the card, and there a step of late stages needs about 9 times the memory of a step of the U-Net, not 2.5 times. So the budget above is one for a small computer without a GPU. For a GPU, use [Will it fit my GPU?](../book/fit.md).
 #
 # ### And minutes?
 #
@@ -438,7 +440,7 @@ shown.round({"dice": 3, "MiB": 0, "minutes": 1, "wait": 1}).astype({"MiB": int})
 #
 # ## What does a label cost?
 #
-# A person's time costs more than memory. Take a model of the person: seconds for a point, a box and a contour of one object. The values are those of crowds on photographs. Medical experts are slower and more careful. **Change the numbers to yours and run the section again.**
+# A person's time costs more than memory. Take a model of the person: seconds for a point, a box and a contour of one object. The values are those of crowds on photographs. Medical experts may need more time. **Change the numbers to yours and run the section again.**
 #
 # | kind | seconds | source |
 # | --- | --- | --- |
@@ -470,7 +472,9 @@ ways["hours"] = [hours(way, new_images) for _, way in ways.iterrows()]
 ways["Dice per hour"] = ways["dice"] / ways["hours"]
 print(f"{new_images} new images with one polyp each; contours: ", end="")
 print(f"{new_images * SECONDS['contour'] / 3600:.1f} hours")
-ways[["labels", "prompt", "hours", "dice", "Dice per hour"]].round(2).sort_values("dice")
+ways["interval"] = ways["dice_interval"].map(lambda pair: "{:.2f} to {:.2f}".format(*pair))
+columns = ["labels", "prompt", "hours", "dice", "interval", "Dice per hour"]
+ways[columns].round(2).sort_values("dice")
 
 # %% [markdown]
 # Beware of the last column. A ratio rewards whoever stops early: half of the Dice for a tenth of the time wins. Fix the Dice that you need, and compare the hours.
@@ -479,7 +483,7 @@ ways[["labels", "prompt", "hours", "dice", "Dice per hour"]].round(2).sort_value
 
 # %%
 even = 16 * SECONDS["contour"] / SECONDS["box"]
-counts = [10, 30, 100, 300, 1000]
+counts = [10, 30, 100, round(even), 300, 1000]
 labelled = {"box, no training": "sam_zero_shot", "16 contours": "samed"}
 labelled["16 contours + box"] = "lite_medsam_lora"
 lines = [
