@@ -243,7 +243,7 @@ for name in ("late_stages", "unet"):
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
-# Both fit into 8 GB many times; `medsaga memory --fit 8GB` computes the largest batch. Late stages also keep 12 copies of the early stages' output for each image, in the memory of the computer; exercise 1 computes how much this is for 50 X-rays.
+# Both fit into 8 GB many times; `medsaga memory --fit 8GB` computes the largest batch. Late stages also keep 12 copies of the early stages' output for each image, in the memory of the computer; exercise 1 asks how many copies of 50 X-rays fit.
 #
 # ## Train and choose on validation images
 #
