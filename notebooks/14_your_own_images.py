@@ -408,7 +408,7 @@ print(f"{'their range':16} {described['domain']['range']}")
 
 
 # %% [markdown]
-# `run.json` has what the receiver has to know: the labels, the window, the training images and what they were like, and a hash of the backbone's file. The checkpoint has tensors only, in the format safetensors, which cannot run code when it is opened. `medsaga predict elsewhere scan.png --out masks` needs this folder, the library and the backbone's weights.
+# `run.json` has what the receiver has to know: the labels, the window, the training images and what they were like, and a hash of the backbone's file, which a U-Net does not have. The checkpoint has tensors only, in the format safetensors, which cannot run code when it is opened. `medsaga predict elsewhere scan.png --out masks` needs this folder, the library and, if there is a backbone, its weights.
 #
 # ## A set that this chapter was not written for
 #
