@@ -34,7 +34,7 @@ from medsaga_lib.data.prompts import box_of
 from medsaga_lib.data.seen import seen
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import cache_folder, file_hash, replacing, write_bytes, write_json
-from medsaga_lib.inference.box_decoder import segment_boxes, share
+from medsaga_lib.inference.box_decoder import Shared, segment_boxes, share
 from medsaga_lib.inference.box_predictor import BoxPredictor
 from medsaga_lib.inference.exported import Parts, parts_of, rounded, to_16_bits
 from medsaga_lib.models.weights import weight_file
@@ -69,6 +69,7 @@ SOURCES = (
     "tools/live.py",
     "medsaga_lib/inference/box_decoder.py",
     "medsaga_lib/inference/exported.py",
+    "medsaga_lib/models/evaluated.py",
     "medsaga_lib/models/feeding.py",
     "medsaga_lib/models/frame.py",
     "medsaga_lib/models/tinyvit.py",
@@ -159,7 +160,7 @@ def _fetch(package: Path) -> None:
             shutil.copyfile(Path(folder) / PACKAGE, temporary)
 
 
-@torch.no_grad()
+@torch.enable_grad()  # without gradients, TinyViT computes in pieces, which make a larger file
 def export(parts: Parts, side: int, folder: Path) -> None:
     """Write both modules as ONNX files with weights in int16.
 
@@ -167,7 +168,7 @@ def export(parts: Parts, side: int, folder: Path) -> None:
         UserError: the package onnx is missing.
     """
     image, box = torch.zeros(1, 3, side, side), torch.tensor([[0.0, 0.0, side / 2, side / 2]])
-    shared = parts.image(image)
+    shared = Shared(*(tensor.detach() for tensor in parts.image(image)))
     names = list(shared._fields)
     _export(parts.image, (image,), folder / IMAGE_FILE, ["picture"], names)
     _export(parts.box, (box, *shared), folder / BOX_FILE, ["box", *names], ["logits", "score"])
@@ -176,14 +177,14 @@ def export(parts: Parts, side: int, folder: Path) -> None:
 def _export(
     module: torch.nn.Module, given: tuple, path: Path, inputs: list[str], outputs: list[str]
 ) -> None:
-    file = io.BytesIO()
     names: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as drafts, warnings.catch_warnings():
         # Shapes are fixed here, so traced values may become constants. The newer exporter makes
         # files that are larger and slower in the browser.
         warnings.simplefilter("ignore")
-        torch.onnx.export(module, given, file, opset_version=OPSET, dynamo=False, **names)
-    write_bytes(path, in_16_bits(file.getvalue()))
+        draft = Path(drafts) / path.name
+        torch.onnx.export(module, given, str(draft), opset_version=OPSET, dynamo=False, **names)
+        write_bytes(path, in_16_bits(draft.read_bytes()))
 
 
 def in_16_bits(model: bytes) -> bytes:

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medsaga_lib.inference.box_decoder import Shared, box_tokens, enlarged, share, two_way
 from medsaga_lib.models.heads import embed_images
@@ -61,14 +60,26 @@ class BoxSide(nn.Module):
 def parts_of(sam: Sam) -> Parts:
     """Return the two modules of a SAM in evaluation mode; they share a copy of its weights.
 
-    In TinyViT, each batch normalisation becomes part of the convolution before it.
+    In TinyViT, the scale of each batch normalisation becomes part of the convolution before it.
     """
     sam = deepcopy(sam).eval()
     for module in sam.modules():
         if isinstance(module, ConvNorm):
-            module.c = fuse_conv_bn_eval(module.c, module.bn)
-            module.bn = nn.Identity()  # type: ignore[assignment]
+            _fold(module)
     return Parts(ImageSide(sam), BoxSide(sam))
+
+
+@torch.no_grad()
+def _fold(module: ConvNorm) -> None:
+    """Move the scale of a normalisation into the convolution, so that it only adds a bias."""
+    norm = module.bn
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    scale = norm.weight / torch.sqrt(variance + norm.eps)
+    module.c.weight.mul_(scale[:, None, None, None])
+    norm.bias.sub_(mean * scale)
+    norm.weight.fill_(1)
+    mean.zero_()
+    variance.fill_(1 - norm.eps)
 
 
 def to_16_bits(values: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:

@@ -15,7 +15,7 @@ from segment_anything.modeling.image_encoder import window_partition, window_unp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsaga_lib.models.evaluated import by_rows, by_tokens, depthwise, folded, is_evaluated
+from medsaga_lib.models.evaluated import by_rows, depthwise, folded, in_pieces, is_evaluated
 
 # The 4 stages of TinyViT-5M, with the windows of MobileSAM
 WIDTHS = (64, 128, 160, 320)
@@ -228,7 +228,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if is_evaluated(self, x):
-            return by_tokens(self._layers, x, EXPANSION * x.shape[-1])
+            tokens = x.flatten(0, -2)
+            return in_pieces(self._layers, tokens, EXPANSION * x.shape[-1]).view(x.shape)
         return self._layers(x)
 
     def _layers(self, x: Tensor) -> Tensor:
@@ -246,7 +247,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        tokens = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+        tokens = x.permute(0, 2, 3, 1)  # (B, H, W, C); movedim(1, -1) is wrong in an ONNX file
         tokens = tokens + self.attn(tokens)
         tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
