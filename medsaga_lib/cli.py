@@ -450,7 +450,9 @@ def data_fetch(
     ] = "list",
     out: Annotated[
         Path | None,
-        typer.Argument(help="New folder for the data set. Default: NAME below $MEDSAGA_DATA."),
+        typer.Argument(
+            help="New folder for the data set. Default: NAME below $MEDSAGA_DATA, or here."
+        ),
     ] = None,
     given: Annotated[
         Path | None,
@@ -493,11 +495,11 @@ def data_fetch(
             header, [tuple(record[key] or "" for key in keys) for record in records]
         )
     official = find_set(name)
-    folder = out or default_folder(name)
+    folder = out or default_folder(name, slices)
     if not as_json:
         print(f"{official.title}\nlicence: {official.licence}\ncite: {official.citation}")
-        if given is None and official.files and not folder.exists():
-            print(f"download: {size_text(download_bytes(official), official.about)}")
+        if given is None and not folder.exists():
+            print(f"size: {size_text(download_bytes(official), official.about)}")
         if official.unverified:
             print(f"not verified by this project: {', '.join(official.unverified)}")
     done = fetch_set(

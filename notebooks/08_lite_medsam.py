@@ -375,8 +375,6 @@ table.sort_values("change").round(2)
 from medsaga_lib.inference.box_predictor import BoxPredictor, load_box_predictor
 
 loaded = load_box_predictor("lite_medsam")
-# Channels last in memory: the same result up to rounding, often faster on a CPU
-loaded.sam.image_encoder.to(memory_format=torch.channels_last)
 kept = {}
 
 

@@ -44,7 +44,7 @@ def match(dataset: DataSet, picture: Picture, mask: Stored) -> Array:
         BadFile: a `UserError`; the mask has another size or lies elsewhere than the image, or it
             holds a value that is not a label.
     """
-    _require_same_grid(mask, picture)
+    require_same_grid(mask, picture)
     if dataset.masks == "instances":
         return (mask.values > 0).astype(np.int64)
     if dataset.labels:
@@ -119,7 +119,8 @@ def _require_known_labels(mask: Stored, labels: Collection[int]) -> None:
     raise BadFile(mask.path, what, "add it to [labels] of dataset.toml, or renumber the mask.")
 
 
-def _require_same_grid(mask: Stored, picture: Picture) -> None:
+def require_same_grid(mask: Stored, picture: Picture) -> None:
+    """Raise BadFile if a mask has another size or lies elsewhere than its image."""
     if mask.values.shape != picture.shape:
         what = f"is {times(mask.values.shape)}, but its image is {times(picture.shape)}"
         raise BadFile(mask.path, what, "give the image and the mask the same size.")

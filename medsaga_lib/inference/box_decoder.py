@@ -9,7 +9,8 @@ on a CPU. This decoder saves time in four places:
    q . (x W_k) = (q W_k^T) . x, and sum_n p_n (x_n W_v) = (sum_n p_n x_n) W_v. In the same way, the
    output projection of image-to-token attention is applied to the values of the tokens.
 3. Only the requested mask is computed (the transposed convolutions, 2 x 2 with stride 2, are matrix
-   products there), and only its part with positive logits is resized to the image.
+   products there, on as many image tokens at a time as fit the processor's cache), and only its
+   part with positive logits is resized to the image.
 4. For overlapping masks, the running maximum is kept, never all masks.
 
 torch.compile and ONNX Runtime on the published decoder are not used, because they are much slower;
@@ -29,6 +30,7 @@ from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsaga_lib.models.evaluated import in_pieces
 from medsaga_lib.models.frame import Frame
 
 # Image tokens decoded at a time; our choice by measurement (`bench.boxes`): one box of a 64 x 64
@@ -249,10 +251,14 @@ def _answered(attention: Attention, logits: Tensor, tokens: Tensor, image: Tenso
 def enlarged(decoder: MaskDecoder, image: Tensor, classifier: Tensor, grid: torch.Size) -> Tensor:
     """Return logits (4h, 4w) of h x w image tokens (h w, C) for a classifier (C/8,)."""
     first, norm, activation, second, last = decoder.output_upscaling
-    x = _doubled(image, first)  # (h w, 4, C/4)
-    x = functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
-    x = last(_doubled(activation(x), second))  # (h w, 4, 4, C/8)
-    blocks = (x @ classifier).view(*grid, 2, 2, 2, 2)  # h, w; row, column; row, column
+
+    def enlarge(tokens: Tensor) -> Tensor:
+        x = _doubled(tokens, first)  # (n, 4, C/4)
+        x = functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+        return last(_doubled(activation(x), second)) @ classifier  # (n, 4, 4)
+
+    blocks = in_pieces(enlarge, image, 16 * len(classifier))
+    blocks = blocks.view(*grid, 2, 2, 2, 2)  # h, w; row, column; row, column
     return blocks.permute(0, 2, 4, 1, 3, 5).reshape(CELLS * grid[0], CELLS * grid[1])
 
 

@@ -2,7 +2,7 @@
 
 A convolution includes the batch normalisation behind it (`folded`). Hidden layers, which are up to
 4 times as wide as their input, are computed for a few rows or tokens at a time (`by_rows`,
-`by_tokens`), so that they stay in the processor's cache. There is no approximation: the results
+`in_pieces`), so that they stay in the processor's cache. There is no approximation: the results
 differ by rounding alone. The weights are folded in each call, so that there is no copy of them
 that has to be kept up to date; this takes less than 1 % of the time.
 """
@@ -39,13 +39,16 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: tuple[i
     return out.permute(0, 2, 3, 1)
 
 
-def by_tokens(function: Callable[[Tensor], Tensor], x: Tensor, hidden: int) -> Tensor:
-    """Return function(x) of tokens (..., C), computed for some tokens at a time.
+def in_pieces(function: Callable[[Tensor], Tensor], tokens: Tensor, hidden: int) -> Tensor:
+    """Return function(tokens), computed for some of the tokens (n, C) at a time.
 
-    function: maps tokens (n, C) to (n, C'), each by itself, with a layer of `hidden` channels.
+    Args:
+        function: maps each token by itself.
+        tokens: (n, C).
+        hidden: numbers in the widest layer for a token.
     """
-    parts = x.flatten(0, -2).split(_at_once(x, hidden))
-    return torch.cat([function(part) for part in parts]).unflatten(0, x.shape[:-1])
+    parts = tokens.split(_at_once(tokens, hidden))
+    return torch.cat([function(part) for part in parts])
 
 
 def by_rows(

@@ -15,7 +15,7 @@ from segment_anything.modeling.image_encoder import window_partition, window_unp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsaga_lib.models.evaluated import by_rows, by_tokens, depthwise, folded, is_evaluated
+from medsaga_lib.models.evaluated import by_rows, depthwise, folded, in_pieces, is_evaluated
 
 # The 4 stages of TinyViT-5M, with the windows of MobileSAM
 WIDTHS = (64, 128, 160, 320)
@@ -228,7 +228,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if is_evaluated(self, x):
-            return by_tokens(self._layers, x, EXPANSION * x.shape[-1])
+            tokens = x.flatten(0, -2)
+            return in_pieces(self._layers, tokens, EXPANSION * x.shape[-1]).view(x.shape)
         return self._layers(x)
 
     def _layers(self, x: Tensor) -> Tensor:

@@ -115,3 +115,11 @@ def test_frozen_layers_in_front_of_trained_ones_give_the_same_gradients():
     behind.zero_grad()
     behind(front(x.requires_grad_())).sum().backward()  # layer by layer
     torch.testing.assert_close(found, behind.conv1.c.weight.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("numbers", [1, 20, 70, 10**9])
+def test_tokens_computed_a_few_at_a_time_are_those_of_all_tokens(numbers, monkeypatch):
+    monkeypatch.setattr(evaluated, "AT_ONCE", numbers)
+    tokens, weight = torch.randn(7, 3), torch.randn(2, 3)
+    found = evaluated.in_pieces(lambda some: some @ weight.T, tokens, hidden=10)
+    torch.testing.assert_close(found, tokens @ weight.T)

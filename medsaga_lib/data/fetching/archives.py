@@ -42,8 +42,8 @@ def unpack(archive: Path, folder: Path, wanted: Sequence[str] = (), progress: bo
     """Unpack an archive into an existing folder, without hidden files.
 
     Args:
-        wanted: patterns such as "*/png/*.png"; only members that match one are unpacked. Default:
-            all of them.
+        wanted: patterns such as "*/png/*.png"; only members whose path, with a / before it, matches
+            one are unpacked. Default: all of them.
 
     Raises:
         UserError: the archive is damaged or refused, or holds none of the wanted files.
@@ -102,7 +102,7 @@ def _refuse(archive: Path, what: str) -> None:
 def _is_wanted(path: PurePosixPath, wanted: Sequence[str]) -> bool:
     if any(part.startswith(".") for part in path.parts) or "__MACOSX" in path.parts:
         return False
-    return not wanted or any(fnmatch.fnmatchcase(path.as_posix(), one) for one in wanted)
+    return not wanted or any(fnmatch.fnmatchcase(f"/{path}", one) for one in wanted)
 
 
 def _write(

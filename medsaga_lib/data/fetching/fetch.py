@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medsaga_lib.data.catalog import data_root, open_dataset
+from medsaga_lib.data.dataset import INDEX
 from medsaga_lib.data.fetching import pictures, pins, volumes
 from medsaga_lib.data.fetching.archives import ENDINGS, is_archive, unpack
 from medsaga_lib.data.fetching.catalogue import OfficialFile, OfficialSet, find_set
@@ -19,6 +20,7 @@ from medsaga_lib.data.fetching.slices import as_slices
 from medsaga_lib.data.importing.found import Found, Options
 from medsaga_lib.data.importing.importer import PROVENANCE, Request, write_dataset
 from medsaga_lib.data.importing.source import Source, read_json
+from medsaga_lib.data.problems import listed
 from medsaga_lib.download import download, has_hash, remote_bytes
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import CACHE_VARIABLE, cache_folder, file_hash
@@ -59,9 +61,14 @@ class Fetched(NamedTuple):
     exact: bool | None = None
 
 
-def default_folder(name: str) -> Path:
+def default_folder(name: str, slices: bool) -> Path:
     """Return the folder of a data set below $MEDSAGA_DATA, or here if the variable is not set."""
-    return (data_root() or Path.cwd()) / name
+    return (data_root() or Path.cwd()) / named(name, slices)
+
+
+def named(name: str, slices: bool) -> str:
+    """Return the name of a data set, or of the one of its slices."""
+    return f"{name}_slices" if slices else name
 
 
 def record_of(official: OfficialSet) -> dict[str, Any]:
@@ -121,9 +128,10 @@ def fetch_set(
     """
     official, out = find_set(name), out.expanduser().absolute()
     if official.needs_consent and not accepts:
+        why = "is not free" if official.terms != "free" else "was not verified"
         raise UserError(
-            f"The licence of {name} is not free, or was not verified ({official.licence}); read "
-            f"{official.page}, and add --accept-licence if you accept it."
+            f"The licence of {name} {why} ({official.licence}); read {official.page}, and add "
+            "--accept-licence if you accept it."
         )
     if slices and not official.least:
         raise UserError(f"{name} has no rule for slices; omit --slices.")
@@ -141,9 +149,12 @@ def fetch_set(
             found = as_slices(
                 found, official.modality, official.window, official.least, official.pad
             )
+        bare = [file.name for file in official.files if file.hash is None]
+        if bare:
+            found.notes.append(f"no hash is published for {listed(bare)}; {RECORD} has those seen")
         found = replace(
             found,
-            name=official.name + "_slices" * slices,
+            name=named(name, slices),
             modality=official.modality or found.modality,
             labels={} if official.instances else official.labels or found.labels,
             licence=official.licence,
@@ -158,6 +169,8 @@ def fetch_set(
 
         def finish(draft: Path, notes: list[str]) -> None:
             nonlocal exact
+            if pins.is_pinned(name):
+                pins.write_pins(name, draft / INDEX)
             if official.pixels is not None:
                 exact = pins.pixel_hash(open_dataset(draft)) == official.pixels
                 verb = "are" if exact else "differ from"
@@ -235,7 +248,7 @@ def _downloaded(file: OfficialFile, name: str, progress: bool) -> Path:
         path,
         file.hash,
         name,
-        without="or add --from with a file that you downloaded yourself",
+        without="or download it yourself and add --from with its path",
         room=f"free some space or set {CACHE_VARIABLE} to a folder that can be written",
         progress=progress,
     )

@@ -10,9 +10,18 @@ from typing import Any, Literal
 import numpy as np
 
 from medsaga_lib.data.fetching.catalogue import OfficialSet
-from medsaga_lib.data.images import read_labels, read_stored, reading
+from medsaga_lib.data.images import read_labels, reading
 from medsaga_lib.data.importing import arrays
-from medsaga_lib.data.importing.found import Array, Copied, Found, Item, LabelMap, Options
+from medsaga_lib.data.importing.found import (
+    Array,
+    Content,
+    Copied,
+    Drawn,
+    Found,
+    Item,
+    LabelMap,
+    Options,
+)
 from medsaga_lib.data.importing.shapes import paint, points, polygon
 from medsaga_lib.data.importing.source import Source, read_json, split_of
 from medsaga_lib.data.problems import BadFile
@@ -27,6 +36,7 @@ ULTRASOUND_COLOURS = (
     ((100, 0, 100), 1), ((255, 255, 0), 2), ((0, 0, 255), 3), ((255, 0, 0), 4),
     ((0, 255, 255), 5), ((0, 255, 0), 6), ((255, 255, 255), 7), ((255, 0, 255), 8),
 )  # fmt: skip
+MOST_UNKNOWN = 0.01  # our choice: a mask with more pixels without a meaning is another kind of mask
 LEAST_AGREEMENT = 0.7  # CheXmask recommends masks with at least this mean Dice of RCA
 CHEXMASK_COLUMNS = ("Right Lung", "Left Lung", "Heart")  # in the order of the labels here
 IMAGE_COLUMNS = ("Image Index", "Image ID", "image_id")  # CheXmask names it differently
@@ -46,39 +56,46 @@ def read_as(mode: Literal["RGB", "L"], path: Path) -> Array:
 
 def cholecseg8k(source: Source, official: OfficialSet) -> Found:
     """List the frames of CholecSeg8k, split by video as in S-SAM; a video is a patient."""
-    items = []
+    found = Found([], notes=["splits: videos 12 and 27 val, 17 and 52 test, as in S-SAM"])
     for image in _matching(source, r"frame_\d+_endo\.png"):
         clip, number = image.parent.name, image.name.removesuffix("_endo.png")
         video = clip.split("_")[0]
         mask = image.with_name(f"{number}_endo_watershed_mask.png")
         split = {**dict.fromkeys(CHOLEC_VAL, "val"), **dict.fromkeys(CHOLEC_TEST, "test")}
-        items.append(
+        found.items.append(
             Item(
                 f"{clip}_{number}",
                 source.relative(image),
                 Copied(image),
-                _if_there(mask, _cholec_mask),
+                _if_there(mask, lambda path: _cholec_mask(path, found.counted)),
                 split.get(video, "train"),
                 patient=video,
             )
         )
-    return Found(items, notes=["splits: videos 12 and 27 val, 17 and 52 test, as in S-SAM"])
+    return found
 
 
-def _cholec_mask(path: Path) -> Array:
+def _cholec_mask(path: Path, counted: Counter[str]) -> Array:
     ids = read_as("RGB", path)[..., 0]  # the three channels are equal
     labels = np.zeros(ids.shape, np.uint8)
     for label, number in enumerate(CHOLEC_IDS, start=1):
         labels[ids == number] = label
-    _require_known(path, ids, (*CHOLEC_IDS, *CHOLEC_BACKGROUND))
+    _count_unknown(path, ~np.isin(ids, (*CHOLEC_IDS, *CHOLEC_BACKGROUND)), counted)
     return labels
 
 
-def _require_known(path: Path, values: Array, known: tuple[int, ...]) -> None:
-    unknown = ~np.isin(values, known)
-    if unknown.any():
-        what = f"holds the id {values[unknown][0]}, which the data set does not describe"
-        raise BadFile(path, what, "check that it is the watershed mask of the official archive.")
+def _count_unknown(path: Path, unknown: Array, counted: Counter[str]) -> None:
+    """Count pixels that the data set does not describe; they are background, as in S-SAM's code.
+
+    Raises:
+        BadFile: there are many, so that the mask is not of the official kind.
+    """
+    counted["pixels of masks have values without a meaning and are background"] += int(
+        unknown.sum()
+    )
+    if unknown.mean() > MOST_UNKNOWN:
+        what = f"has {unknown.mean():.0%} of pixels with values that the data set does not describe"
+        raise BadFile(path, what, "check that it is the mask of the official archive.")
 
 
 def glas(source: Source, official: OfficialSet) -> Found:
@@ -108,7 +125,7 @@ def ultrasound(source: Source, official: OfficialSet) -> Found:
 
     The folders train and test give the splits; the column `domain` of the index is AUS or RUS.
     """
-    items = []
+    found = Found([], notes=["images without an annotation were left out"])
     for image in source.files:
         parts = image.relative_to(source.root).parts
         if len(parts) < 4 or parts[-3] != "images" or parts[-4] not in ("AUS", "RUS"):
@@ -118,17 +135,26 @@ def ultrasound(source: Source, official: OfficialSet) -> Found:
         if mask is None:
             continue  # most real images have no annotation
         split = split_of(parts[-2])
-        items.append(
+        found.items.append(
             Item(
                 f"{parts[-4]}_{image.stem}",
                 source.relative(image),
                 Copied(image),
-                _mask(mask, lambda path: read_labels(path, ULTRASOUND_COLOURS).values),
+                _if_there(mask, lambda path: _ultrasound_mask(path, found.counted)),
                 "test" if split == "test" else None,
                 columns={"domain": parts[-4]},
             )
         )
-    return Found(items, notes=["images without an annotation were left out"])
+    return found
+
+
+def _ultrasound_mask(path: Path, counted: Counter[str]) -> Array:
+    colours = read_as("RGB", path)
+    labels = np.zeros(colours.shape[:2], np.uint8)
+    for colour, label in ULTRASOUND_COLOURS:
+        labels[(colours == colour).all(axis=2)] = label
+    _count_unknown(path, (labels == 0) & colours.any(axis=2), counted)
+    return labels
 
 
 def chestxdet(source: Source, official: OfficialSet) -> Found:
@@ -159,9 +185,8 @@ def chestxdet(source: Source, official: OfficialSet) -> Found:
             image = pictures[name]
             mask = LabelMap(_polygons(image, case, values, found.counted))
             relative = source.relative(image)
-            found.items.append(
-                Item(image.stem, relative, Copied(image), mask, split, patient=patient)
-            )
+            content = _grey(image, found.counted)
+            found.items.append(Item(image.stem, relative, content, mask, split, patient))
     return found
 
 
@@ -169,12 +194,16 @@ def _polygons(
     image: Path, case: dict[str, Any], values: dict[str, int], counted: Counter[str]
 ) -> Callable[[], tuple[Array, None]]:
     def draw() -> tuple[Array, None]:
-        height, width = read_stored(image).shape
+        height, width = read_as("L", image).shape
         shapes = []
         for name, corners in zip(case["syms"], case["polygons"], strict=True):
             if name not in values:
                 raise BadFile(image, f"has the finding '{name}'", "it is not one of the 13.")
-            pixels = polygon(points(corners, (height, width)), (height, width))
+            try:
+                pixels = polygon(points(corners, (height, width)), (height, width))
+            except UserError:
+                counted["polygons have fewer than 3 usable points and were left out"] += 1
+                continue
             shapes.append((values[name], np.flatnonzero(pixels)))
         shapes.sort(key=lambda shape: -len(shape[1]))
         rule = "pixels belong to several findings; they show the smallest one"
@@ -207,7 +236,8 @@ def chestxray8(source: Source, official: OfficialSet) -> Found:
         split = "test" if image.name in tested else None
         patient = _nih_patient(image.name)
         relative = source.relative(image)
-        found.items.append(Item(image.stem, relative, Copied(image), mask, split, patient))
+        content = _grey(image, found.counted)
+        found.items.append(Item(image.stem, relative, content, mask, split, patient))
     if not found.items:
         raise UserError(
             f"{source.path} has no image with a mask in a CSV file of CheXmask; put the images and "
@@ -230,7 +260,7 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
 def _chexmask(image: Path, row: dict[str, str]) -> Callable[[], tuple[Array, None]]:
     def draw() -> tuple[Array, None]:
         shape = int(row["Height"]), int(row["Width"])
-        if shape != read_stored(image).shape:
+        if shape != read_as("L", image).shape:
             raise BadFile(image, f"is not {shape[0]} x {shape[1]}", "use OriginalResolution's CSV.")
         labels = np.zeros(shape, np.uint8)
         for value, column in enumerate(CHEXMASK_COLUMNS, start=1):
@@ -261,8 +291,15 @@ def _matching(source: Source, pattern: str) -> Iterator[Path]:
 
 
 def _if_there(path: Path, read: Callable[[Path], Array]) -> LabelMap | None:
-    return _mask(path, read) if path.is_file() else None
+    return LabelMap(lambda: (read(path), None)) if path.is_file() else None
 
 
-def _mask(path: Path, read: Callable[[Path], Array]) -> LabelMap:
-    return LabelMap(lambda: (read(path), None))
+def _grey(image: Path, counted: Counter[str]) -> Content:
+    """Return a picture of the NIH; some have colour channels and transparency, although grey."""
+    from PIL import Image
+
+    with reading(image), Image.open(image) as picture:
+        if picture.mode == "L":
+            return Copied(image)
+    counted["pictures with several channels were written as grey ones"] += 1
+    return Drawn(lambda: read_as("L", image))

@@ -80,6 +80,20 @@ def read_pins(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def is_pinned(name: str) -> bool:
+    """Return whether a data set is one of the chapters, with a shipped index."""
+    return (PINS / f"{name}.csv").is_file()
+
+
+def write_pins(name: str, path: Path) -> None:
+    """Write the shipped index, so that the folder is the one that the results were measured on."""
+    rows = read_pins(name)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def _label_list(name: str) -> dict[str, Any]:
     path = PINS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -88,7 +102,12 @@ def _label_list(name: str) -> dict[str, Any]:
 def listed_files(source: Source, official: OfficialSet) -> Finder:
     """Find files that have the paths of the index, because they were downloaded to them."""
     paths = {source.relative(path).as_posix(): path for path in source.files}
-    return lambda row: Pair(Copied(paths[row["image"]]), Copied(paths[row["mask"]]))
+
+    def find(row: dict[str, str]) -> Pair:
+        image, mask = paths[row["image"]], paths[row["mask"]]
+        return Pair(Copied(image, file_stem(image)), Copied(mask, file_stem(mask)))
+
+    return find
 
 
 def hippocampus(source: Source, official: OfficialSet) -> Finder:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medsaga_lib.data.cases import require_same_grid
 from medsaga_lib.data.images import Window, picture_of, read_labels, read_stored
 from medsaga_lib.data.importing.found import Array, Copied, Drawn, Found, LabelMap
 from medsaga_lib.errors import UserError
@@ -29,7 +30,8 @@ def as_slices(
             padding.
 
     Raises:
-        UserError: no slice shows enough labels.
+        UserError: no slice shows enough labels, or, when the slices are written, a mask does not
+            lie on its image.
     """
     counted: Counter[str] = Counter()
     items = []
@@ -38,7 +40,7 @@ def as_slices(
         assert isinstance(item.mask, Copied)
         image, mask = item.image.path, item.mask.path
         for number in _shown(mask, least):
-            picture = _one(_picture, image, number, pad, counted, modality, window)
+            picture = _one(_picture, image, number, pad, counted, mask, modality, window)
             labels = _one(_labels, mask, number, pad, Counter())
             truth = LabelMap(_without_spacing(labels))
             items.append(
@@ -53,7 +55,7 @@ def as_slices(
             )
     if not items:
         raise UserError(f"No slice shows {least} or more labels; omit --slices.")
-    notes = [f"slices: {len(items):,} that show at least {least} labels, counted from 0 below"]
+    notes = [f"slices: {len(items):,} that show at least {least} labels"]
     if pad:
         notes.append(f"slices smaller than {pad} x {pad} are padded with 0, centred")
     return replace(found, items=items, notes=[*found.notes, *notes], window=None, counted=counted)
@@ -95,9 +97,10 @@ def _without_spacing(draw: Callable[[], Array]) -> Callable[[], tuple[Array, Non
 
 # The slices of a volume follow each other, so that one volume of each kind is kept
 @lru_cache(maxsize=1)
-def _picture(path: Path, modality: str, window: Window | None) -> Array:
-    pixels = picture_of(read_stored(path), modality, window).pixels
-    return np.rint(pixels * LEVELS).astype(np.uint8)
+def _picture(path: Path, mask: Path, modality: str, window: Window | None) -> Array:
+    picture = picture_of(read_stored(path), modality, window)
+    require_same_grid(read_labels(mask), picture)
+    return np.rint(picture.pixels * LEVELS).astype(np.uint8)
 
 
 @lru_cache(maxsize=1)

@@ -30,12 +30,17 @@ class Content(Protocol):
 
 @dataclass(frozen=True)
 class Copied:
-    """A file, or a folder with a DICOM series, that stays as it is."""
+    """A file, or a folder with a DICOM series, that stays as it is.
+
+    name: of the copy, without its ending; default: the case.
+    """
 
     path: Path
+    name: str = ""
 
     def write(self, target: Path, place: Place) -> Path:
         """Place the file with its ending; if it needs other files, place all in one folder."""
+        target = target.with_name(self.name or target.name)
         if self.path.is_dir():
             target.mkdir()
             for file in sorted(self.path.iterdir()):

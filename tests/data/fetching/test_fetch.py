@@ -11,7 +11,7 @@ import pytest
 from medsaga_lib.data.catalog import open_dataset
 from medsaga_lib.data.dataset import MODALITIES
 from medsaga_lib.data.fetching.catalogue import FACTS_OF_A_SET, official_sets
-from medsaga_lib.data.fetching.fetch import RECORD, fetch_set
+from medsaga_lib.data.fetching.fetch import RECORD, default_folder, fetch_set
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import CACHE_VARIABLE
 from tests.data.fetching.builders import ct, nifti, organs, zipped
@@ -135,7 +135,9 @@ def test_an_unpublished_hash_is_recorded(stroke, tmp_path, monkeypatch):
     official = official_sets()["isles22"]
     unknown = tuple(replace(file, hash=None) for file in official.files)
     monkeypatch.setitem(official_sets(), "isles22", replace(official, files=unknown))
-    out = fetch(tmp_path / "out").out
+    done = fetch(tmp_path / "out")
+    out = done.out
+    assert "no hash is published for ISLES-2022.zip; fetched.json has those seen" in done.notes
     record = json.loads((out / RECORD).read_text(encoding="utf-8"))
     assert record["sources"] == {official.files[0].url: official.files[0].hash}
 
@@ -190,6 +192,15 @@ def test_slices_need_a_rule(tmp_path):
         fetch_set("glas", tmp_path / "out", accepts=True, slices=True)
 
 
+def test_slices_have_a_folder_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("MEDSAGA_DATA", str(tmp_path))
+    assert default_folder("isles22", slices=False) == tmp_path / "isles22"
+    assert default_folder("isles22", slices=True) == tmp_path / "isles22_slices"
+    monkeypatch.delenv("MEDSAGA_DATA")
+    monkeypatch.chdir(tmp_path)
+    assert default_folder("glas", slices=False) == tmp_path / "glas"
+
+
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
     with pytest.raises(UserError, match=r"'isles'; choose one of cxr_hannover_lungs, .*cvpr24"):
         fetch_set("isles", tmp_path / "out")
@@ -234,14 +245,14 @@ def test_the_command_prints_licence_and_size_first(stroke, tmp_path, medsaga):
     assert code == 0
     lines = out.splitlines()
     assert lines[1] == f"licence: {official_sets()['isles22'].licence}"
-    assert lines[3] == f"download: {len(stroke.content) / 1e6:,.1f} MB"
+    assert lines[3] == f"size: {len(stroke.content) / 1e6:,.1f} MB"
     assert lines[-2] == f"{tmp_path / 'out'} is written"
     assert "ISLES-2022.zip" in lines[-1]  # where the download is kept
     assert "6" in err or "B/s" in err  # the bar of the download
     code, out, err = medsaga("data", "fetch", "isles22", tmp_path / "out")
     assert (code, err) == (0, "")
     assert "was fetched before, and nothing was changed" in out
-    assert "download:" not in out
+    assert "size:" not in out
 
 
 def test_the_command_as_json(stroke, tmp_path, medsaga):

@@ -1,6 +1,7 @@
 """Each official layout in small, served on loopback or given as a folder."""
 
 import csv
+import gzip
 import json
 
 import nibabel as nib
@@ -128,7 +129,17 @@ def test_amos_slices_by_medsagas_rule(served, fetch):
     assert np.abs(inner - expected).max() <= 1  # float32 rounds
     assert picture_.sum() == inner.sum()
     assert set(np.unique(mask)) == {0, 6, 7, 8, 9, 11, 15}
-    assert "slices: 6 that show at least 5 labels, counted from 0 below" in notes
+    assert "slices: 6 that show at least 5 labels" in notes
+
+
+def test_slices_need_masks_on_their_images(served, fetch, tmp_path):
+    name = "amos22/labelsTr/amos_0002.nii.gz"
+    other = nib.Nifti1Image(organs([1, 2, 3, 4, 5], [], [], []), AFFINE @ np.diag([1, 1, 2, 1]))
+    files = {**AMOS, name: gzip.compress(other.to_bytes())}
+    served("amos22_ct", {"amos22.zip": zipped(files)})
+    with pytest.raises(UserError, match=r"amos_0002\.nii\.gz: lies up to .* voxels from its image"):
+        fetch("amos22_ct", slices=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_slice_that_is_too_large_is_counted(served, fetch):
@@ -244,14 +255,14 @@ def test_cholecseg8k(fetch, tmp_path):
     assert found.labels[9] == "L-hook electrocautery"
 
 
-def test_cholecseg8k_with_an_unknown_id(fetch, tmp_path):
+def test_masks_of_another_kind_are_refused(fetch, tmp_path):
     top = "video01/video01_00080/frame_80_endo"
     files = {
         f"{top}.png": picture(grey(1, 2)),
         f"{top}_watershed_mask.png": picture(grey(50, 99)),
     }
     (tmp_path / "archive.zip").write_bytes(zipped(files))
-    with pytest.raises(UserError, match="holds the id 99"):
+    with pytest.raises(UserError, match="has 50% of pixels with values that the data set does not"):
         fetch("cholecseg8k", given=tmp_path / "archive.zip")
     assert not (tmp_path / "out").exists()
 
@@ -266,6 +277,16 @@ def test_glas(served, fetch):
     assert found.masks == "instances"
     assert {n: s for n, s in splits(found).items() if s == "test"}.keys() == {"testA_1", "testB_1"}
     assert labels_of(found.cases[0])[0].tolist() == [0, 1, 3]
+
+
+def test_a_few_pixels_without_a_meaning_are_counted(fetch, tmp_path):
+    top, mask = "video01/video01_00080/frame_80_endo", np.full((20, 20, 3), 21, np.uint8)
+    mask[3, 4:7] = 99
+    files = {f"{top}.png": picture(mask), f"{top}_watershed_mask.png": picture(mask)}
+    (tmp_path / "archive.zip").write_bytes(zipped(files))
+    found, notes = fetch("cholecseg8k", given=tmp_path / "archive.zip")
+    assert "3 pixels of masks have values without a meaning and are background" in notes
+    assert (labels_of(found.cases[0]) == 0).sum() == 3
 
 
 def test_ultrasound(fetch, tmp_path):
@@ -303,6 +324,8 @@ def test_chestxdet(served, fetch):
         "train": [
             {"file_name": "00000042_006.png", "syms": ["Nodule", "Effusion"],
              "polygons": [square(4, 4, 2), square(2, 2, 8)], "boxes": []},
+            {"file_name": "00000043_000.png", "syms": ["Mass"], "polygons": [[[1, 1], [2, 2]]],
+             "boxes": []},
             {"file_name": "00000099_001.png", "syms": [], "polygons": [], "boxes": []},
             {"file_name": "00000001_001.png", "syms": [], "polygons": [], "boxes": []},
         ],
@@ -315,19 +338,26 @@ def test_chestxdet(served, fetch):
     files = {f"ChestX_Det_{part}.json": json.dumps(cases[part]).encode() for part in cases}
     for part in cases:
         names = [case["file_name"] for case in cases[part] if "99" not in case["file_name"]]
-        files[f"{part}_data.zip"] = zipped({f"{part}/{name}": blank for name in names})
+        pictures = {f"{part}/{name}": blank for name in names}
+        if part == "train":  # some pictures of the NIH have four channels
+            pictures["train/00000043_000.png"] = picture(np.full((12, 14, 4), 255, np.uint8))
+        files[f"{part}_data.zip"] = zipped(pictures)
     served("chestxdet", files)
     found, notes = fetch("chestxdet")
     assert {case.name: case.patient for case in found.cases} == {
-        "00000042_006": "00000042", "00000001_000": "00000001",
+        "00000042_006": "00000042", "00000043_000": "00000043", "00000001_000": "00000001",
     }  # fmt: skip
+    assert Image.open(found.cases[1].image).mode == "L"
+    assert not labels_of(found.cases[1]).any()
     expected = np.zeros((12, 14), int)
     expected[2:10, 2:10] = 6
     expected[4:6, 4:6] = 11
     assert np.array_equal(labels_of(found.cases[0]), expected)
-    assert labels_of(found.cases[1]).sum() == 9 * 10  # the mass is 3 x 3 pixels
+    assert labels_of(found.cases[2]).sum() == 9 * 10  # the mass is 3 x 3 pixels
     assert "1 training images of patients of the test split were left out" in notes
     assert "1 annotated images are missing and were left out" in notes
+    assert "1 polygons have fewer than 3 usable points and were left out" in notes
+    assert "1 pictures with several channels were written as grey ones" in notes
 
 
 def runs(mask):
