@@ -10,7 +10,7 @@
 #
 # **Before this** [Chapter 1](01_images_and_metrics.ipynb) on splits and metrics; [chapter 10](10_few_labels.ipynb) on late stages.
 #
-# **Budget** 2 minutes on two CPU cores, 2 GB of memory, 0 MB to download
+# **Budget** 3 minutes on two CPU cores, 2 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
