@@ -136,13 +136,12 @@ def differences(scores, baseline):
     found = {}
     for one in compare(scores, baseline):
         found[one.method] = {
-            "difference": f"{one.mean:+.3f}",
-            "over patients": ends(one.over_patients),
+            "difference": f"{one.mean:+.3f} ({ends(one.over_patients)})",
             "p": f"{one.p:.4f}",
-            "p, Holm": f"{one.p_holm:.4f}",
+            "Holm": f"{one.p_holm:.4f}",
             "effect": f"{one.effect:+.2f}",
-            "patients needed": f"{one.needed:,.0f}",
-            "detectable": f"{detectable(scores, one.method, baseline):.3f}",
+            "needed": f"{one.needed:,.0f}",
+            "least": f"{detectable(scores, one.method, baseline):.3f}",
         }
     return pd.DataFrame(found).T
 
@@ -152,12 +151,12 @@ def differences(scores, baseline):
 #
 # | column | meaning |
 # | --- | --- |
-# | over patients | 95 % interval of $\bar d$, by a bootstrap that draws patients |
+# | difference | $\bar d$ and its 95 % interval over patients, by a bootstrap that draws patients |
 # | p | share of random changes of the signs of $d_p$ that give a mean as far from 0 as $\bar d$ |
-# | p, Holm | p, adjusted for the number of methods in the table |
+# | Holm | p, adjusted for the number of methods in the table |
 # | effect | $\bar d / s$ (Cohen's d of paired samples) |
-# | patients needed | for a power of 80 %: if the true effect is the one found, this many patients give p < 0.05 in 80 % of the studies (paired t-test) |
-# | detectable | the smallest difference that the patients at hand find with this power |
+# | needed | the number of patients for a power of 80 %: if the true effect is the observed one, this many give p < 0.05 in 80 % of the studies (paired t-test) |
+# | least | the smallest difference that the patients at hand find with this power |
 #
 # *Power.* For many patients, the number is about
 #
@@ -165,7 +164,7 @@ def differences(scores, baseline):
 #
 # Half of the effect needs 4 times as many patients.
 #
-# *Holm's rule.* With 6 comparisons, a p below 0.05 by chance is likely. Sort the $m$ values of p. The smallest is multiplied by $m$, the next by $m - 1$, and so on, and none may be smaller than the one before:
+# *Holm's rule.* Suppose that 6 methods do not differ from the baseline. The chance that at least one of 6 independent tests has p < 0.05 is $1 - 0.95^6$, about a quarter. Sort the $m$ values of p. The smallest is multiplied by $m$, the next by $m - 1$, and so on, and none may be smaller than the one before:
 #
 # $$p^{\text{Holm}}_{(k)} = \max_{j \le k} \, \min\left(1, (m - j + 1)\, p_{(j)}\right).$$
 #
@@ -187,10 +186,10 @@ differences(scores["hippocampus"], "late_stages + lift")
 
 # %% [markdown]
 # - **Polyps.** `unet`, `segresnet` and `svf` are behind SAMed, after Holm's rule too. The other three differ from it by 0.03 to 0.06, and their intervals contain 0. If these differences are real, it takes about 90 to 170 patients to find them; the test set has 40. The data set names no patients, so each frame counts as one, and this may be too good.
-# - **Lungs.** 11 patients tell nothing apart from the U-Net once p is adjusted. They find differences of 0.04 to 0.06; those that were found are smaller, and some would need hundreds or thousands of patients. For `samed`, the bootstrap over patients leaves 0 out and the test does not agree: with 11 patients a bootstrap is too narrow.
-# - **Hippocampus.** 60 patients, and spreads that are small: a difference of 0.010 to 0.035 is found. The last stage is ahead of the U-Net and of the frozen encoder. The lift is not told apart.
+# - **Lungs.** 11 patients tell nothing apart from the U-Net once p is adjusted. The smallest differences that they find are 0.04 to 0.06. The observed ones are smaller, and some would need hundreds or thousands of patients. For `samed`, the bootstrap over patients leaves 0 out and the test does not agree: with 11 patients a bootstrap is too narrow.
+# - **Hippocampus.** There are 60 patients and small spreads, so differences of 0.010 to 0.035 are found. The last stage is ahead of the U-Net and of the frozen encoder. Late stages with and without the lift are not told apart.
 #
-# These numbers hold for one seed. "Needed" also takes the difference that was found for the true one. It is an estimate with the same noise as the difference, so read it as an order of magnitude.
+# These numbers hold for one seed. The column `needed` takes the observed difference for the true one. It is an estimate with the same noise as the difference, so read it as an order of magnitude.
 #
 # ## Seeds are a second source of chance
 #
@@ -303,7 +302,7 @@ def holds(count, patients=40, studies=4000):
 # %%
 numbers = [1, 2, 3, 5, 10, 20]
 shares = pd.DataFrame([holds(n) for n in numbers], numbers, ["over patients", "over both"])
-shares.rename_axis("seeds").round(3)
+shares.rename_axis("seeds").round(3).astype(object).fillna("")
 
 # %%
 holding = [
@@ -365,8 +364,13 @@ display.show(
     alt="Three panels of Dice against peak memory, one dot for each method, with a vertical line for its interval over patients and a staircase through the best so far. Polyps: two networks from scratch below 800 MiB at 0.4 and less, the frozen encoder near 1,160 MiB at 0.79, the last stage at 1,400 to 1,700 MiB at 0.76 to 0.83. Lungs: all dots within 0.1, whatever the memory. Hippocampus: the U-Net at 0.66, the frozen encoder below it with more memory, the last stage at 0.72.",
 )
 
+# %%
+alone.pivot(index="method", columns="task", values="MiB").sort_values("polyps").round().astype(
+    "Int64"
+).astype(object).fillna("")
+
 # %% [markdown]
-# The staircase is the best test Dice up to each peak. Nobody may choose by it: it uses the test images. The next table chooses by validation Dice among all recorded runs under the budget, and shows the test Dice of the chosen one with its interval over patients.
+# The table has the peaks of the dots in MiB. The staircase is the best test Dice up to each peak. Nobody may choose by it: it uses the test images. The next table chooses by validation Dice among all recorded runs under the budget, and shows the test Dice of the chosen one with its interval over patients.
 
 # %%
 budgets = [700, 1000, 1200, 1450, 1800]  # MiB
@@ -434,7 +438,7 @@ shown.round({"dice": 3, "MiB": 0, "minutes": 1, "wait": 1}).astype({"MiB": int})
 #
 # ## What does a label cost?
 #
-# Memory is cheap beside a person. Take a model of the person: seconds for a point, a box and a contour of one object. The values are those of crowds on photographs. Medical experts are slower and more careful. **Change the numbers to yours and run the section again.**
+# A person's time costs more than memory. Take a model of the person: seconds for a point, a box and a contour of one object. The values are those of crowds on photographs. Medical experts are slower and more careful. **Change the numbers to yours and run the section again.**
 #
 # | kind | seconds | source |
 # | --- | --- | --- |
@@ -589,23 +593,28 @@ print(f"as many seconds as the boxes of {once / (2 * SECONDS['box']):.0f} X-rays
 # %%
 exemplars = pd.DataFrame(read("recorded/exemplar_shares.json"))
 exemplars["synthesis"] = exemplars["recipe"].str.contains("share=0").map({True: "no", False: "yes"})
-exemplars["hours"] = exemplars["shots"] * 2 * SECONDS["contour"] / 3600
+exemplars["hours"] = (exemplars["shots"] * 2 * SECONDS["contour"] / 3600).round(1)
 
 # %%
 from medsaga_lib.evaluation.scores import over_seeds
 
 keys = ["synthesis", "shots", "hours"]
-bought = exemplars.groupby(keys)["dice"].agg(Dice="mean", half=lambda dice: over_seeds(dice)[1])
-wide = exemplars.pivot(index="seed", columns=["synthesis", "shots"], values="dice")
-for kind, part in wide.T.groupby("synthesis"):
-    step = part.diff().T  # Dice of each seed, minus that with fewer labels
-    for column in step.columns[1:]:
-        gained = "{:+.3f} ± {:.3f}".format(*over_seeds(step[column]))
-        bought.loc[(*column, column[1] * 2 * SECONDS["contour"] / 3600), "gain"] = gained
-bought.fillna("").round(3)
+wide = exemplars.pivot(index="seed", columns=keys, values="dice")
+
+
+def over_3_seeds(dice):
+    """Mean ± half of the 95 % interval over seeds."""
+    return "{:.3f} ± {:.3f}".format(*over_seeds(dice))
+
+
+# %%
+steps_up = [wide[kind].diff(axis=1).iloc[:, 1:] for kind in ("no", "yes")]
+gains = pd.concat(dict(zip(("no", "yes"), steps_up, strict=True)), axis=1, names=keys)
+bought = pd.DataFrame({"Dice": wide.agg(over_3_seeds), "gain": gains.agg(over_3_seeds)})
+bought.rename_axis(keys).fillna("")
 
 # %% [markdown]
-# `half` and the number after ± are halves of 95 % intervals over 3 seeds. The first doubling, for one hour of work, has a mean gain of 0.016, and without synthesis its interval leaves 0 out. The next step costs 4 hours and has a mean gain below 0.01, with intervals around 0. Synthesis does not replace contours: without it, the means are higher at each number of labels.
+# The column `gain` is the Dice minus that with fewer labels, seed by seed; the number after ± is half of a 95 % interval over 3 seeds. The first doubling, for one hour of work, has a mean gain of 0.016, and without synthesis its interval leaves 0 out. The next step costs 4 hours and has a mean gain below 0.01, with intervals around 0. Synthesis does not replace contours: without it, the means are higher at each number of labels.
 #
 # ## What is still open
 #
