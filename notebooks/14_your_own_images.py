@@ -10,7 +10,7 @@
 #
 # **Before this** [Chapter 1](01_images_and_metrics.ipynb) on splits and metrics; [chapter 10](10_few_labels.ipynb) on late stages.
 #
-# **Budget** 2 minutes on two CPU cores, 2 GB of memory, 0 MB to download
+# **Budget** 3 minutes on two CPU cores, 2 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
@@ -243,7 +243,7 @@ for name in ("late_stages", "unet"):
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
-# Both fit into 8 GB many times; `medsaga memory --fit 8GB` computes the largest batch. Late stages also keep 12 copies of the early stages' output for each image, in the memory of the computer; exercise 1 computes how much this is for 50 X-rays.
+# Both fit into 8 GB many times; `medsaga memory --fit 8GB` computes the largest batch. Late stages also keep 12 copies of the early stages' output for each image, in the memory of the computer; exercise 1 asks how many copies of 50 X-rays fit.
 #
 # ## Train and choose on validation images
 #
@@ -408,7 +408,7 @@ print(f"{'their range':16} {described['domain']['range']}")
 
 
 # %% [markdown]
-# `run.json` has what the receiver has to know: the labels, the window, the training images and what they were like, and a hash of the backbone's file. The checkpoint has tensors only, in the format safetensors, which cannot run code when it is opened. `medsaga predict elsewhere scan.png --out masks` needs this folder, the library and the backbone's weights.
+# `run.json` has what the receiver has to know: the labels, the window, the training images and what they were like, and a hash of the backbone's file, which a U-Net does not have. The checkpoint has tensors only, in the format safetensors, which cannot run code when it is opened. `medsaga predict elsewhere scan.png --out masks` needs this folder, the library and, if there is a backbone, its weights.
 #
 # ## A set that this chapter was not written for
 #

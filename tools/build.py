@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from tools import live, pairs
-from tools.book import BUILD, BookError
+from tools.book import BUILD, BookError, pages
 from tools.execute import STAGE, execute
 from tools.stage import stage
 
@@ -38,7 +38,7 @@ def build(root: Path, profile: str) -> None:
 def render(root: Path) -> None:
     """Run jupyter-book on the staged tree; every warning is an error."""
     bring_static_files(root)
-    if why := live.bring(root, root / HTML / "_static" / "live"):
+    if live.PAGE in pages(root) and (why := live.bring(root, root / HTML / "_static" / "live")):
         print(f"book/live.md shows masks without the network: {why}")
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root / STAGE)]
     options = ["--path-output", str(root), "-n", "-W", "--keep-going", "-q"]

@@ -30,7 +30,6 @@ from medsaga_lib.data.catalog import data_root
 from medsaga_lib.errors import UserError
 from tools import book, exercises, pairs
 from tools.book import BUILD, BookError
-from tools.lint import LONGEST_CHAPTER
 from tools.provenance import commit, device
 
 EXECUTED = BUILD / "executed"
@@ -252,13 +251,13 @@ def data_used(notebook: NotebookNode) -> list[str]:
 
 
 def over_budget(chapter: Path, target: Path) -> Iterator[str]:
-    """Yield where an executed chapter exceeded its budget, or the limit for any chapter."""
+    """Yield where an executed chapter exceeded its budget, whose limit `make lint` holds."""
     notebook = pairs.read_notebook(target)
     took, declared = notebook.metadata.medsaga, book.budget(notebook)
     if declared is None:
         yield f"{chapter}: its first cell declares no budget"
         return
-    minutes = min(declared.minutes * SLOWER, LONGEST_CHAPTER)
+    minutes = declared.minutes * SLOWER
     if took["minutes"] > minutes:
         yield f"{chapter}: took {took['minutes']} minutes; its budget allows {minutes:.2g}"
     gigabytes = declared.gigabytes * BIGGER

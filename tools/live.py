@@ -41,6 +41,7 @@ from medsaga_lib.models.weights import weight_file
 from tools.book import BUILD
 from tools.provenance import RECORDED, ROOT, machine
 
+PAGE = "book/live"  # as in _toc.yml
 FOLDER = BUILD / "live"
 NETWORK = "lite_medsam"
 PACKAGE = "onnxruntime-web-1.30.0.tgz"  # its name at npm, with a hyphen instead of an @

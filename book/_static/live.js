@@ -120,7 +120,7 @@
     const share = (100 * pixels / mask.length).toFixed(1);
     const best = Math.max(0, ...shown.objects.map(one => iou(one, mask)));
     say("result", `The mask has ${number(pixels)} pixels, ${share} % of the image. The network estimates its IoU as ${score.toFixed(2)}.` +
-      (shown.objects.length ? ` Its IoU with the experts' mask is ${best.toFixed(2)}.` : "") +
+      (shown.objects.length ? ` Its IoU with the reference mask is ${best.toFixed(2)}.` : "") +
       (seconds === undefined ? " Python computed this mask." : ` The box took ${seconds.toFixed(2)} s.`));
     form.dataset.answers = String(1 + Number(form.dataset.answers || 0));
   }

@@ -247,7 +247,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        tokens = x.permute(0, 2, 3, 1)  # (B, H, W, C); movedim(1, -1) is wrong in an ONNX file
+        # permute, because torch's ONNX exporter writes an invalid axis for movedim(-1, 1)
+        tokens = x.permute(0, 2, 3, 1)  # (B, H, W, C)
         tokens = tokens + self.attn(tokens)
         tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
