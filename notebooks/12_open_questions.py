@@ -421,7 +421,7 @@ steps["the rest"] = steps["measured"] - steps["a step"] - steps["kept copies"]
 steps.round().astype(int)
 
 # %% [markdown]
-# The rest is 628 to 989 MiB. It is most of the U-Net's peak. On a GPU it is not on the card, and there a step of late stages needs about 9 times the memory of a step of the U-Net, not 2.5 times. So the budget above is one for a small computer without a GPU. For a GPU, use [Will it fit my GPU?](../book/fit.md).
+# The rest is 628 to 989 MiB, and these runs do not divide it further. It is most of the U-Net's peak. Python and its libraries are not in the memory of a GPU. There, by this prediction, a step of late stages needs about 9 times the memory of a step of the U-Net, not 2.5 times. So the budget above is one for a small computer without a GPU. For a GPU, use [Will it fit my GPU?](../book/fit.md).
 #
 # ### And minutes?
 #
@@ -744,7 +744,7 @@ assert one.seeds == 2, f"the table has {one.seeds} seeds; two networks were trai
 #
 # - Compare case by case, adjust p for the number of methods, and print how many patients the difference would need. With 11 to 60 test patients, most adapted methods are not told apart.
 # - An interval over patients speaks of one network. With the spread between seeds that was found here, it holds the truth about a recipe in 78 % of simulated studies of one seed. Train several seeds, and cross them with the patients.
-# - Choose under a memory budget by validation Dice. A measured peak on a CPU is largely libraries; the ledger says what a step needs on a GPU.
+# - Choose under a memory budget by validation Dice. The training step is less than a third of each peak that was divided here; the ledger predicts the step alone.
 # - A training-free box is paid for in every image. It wins for few images and for objects without a fixed place, and exact boxes flatter it.
 #
 # ## Sources
