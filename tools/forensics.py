@@ -52,7 +52,7 @@ DATA, SHOTS, SIZE, BACKBONE = "hippocampus_msd", 16, 64, "lite_medsam"
 CASES = 10  # our choice: every sixth of the 60 test volumes
 THINNED = 3  # every third slice is kept, so that a voxel of 1 mm becomes 3 x 1 x 1 mm
 NOTHING = "nothing"  # a method that predicts background everywhere
-METHODS = (
+COMPARED = (
     *(  # a plus precedes a step of `inference.volume_labels`
         f"unet:batch=4:steps={steps}{step}" for steps in (100, 40) for step in ("", "+largest")
     ),
@@ -306,7 +306,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--out", type=Path, default=TARGET)
-    add("--methods", nargs="+", default=list(METHODS), help="Recipes, as NAME:lr=0.001+largest.")
+    add("--methods", nargs="+", default=list(COMPARED), help="Recipes, as NAME:lr=0.001+largest.")
     add("--cases", type=int, default=CASES, help="Number of test volumes.")
     add("--seed", type=int, default=0)
     add("--predictions", type=Path, default=ROOT / "_build" / "forensics")

@@ -156,7 +156,7 @@ def _fetch(package: Path) -> None:
                 command, cwd=folder, check=True, capture_output=True, timeout=NPM_SECONDS
             )
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            raise UserError(f"npm cannot fetch {wanted}; is there a network?") from error
+            raise UserError(f"npm cannot fetch {wanted}; check the network.") from error
         with replacing(package) as temporary:
             shutil.copyfile(Path(folder) / PACKAGE, temporary)
 
