@@ -20,6 +20,8 @@ MOST = 4096
 # Our choice, above the longest valid ones: characters of a field of numbers, and of another one
 LONGEST_FIELD, LONGEST_TEXT = 512, 200
 FREE_TEXT = (b"#", b"content:", b"labels:", b"units:")  # of NRRD, any length; and every "key:="
+DIRECTIONS = (b"TransformMatrix", b"Orientation", b"Rotation")  # names of one field of MetaImage
+LARGEST_COSINE = 2.0  # our choice: a cosine is at most 1, and some programs round it up
 AXES = (b"1", b"2", b"3", b"4")  # NDims of MetaImage; `volumes` reads at most three
 DAMAGED = "copy or export it again."
 
@@ -61,7 +63,11 @@ def require_nrrd(path: Path) -> None:
 
 
 def require_metaimage(path: Path) -> None:
-    """Raise BadFile if the header of a MetaImage has too many axes or a field that is too long."""
+    """Raise BadFile if the header of a MetaImage has a damaged field.
+
+    That is: too many axes, a field that is too long, or directions with numbers that are far from
+    cosines, on which ITK may compute forever.
+    """
     with path.open("rb") as file:
         for line in file:
             key, _, value = line.partition(b"=")
@@ -71,8 +77,17 @@ def require_metaimage(path: Path) -> None:
             is_numbers = not value.strip(b"0123456789+-.eE \t")
             is_short = len(line) <= (LONGEST_FIELD if is_numbers else LONGEST_TEXT)
             has_axes = key != b"NDims" or value in AXES
-            if not (is_short or key == b"Comment") or not has_axes:
+            is_turn = key not in DIRECTIONS or _are_cosines(value)
+            if not (is_short or key == b"Comment") or not has_axes or not is_turn:
                 raise BadFile(path, "has a damaged header", DAMAGED)
+
+
+def _are_cosines(value: bytes) -> bool:
+    """Return whether all words are numbers that may be cosines, with a wide tolerance."""
+    try:
+        return all(abs(float(number)) <= LARGEST_COSINE for number in value.split())
+    except ValueError:
+        return False
 
 
 # The kinds of values (VR) of PS3.5, 7.1.2: with a length of 2 bytes, and with one of 4 bytes

@@ -112,7 +112,7 @@ def picture_of(stored: Stored, modality: str, window: Window | None = None) -> P
         raise BadFile(
             path, "holds NaN or infinite values", "replace them, for example by the minimum."
         )
-    if values.dtype.kind == "f" and values.size and np.abs(values).max() > LARGEST:
+    if values.dtype.kind == "f" and values.size and float(np.abs(values).max()) > LARGEST:
         raise BadFile(path, f"holds values above {LARGEST:g}", "correct them, or save other units.")
     (low, high), rule = (window, "declared") if window else _range(stored, modality)
     ends = float(values.min()), float(values.max())
@@ -132,11 +132,14 @@ def read_mask(path: str | Path) -> tuple[Array, tuple[float, ...]]:
 
 def scale(values: Array, low: float, high: float) -> Array:
     """Clip values to [low, high] and map them to [0, 1], float32; return 0 if low = high."""
-    if not np.float32(high - low) > 0:
+    low, high = float(low), float(high)
+    is_wide = max(abs(low), abs(high), abs(high - low)) > np.finfo(np.float32).max
+    kind: type[np.floating] = np.float64 if is_wide else np.float32
+    if not kind(high - low) > 0:
         return np.zeros(values.shape, np.float32)
     with np.errstate(over="ignore", divide="ignore"):  # of a range that is nearly 0
-        scaled = (values.astype(np.float32) - np.float32(low)) / np.float32(high - low)
-    return np.clip(scaled, 0, 1, out=scaled)
+        scaled = (values.astype(kind) - kind(low)) / kind(high - low)
+    return np.clip(scaled, 0, 1, out=scaled).astype(np.float32, copy=False)
 
 
 def _range(stored: Stored, modality: str) -> tuple[Window, str]:

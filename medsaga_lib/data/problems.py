@@ -17,7 +17,8 @@ class Problem:
     note: bool = False
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.what}; {self.remedy}"
+        text = f"{self.file}: {self.what}; {self.remedy}"
+        return " ".join(text.splitlines())  # names in a file may have line breaks
 
 
 class BadFile(UserError):  # noqa: N818 - the name says what is wrong

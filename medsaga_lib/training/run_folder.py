@@ -171,7 +171,7 @@ def read_run(folder: Path) -> dict[str, Any]:
             f"{folder} is not a run: it has no {RUN_FILE}; give the --out folder of "
             "`medsaga train`."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({error}); delete {folder} and train the run again."
         ) from error

@@ -152,3 +152,16 @@ def test_elements_are_found_in_every_transfer_syntax(syntax, undefined, tmp_path
     assert {int(element.tag) for element in read} - set(tags) <= {sequence}
     is_skipped = syntax.is_implicit_VR and not undefined  # its kind is not in the file
     assert (tags.count(0x00104000) == 2) is not is_skipped
+
+
+@pytest.mark.parametrize("key", ["TransformMatrix", "Orientation"])
+@pytest.mark.parametrize("number", ["5", "nan", "I"])
+def test_directions_of_a_metaimage_are_cosines(tmp_path, key, number):
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.uint8)), path)
+    whole = path.read_bytes()
+    assert read_stored(path).shape == (3, 4, 5)
+    line = f"{key} = 1 0 0 0 1 0 0 0 {number}\n".encode()
+    path.write_bytes(whole.replace(b"TransformMatrix = 1 0 0 0 1 0 0 0 1\n", line))
+    with pytest.raises(BadFile, match="has a damaged header"):
+        read_stored(path)

@@ -232,3 +232,11 @@ def test_scaling_keeps_the_order_within_0_and_1(values, low, width):
     assert scaled.max() <= 1
     order = np.argsort(values, axis=None, kind="stable")
     assert (np.diff(scaled.ravel()[order]) >= 0).all()
+
+
+def test_a_range_beyond_single_precision_is_scaled():
+    values = np.array([-3e38, 0.0, 3e38])
+    scaled = scale(values, np.float32(-3e38), np.float32(3e38))
+    np.testing.assert_allclose(scaled, [0, 0.5, 1], atol=1e-6)
+    np.testing.assert_allclose(scale(values * 1e10, -3e48, 3e48), [0, 0.5, 1])
+    assert scale(values, -3e38, 3e38).dtype == np.float32
