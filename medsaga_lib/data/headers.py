@@ -65,8 +65,7 @@ def require_nrrd(path: Path) -> None:
 def require_metaimage(path: Path) -> None:
     """Raise BadFile if the header of a MetaImage has a damaged field.
 
-    That is: too many axes, a field that is too long, or directions with numbers that are far from
-    cosines, on which ITK may compute forever.
+    That is: too many axes, a field that is too long, or directions that are no cosines.
     """
     with path.open("rb") as file:
         for line in file:

@@ -21,10 +21,8 @@ from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation.scores import CASES_FILE, COVERAGE, METRICS, SEED, bootstrap, over_seeds
 
 POWER = 0.8  # the usual choice (Cohen 1988)
-SMALLEST, LARGEST = (
-    1e-3,
-    100.0,
-)  # effects; the first needs 8 million patients, the second fewer than 2
+SMALLEST = 1e-3  # effect; our choice, it needs 8 million patients
+LARGEST = 100.0  # effect; our choice, 2 patients find it
 FLIPS = 9999  # random signs of the permutation test; our choice, so that p has 3 digits
 COLUMNS = ("method", "seed", "case", "patient", "score")
 

@@ -201,9 +201,9 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float]:
 
 
 def without_nan(content: Any) -> Any:
-    """Replace NaN, which JSON does not have, by None in nested dictionaries and lists."""
+    """Replace NaN and infinity, which JSON does not have, by None in dictionaries and lists."""
     if isinstance(content, dict):
         return {key: without_nan(value) for key, value in content.items()}
-    if isinstance(content, list):
+    if isinstance(content, list | tuple):
         return [without_nan(value) for value in content]
-    return None if isinstance(content, float) and math.isnan(content) else content
+    return None if isinstance(content, float) and not math.isfinite(content) else content

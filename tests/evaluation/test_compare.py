@@ -179,6 +179,17 @@ def test_the_command(runs, medsaga):
     assert "-0.120" in out
 
 
+def test_equal_runs_have_no_number_of_patients(runs, medsaga):
+    other = (runs[0] / "evaluation" / "cases.csv").read_bytes()
+    (runs[2] / "evaluation" / "cases.csv").write_bytes(other)
+    code, out, _ = medsaga("compare", str(runs[0]), str(runs[2]), "--json")
+    assert code == 0
+    assert json.loads(out)["differences"][0]["needed"] is None
+    code, out, _ = medsaga("compare", str(runs[0]), str(runs[2]))
+    assert code == 0
+    assert out.splitlines()[3].split()[-2:] == ["5", "-"]
+
+
 def test_faulty_runs_get_one_sentence(runs, medsaga):
     (runs[0] / "evaluation" / "cases.csv").unlink()
     code, _, said = medsaga("compare", *map(str, runs))
