@@ -16,9 +16,10 @@ const Figures = (() => {
   };
 
   // Lines {name, x, y} over a logarithmic axis; `low` and `high` are the ends of the y axis.
-  function chart({lines, ticks, xLabel, yLabel, low, high, mark}) {
-    const [first, last] = [Math.min(...ticks), Math.max(...ticks)].map(Math.log);
-    const across = x => LEFT + (Math.log(x) - first) / (last - first) * (WIDTH - LEFT - RIGHT);
+  function chart({lines, ticks, xLabel, yLabel, low, high, mark, linear}) {
+    const place = linear ? x => x : Math.log;
+    const [first, last] = [Math.min(...ticks), Math.max(...ticks)].map(place);
+    const across = x => LEFT + (place(x) - first) / (last - first) * (WIDTH - LEFT - RIGHT);
     const down = y => HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - BOTTOM - TOP);
     const drawn = svg("svg", {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true"});
     const grid = {stroke: "currentColor", "stroke-opacity": 0.25}, ink = {fill: "currentColor", "font-size": 14};
@@ -85,7 +86,64 @@ const Figures = (() => {
     return [element("fieldset", {}, element("legend", {}, "Seeds"), ...boxes.map(box => element("label", {}, box, ` ${box.value} `))), said, picture];
   }
 
-  const KINDS = {spectrum, seeds};
+  // A soft mask cut at a threshold, beside the annotator's: objects of {name, width, height, picture,
+  // probability, truth, unit, scores}; scores has a row {threshold, dice, iou, hd95} for each step.
+  function threshold({objects}) {
+    const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+    const MASK = [0, 114, 178], TRUTH = [230, 159, 0]; // blue and orange of the style
+    const kept = objects.map(one => {
+      const loaded = new Image();
+      loaded.src = one.picture;
+      return {...one, loaded, shades: bytes(one.probability), mask: bytes(one.truth), curves: ["dice", "iou"].map(key =>
+        ({name: key === "dice" ? "Dice" : "IoU", x: one.scores.map(row => row.threshold), y: one.scores.map(row => row[key])}))};
+    });
+    const choice = element("select", {}, ...objects.map(({name}, i) => element("option", {value: i}, name)));
+    const steps = objects[0].scores.length;
+    const slider = element("input", {type: "range", min: 0, max: steps - 1, value: (steps - 1) >> 1});
+    const canvas = element("canvas", {"aria-hidden": "true", class: "figure-mask"});
+    const said = element("p", {role: "status"}), curves = element("div");
+    const answer = () => {
+      const one = kept[choice.value], row = one.scores[slider.value], cut = row.threshold;
+      const context = canvas.getContext("2d");
+      [canvas.width, canvas.height] = [one.width, one.height];
+      context.drawImage(one.loaded, 0, 0);
+      Shared.paint(context, one.shades.map(shade => shade > 255 * cut), one.width, one.height, MASK);
+      Shared.paint(context, one.mask, one.width, one.height, TRUTH, false);
+      said.textContent = `Threshold ${cut.toFixed(2)}: Dice ${row.dice.toFixed(3)}, IoU ${row.iou.toFixed(3)}, HD95 ${row.hd95 === null ? "not defined: the mask is empty" : `${row.hd95.toFixed(1)} ${one.unit}`}.`;
+      curves.replaceChildren(...chart({lines: one.curves, ticks: [0, 0.25, 0.5, 0.75, 1], xLabel: "threshold", yLabel: "score", low: 0, high: 1, mark: cut, linear: true}));
+    };
+    slider.addEventListener("input", answer);
+    choice.addEventListener("change", answer);
+    for (const {loaded} of kept) loaded.addEventListener("load", answer);
+    answer();
+    const names = element("p", {class: "figure-names"}, ...[["mask at the threshold", MASK], ["annotator's contour", TRUTH]].map(([name, colour]) =>
+      element("span", {}, element("i", {style: `background:rgb(${colour})`}), ` ${name} `)));
+    return [element("label", {}, "image ", choice), element("label", {}, "threshold ", slider), said, element("div", {class: "figure-pair"}, element("div", {}, canvas, names), curves)];
+  }
+
+  // The four parts of training memory as a bar: rows of {method, saving, parts: {name: bytes}}.
+  function bytes({rows, colours}) {
+    const distinct = key => [...new Set(rows.map(row => row[key]))];
+    const methods = distinct("method"), savings = distinct("saving");
+    const most = Math.max(...rows.map(({parts}) => Object.values(parts).reduce((sum, size) => sum + size, 0)));
+    const choice = element("select", {}, ...methods.map(name => element("option", {}, name)));
+    const slider = element("input", {type: "range", min: 0, max: savings.length - 1, value: 0});
+    const bar = element("div", {class: "figure-bar", "aria-hidden": "true"}), said = element("p", {role: "status"});
+    const names = element("p", {class: "figure-names"}, ...Object.entries(colours).map(([name, colour]) => element("span", {}, element("i", {style: `background:${colour}`}), ` ${name} `)));
+    const answer = () => {
+      const saving = savings[slider.value];
+      const {parts} = rows.find(row => row.method === choice.value && row.saving === saving);
+      const sum = Object.values(parts).reduce((all, size) => all + size, 0);
+      bar.replaceChildren(...Object.entries(parts).map(([name, size]) => element("span", {style: `width:${100 * size / most}%;background:${colours[name]}`})));
+      said.textContent = `${choice.value}, ${saving}: ${Object.entries(parts).map(([name, size]) => `${name} ${Math.round(size / MIB).toLocaleString("en")} MiB`).join(", ")}; ` +
+        `sum ${(sum / 2 ** 30).toFixed(2)} GiB, ${percent(sum / most)} of the largest.`;
+    };
+    for (const control of [choice, slider]) control.addEventListener("input", answer);
+    answer();
+    return [element("label", {}, "method ", choice), element("label", {}, "savings, one after another ", slider), said, bar, names];
+  }
+
+  const KINDS = {spectrum, seeds, threshold, bytes};
   const start = () => {
     for (const figure of document.querySelectorAll("figure.figure-live")) {
       figure.prepend(...KINDS[figure.dataset.kind](JSON.parse(figure.querySelector("script").textContent)));

@@ -6,11 +6,14 @@ import io
 import json
 from typing import Any, Literal
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
 
 CSS_DPI = 96  # pixels per inch in a browser, so that text has the size of the style
 WEBP_QUALITY = 90  # our choice: the fine vessels of a lung stay visible
+SOFT_SIDE = 128  # pixels of a soft mask in a page; our choice
 PALETTE = 256  # number of colours in a PNG with a palette
 
 
@@ -56,7 +59,9 @@ class Shown:
         return {"text/html": tag, "text/plain": self.alt}, {"alt": self.alt}
 
 
-def interactive(kind: Literal["spectrum", "seeds"], numbers: dict[str, Any], caption: str) -> None:
+def interactive(
+    kind: Literal["spectrum", "seeds", "threshold", "bytes"], numbers: dict[str, Any], caption: str
+) -> None:
     """Put numbers into the page that `book/_static/figures.js` draws, with controls for readers.
 
     Args:
@@ -68,6 +73,40 @@ def interactive(kind: Literal["spectrum", "seeds"], numbers: dict[str, Any], cap
     from IPython.display import display
 
     display(Interactive(kind, numbers, caption))
+
+
+def soft_mask(
+    pixels: NDArray[np.floating], truth: NDArray[np.bool_], probability: NDArray[np.floating]
+) -> dict[str, Any]:
+    """Return an image with a soft mask, as the figure "threshold" of `interactive` takes it.
+
+    It is the part around the truth, with a margin of half its longer side. It is stored with at
+    most `SOFT_SIDE` pixels on a side: of a larger part, every second (third, ...) pixel.
+
+    Args:
+        pixels: (H, W) or (H, W, 3) in [0, 1].
+        truth: (H, W), not empty.
+        probability: (H, W) in [0, 1]; stored in steps of 1/255.
+    """
+    ends = [(at.min(), at.max() + 1) for at in np.nonzero(truth)]
+    margin = max(last - first for first, last in ends) // 2
+    ends = [
+        (max(0, first - margin), min(last + margin, length))
+        for (first, last), length in zip(ends, truth.shape, strict=True)
+    ]
+    step = -(-max(last - first for first, last in ends) // SOFT_SIDE)
+    part = tuple(slice(first, last, step) for first, last in ends)
+    height, width = truth[part].shape
+    picture, shades = (np.round(255 * of[part]).astype(np.uint8) for of in (pixels, probability))
+    written = io.BytesIO()
+    Image.fromarray(picture).convert("RGB").save(written, "webp", quality=WEBP_QUALITY, method=6)
+    return {
+        "width": width,
+        "height": height,
+        "picture": f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode()}",
+        "probability": base64.b64encode(shades.tobytes()).decode(),
+        "truth": base64.b64encode(truth[part].astype(np.uint8).tobytes()).decode(),
+    }
 
 
 class Interactive:

@@ -1,14 +1,21 @@
 """Figures that readers change: the browser's sentences have the numbers of the cell."""
 
+import base64
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medsaga_lib import display
 from medsaga_lib.display.page import Interactive
 from tools import site
 
+BLUE_PIXELS = """() => {
+    const one = document.querySelector("canvas"), context = one.getContext("2d");
+    const {data} = context.getImageData(0, 0, one.width, one.height);
+    return data.reduce((sum, value, i) => sum + (i % 4 === 2 && value > data[i - 2]), 0);
+}"""
 STATIC = Path(__file__).parents[2] / "book" / "_static"
 
 
@@ -88,3 +95,58 @@ def test_seeds_tell_the_means_of_the_chosen_seeds(show):
     page.get_by_label("1", exact=True).uncheck()  # the last one: the first comes back
     assert said.inner_text().startswith("Seed 0. 8 labels: b 0.650")
     assert page.locator("svg").bounding_box()["width"] <= site.PHONE
+
+
+def test_a_soft_mask_is_the_part_around_the_truth():
+    rng = np.random.default_rng(0)
+    truth = np.zeros((400, 300), bool)
+    truth[100:200, 40:90] = True  # the margin is 50; the left end is cut at 0
+    probability = rng.random(truth.shape)
+    stored = display.soft_mask(rng.random((400, 300, 3)), truth, probability)
+    assert (stored["width"], stored["height"]) == (70, 100)  # every second pixel of 140 x 200
+    part = np.s_[50:250:2, 0:140:2]
+    for key, expected in (("truth", truth), ("probability", np.round(255 * probability))):
+        found = np.frombuffer(base64.b64decode(stored[key]), np.uint8).reshape(100, 70)
+        assert (found == expected[part]).all()
+
+
+def test_threshold_tells_the_scores_and_draws_the_mask(show):
+    truth = np.zeros((8, 8), bool)
+    truth[2:6, 2:6] = True
+    probability = np.where(truth, 0.9, 0.1)
+    probability[2, 2] = 0.4
+    scores = [
+        {"threshold": 0.25, "dice": 1, "iou": 1, "hd95": 0},
+        {"threshold": 0.5, "dice": 30 / 31, "iou": 15 / 16, "hd95": 1},
+        {"threshold": 0.95, "dice": 0, "iou": 0, "hd95": None},
+    ]
+    one = display.soft_mask(np.zeros((8, 8)), truth, probability)
+    page = show(
+        "threshold", {"objects": [{"name": "a square", "unit": "mm", "scores": scores, **one}]}
+    )
+    said = page.locator("[role=status]")
+    assert said.inner_text() == "Threshold 0.50: Dice 0.968, IoU 0.938, HD95 1.0 mm."
+    inside = page.evaluate(BLUE_PIXELS)
+    page.get_by_label("threshold").focus()
+    page.keyboard.press("End")
+    assert said.inner_text().endswith("HD95 not defined: the mask is empty.")
+    assert inside > page.evaluate(BLUE_PIXELS) == 0
+    assert page.locator("svg").bounding_box()["width"] <= site.PHONE
+
+
+def test_bytes_tell_the_parts_of_a_method_and_their_sum(show):
+    parts = {"weights": 100 * 2**20, "states": 412 * 2**20}
+    half = {name: size / 2 for name, size in parts.items()}
+    rows = [
+        {"method": "full", "saving": "nothing", "parts": parts},
+        {"method": "full", "saving": "bf16", "parts": half},
+    ]
+    page = show("bytes", {"rows": rows, "colours": {"weights": "#999999", "states": "#d55e00"}})
+    said = page.locator("[role=status]")
+    assert said.inner_text() == (
+        "full, nothing: weights 100 MiB, states 412 MiB; sum 0.50 GiB, 100.0 % of the largest."
+    )
+    page.get_by_label("savings").focus()
+    page.keyboard.press("ArrowRight")
+    assert said.inner_text().endswith("sum 0.25 GiB, 50.0 % of the largest.")
+    assert page.locator(".figure-bar").bounding_box()["width"] <= site.PHONE
