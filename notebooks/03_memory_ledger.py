@@ -30,19 +30,19 @@ seed = 0
 # %% [markdown]
 # ## The four parts of training memory
 #
-# `CUDA out of memory` tells you that something did not fit. It does not tell you what the memory was full of.
-# A training step keeps four kinds of bytes:
+# The message `CUDA out of memory` says that something did not fit. It does not say what filled the memory.
+# A training step keeps data of four kinds:
 #
-# | | what | how many |
+# | part | content | size |
 # |---|---|---|
-# | **weights** | the network itself | 4 bytes a number in single precision |
-# | **gradients** | one for each weight that trains | as many again |
-# | **states** | what the optimizer remembers; AdamW keeps two moments | twice as many |
-# | **activations** | what the forward pass leaves behind for the backward pass | depends on the batch and on the picture |
+# | **weights** | the parameters of the network | 4 bytes for each parameter in single precision (fp32) |
+# | **gradients** | one number for each trained parameter | 4 bytes for each trained parameter |
+# | **states** | numbers that the optimizer keeps from step to step; AdamW keeps two *moments*, running means of the gradient and of its square | 8 bytes for each trained parameter |
+# | **activations** | tensors that the forward pass keeps for the backward pass | depends on the batch and on the size of the images |
 #
-# We keep the ledger of one linear layer first.
+# A *ledger* is the list of these four sizes. We start with the ledger of one linear layer.
 #
-# > **Predict.** A layer from 1000 to 1000 numbers, without bias, trained by AdamW on a batch of 50. How many MB in each row?
+# > **Predict.** A linear layer maps 1,000 numbers to 1,000 numbers, without a bias. AdamW trains it on a batch of 50. How many MB does each part need?
 
 # %%
 import torch
@@ -73,15 +73,16 @@ for name, size in rows.items():
     print(f"{name:12} {size / 1e6:6.2f} MB")
 
 # %% [markdown]
-# 4, 4 and 8 MB, and 0.4 MB of activations: the layer's input and its output, 50 x 1000 numbers each, kept because the backward pass needs them.
-# (The states hold four bytes more than two moments. AdamW counts its steps.)
+# The activations are the input and the output of the layer, 50 x 1,000 numbers each. The backward pass needs them: the input for the gradient of the weights, and the output for the gradient of the square.
 #
-# Here the activations hardly matter. Let us see how long that lasts.
+# In this layer, the activations are the smallest part. The next sections measure them in a large network.
 #
 # ## Measuring the activations of a training step
 #
-# Our subject is SAM, the Segment Anything Model. It cuts a picture into patches of 16 x 16 pixels. Its *image encoder*, a vision transformer (the size used here is called ViT-B), makes a vector of each patch, a *token*, and lets tokens look at each other (*attention*, in several *heads* side by side). A small *mask decoder* turns tokens into masks.
-# What runs here is mostly a small stand-in, the pocket SAM of 3.8 million parameters: the same classes of code, pretrained by us. It is not SAM.
+# SAM, the Segment Anything Model, cuts an image into patches of 16 x 16 pixels. Its *image encoder* is a vision transformer. It turns each patch into a vector, called a *token*. In *attention*, each token takes up information from the other tokens; several *heads* do this in parallel. A small *mask decoder* turns the tokens into masks ([chapter 2](02_sam_from_the_inside.ipynb)).
+#
+# This chapter uses two image encoders. ViT-B is the smallest one of SAM's authors. The **pocket SAM** is a small network with the same classes of code, which we pretrained on drawn images ([Where the weights come from](../book/weights.md)). It is not SAM: it is small enough to measure a training step on a CPU.
+# Where `MEDSAGA_DATA` names no folder, drawn chest X-rays replace the real ones.
 
 # %% tags=["data"]
 from medsaga_lib.data.catalog import open_or_phantoms
@@ -94,17 +95,21 @@ from medsaga_lib import display
 from medsaga_lib.data.samples import Samples
 
 samples = Samples(dataset, dataset.split("train")[:8], size=256)
-panels = [display.Panel(samples[i]["image"][0].numpy(), title=samples.key(i)) for i in range(4)]
+panels = [
+    display.Panel(samples[i]["image"][0].numpy(), title=samples.key(i))
+    for i in range(4)
+]
 display.show(
     display.grid(panels, {}, alt="Four X-rays.", columns=4),
-    alt="Four chest X-rays, squeezed to squares of 256 pixels as the network gets them.",
+    alt="Four chest X-rays, squeezed to squares of 256 pixels for the network.",
 )
 
 # %%
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# A *recipe* says how a method trains. `samed` freezes the image encoder and adds LoRA, small trainable matrices beside the frozen ones. `medsaga` trains all of the image encoder with GaLore, an AdamW with smaller states ([chapter 4](04_galore.ipynb)). Both train the mask decoder with plain AdamW. We make a third one, plain full fine-tuning, by replacing a single field.
+# A *recipe* holds all values of a method: which parameters train, with which loss, optimizer and schedule.
+# The recipe `samed` freezes the image encoder and adds LoRA, pairs of small trainable matrices beside the frozen ones ([chapter 5](05_adapting_sam.ipynb)). The recipe `medsaga` trains the whole image encoder with GaLore, an AdamW with smaller states ([chapter 4](04_galore.ipynb)). Both train the mask decoder with plain AdamW. The next cell makes a third recipe, full fine-tuning with plain AdamW, by replacing one value.
 
 # %%
 from dataclasses import replace
@@ -117,15 +122,16 @@ full = replace(samed, name="full", image_encoder=Full())
 recipes = {"full, AdamW": full, "MedSAGa, GaLore": medsaga, "SAMed, LoRA": samed}
 
 # %% [markdown]
-# One real step of the pocket SAM on one X-ray, and what it holds:
+# The next cells make one training step of the pocket SAM on one X-ray. They measure the states and the activations.
 
 # %%
 from medsaga_lib.training.losses import cross_entropy_dice
 from medsaga_lib.recipes.build import build_model, build_optimizer
 
-model = build_model(full, "pocket", 256, classes=len(dataset.labels), seed=seed)
+classes = len(dataset.labels)
+model = build_model(full, "pocket", 256, classes, seed=seed)
 images = samples[0]["image"][None]  # (1, 3, 256, 256)
-labels = samples[0]["label"][None, ::4, ::4].contiguous()  # (1, 64, 64), as large as the masks
+labels = samples[0]["label"][None, ::4, ::4].contiguous()  # (1, 64, 64), as the masks
 
 # %%
 with saved_bytes(model) as saved:
@@ -134,10 +140,11 @@ with saved_bytes(model) as saved:
 optimizer = build_optimizer(full, model)
 loss.backward()
 optimizer.step()
-print(f"states {held_bytes(optimizer) / 2**20:.1f} MiB, activations {for_one / 2**20:.1f} MiB")
+states = held_bytes(optimizer) / 2**20
+print(f"states {states:.1f} MiB, activations {for_one / 2**20:.1f} MiB")
 
 # %% [markdown]
-# > **Predict.** A batch of 12 is what SAMed and MedSAGa use. Which of the two numbers grows, and how far?
+# > **Predict.** SAMed and MedSAGa use a batch of 12. Which of the two numbers grows with the batch, and by which factor?
 
 # %%
 for count in (1, 2, 4, 8):
@@ -148,124 +155,138 @@ for count in (1, 2, 4, 8):
     del result
 
 # %% [markdown]
-# Twice the pictures, twice the activations. Weights, gradients and states do not know how large the batch is.
+# Twice as many images need twice the activations. Weights, gradients and states do not depend on the batch.
 #
 # ## Predicting memory from tensor shapes
 #
-# Measuring needs the machine. But shapes are enough to know how many bytes *would* be kept:
-# PyTorch can run a network on fake tensors, which have a shape and no content. That costs about a second, and no memory.
-# First the test: prediction against measurement, for the step above.
+# A measurement needs a machine that can train the network. A prediction does not: PyTorch can run a network on *fake tensors*, which have a shape and no content, and take no memory. The library adds up the bytes that the forward pass *would* keep.
+# The next cell compares prediction and measurement for the step above.
 
 # %%
 from medsaga_lib.memory.plan import Plan, predict_ledger
 
-predicted = predict_ledger(full, Plan("pocket", batch=1, size=256, classes=len(dataset.labels)))
+predicted = predict_ledger(full, Plan("pocket", batch=1, size=256, classes=classes))
 print(f"predicted {predicted.activations:,} bytes, measured {for_one:,}")
 print(f"difference {abs(predicted.activations - for_one) / for_one:.3%}")
 
 # %% [markdown]
-# Now the network that nobody can train while reading: SAM's ViT-B, 512 pixels, the paper's batch of 12, eight organs, with SAM's own code for attention.
+# Now we predict SAM's ViT-B at 512 px, with the papers' batch of 12, with 8 organs, and with SAM's own code for the attention. The sum is that of the four parts, for the whole model.
 #
-# > **Predict.** GaLore shrinks AdamW's states to a seventh. How much smaller does the whole bar get?
+# > **Predict.** GaLore reduces the states of full fine-tuning to 15 %. By how many per cent does the sum fall?
 
 # %%
 plan = Plan("vit_b", batch=12, size=512, classes=8, attention="original")
 ledgers = {name: predict_ledger(recipe, plan) for name, recipe in recipes.items()}
 for name, entry in ledgers.items():
-    print(f"{name:16} states {entry.states / 2**20:6.0f} MiB, sum {entry.sum / 2**30:6.2f} GiB")
+    states, total = entry.states / 2**20, entry.sum / 2**30
+    print(f"{name:16} states {states:6.0f} MiB, sum {total:6.2f} GiB")
 
 # %%
 PARTS = ("weights", "gradients", "states", "activations")
-bars = {name: {part: getattr(entry, part) for part in PARTS} for name, entry in ledgers.items()}
+
+
+def parts(entries):
+    """The sizes of the four parts of each ledger, for a figure."""
+    return {
+        name: {part: getattr(entry, part) for part in PARTS}
+        for name, entry in entries.items()
+    }
+
+
+title = "ViT-B, 512 px, batch 12, fp32"
 display.show(
-    display.bar_ledger(bars, alt="Ledgers.", title="ViT-B, 512 px, batch 12, fp32"),
-    alt="Three stacked bars. Activations fill more than nine tenths of each; GaLore's bar is hardly "
-    "shorter than full fine-tuning's, LoRA's is about a third shorter.",
+    display.bar_ledger(parts(ledgers), alt="Ledgers.", title=title),
+    alt="Three stacked bars. Activations fill more than 90 % of each. GaLore's bar is about as "
+    "long as that of full fine-tuning, and LoRA's is about 30 % shorter.",
 )
 
 # %%
-saving = 1 - ledgers["MedSAGa, GaLore"].sum / ledgers["full, AdamW"].sum
-print(f"GaLore saves {saving:.1%} of the sum")
+for name, entry in ledgers.items():
+    saving = 1 - entry.sum / ledgers["full, AdamW"].sum
+    share = entry.activations / entry.sum
+    print(f"{name:16} activations {share:.1%}, saves {saving:.1%}")
 
 # %% [markdown]
-# GaLore did what it promised: the states went from 702 to 104 MiB. They were never the problem.
-# At batch 12 more than 90 % of the bar are activations, and GaLore does not touch those.
+# GaLore keeps its promise: it reduces the states from 702 to 104 MiB. But more than 90 % of each sum are activations, and GaLore does not change them. It saves 4.0 % of the sum.
 #
-# LoRA saves more here, and not because it has few states. A frozen linear layer does not need its input for the backward pass (there is no gradient of $W$ to compute), so that input is not kept.
+# LoRA saves 30.3 %, and most of this is not states. The gradient of a weight matrix $W$ is computed from the input of its layer. A frozen $W$ has no gradient, so the input of the layer is not kept.
 #
-# This sum is no *peak*. Temporaries come on top, and with checkpointing (below) so does the block that is being computed again; but gradients are complete only when most activations are gone. So the peak may lie above the sum or below it. The sum says what the memory is full of.
+# The sum is not the *peak*, the most memory in use at any moment. Temporary tensors add to the peak. But the gradients are complete only when most activations have been freed, so not all parts have their full size at the same time. The peak can be above the sum or below it.
 #
 # ## Fused attention: the attention maps are not stored
 #
-# Which activations? SAM's attention computes, for each pair of tokens, how much one looks at the other, and keeps that map for the backward pass.
-# At 512 pixels the four blocks that see the whole picture have 32 x 32 = 1024 tokens: a million pairs, for each of 12 heads, for each picture.
+# Attention computes a weight for each pair of tokens. These weights form the *attention map*. SAM's code keeps the map for the backward pass.
+# At 512 px, 4 of the 12 blocks of ViT-B use attention over the whole image. It has 32 x 32 = 1,024 tokens, so a map has about 1 million pairs, for each of 12 heads and each image.
 #
-# > **Predict.** How many GiB are the maps of those four blocks, at batch 12?
+# > **Predict.** How many GiB do the maps of these 4 blocks need at batch 12?
 
 # %%
 pairs = (32 * 32) ** 2
-print(f"{4 * 12 * 12 * pairs * 4 / 2**30:.2f} GiB")  # blocks, heads, pictures, bytes
+print(f"{4 * 12 * 12 * pairs * 4 / 2**30:.2f} GiB")  # blocks, heads, images, bytes
 
 # %% [markdown]
-# The map need not be kept. A *fused* kernel goes through it in small tiles and forgets them; the backward pass makes the tiles again.
-# SAM's attention does not fit into such a kernel as it stands, because it adds a number to each pair that depends on how far apart the two are.
-# So this library moves that number into the vectors that are compared, and then it fits (`medsaga_lib/models/attention.py`); on a CPU it makes and forgets the tiles itself. The result is the same:
+# The maps need not be stored. A *fused* kernel, one function of the GPU for the whole attention, computes a map in small tiles and discards them. The backward pass computes the tiles again.
+# SAM's attention does not fit into such a kernel unchanged. SAM adds a *relative position bias* to the map: a number for each pair of tokens, which depends on the distance of the two tokens along each side of the image.
+# A map contains products of vectors, the *queries* and *keys*. This library writes the bias as additional channels of these vectors, and then a fused kernel can compute the attention. On a CPU, the library itself computes the map piece by piece (`medsaga_lib/models/attention.py`). The next cell compares the results of both codes.
 
 # %%
 from medsaga_lib.models.sam import build_sam
-
 from medsaga_lib.models.weights import load_state
 
 encoders = []
 for kind in ("original", "fused"):
     sam = build_sam("pocket", attention=kind)
-    sam.load_state_dict(load_state("pocket"))  # trained: the added numbers are not zero
+    sam.load_state_dict(load_state("pocket"))  # trained, so the bias is not 0
     encoders.append(sam.image_encoder)
 with torch.no_grad():
-    picture = samples[0]["image"][None] * 2 - 1
-    difference = encoders[0](picture) - encoders[1](picture)
+    image = samples[0]["image"][None] * 2 - 1
+    difference = encoders[0](image) - encoders[1](image)
 print(f"largest difference {difference.abs().max():.0e}")
 
 # %%
 plan = replace(plan, attention="fused")
 without_maps = {name: predict_ledger(recipe, plan) for name, recipe in recipes.items()}
 for name, entry in without_maps.items():
-    print(f"{name:16} {ledgers[name].sum / 2**30:5.2f} -> {entry.sum / 2**30:5.2f} GiB")
+    old, new = ledgers[name].sum / 2**30, entry.sum / 2**30
+    print(f"{name:16} {old:5.2f} -> {new:5.2f} GiB, {new / old - 1:+.0%}")
 
 # %% [markdown]
-# Four tenths of every bar are gone and nothing else has changed: not the result, not the method.
-# Not all of it was maps. The other eight blocks look through windows of 14 x 14 tokens, and before SAM cuts the 32 x 32 grid into those, it fills it up with zeros to 42 x 42: three quarters more tokens, computed, kept and thrown away. They are left out too. (The pocket SAM has no windows; `tests/models/test_attention.py` compares the two there.)
-# The mask decoder attends, too, but its maps have some twelve rows, and a fused kernel's own notes are as large: for MedSAGa and SAMed it would save 0.2 and 0.4 % of the activations, for S-SAM it would cost 0.2 (`tests/memory/test_plan.py`). So the decoder stays SAM's own.
-# All this is the library's default; `attention="original"` is there to compare.
+# The result is equal up to rounding errors, and the sums fall by more than 40 %.
+# This is more than the maps of the 4 blocks, for two reasons. The other 8 blocks use attention in windows of 14 x 14 tokens, and their maps are not stored either. For the windows, SAM pads the grid of 32 x 32 tokens with zeros to 42 x 42, which is 72 % more tokens. SAM's code computes and keeps the padding in all layers of the attention; the library does not.
+#
+# The mask decoder keeps SAM's own attention: its maps have about 12 rows, so a fused kernel would save very little. Fused attention is the default of the library. `attention="original"` selects SAM's own code.
 #
 # ## Checkpointing: the activations are computed again
 #
-# *Checkpointing* keeps only the input of each block and computes the block again during the backward pass: about a third more time, for a fraction of the activations.
+# *Activation checkpointing*, in short checkpointing, keeps the input of each block of the image encoder and discards the other activations. The backward pass computes the block again. Checkpointing reduces the memory and adds time; the next section shows how much. It has nothing to do with *checkpoints*, the files that store a run.
 
 # %%
 plan = replace(plan, checkpointing=True)
-lean = {f"{name}, checkpointed": predict_ledger(r, plan) for name, r in recipes.items()}
-bars = {name: {part: getattr(entry, part) for part in PARTS} for name, entry in lean.items()}
+lean = {name: predict_ledger(recipe, plan) for name, recipe in recipes.items()}
+title = "ViT-B, 512 px, batch 12, fp32, fused attention, checkpointing"
 display.show(
-    display.bar_ledger(bars, alt="Ledgers.", title="the same with checkpointing"),
-    alt="With checkpointing the three bars shrink to about a quarter or less; states are now three "
-    "tenths of the bar of full fine-tuning, and GaLore's bar is clearly shorter.",
+    display.bar_ledger(parts(lean), alt="Ledgers.", title=title),
+    alt="Three stacked bars, about a quarter as long as with fused attention alone. States are "
+    "about 30 % of the bar of full fine-tuning, and GaLore's bar is clearly shorter.",
 )
 
 # %%
-saving = 1 - lean["MedSAGa, GaLore, checkpointed"].sum / lean["full, AdamW, checkpointed"].sum
-print(f"now GaLore saves {saving:.0%} of the sum")
+saving = 1 - lean["MedSAGa, GaLore"].sum / lean["full, AdamW"].sum
+print(f"GaLore saves {saving:.0%} of the sum")
 
 # %% [markdown]
-# With the activations out of the way the optimizer matters, and GaLore's saving shows. The order of the advice is therefore:
-# activations first (fused attention, checkpointing, smaller batch, smaller picture), then states.
+# Most activations are gone, so the states are now a large part of the sum, and GaLore saves 26 % of it. So reduce the activations first (fused attention, checkpointing, a smaller batch, smaller images), and then the states.
 #
 # ## All memory savings together, and their time cost
 #
-# Two switches are left. *Per-layer updates* let the optimizer take each gradient inside the backward pass and free it at once, so that only one exists at a time.
-# *bf16* computes in half the bits; weights and states stay in full precision. Here is the start and then all four ways to save, each on top of those before it, for four methods, nobody left out.
+# The library has two more switches:
 #
-# > **Predict.** With everything on, who needs least: GaLore, LoRA, or S-SAM ([chapter 6](06_svd_affine.ipynb)), which trains fewer numbers than either?
+# - *Per-layer updates*: the optimizer updates each parameter inside the backward pass, and its gradient is freed at once. Only one gradient exists at a time.
+# - *bf16*: the network computes with numbers of 16 bits. Weights and states stay in single precision.
+#
+# The first row of the next table is SAM's own code. Each further row adds one switch to those above it. The last row is the predicted peak with all switches. The fourth method is S-SAM, which trains fewer parameters than the others ([chapter 6](06_svd_affine.ipynb)).
+#
+# > **Predict.** With all switches on, which method needs the least memory: GaLore, LoRA or S-SAM?
 
 # %%
 import pandas as pd
@@ -282,26 +303,29 @@ for switch, value in switches:
 # %%
 from medsaga_lib.memory.plan import predict_peak
 
-rows["peak of the last"] = [predict_peak(r, all_on) / 2**30 for r in methods.values()]
-print("GiB, whole model, batch 12")
+rows["peak"] = [predict_peak(recipe, all_on) / 2**30 for recipe in methods.values()]
+print("GiB, whole model, ViT-B, 512 px, batch 12")
 pd.DataFrame(rows, index=list(methods)).T.round(2)
 
 # %% [markdown]
-# The sum of full fine-tuning falls from more than 14 GiB to about one and a half, and its peak is then about two. The peaks of MedSAGa and LoRA are below one and a half: GaLore no longer loses by gigabytes, and it does not win either. Where it differs is *what* it trains, which is all of the encoder.
+# The sum of full fine-tuning falls from 14.61 to 1.53 GiB, and its peak is 1.96 GiB. The peaks of MedSAGa and SAMed are 1.37 and 1.21 GiB. SAMed still needs the least, but the difference to MedSAGa is small, and MedSAGa trains all weights of the image encoder.
 #
-# And S-SAM, with the fewest numbers to train, needs more than both. Where does that go?
+# S-SAM needs more than both, although it trains fewer parameters. The next cell shows how its ledger depends on the number of labels.
 
 # %%
+rows = {}
 for classes in (8, 1):
     for name in ("S-SAM, SVD", "SAMed, LoRA"):
         entry = predict_ledger(methods[name], replace(all_on, classes=classes))
-        sizes = f"activations {entry.activations / 2**20:5,.0f}, sum {entry.sum / 2**20:5,.0f} MiB"
-        print(f"{classes} label(s), {name}: {sizes}")
+        sizes = {part: getattr(entry, part) / 2**20 for part in (*PARTS, "sum")}
+        rows[f"{name}, {classes} label(s)"] = sizes
+print("MiB, all switches on")
+pd.DataFrame(rows).T.round().astype(int)
 
 # %% [markdown]
-# Into the mask decoder, which it asks once for every label, and whose activations nothing here throws away. For one label most of the difference is gone; what stays are the factors of its matrices, a hundred MiB more weights than LoRA's.
+# S-SAM's prompt is the name of a label, so its mask decoder runs once for each label. Checkpointing does not discard the activations of the decoder. With 1 label, S-SAM has even fewer activations than SAMed. Its weights stay 110 MiB larger, because each matrix is stored as the factors of its singular value decomposition.
 #
-# Memory that is not kept must be computed again. What do the switches cost in time? One training step at batch 1, ViT-B, 512 pixels, on one core of a CPU, in seconds:
+# Checkpointing and fused attention compute activations again. How much time do the switches cost? The recorded run has one training step of ViT-B at batch 1 and 512 px, on one core of a CPU. The first table has seconds, and each number is the fastest of 3 steps. The second table has the change from the row above.
 
 # %%
 import json
@@ -314,12 +338,21 @@ print(origin["date"], "|", recorded["rows"][0]["device"])
 
 # %%
 times = pd.json_normalize(recorded["rows"])
-on = ["plan.attention", "plan.checkpointing", "plan.per_layer", "plan.precision"]
-times.pivot_table(index=on, columns="recipe", values="seconds", sort=False).round(1)
+times.columns = times.columns.str.removeprefix("plan.")
+on = ["attention", "checkpointing", "per_layer", "precision"]
+seconds = times.pivot_table("seconds", on, "recipe", sort=False)
+seconds.round(1)
+
+# %%
+(seconds / seconds.shift() - 1).iloc[1:].map("{:+.0%}".format)
 
 # %% [markdown]
-# The fused attention saves time, too, 8 to 12 %, with LoRA 5, which may be noise. Checkpointing costs most, 16 to 43 % on top of the row before it. Per-layer updates are nearly free, or cost a tenth. And bf16 takes 33 to 43 % off, so that everything at once is *faster* than the start. (Each number is the fastest of three steps; differences of about 6 % are noise.)
-# That last row is the processor's merit: it has instructions for bf16. An older one without them has to emulate it, and then bf16 takes many times longer than fp32. What has yours?
+# - Fused attention also saves time, up to 12 %.
+# - Checkpointing costs the most, 16 to 43 %.
+# - Per-layer updates change the time by -5 to +12 %. Differences of a few per cent may be noise.
+# - bf16 saves 33 to 43 %. With all switches on, a step is faster than with SAM's own code.
+#
+# The last point holds for this CPU, which has instructions for bf16. A CPU without them computes bf16 many times more slowly than fp32. The next cell tests the computer that runs this page.
 
 # %%
 from time import perf_counter
@@ -329,14 +362,14 @@ for dtype in (torch.float32, torch.bfloat16):
     a @ b  # the first call is slower
     began = perf_counter()
     a @ b
-    print(f"{dtype}: {1000 * (perf_counter() - began):.1f} ms for one product of matrices")
+    print(f"{dtype}: {1000 * (perf_counter() - began):.1f} ms for one product")
 
 # %% [markdown]
 # ## Comparison with SAMed and DAE-Former
 #
-# So far AdamW on the same SAM stood beside GaLore. The paper compares with others: its 66 % are an average over "current state-of-the-art", SAMed and DAE-Former, and against the latter alone it says 61 %, of memory that "depend[s] only on the model parameters". Both are recipes here ([chapter 9](09_from_scratch.ipynb) introduces DAE-Former).
+# So far we compared GaLore with AdamW on the same network. MedSAGa's paper compares itself with other methods. Its 66 % are an average over "current state-of-the-art", SAMed and DAE-Former. Against DAE-Former alone it claims 61 %, for memory that "depend[s] only on the model parameters". [Chapter 9](09_from_scratch.ipynb) introduces DAE-Former, a network that is trained from scratch.
 #
-# > **Predict.** Who needs least for weights, gradients and states? And who needs most once the activations of twelve pictures count?
+# > **Predict.** Which of the three methods needs the least memory for weights, gradients and states? Which one needs the most when the activations of 12 images are added?
 
 # %%
 asked = {"MedSAGa": ("medsaga", "vit_b", 512), "SAMed": ("samed", "vit_b", 512),
@@ -344,8 +377,10 @@ asked = {"MedSAGa": ("medsaga", "vit_b", 512), "SAMed": ("samed", "vit_b", 512),
          "DAE-Former at SAM's 512 px": ("dae_former", "none", 512)}  # fmt: skip
 table = {}
 for name, (recipe, on, side) in asked.items():
-    entry = predict_ledger(get_recipe(recipe), Plan(on, 12, side, 8, attention="original"))
-    table[name] = {"model": (entry.sum - entry.activations) / 2**30, "sum": entry.sum / 2**30}
+    there = Plan(on, 12, side, 8, attention="original")
+    entry = predict_ledger(get_recipe(recipe), there)
+    model_only = (entry.sum - entry.activations) / 2**30
+    table[name] = {"model": model_only, "sum": entry.sum / 2**30}
 
 # %%
 compared = pd.DataFrame(table).T.rename_axis("GiB", axis=1)
@@ -355,37 +390,40 @@ for column in ("model", "sum"):
 compared.round(2)
 
 # %% [markdown]
-# Of the model itself MedSAGa needs *more* than either: twice SAMed's, more than twice DAE-Former's (half as much again where DAE-Former keeps the weights that its published code never uses).
-# With activations it still needs more, unless DAE-Former is trained on pictures of SAM's size. Then MedSAGa takes two thirds less, which is near the paper's number and no merit of GaLore: SAMed takes three quarters less. We do not know whether that was the comparison: the paper does not say at which size it trained DAE-Former.
+# The column `model` is the sum without activations. The last two columns compare MedSAGa with the method of the row.
+# Without activations, MedSAGa needs 98 % *more* than SAMed and 137 % more than DAE-Former. With activations it needs 38 % and 65 % more.
+# The exception is DAE-Former on images of SAM's size, 512 px: there MedSAGa needs 67 % less. This is close to the paper's numbers, but GaLore is not the reason, because SAMed needs even less than MedSAGa. The paper does not say at which image size it trained DAE-Former, so we do not know whether it made this comparison.
 #
-# One more thing is not in our ledger. The published GaLore package ([chapter 4](04_galore.ipynb)) keeps the whole factor of which its basis is a part, as long as the basis lives:
+# The ledger counts the optimizer of this library. The published GaLore package needs more: its basis is a slice of a larger matrix, and the whole matrix stays in memory as long as the basis is used ([chapter 4](04_galore.ipynb)). The next cell adds this memory.
 
 # %%
 from medsaga_lib.optim.galore import treatment
-from medsaga_lib.recipes.build import build_model
 
-with torch.device("meta"):
+with torch.device("meta"):  # shapes without memory
     encoder = build_model(medsaga, "vit_b", 512, 8, "random").sam.image_encoder
 config = medsaga.image_encoder.config(encoder)
 plans = [t for t in treatment(encoder, config) if t.how == "projected" and len(t.shape) == 2]
 hidden = sum(4 * min(t.matrix) * (min(t.matrix) - config.rank) for t in plans)
-print(f"{hidden / 2**20:.0f} MiB more, so {table['MedSAGa']['sum'] + hidden / 2**30:.2f} GiB")
+total = table["MedSAGa"]["sum"] + hidden / 2**30
+print(f"{hidden / 2**20:.0f} MiB more, so the sum is {total:.2f} GiB")
 
 # %% [markdown]
 # ## Gradient accumulation: 12 passes of 1 image
 #
-# There is an older trick. Activations grow with the batch, so let one picture through at a time, add up twelve gradients, and only then let the optimizer step.
+# Activations grow with the batch. *Gradient accumulation* avoids this: it passes 1 image at a time through the network, adds up the gradients of 12 images, and then the optimizer makes one step.
 #
-# > **Predict.** What is left of the 14.6 GiB of full fine-tuning? And are twelve passes of one picture the same as one pass of twelve?
+# > **Predict.** Full fine-tuning with SAM's own code needed 14.61 GiB at batch 12. How much is left with 1 image? Do 12 passes of 1 image give the same gradient as 1 pass of 12 images?
 
 # %%
 single = replace(plan, batch=1, checkpointing=False, attention="original")
 for name, recipe in recipes.items():
     entry = predict_ledger(recipe, single)
-    print(f"{name:16} {entry.sum / 2**30:.2f} GiB, of which states {entry.states / entry.sum:.0%}")
+    share = entry.states / entry.sum
+    print(f"{name:16} {entry.sum / 2**30:.2f} GiB, of which states {share:.0%}")
 
 # %% [markdown]
-# It costs no arithmetic more, only a smaller load for the GPU at a time. But is it the same? Try it with the loss of these papers, a fifth cross-entropy and four fifths Dice, on eight X-rays.
+# Accumulation needs the same number of operations. But a pass of 1 image may be too small to use a GPU fully.
+# The next cells test the second question with the loss of both papers, 0.2 times cross-entropy plus 0.8 times the Dice loss. They compute each term for 8 X-rays together, and as the mean of 8 single X-rays.
 
 # %%
 batch = torch.stack([samples[i]["image"] for i in range(8)])
@@ -401,26 +439,26 @@ for name in ("cross_entropy", "dice"):
     print(f"{name:14} together {getattr(together, name):.4f}, one by one {one_by_one:.4f}")
 
 # %% [markdown]
-# Cross-entropy is a mean over pixels, and a mean of means of equal size is the mean. Dice is a ratio of sums, taken over *all pictures of a pass*: twelve ratios do not average to the ratio of all twelve.
-# One by one, each picture counts the same, however small its organ, and a picture in which an organ is absent costs nearly 1 for it. Neither is wrong, but it is another objective: a run with `--accumulate 12` reproduces no run with a batch of 12.
+# Cross-entropy is a mean over pixels. The mean of 8 means of equal size is the mean of all pixels, so both values are equal.
+# The Dice loss is a ratio of two sums over *all images of a pass*. The mean of 8 ratios is not the ratio of the sums. With single images, each image has the same weight, even if its organ is small, and an image without an organ adds a loss of nearly 1 for this organ.
+# Neither objective is wrong, but they differ. A run with `--accumulate 12` does not reproduce a run with a batch of 12.
 #
 # ## The claim of 66 % less memory
 #
-# MedSAGa's abstract claims "an average memory efficiency of 66% more" than other models, without saying of what the 66 % are.
-# One way to get there: leave the activations out, and let GaLore update each layer inside the backward pass, so that only one gradient exists at a time, while AdamW keeps them all.
+# MedSAGa's abstract claims "an average memory efficiency of 66% more" than other models. It does not say which memory it counts.
+# One way to get this number is to leave out the activations, and to use per-layer updates for GaLore but not for AdamW.
 
 # %%
 one = Plan("vit_b", batch=1, size=512, classes=8)
 without = predict_ledger(medsaga, replace(one, per_layer=True))
 dense = predict_ledger(full, one)
-ours = without.weights + without.gradients + without.states
-theirs = dense.weights + dense.gradients + dense.states
-print(f"{ours / 2**20:.0f} MiB against {theirs / 2**20:.0f} MiB: {1 - ours / theirs:.0%} less")
+ours = (without.sum - without.activations) / 2**20
+theirs = (dense.sum - dense.activations) / 2**20
+print(f"{ours:.0f} MiB and {theirs:.0f} MiB: {1 - ours / theirs:.0%} less")
 
 # %% [markdown]
-# There it is, or nearly: a true number, about three of the four rows, with an advantage that only one side was given.
-# Of what has to fit into the card at batch 12, it is a few per cent.
-# A saving without its denominator is not a measurement. [Will it fit my GPU?](../book/fit.md) has sliders for every reading of the claim.
+# The calculation gives 67 %. It is correct, but it counts three of the four parts, and only one method uses a switch that both could use. Of the whole sum at batch 12, GaLore saves 4.0 %, as shown above.
+# A claim about memory must say which parts it counts. [Will it fit my GPU?](../book/fit.md) has a form in which you can choose the parts and the switches.
 
 # %% [markdown]
 # ## Exercises

@@ -32,7 +32,7 @@ seed = 0
 # ## A task with few labels
 #
 # Suppose that both lungs are annotated on 8 chest X-rays. Can a network learn from them to segment the lungs of other patients?
-# The usual advice is to start from a pretrained network, for example the Segment Anything Model, SAM ([Kirillov et al. 2023](../book/references.md)).
+# A usual way is to start from a pretrained network, for example the Segment Anything Model, SAM ([Kirillov et al. 2023](../book/references.md)).
 # This chapter shows two ways to adapt it: SAMed, which uses LoRA, and MedSAGa, which uses GaLore.
 #
 # Where `MEDSAGA_DATA` names a folder of real data sets, the chapter uses chest X-rays of Hannover Medical School. Otherwise it draws phantoms.
@@ -136,7 +136,7 @@ print("shape", tuple(logits.shape), "| spread between classes", float(logits.std
 # Equal tokens give equal masks. The spread between classes is 0, and `argmax` gives every pixel the first class, which is the background.
 # The loss treats each class differently, so the gradients of the tokens differ, and after 1 step the masks differ, too. The image encoder gets no gradient before that; a later section measures this.
 #
-# SAM's masks have a quarter of the input's side length, and LiteMedSAM's have the input's. For training, the annotator's labels are reduced to the size of the masks (MedSAGa, eq. 4). For a result, the masks are enlarged to the size of the image.
+# The side of SAM's masks is 25 % of the side of the input. LiteMedSAM's masks are as large as the input. For training, the annotator's labels are reduced to the size of the masks (MedSAGa, eq. 4). For evaluation, the masks are enlarged to the size of the image.
 #
 # ## LoRA: low-rank matrices beside frozen weights
 #
@@ -147,7 +147,7 @@ print("shape", tuple(logits.shape), "| spread between classes", float(logits.std
 # $A$ starts with random values and $B$ with 0, so the output does not change at the start. SAMed uses $r = 4$ on two of the three projections of each attention layer, $q$ and $v$, and trains the whole mask decoder and prompt encoder.
 #
 # SAM computes $q$, $k$ and $v$ in one fused layer. LoRA on this layer would adapt $k$ as well, so the library splits it first.
-# In SAM's ViT, the first third of the rows of the fused weight is $q$. TinyViT orders the rows head by head: $q$, $k$ and $v$ of head 0, then of head 1, and so on. The number of these runs is `runs` below; [chapter 8](08_lite_medsam.ipynb) explains it.
+# In SAM's ViT, the rows of the fused weight are first all of $q$, then all of $k$, then all of $v$. TinyViT orders the rows head by head: $q$, $k$ and $v$ of head 0, then of head 1, and so on. The number of such groups is `runs` below; [chapter 8](08_lite_medsam.ipynb) explains it.
 
 # %%
 from medsaga_lib.adapt.lora import LoRA
@@ -200,9 +200,10 @@ print(f"SAM's file of 375 MB: {file_size:.0f} MiB, and {trained_size / file_size
 # LoRA restricts *which changes of the weights* are possible. GaLore ([Zhao et al. 2024](../book/references.md)) trains all weights and reduces *the memory of the optimizer*. [Chapter 4](04_galore.ipynb) derives it.
 # AdamW keeps two moments for each weight. GaLore projects the gradient $G_t \in \mathbb{R}^{m \times n}$ of a matrix, with $m \le n$, to a subspace of rank $r$, and keeps the moments of the projected gradient $R_t \in \mathbb{R}^{r \times n}$:
 #
-# $$ R_t = P_t^\top G_t, \qquad W_{t+1} = W_t - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t). $$
+# $$ R_t = P_t^\top G_t, \qquad W_t = W_{t-1} - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t). $$
 #
-# The columns of $P_t \in \mathbb{R}^{m \times r}$ are the $r$ leading singular vectors of the gradient. The basis $P_t$ is renewed every $T$ steps; $T = 200$ in MedSAGa's paper, and less in short runs of this library, so that a run has at least 10 bases.
+# The columns of $P_t \in \mathbb{R}^{m \times r}$ are the $r$ leading singular vectors of the gradient. The basis $P_t$ is computed again every $T$ steps; $T = 200$ in MedSAGa's paper, and less in short runs of this library, so that a run has at least 10 bases.
+# MedSAGa's paper gives no rank. Our choice is the width of the image encoder divided by 12, which is 64 for ViT-B. The next cell prints the rank for the network of this page.
 #
 # MedSAGa applies GaLore to the image encoder. The projection is not useful for every tensor: a bias is not a matrix, and for a narrow matrix the basis takes more memory than the projection saves.
 
@@ -237,7 +238,7 @@ for recipe in (samed, medsaga, get_recipe("full")):
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# MedSAGa needs more than SAMed: GaLore trains all weights, and its states still take a seventh of those of full fine-tuning with AdamW (`full`). SAMed also needs no gradients for frozen weights.
+# MedSAGa needs more than SAMed, because GaLore trains all weights of the image encoder. Its states are 15 % of those of full fine-tuning with AdamW (`full`). SAMed also needs no gradients for frozen weights.
 # [Chapter 3](03_memory_ledger.ipynb) compares the memory of a whole step, with activations.
 #
 # ## Two other methods: adapters and biases
@@ -261,7 +262,7 @@ with torch.device("meta"):
 pd.DataFrame(rows).T.rename_axis("parameters of the image encoder")
 
 # %% [markdown]
-# LoRA, GaLore and biases do. GaLore and the bias method add nothing. LoRA's product $BA$ is a matrix of the shape of $W$ and can be added to it. An adapter has a GELU between its layers, so no matrix can replace it, and it stays in the network.
+# After training with LoRA, GaLore or biases, the image encoder has SAM's own layers. GaLore and the bias method add no parameters. LoRA's product $BA$ is a matrix of the shape of $W$ and can be added to it. An adapter has a GELU between its layers, so no matrix can replace it, and it stays in the network.
 #
 # ## Training SAMed and MedSAGa
 #
@@ -274,7 +275,7 @@ pd.DataFrame(rows).T.rename_axis("parameters of the image encoder")
 # - `lr=0.001` replaces the 0.005 of both papers, which was too high for LiteMedSAM in our trials. MedSAGa's learning rate of the image encoder, `image_encoder.lr`, stays at the published 0.001.
 # - `batch=4` and `steps=30` replace 12 and 400.
 #
-# With `profile = "colab"` the recipes keep their own values, except for the usual batch of 12 and 400 steps on a ViT-B.
+# With `profile = "colab"` the recipes keep their own values, on a ViT-B and images of 512 px.
 #
 # > **Predict.** Which training loss falls faster? Is the method with the lower training loss also better on other patients?
 
@@ -353,7 +354,7 @@ pd.DataFrame(rows).T
 
 # %% [markdown] tags=["real"]
 # With this one seed, MedSAGa has the lower training loss and also the higher Dice on other patients. A longer run or other learning rates may change the order.
-# Both networks find both lungs, and less than 1 % of their pixels are on the other lung. In the figure, both masks are too small at the top and at the outer sides of the lungs.
+# Both networks find both lungs and hardly confuse them. In the figure, both masks are too small at the top and at the outer sides of the lungs.
 # LiteMedSAM has probably seen X-rays of this source in its training, with masks of other annotators ([Where the weights come from](../book/weights.md)).
 
 # %% [markdown]
@@ -391,7 +392,7 @@ runs.pivot(index=["recipe", "weights"], columns="shots", values="Dice")
 # %% [markdown]
 # With this one seed, pretraining adds 0.03 to 0.04 Dice with 8 X-rays. The intervals overlap, also those of SAMed and MedSAGa.
 #
-# The second runs have 5 seeds, 3 data sets and a third network: a U-Net with random weights, which shares nothing with SAM. In each panel, a dot is a seed and a vertical mark is the mean; the dashed line is the mean of MedSAGa from pretrained weights.
+# The second runs have 5 seeds, 3 data sets and a third network: a U-Net with random weights, which has no part of SAM. In each panel, a dot is a seed and a vertical mark is the mean; the dashed line is the mean of MedSAGa from pretrained weights.
 #
 # > **Predict.** On which task is pretraining worth most: lungs, hippocampus or polyps?
 
@@ -422,7 +423,7 @@ for task, dice in found.items():
         print(f"{task:19} pretrained - {other:6} {gain:6.3f} ± {half:.3f}")
 
 # %% [markdown]
-# Pretraining is worth most on polyps. All 3 intervals of its gain exclude 0.
+# Pretraining is worth most on polyps. On all 3 tasks, the interval of its gain over random weights excludes 0.
 # The difference to the U-Net is uncertain on lungs and on the hippocampus, where the intervals include 0. On polyps the U-Net is behind. We chose its learning rate by trials; MedSAGa's is the published one.
 # Before you adapt a large network, train a small one from random weights on the same images. The comparison shows what pretraining is worth on your task.
 #
