@@ -78,7 +78,8 @@ G = gradient(0)
 
 
 # %% [markdown]
-# Let $\sigma_1 \ge \sigma_2 \ge \dots$ be the singular values of $G$. The sum of their squares is the sum of the squares of all entries. We call it the *energy* of $G$. The $r$ strongest directions hold this share of it:
+# The singular value decomposition (SVD) writes $G$ as a product $U \Sigma V^\top$. The columns of $U$ and of $V$ are orthogonal and have length 1. The matrix $\Sigma$ is diagonal and has the singular values $\sigma_1 \ge \sigma_2 \ge \dots \ge 0$. The columns of $U$ are the *directions* of $G$, and $\sigma_i$ is the strength of direction $i$.
+# The sum of the squares of all $\sigma_i$ is the sum of the squares of all entries of $G$. We call it the *energy* of $G$. The $r$ strongest directions hold this share of it:
 #
 # $$\frac{\sigma_1^2 + \dots + \sigma_r^2}{\sigma_1^2 + \dots + \sigma_{192}^2}.$$
 #
@@ -138,7 +139,7 @@ display.interactive(
 #
 # ## Adam in a subspace
 #
-# GaLore computes a basis $P$ (192 x 16) of the 16 strongest directions, the first left singular vectors of $G$. Adam gets the projected gradient $R = P^\top G$, which has 16 rows instead of 192, and its moments have the shape of $R$. The product with $P$ gives Adam's step the shape of the weights again:
+# GaLore computes a basis $P$ (192 x 16) of the 16 strongest directions, the first 16 columns of $U$. Adam gets the projected gradient $R = P^\top G$, which has 16 rows instead of 192, and its moments have the shape of $R$. The product with $P$ gives Adam's step the shape of the weights again:
 #
 # $$R_t = P_t^\top G_t, \qquad W_t = W_{t-1} - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t)$$
 #
@@ -314,7 +315,7 @@ for name, previous in {"cold": None, "warm": P_before}.items():
 # %% [markdown]
 # ## Memory and checkpoints of the published package
 #
-# The package `galore-torch` 1.0 takes the first columns of a factor of the SVD as its basis. In PyTorch, such a slice is a *view*: it uses the memory of the whole factor and keeps all of it.
+# The package `galore-torch` 1.0 takes the first columns of $U$ as its basis. In PyTorch, such a slice is a *view*: it uses the memory of the whole matrix and keeps all of it.
 
 # %%
 U = torch.linalg.svd(torch.randn(768, 768), full_matrices=False).U
