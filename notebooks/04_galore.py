@@ -246,7 +246,7 @@ for name, after in {"kept": P_new @ M, "rotated": P_new @ (C @ M)}.items():
 # The second moment needs another rule, because the squares of coordinates do not rotate. The function `rotate_moments` in `medsaga_lib/optim/subspace.py` contains and explains it. The library rotates both moments by default; `moments="keep"` selects the paper's method.
 #
 # Does this matter for training? The first moment forgets: after 20 steps, $0.9^{20} = 12$ % of its old value are left. With $T = 200$, a wrong direction disturbs about the first 20 steps after each refresh.
-# The second moment forgets slowly: after 200 steps, $0.999^{200} = 82$ % of its old value are left. So wrong numbers there change the length of all steps until the next refresh. The comparison on lungs below measures the effect on the Dice.
+# The second moment forgets slowly: after 200 steps, $0.999^{200} = 82$ % of its old value are left. So wrong numbers there make steps too long or too short until the next refresh. The comparison on lungs below measures the effect on the Dice.
 #
 # ## GaLore at full rank is not AdamW
 #
