@@ -551,7 +551,7 @@ assert abs(factor - halves[0] / halves[1]) < 0.05, f"{factor:.2f} is off: keep b
 # %% [markdown]
 # ## Summary
 #
-# - A step keeps weights, gradients, states and activations; the first three follow from counting parameters.
-# - Activations grow with the batch and the picture; at the papers' batch of 12 they are nine tenths of it.
-# - GaLore saves states, LoRA saves states, gradients and some activations; fused attention and checkpointing save activations.
-# - Predict on fake tensors before you rent the card; [chapter 5](05_adapting_sam.ipynb) trains what this chapter counted.
+# - A training step keeps weights, gradients, states and activations. The first three follow from the number of parameters.
+# - Activations grow with the batch and with the size of the images. On ViT-B at 512 px and batch 12, they are more than 90 % of the sum.
+# - GaLore reduces states. LoRA reduces states, gradients and some activations. Fused attention and checkpointing reduce activations.
+# - Predict the memory on fake tensors before you pay for a GPU. [Chapter 5](05_adapting_sam.ipynb) trains the methods of this chapter.

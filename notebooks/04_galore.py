@@ -586,8 +586,8 @@ assert abs(random_share - 16 / 192) < 0.025, wrong
 # %% [markdown]
 # ## Summary
 #
-# - The gradient measured here is low-rank, its weight matrix is not. Measure yours, it takes one line.
-# - GaLore is Adam on $P^\top G$: moments of $r$ rows instead of $m$, and a basis.
-# - At a refresh, moments that keep their numbers change their meaning. Rotating them costs nothing; in these runs it bought nothing either.
-# - Projected at full rank it is not AdamW, because Adam depends on its coordinates.
-# - It saves states, one row of [chapter 3](03_memory_ledger.ipynb)'s ledger. Nothing else.
+# - The gradient measured here is nearly low-rank, and its weight matrix is not. The function `energy` measures yours.
+# - GaLore is Adam on $R = P^\top G$: the moments have $r$ rows instead of $m$, and the basis $P$ is one more state.
+# - After a refresh, the old numbers of the moments mean other directions. The library rotates the moments into the new basis. In the recorded runs, this has no visible effect on the Dice.
+# - GaLore at full rank is not AdamW, because Adam depends on the coordinates.
+# - GaLore reduces the states, one of the four parts of [chapter 3](03_memory_ledger.ipynb)'s ledger.
