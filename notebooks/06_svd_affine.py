@@ -2,8 +2,8 @@
 # # 6. SVD affine tuning and label names
 #
 # **You will be able to**
-# - explain what a singular value does in a layer, and show what happens to a mask when one of them is switched off,
-# - write S-SAM's layer in 4 lines, and explain its scale, its shift and its ReLU,
+# - explain what a singular value does in a layer, and show what happens to a mask when one of them is set to 0,
+# - write S-SAM's layer, and explain its scale, its shift and its ReLU,
 # - show which changes of a weight matrix LoRA, GaLore and S-SAM each allow,
 # - prompt a network with the name of an organ, and test how much the network uses the name.
 #
@@ -31,16 +31,16 @@ seed = 0
 # %% [markdown]
 # ## The singular value decomposition of a layer
 #
-# LoRA and GaLore change a weight matrix at a low cost. S-SAM ([Paranjape et al. 2024](https://arxiv.org/abs/2408.06447)) begins with the content of the matrix. Every matrix is a product of three matrices, its singular value decomposition (SVD):
+# LoRA adds a small matrix to a weight matrix, and GaLore compresses its gradient. S-SAM ([Paranjape et al. 2024](https://arxiv.org/abs/2408.06447)) decomposes the weight matrix itself. Every matrix is a product of three matrices, its singular value decomposition (SVD):
 #
 # $$ W = U\,\mathrm{diag}(s)\,V^\top = \sum_i s_i\, u_i v_i^\top. $$
 #
-# A linear layer with this matrix works in three steps. The product $v_i^\top x$ is the component of the input $x$ along the direction $v_i$. The singular value $s_i$ scales it. The vector $u_i$ is its direction in the output.
-# S-SAM freezes all directions and trains the scales.
+# A linear layer with this matrix works in three steps. The product $v_i^\top x$ is the component of the input $x$ along the direction $v_i$. The singular value $s_i$ multiplies it. The vector $u_i$ is its direction in the output.
+# S-SAM freezes all directions and trains how much each of them counts.
 #
-# This book knows the method from its [public code](https://github.com/JayParanjape/SVDSAM) and from the reviews and the rebuttal that MICCAI publishes with the paper.
+# We know S-SAM from its [public code](https://github.com/JayParanjape/SVDSAM), and from the reviews and the rebuttal that MICCAI publishes with the paper.
 #
-# The network is LiteMedSAM with its published weights, and the images are the chest X-rays of chapter 5. LiteMedSAM has likely seen X-rays of this data set in its training, with masks of other annotators ([Where the weights come from](../book/weights.md)).
+# The network is LiteMedSAM with its published weights, and the images are the chest X-rays of chapter 5. LiteMedSAM has probably seen X-rays of this data set in its training, with masks of other annotators ([Where the weights come from](../book/weights.md)). Where `MEDSAGA_DATA` names no folder, drawn chest X-rays replace them.
 
 # %% tags=["data"]
 from medsaga_lib.data.catalog import open_or_phantoms
@@ -49,7 +49,7 @@ dataset = open_or_phantoms("cxr_hannover_lungs")
 print(dataset.describe())
 
 # %% [markdown]
-# TinyViT, the image encoder of LiteMedSAM, has 4 stages. We take three matrices of the last block of its last stage: `qkv` and `proj` of the attention, and `fc1`, the first layer of the MLP.
+# TinyViT, the image encoder of LiteMedSAM, has 4 stages. We take three matrices of the last block of its last stage: `qkv` makes queries, keys and values of the attention, `proj` is its last layer, and `fc1` is the first layer of the MLP.
 
 # %%
 import torch
@@ -64,7 +64,7 @@ last = sam.image_encoder.layers[3].blocks[1]
 plain = {"qkv": last.attn.qkv, "proj": last.attn.proj, "fc1": last.mlp.fc1}
 
 # %% [markdown]
-# > **Predict.** Each of these matrices has 320 singular values. Is the largest far above the second? Compare with a matrix of random numbers.
+# > **Predict.** Each of these matrices has 320 singular values. Is the largest far above the second? Is it so in a matrix of random numbers?
 
 # %%
 import pandas as pd
@@ -98,8 +98,8 @@ display.show(display.curve_with_interval(curves, *axes, alt, log_x=True), alt=al
 #
 # ## The effect of one singular value
 #
-# Now we switch off one singular value of one layer and leave everything else as it is. `SVDLayer` is the library's layer in three steps; its `scale` has one factor for each singular value, and all factors are 1 at the start.
-# The early stages do not change, so their output is computed once (`early`), and the last stage and the neck are computed again for each trial (`late`). We use 4 test X-rays on which the network gives good masks from boxes.
+# Now we set one singular value of one layer to 0, and everything else stays as it is. `SVDLayer` is the library's linear layer in the three steps above. Its `scale` has one factor for each singular value, and all factors are 1 at the start.
+# The early stages do not change, so their output is computed once (`early`). The last stage and the *neck*, the convolutions after it, are computed again for each trial (`late`). We use 4 test X-rays, which we chose because the network gives good masks from boxes on them.
 
 # %%
 from medsaga_lib.adapt.svd import SVDLayer
@@ -138,7 +138,7 @@ def embeddings(name="qkv", number=1, factor=1.0):
 
 
 # %% [markdown]
-# > **Predict.** You switch off the largest of the 320 values of one layer. By what percentage does the image embedding change? Does the largest value always have the largest effect?
+# > **Predict.** You set the largest of the 320 values of one layer to 0. By what percentage does the image embedding change? Does the largest value always have the largest effect?
 
 # %%
 untouched = embeddings()
@@ -155,8 +155,8 @@ off = {name: [change(name, i, 0.0) for i in numbers] for name in layers}
 pd.DataFrame(off, numbers).T.map("{:.1%}".format)
 
 # %% [markdown]
-# Each number is the norm of the change, as a percentage of the norm of the embedding. Without the largest value, the embedding changes by less than 10 % in `qkv`, and by more than its own norm in `fc1`. In `proj`, the largest value does not have the largest effect.
-# The effect also depends on the input: a direction with a large singular value does little if the inputs have a small component along it. The next table multiplies each singular value by the root mean square of the component $v_i^\top x$ over all tokens of the 4 X-rays. The product is the strength of the direction in the output of the layer.
+# Each number is the norm of the change, as a percentage of the norm of the embedding. Without the largest value of `qkv`, the embedding changes by less than 10 %. Without that of `fc1`, it changes by more than its own norm. In `proj`, the largest value does not have the largest effect.
+# The effect also depends on the input: a direction with a large singular value has little effect if the inputs have a small component along it. The next table multiplies each singular value by the root mean square of the component $v_i^\top x$ over all tokens of the 4 X-rays. The product is the strength of the direction in the output of the layer.
 
 # %%
 given = {}
@@ -172,7 +172,7 @@ strength = {
 table_of(strength).round(2)
 
 # %% [markdown] tags=["real"]
-# In `fc1`, the 1st direction is about 9 times as strong as the 2nd. In `proj`, the strength does not explain the effects: the 1st direction is the strongest, but the 6th has the largest effect. The layers after it also decide how much a direction counts.
+# In `fc1`, the 1st direction is about 10 times as strong as the 2nd. In `proj`, the strength does not explain the effects: the 1st direction is the strongest of the table, but the 6th has the largest effect. The effect of a direction also depends on the layers after it.
 
 # %%
 component = given["fc1"] @ layers["fc1"].right[0]
@@ -181,9 +181,9 @@ print(f"component along v_1: {component.mean():.2f}, standard deviation {compone
 # %% [markdown]
 # The input of `fc1` has nearly the same component along $v_1$ in every token. The first direction of `fc1` therefore adds nearly the same vector to every token, as a bias does.
 #
-# An embedding is not a result, so we look at masks. The prompt of each organ is the exact box of the annotator's mask. The measure is the mean IoU with the masks of the untouched network, over all organs of the 4 X-rays.
+# The result of SAM is a mask, not an embedding, so we also compare masks. The prompt of each lung is the exact box around the annotator's mask. The measure is the mean IoU over all lungs of the 4 X-rays, with the masks of the untouched network and with those of the annotator.
 #
-# > **Predict.** The embedding changes by a third. Does the mask change?
+# > **Predict.** Without the 6th value of `proj`, the embedding changes by more than 30 %. Does the mask change?
 
 # %%
 import numpy as np
@@ -238,7 +238,7 @@ print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
 # Without the 1st singular value of `fc1`, the masks lose large parts of the lungs. In the other two rows the embedding changes as well, but the masks stay nearly the same. A large change of the embedding is therefore not always a large change of the mask.
-# LiteMedSAM outlines the air in the lungs. The annotators include the lung behind the heart.
+# The untouched network also differs from the annotators. LiteMedSAM segments the air in the lungs, and the annotators include the lung behind the heart.
 
 # %% [markdown]
 # ## S-SAM's layer
@@ -270,12 +270,12 @@ with torch.no_grad():
     print(f"switched off: {(layer.values() == 0).sum()} of 320")
 
 # %% [markdown]
-# The two differ by rounding errors alone. The library does not compute $W'$: it applies $V^\top$, the values and $U$ one after the other.
+# The two differ by rounding errors alone. The library does not compute $W'$: it multiplies the input by $V^\top$, by the values and by $U$, one after the other.
 #
 # ## Scale and shift: why two numbers for one singular value?
 #
 # A scale alone can give a positive singular value any size. SVF ([Sun et al. 2022](https://arxiv.org/abs/2206.06122)) trains scales alone, and a reviewer of S-SAM called the shift the only difference between the two methods.
-# The shift matters for the speed of training. Adam moves every parameter by about the learning rate $\eta$ in each step, even if its effect is small. A step of $a_i$ therefore moves the value by about $\eta s_i$, and a step of $b_i$ by about $\eta$.
+# The shift changes the speed of training. Adam moves every parameter by about the learning rate $\eta$ in each step, even if its effect is small. A step of $a_i$ therefore changes the singular value by about $\eta s_i$, and a step of $b_i$ changes it by about $\eta$.
 #
 # The next experiment takes `proj`, which has values near 0. The target is the same list of values in the opposite order: large values must become small, and small values large.
 #
@@ -308,8 +308,8 @@ alt = "Singular values by number. The start falls from 7 to 0, and the target ri
 display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
 
 # %% [markdown]
-# With scales alone, the values near 0 stay near 0. With shifts, they grow to nearly 2 in the same 200 steps: the shift switches directions *on*.
-# The ReLU switches directions *off*. A singular value cannot be negative, so where $a_i s_i + b_i$ is below 0, the direction is removed. The next cell removes the first direction and prints the gradients of its two numbers, and of those of the second direction.
+# With scales alone, the values near 0 stay near 0. With shifts, they grow to nearly 2 in the same 200 steps: the shift can switch directions *on*.
+# The ReLU can switch directions *off*. A singular value cannot be negative, so where $a_i s_i + b_i$ is below 0, the direction is removed. The next cell removes the first direction. It prints the gradients of $a$ and $b$ for the first two directions.
 
 # %%
 without = SVDLayer(plain["proj"])
@@ -320,12 +320,12 @@ rows["gradient of b"] = without.shift.grad
 pd.DataFrame({name: row[:2].tolist() for name, row in rows.items()}, ["1st", "2nd"]).T.round(1)
 
 # %% [markdown]
-# The gradient of both numbers is 0, so no later batch can bring the direction back. Weight decay acts without a gradient: it multiplies $a_i$ and $b_i$ by the same factor, so that $a_i s_i + b_i$ stays negative.
-# Weight decay also pulls every $a_i$ towards 0, although 1 is the value that changes nothing.
+# Both gradients of the first direction are 0, so no later batch can bring it back. Weight decay acts without a gradient, but it multiplies $a_i$ and $b_i$ by the same factor, so $a_i s_i + b_i$ stays negative.
+# Weight decay also pulls every $a_i$ towards 0, although the layer is unchanged at $a_i = 1$.
 #
 # ## Which changes of a weight matrix are possible?
 #
-# We train LoRA with rank 4 on $q$ and $v$ (SAMed), GaLore with rank 16 (MedSAGa), and S-SAM. Each trains the last stage for 6 steps on 4 X-rays at 64 px, without weight decay. GaLore changes its subspace after 3 steps. Then we look at the change $W' - W$ of the matrix `qkv`.
+# We train LoRA with rank 4 on $q$ and $v$ (SAMed), GaLore with rank 16 (MedSAGa), and S-SAM. Each method trains the last stage for 6 steps on 4 X-rays at 64 px, without weight decay. GaLore changes its subspace after 3 steps. Then we compute the change $W' - W$ of the matrix `qkv`.
 #
 # > **Predict.** What is the rank of the change, for each of the three methods?
 
@@ -359,8 +359,8 @@ for name, difference in moved.items():
     print(f"{name:16} rank {rank:3}, norm of the change {difference.norm() / W.norm():.2%} of W's")
 
 # %% [markdown]
-# LoRA changes $q$ and $v$ with rank 4 each. GaLore changes the matrix with rank 16 in each of its two subspaces. The change of S-SAM has the full rank. Its authors say so in the rebuttal and count it as an advantage over LoRA.
-# However, a full rank is not the same as many degrees of freedom. In the coordinates of the matrix, the change is $U^\top (W' - W)\,V$. Entry $(i, j)$ says how much of the input component along $v_j$ now goes to the output direction $u_i$ in addition.
+# LoRA changes $q$ and $v$ with rank 4 each. GaLore changes the matrix with rank 16 in each of its two subspaces. The change of S-SAM has nearly the full rank of 320. In the rebuttal, its authors call this "full-rank fine-tuning" and name it as an advantage over LoRA.
+# However, a full rank is not the same as many degrees of freedom. In the coordinates of the matrix, the change is $U^\top (W' - W)\,V$. Entry $(i, j)$ is the change of the weight from the input direction $v_j$ to the output direction $u_i$.
 
 # %%
 U, _, Vh = torch.linalg.svd(W, full_matrices=False)
@@ -373,12 +373,12 @@ alt = "Three squares of 64 by 64 entries, bright where the change is large. LoRA
 display.show(display.grid(panels, {}, alt), alt=alt)
 
 # %% [markdown]
-# LoRA and GaLore connect any input direction with any output direction, in a few combinations at a time. In S-SAM, all entries outside the diagonal are 0 and stay 0. S-SAM has 2 numbers for each of the 320 values of this matrix. It can change the strength of existing directions, but it cannot learn new ones.
-# S-SAM also trains the LayerNorms of encoder and decoder, the position table of a ViT, and the text layer below.
+# LoRA and GaLore can connect any input direction with any output direction, within a low rank. In S-SAM, all entries outside the diagonal are 0 and stay 0. S-SAM has 2 numbers for each of the 320 values of this matrix. It can change the strength of existing directions, but it cannot learn new ones.
+# S-SAM also trains the LayerNorms of encoder and decoder, the table of positions of a ViT, and the text layer, which a later section explains.
 #
 # ## The number of trained parameters
 #
-# The abstract of S-SAM says "0.4% of SAM's parameters". The next cells count them on the paper's backbone, ViT-B, at 256 px. No weights are needed for that.
+# The abstract of S-SAM says that it trains "0.4% of SAM's parameters". The next cells count the trained parameters on the paper's backbone, ViT-B, at 256 px. The count needs no weights.
 #
 # > **Predict.** Which of the trained parts is the largest: scales and shifts, LayerNorms, positions, or the text layer? And what happens at 512 px?
 
@@ -416,12 +416,12 @@ for name, recipe in {"S-SAM": s_sam, "decoder frozen": changed(s_sam, ["decoder=
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# The published code trains 444,672 parameters, as the first row. One reviewer describes a decoder "without any modifications and tuning"; without the LayerNorms of the decoder, the count is that of the 4th row. Both are 0.47 % of SAM.
-# The share holds at 256 px alone. The largest part is the position table, which has 768 numbers for each token, and an image of twice the side has 4 times as many tokens.
+# The published code trains 444,672 parameters, the number of the first row. One reviewer describes a decoder "without any modifications and tuning". Without the LayerNorms of the decoder, the 4th row is the count. Both are 0.47 % of SAM.
+# This share holds at 256 px alone. The largest part is the table of positions, which has 768 numbers for each token. If the side of the image is twice as long, there are 4 times as many tokens.
 #
 # ## The memory of the factors
 #
-# The values are few, but the vectors are many: $U$ and $V$ together are larger than $W$. The published code keeps them beside $W$.
+# S-SAM trains few numbers, but it stores the matrices $U$ and $V$, which together have more entries than $W$. The published code stores them in addition to $W$.
 #
 # > **Predict.** How much memory does ViT-B's encoder need in addition, with the factors beside $W$, and with the factors in place of $W$?
 
@@ -443,15 +443,15 @@ print(f"factors beside W         {beside / 2**20:+6.1f} MiB")
 print(f"factors in place of W    {in_place / 2**20:+6.1f} MiB, with a and b")
 
 # %% [markdown]
-# Beside $W$, the factors more than double the memory of the encoder. In place of $W$, they add a third.
-# The published code also computes $W'$ in every pass, and its backward pass computes a gradient of the size of $W$. This library puts the factors in place of $W$ and needs neither. After training, `SVDAffine.merge` multiplies the factors, and the network has its old size.
+# Beside $W$, the factors more than double the memory of the encoder. In place of $W$, they add about 33 %.
+# The published code also computes $W'$ in every pass, and its backward pass computes a gradient of the size of $W$. This library puts the factors in place of $W$, so it computes neither. After training, `SVDAffine.merge` multiplies the factors, and the network has its old size.
 #
 # ## Prompting by label name
 #
-# The second part of S-SAM is the prompt: the name of a label, such as *right lung*. A frozen text encoder turns the name into a vector. A small trained layer, the text layer, turns the vector into a prompt token. SAM's mask token 0 gives the mask.
-# The published code uses the text encoder of CLIP, which was trained on images and their captions. CLIP is a download. This chapter uses MiniLM ([Reimers and Gurevych 2019](https://arxiv.org/abs/1908.10084)), a sentence encoder that comes with a package (`text="minilm"`). We compare it with `Spelling`, whose vectors depend on the letters alone.
+# The second part of S-SAM is the prompt: the name of a label, such as *right lung*. A frozen text encoder turns the name into a vector. A small trained network, the *text layer*, turns the vector into a prompt token. The mask decoder answers with mask 0, as for a box ([chapter 2](02_sam_from_the_inside.ipynb)).
+# The published code uses the text encoder of CLIP, which was trained on images and their captions, and has to be downloaded. This chapter uses MiniLM ([Reimers and Gurevych 2019](https://arxiv.org/abs/1908.10084)), an encoder of sentences that comes with a package (`text="minilm"`). We compare it with `Spelling`, a function of this library. The vectors of `Spelling` depend on the letters alone.
 #
-# > **Predict.** Which names are nearer to each other for a sentence encoder: *kidney* and *renal*, or *kidney* and *lung*? And how near are *right lung* and *left lung*?
+# > **Predict.** Which names have more similar vectors for an encoder of sentences: *kidney* and *renal*, or *kidney* and *lung*? And how similar are those of *right lung* and *left lung*?
 
 # %%
 from medsaga_lib.models.text import MiniLMText, Spelling
@@ -473,10 +473,10 @@ pd.DataFrame(rows, compared).round(2)
 # %% [markdown]
 # The table shows cosine similarities.
 #
-# - MiniLM knows synonyms: *kidney* and *renal* are near, *kidney* and *lung* are not. For `Spelling`, both pairs are unrelated.
-# - MiniLM does not separate sides: *right lung* and *left lung* are as near to each other as the synonyms *kidney* and *renal*. The text layer has to learn the side.
-# - The misspelt *rigth lung* is about as near to *left lung* as to *right lung*.
-# - The Latin *pulmo dexter*, which means right lung, is further away than *banana*.
+# - MiniLM knows synonyms: *kidney* and *renal* have similar vectors, *kidney* and *lung* do not. For `Spelling`, both pairs are unrelated.
+# - MiniLM does not separate sides: *right lung* and *left lung* are as similar as the synonyms *kidney* and *renal*. The text layer has to learn the side.
+# - The misspelt *rigth lung* is about as similar to *left lung* as to *right lung*.
+# - The Latin *pulmo dexter* means right lung, but it is less similar to *right lung* than *banana* is.
 #
 # The text layer has a linear map, a ReLU and a batch normalisation. The batch normalisation gives every channel the mean 0 and the variance 1 within a batch. The batch consists of the names of the labels, repeated for each image.
 #
@@ -503,8 +503,8 @@ for name in ("polyp", "banana"):
 
 # %% [markdown]
 # With two names, the mean of each channel over the names is 0, so the channel has a value $c$ for one name and $-c$ for the other. The two tokens are opposite vectors, even for the synonyms *kidney* and *renal*.
-# With one name, every channel is 0: in training, a data set with a single label gets the same token for *polyp* and for *banana*.
-# With a short and fixed list of labels, the token therefore says which label of the list is meant, and little else. The meaning of a name can help where training has many names.
+# With one name, every channel is 0. In training, a data set with a single label therefore gets the same token whether its label is *polyp* or *banana*.
+# With a short and fixed list of labels, the token says which label of the list is meant, and little else. The meaning of a name can help if there are many names in training.
 #
 # ## An error in the published code: the sigmoid is applied twice
 #
@@ -540,12 +540,12 @@ display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
 # The focal loss was designed to have a small gradient where the network is right and a large one where it is wrong. With two sigmoids, the gradient is small everywhere, and nearly 0 where the network is most wrong. The Dice loss still gets probabilities, so training can work.
 # No message reports such an error. This library passes logits, and a test compares its focal loss with that of torchvision.
 #
-# We also do not follow other parts of the published code: its encoder has no relative positions and no windows, its decoder has no positional encodings, and one of its pixel deviations has a typing error.
+# This library differs from the published code in three more points. The encoder of that code has no relative positions and no windows, its decoder has no positional encodings, and one of the standard deviations that normalise its input is mistyped.
 #
 # ## Training with and without an absent label
 #
-# We train S-SAM on LiteMedSAM twice, with 8 labelled X-rays at 64 px. The first network is trained with the names of the data set. The second has one name more, *spleen*, which no X-ray of the set shows, so its mask is always empty. The published code also trains on absent labels.
-# To save time, the encoder is adapted in the neck alone, the two convolutions after the last stage, and each batch has 2 images. The position lift lets names tell left from right ([chapter 10](10_few_labels.ipynb)).
+# We train S-SAM on LiteMedSAM twice, with 8 labelled X-rays at 64 px. The first network is trained with the names of the data set. The second has one more name, *spleen*. No X-ray of the set shows a spleen, so the mask of this name is always empty. The published code also trains on absent labels.
+# To save time, S-SAM adapts only the neck of the encoder, and each batch has 2 images. A *lift* adds positions to the embedding, so that the network can tell left from right ([chapter 10](10_few_labels.ipynb)).
 #
 # > **Predict.** Does a label that is always empty change the masks of the other labels?
 
@@ -567,7 +567,7 @@ print(kinds(network))  # weight: the lift
 print(f"names {tuple(network.texts.shape)}, text layer {network.affine}")
 
 # %% [markdown]
-# Most of the trained parameters belong to the text layer and the lift; the scales and shifts are a small part.
+# Most of the trained parameters belong to the text layer and to the lift. The scales and shifts are a small part.
 
 # %%
 from functools import partial
@@ -593,7 +593,7 @@ display.show(display.grid(panels, dataset.labels, alt, columns=2), alt=alt)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
-# The mean Dice of the two networks is nearly the same, and the intervals overlap. With this one seed, the absent label does not harm the others. Both networks tell left from right, but after 120 steps their masks do not follow the borders of the lungs well.
+# The mean Dice of the two networks is nearly the same, and the intervals overlap. With this one seed, the absent label does not lower the Dice of the other labels. Both networks tell left from right, but after 120 steps their masks do not follow the borders of the lungs well.
 
 # %% [markdown]
 # ## Prompting with unknown names
@@ -651,13 +651,13 @@ print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
 # - The network without *spleen* was never trained with an empty mask. It marks lung for every name, also for *spleen* and *banana*.
-# - The network with *spleen* gives an empty mask for *spleen*, as trained. It also gives an empty mask for *heart* and *banana*. No loss has ever used these names, so another seed or learning rate can give other answers.
-# - The misspelt *rigth lung* gives the **left** lung with the first network, and nothing with the second. MiniLM's vector of this name is about as near to either side.
+# - The network with *spleen* gives an empty mask for *spleen*, as trained. It also gives an empty mask for *heart* and *banana*. These names were not in the training, so another seed or learning rate can give other answers.
+# - The misspelt *rigth lung* gives the **left** lung with the first network, and nothing with the second. MiniLM's vector of this name is about as similar to either side.
 # - *Right Lung* gives the same as *right lung*, because MiniLM ignores case.
 # - *lung* could mean both lungs, but each network marks one of them.
 
 # %% [markdown]
-# A text encoder gives a vector for any name, but the network has learned masks for the names of its training alone. A program should accept those names and refuse all others.
+# A text encoder gives a vector for any name, but the network has learned masks only for the names of its training. A program should accept those names and refuse all others.
 #
 # ## Recorded runs on the pocket SAM
 #
@@ -678,9 +678,9 @@ tried[["recipe", "rate"]] = tried["recipe"].str.split(":lr=", expand=True)
 tried.pivot_table("val_dice", ["recipe", "rate"], "data", aggfunc=["mean", "min"]).round(2)
 
 # %% [markdown]
-# SVF depends more on it. For SVF, 0.01 is too low on both tasks, and on polyps at least one run at 0.1 fails, as the minimum shows. For S-SAM, the higher rates are better on lungs and the lower rates on polyps; the differences between the means are small. The recipes of this library use 0.03 for both.
+# SVF depends more on the learning rate. For SVF, 0.01 is too low on both tasks, and on polyps at least one run at 0.1 fails, as the minimum shows. For S-SAM, the higher rates are better on lungs and the lower rates on polyps; the differences between the means are small. The recipes of this library use 0.03 for both methods.
 #
-# The second table compares both with a baseline: the mask decoder trained alone, with a frozen image encoder.
+# The second table compares both methods with a baseline that trains the mask decoder and freezes the image encoder.
 
 # %%
 recorded = json.loads(Path("recorded/svd_affine.json").read_text())
@@ -696,7 +696,7 @@ runs = runs.rename(columns={"dice": "Dice", "trainable": "trained parameters"})
 runs[["trained parameters", "Dice", "95 % interval"]].round(3)
 
 # %% [markdown]
-# S-SAM and SVF train about a tenth of the decoder's number of parameters. All intervals overlap, and this is one seed, so this table does not tell the three methods apart.
+# S-SAM and SVF train 13 % and 10 % of the number of parameters that the baseline trains. All intervals overlap, and there is only one seed, so this table does not tell the three methods apart.
 #
 # ## Exercises
 #
@@ -772,7 +772,7 @@ assert apart < 1e-4, f"the token depends on the other names ({apart:.2f}): which
 # - The SVD writes a matrix as a sum of directions, each with a singular value. S-SAM trains a scale and a shift for each value and keeps the directions.
 # - The effect of a singular value depends on its size and on the component of the inputs along its direction. A large change of the embedding is not always a large change of the mask.
 # - The shift makes small values grow fast. The ReLU removes directions, and training cannot bring them back.
-# - The change has full rank but few degrees of freedom: it is diagonal in the coordinates of the matrix.
-# - "0.4%" holds at 256 px, and the positions are its largest part. The factors need much more memory than the trained values.
+# - The change has nearly full rank but few degrees of freedom: it is diagonal in the coordinates of the matrix.
+# - "0.4%" holds at 256 px, and the positions are its largest part. The matrices $U$ and $V$ need much more memory than the trained values.
 # - A sigmoid applied twice makes the focal loss nearly ineffective, and no message reports it.
-# - A sentence encoder knows synonyms, but it hardly separates left from right. A program should accept only the names that the network was trained with.
+# - An encoder of sentences knows synonyms, but it hardly separates left from right. A program should accept only the names that the network was trained with.
