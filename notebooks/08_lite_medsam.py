@@ -4,7 +4,7 @@
 # **You will be able to**
 # - count the operations of encoder and decoder, and say from how many boxes on the decoder needs more,
 # - apply LoRA to the queries and values of a fused layer, and to nothing else,
-# - sample training images so that rare modalities are seen, and test the sampler,
+# - sample training images so that rare modalities are drawn more often, and test the sampler,
 # - segment many boxes on an image, or a volume from one box, and compare the result with the box alone.
 #
 # **Before this** [Chapter 2](02_sam_from_the_inside.ipynb) on the mask decoder; [chapter 5](05_adapting_sam.ipynb) on LoRA; [chapter 6](06_svd_affine.ipynb) on the focal loss.
@@ -31,10 +31,10 @@ seed = 0
 # %% [markdown]
 # ## Segmentation from boxes on a laptop
 #
-# In 2024, a challenge asked for this: a person draws boxes on a medical image, and a laptop without a GPU answers with a mask for each box, as fast as possible ([Ma et al. 2024](../book/references.md)).
-# Its organisers gave LiteMedSAM as the baseline. LiteMedSAM is a SAM with a small image encoder.
+# A challenge in 2024 had this task: a person draws boxes on a medical image, and a laptop without a GPU computes a mask for each box, as fast as possible ([Ma et al. 2024](../book/references.md)).
+# The baseline of its organisers was LiteMedSAM, a SAM with a small image encoder.
 # This chapter follows one entry of the challenge: LiteMedSAM with LoRA and with many boxes at once ([Liu et al. 2024](../book/references.md)).
-# We know its paper as a draft, which still has open questions of its template, and we know its [public code](https://github.com/lseventeen/SAMIL).
+# We know a draft of its paper, and its [public code](https://github.com/lseventeen/SAMIL).
 #
 # Every mask in this chapter comes from LiteMedSAM with its published weights ([Where the weights come from](../book/weights.md)).
 # Where `MEDSAGA_DATA` names no folder, drawn chest X-rays replace the images, and a drawn organ replaces the volume.
@@ -58,14 +58,14 @@ for name in names:
     print(f"{name}: {known.exposure}, as {known.reason}")
 
 # %% [markdown] tags=["real"]
-# For three of the four sets the answer is "likely". Their scores show what the network can do, not how it does on new images.
+# For 3 of the 4 sets the answer is "likely". Scores on these sets may be scores on training images.
 
 # %% [markdown]
 # ## The operations of encoder and decoder
 #
-# SAM encodes an image once. Its mask decoder then answers each box. We count the multiplications and additions of both. The count needs the shapes of the tensors, not their values, so it runs on torch's `meta` device.
+# SAM encodes an image once. Its mask decoder then runs once for each box. We count the multiplications and additions of both. This number of operations is the *work* of a part. The count needs the shapes of the tensors, not their values, so it runs on torch's `meta` device.
 #
-# > **Predict.** With SAM's ViT-B, how many boxes cost as much as the encoding of one image?
+# > **Predict.** With SAM's ViT-B, how many boxes need as many operations as the encoding of one image?
 
 # %%
 import pandas as pd
@@ -108,8 +108,8 @@ table["boxes per encoding"] = table["encoder"] / table["decoder, a box"]
 table.round(2)
 
 # %% [markdown]
-# The middle columns are billions of operations. With ViT-B, one encoding costs as much as 268 boxes, so the decoder hardly counts.
-# MobileSAM and LiteMedSAM replace ViT-B by TinyViT and keep SAM's decoder. Now the last column is about 21, and many boxes make the decoder the larger part:
+# The columns `encoder` and `decoder, a box` are billions of operations. With ViT-B, one encoding needs as many operations as 268 boxes, so the encoder does nearly all of the work.
+# MobileSAM and LiteMedSAM have TinyViT in place of ViT-B, and SAM's decoder. With TinyViT, one encoding needs as many operations as 20 to 21 boxes. With more boxes, the decoder does the larger part:
 
 # %%
 once, each = (cost["lite_medsam"][part] for part in ("encoder", "decoder, a box"))
@@ -118,13 +118,13 @@ for boxes in (1, 21, 241):
     print(f"{boxes:3} boxes: the decoder does {share:.0%} of the work")
 
 # %% [markdown]
-# LiteMedSAM's authors timed a case with 241 boxes, so this number is realistic. Two things have to become cheaper: the encoder, and the work that is repeated for each box.
+# LiteMedSAM's authors timed a case with 241 boxes, so this number is realistic. A fast network needs a small encoder, and a decoder that repeats little work for each box.
 #
 # ## TinyViT
 #
-# [TinyViT](https://arxiv.org/abs/2207.10666) has four stages. Stage 0 consists of convolutions. Stages 1 to 3 use attention within windows. Between stages the grid becomes smaller and the number of channels grows. The code is one short file, `medsaga_lib/models/tinyvit.py`.
+# [TinyViT](https://arxiv.org/abs/2207.10666) has 4 stages. Stage 0 consists of convolutions. Stages 1 to 3 use attention within windows: a token attends only to the tokens of its window, a small square of the grid. The code is one short file, `medsaga_lib/models/tinyvit.py`.
 #
-# > **Predict.** Which stage has most of the parameters, and which does most of the work?
+# > **Predict.** Which stage has the most parameters, and which does the most work?
 
 # %%
 from medsaga_lib.models import tinyvit
@@ -149,11 +149,11 @@ stages.round(1)
 
 
 # %% [markdown]
-# Stage 3 has most of the parameters and does most of the work. But stage 0, with 2 % of the parameters, does 16 % of the work, because its grid is large. The number of parameters therefore says little about the time of a network.
+# Stage 3 has the most parameters, 49 %, and does the most work, 32 %. But stage 0, with 2 % of the parameters, does 16 % of the work, because its grid is large. The number of parameters therefore says little about the work of a network.
 #
-# The paper describes a stem of two convolutions that shrink 1024 px to a grid of 256. This is MobileSAM's stem. LiteMedSAM's code keeps the grid of a 256 px image.
+# The *stem* is the part before stage 0. The paper describes a stem of two convolutions that reduce an image of 1024 px to a grid of 256 x 256. This is MobileSAM's stem. The stem in LiteMedSAM's code gives a grid of 256 x 256 for an image of 256 px.
 #
-# Attention within windows is cheap, but a token attends to its own window alone. Swin shifts the windows between two blocks. TinyViT does not shift them; it adds a 3 x 3 convolution after the attention.
+# Windows make attention cheap, but they separate the tokens of neighbouring windows. Another network, Swin, shifts the windows from block to block. TinyViT does not shift them; it has a 3 x 3 convolution after the attention.
 #
 # > **Predict.** Take a token at the edge of its window. Which positions of the grid can change it, after one block and after two?
 
@@ -197,11 +197,11 @@ display.show(
 
 # %% [markdown]
 # After one block, the positions of two windows can change the token, and after two blocks, those of 12 windows.
-# The convolution connects a token with its neighbour across the border, and the attention before it connects that neighbour with its whole window. Information therefore travels by about one window per block.
+# The convolution connects a token with its neighbour across the border, and the attention before it connects that neighbour with its whole window. Information therefore moves by about one window in each block.
 #
 # ## LoRA on a fused layer
 #
-# SAM's ViT has one fused layer `qkv`: the first third of its rows makes $q$, the second $k$, the third $v$ ([chapter 5](05_adapting_sam.ipynb)). TinyViT has a fused `qkv` as well. For a width of 4 and 2 heads, the rows are:
+# In SAM's ViT, one fused layer `qkv` makes queries, keys and values: the first third of its rows makes $q$, the second third $k$, and the last third $v$ ([chapter 5](05_adapting_sam.ipynb)). TinyViT has a fused `qkv` as well. For a width of 4 and 2 heads, the rows are:
 
 # %%
 import numpy as np
@@ -214,7 +214,7 @@ print("TinyViT:  ", *tiny_rows.repeat(2))
 # %% [markdown]
 # Here `q0` is a row of the query of head 0. TinyViT stores the rows head by head: query, key and value of head 0, then those of head 1.
 #
-# > **Predict.** Somebody adapts the first third of the rows for $q$ and the last third for $v$, as in SAM. Which rows of TinyViT are these, for a width of 128 and 4 heads?
+# > **Predict.** A program adapts the first third of the rows for $q$ and the last third for $v$, as in SAM. Which rows of TinyViT are these, for a width of 128 and 4 heads?
 
 # %%
 number = torch.arange(3 * 128)  # of a row
@@ -227,10 +227,10 @@ shares = {  # heads; q, k, v; rows of each
 pd.DataFrame(shares, ["q", "k", "v"]).T
 
 # %% [markdown]
-# The first third holds two of the four queries, and one key and one value as well. The last third holds two of the four values, and one query and one key. The published code adapts these rows.
-# No error appears. An adapter starts at zero wherever it is, and the number of parameters is as expected. We do not know whether this fault costs quality.
+# The first third has the queries of heads 0 and 1, and the key and the value of head 0. The last third has the values of heads 2 and 3, and the query and the key of head 3. The published code adapts these rows.
+# There is no error message: the output does not change at the start, and the number of parameters is as expected. We do not know whether this fault lowers the quality of the masks.
 #
-# `SplitQKV` takes the order into account. Its argument `runs` says how often $q$, $k$, $v$ follow one another:
+# `SplitQKV` uses the right order. Its argument `runs` says how often the sequence $q$, $k$, $v$ is repeated:
 
 # %%
 from medsaga_lib.adapt.lora import SplitQKV
@@ -245,7 +245,7 @@ print("split.q has the rows of q:", split.q.weight.equal(attention.qkv.weight[q_
 print("same output as before:", torch.allclose(split(tokens), attention.qkv(tokens), atol=1e-5))
 
 # %% [markdown]
-# > **Predict.** The recipe puts adapters of rank 4 on $q$, $v$ and both layers of the MLP, in the 10 blocks with attention: 2 of width 128, 6 of 160, 2 of 320. An MLP has a hidden layer of four times the width. How many parameters do the adapters have?
+# > **Predict.** The recipe puts adapters of rank 4 on $q$, $v$ and both layers of the MLP, in the 10 blocks with attention: 2 of width 128, 6 of 160, 2 of 320. The hidden layer of an MLP has 4 times the width. How many parameters do the adapters have?
 
 # %%
 widths = 2 * [128] + 6 * [160] + 2 * [320]
@@ -265,14 +265,14 @@ print(f"trains {counted.trainable:,} of {counted.total:,} parameters,")
 print(f"{counted.trainable - adapters:,} of them in mask decoder and prompt encoder")
 
 # %% [markdown]
-# The adapters have 103,936 parameters. They are a small part of the trained parameters, because the recipe trains the whole decoder. With $\alpha = 1$ and $r = 4$, an adapter is multiplied by 1/4; both numbers are from the code, and the paper names neither.
-# The paper's table gives 985.22M parameters in total, a hundred times as many as the cell counts.
+# The adapters have 103,936 parameters. They are a small part of the trained parameters, because the recipe trains the whole decoder. With $\alpha = 1$ and $r = 4$, the output of an adapter is multiplied by 1/4. Both numbers are from the code; the paper does not give them.
+# The paper's table gives 985.22M parameters in total, about 100 times the total that the cell counts.
 #
 # ## Focal loss and Dice loss
 #
-# The recipe's loss is the sum of focal loss and Dice loss. Suppose that a network finds nothing: its probability is 2 % everywhere. The cell computes both losses for missed squares of different size.
+# The recipe's loss is the sum of focal loss and Dice loss. Suppose that a network finds nothing: its probability is about 2 % everywhere. The next cells compute both losses for missed squares of different sizes in an image of 256 x 256 pixels.
 #
-# > **Predict.** Which of the two hardly changes if a lesion of 4 x 4 pixels is missed?
+# > **Predict.** Which of the two losses is small if a lesion of 4 x 4 pixels is missed?
 
 # %%
 from medsaga_lib.training.losses import focal_dice
@@ -288,14 +288,14 @@ for side in (4, 16, 64, 128):
     print(f"{side:3} x {side:<3}: focal {loss.cross_entropy:.4f}, Dice {loss.dice:.2f}")
 
 # %% [markdown]
-# The focal loss is a mean over pixels, so a small object hardly changes it. The Dice loss is relative to the size of the object and is large in all rows. In return, the focal loss has a gradient for each pixel by itself, while Dice depends on sums.
-# The paper adds both with equal weights and names no exponent; the exponent here is S-SAM's ([chapter 6](06_svd_affine.ipynb)).
+# The focal loss is a mean over all pixels, so a small missed object hardly changes it. The Dice loss is relative to the size of the object and is large in all rows.
+# The paper adds both losses with equal weights. It does not give the exponent of the focal loss; ours is that of S-SAM ([chapter 6](06_svd_affine.ipynb)).
 #
 # ## Sampling by modality
 #
-# The challenge's training set has 1,218,411 CT images, 82 % of all, and 191,308 MR images, 13 %. Several of the nine other modalities have fewer than 2,000 images. If images are drawn at random, most of them are CT.
-# The authors draw CT with a probability of 0.40, MR with 0.10, and one of the nine others with 0.50. We assume that the nine share the 0.50 evenly, which the draft does not say.
-# The cell makes 1,000 images in about these proportions. The numbers of the nine small modalities are our invention.
+# According to the paper, the challenge's training set has 1,218,411 CT images, 82 % of all, and 191,308 MR images, 13 %. Several of the 9 other modalities have fewer than 2,000 images. If images are drawn at random, most of them are CT.
+# The authors draw CT with a probability of 0.40, MR with 0.10, and one of the 9 others with 0.50. We assume that the 9 have equal probabilities, which the draft does not say.
+# The next cell makes a list of about 1,000 images in similar proportions. The numbers of the 9 small modalities are our choice.
 
 # %%
 from medsaga_lib.data.sampling import probabilities
@@ -319,9 +319,9 @@ table["draws of an image"] = 1000 * table["by modality"] / table["images"]
 table.round(3)
 
 # %% [markdown]
-# The last column gives the expected draws of one image in 1,000. The PET image is drawn 56 times, and a CT image less than once. This is the price: the network may memorise an image that it sees so often.
+# The last column is the expected number of draws of one image in 1,000 draws. The PET image is drawn about 56 times, and a CT image less than once. This sampling has a cost: the network may overfit to an image that it gets so often.
 #
-# `ModalitySampler` takes the place of `shuffle=True` in a `DataLoader`. A chi-square test checks its draws: a small p-value means that counts so far from the expected shares are unlikely.
+# `ModalitySampler` takes the place of `shuffle=True` in a `DataLoader`. A chi-square test checks its draws. A small p-value means that such counts are unlikely if the draws follow the expected shares.
 
 # %%
 from scipy.stats import chisquare
@@ -341,11 +341,11 @@ for name, indices in (("by modality", picked), ("at random", plain)):
     print(f"{name:11} CT {found['CT'] / 10_000:.1%}, OCT {found['OCT'] / 10_000:.1%}, p = {p:.2g}")
 
 # %% [markdown]
-# The test finds nothing against the sampler, and it rejects the random draws.
+# The p-value of the sampler is not small, so the test finds no fault. The p-value of the random draws is 0 up to rounding: they do not follow these shares.
 #
-# The next table is the paper's Table 3: Dice in per cent of LiteMedSAM and of the proposed method. The method combines the sampler, LoRA and more training, and the draft does not say which of them changes what.
+# The next table is the paper's Table 3: Dice in per cent of LiteMedSAM and of the proposed method. The method combines the sampler, LoRA and more training. The draft does not separate their effects.
 #
-# > **Predict.** Which modalities lose?
+# > **Predict.** For which modalities is the Dice of the proposed method lower?
 
 # %%
 table_3 = {"CT": (92.26, 92.03), "MR": (89.63, 86.39), "PET": (51.58, 65.23), "US": (94.77, 87.17),
@@ -359,13 +359,13 @@ table["change"] = table["proposed"] - table["LiteMedSAM"]
 table.sort_values("change").round(2)
 
 # %% [markdown]
-# CT and MR, which are drawn less often than at random, lose. Ultrasound loses most, although the sampler favours it. Microscopy and PET gain most; they had the lowest scores.
-# The mean rises because each modality counts once in it, whatever its number of images.
+# The Dice falls for CT and MR, which are drawn less often than at random. It falls most for ultrasound (US), which the sampler draws more often. It rises most for microscopy and PET, which had the lowest Dice.
+# The mean rises, because each modality has the same weight in it, whatever its number of images.
 
 # %% [markdown]
 # ## LiteMedSAM's input
 #
-# LiteMedSAM is small enough for a browser: [try it](../book/live.md) on one of four images, or on your own.
+# LiteMedSAM is small enough to run in a browser: [try it](../book/live.md) on one of four images, or on your own.
 #
 # LiteMedSAM's script resizes the longer side of an image to 256 px, normalises the grey levels by minimum and maximum, and pads the rest of the square with zeros. `load_box_predictor` does the same. On some X-rays this preprocessing is unstable: small changes of the input change the mask completely ([chapter 10](10_few_labels.ipynb)).
 #
@@ -421,9 +421,9 @@ print(example.name[:8], image.shape, len(boxes), "boxes, embedding", tuple(embed
 # %% [markdown]
 # ## A decoder for many boxes
 #
-# The published scripts call the decoder once per box. Which part of its work does not depend on the box? We run it with two boxes and compare the outputs of all linear layers.
+# The published scripts call the decoder once for each box. Which part of its work does not depend on the box? We run it with two boxes and compare the outputs of all linear layers.
 #
-# > **Predict.** The decoder's two-way transformer has 32 linear layers. Tokens attend to each other and to the image, then the image attends to the tokens, twice. How many layers give the same output for both boxes?
+# > **Predict.** The decoder's two-way transformer has 32 linear layers. Tokens attend to each other and to the image, then the image attends to the tokens, twice ([chapter 2](02_sam_from_the_inside.ipynb)). How many linear layers give the same output for both boxes?
 
 # %%
 @torch.no_grad()
@@ -446,11 +446,11 @@ same = [name for name in one if one[name].equal(other[name])]
 print(f"{len(same)} of {len(one)}:", *same, sep="\n  ")
 
 # %% [markdown]
-# Three layers give the same output: the keys and values that the image offers to the tokens in the first layer, and the queries of the image in the first layer. After that, the image tokens depend on the box. These three layers process all 4,096 image tokens, while the layers on the side of the tokens process 7: two corners of the box, four mask tokens and one token for the predicted IoU.
+# Three linear layers give the same output. They are in the first block of the transformer: the keys and values of the image, when the tokens attend to the image, and the queries of the image, when the image attends to the tokens. After that, the image tokens depend on the box. These three layers process all 4,096 image tokens. The layers on the side of the prompt process 7 tokens: 2 corners of the box, 4 mask tokens and 1 token for the predicted IoU.
 #
-# `medsaga_lib.inference.box_decoder` therefore computes these three projections once. In the later layers it changes the order of a product, $q \cdot (x W_k) = (q W_k^\top) \cdot x$, and so projects the 7 tokens instead of the 4,096. It also computes one of SAM's four masks, the one that is used.
+# `medsaga_lib.inference.box_decoder` therefore computes these three projections once for an image. After that, it changes the order of a product, $q \cdot (x W_k) = (q W_k^\top) \cdot x$, so that it projects the 7 tokens instead of the 4,096. It computes only the one of the 4 masks that is used.
 #
-# > **Predict.** By which factor do the operations for one more box fall?
+# > **Predict.** By which factor does the number of operations for one more box fall?
 
 # %%
 from medsaga_lib.inference.box_decoder import decode_boxes, segment_boxes
@@ -487,7 +487,7 @@ axes = "boxes on the image", "billion operations"
 display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
 
 # %% [markdown]
-# The operations for one more box fall to about a half. Operations are not seconds, so we also measure. The library's function lets three ways take turns: the published decoder box by box, the same decoder with all boxes in one batch, and ours. The result is a ratio of times of the same run.
+# The number of operations for one more box falls by a factor of about 2. Operations are not seconds, so we also measure the time. `measure` runs three ways in turn: the published decoder box by box, the same decoder with all boxes in one batch, and our decoder. The result is a ratio of times of the same run.
 #
 # > **Predict.** On a CPU, is a batch of boxes faster than one box after the other, the same, or slower?
 
@@ -542,23 +542,23 @@ tried.rename(columns=names).round(2)
 #
 # ## Overlapping masks
 #
-# Masks of neighbouring boxes can overlap. Each pixel then gets the box with the largest logit. A channel of zeros stands for the background. The cell shows two boxes on five pixels:
+# Masks of neighbouring boxes can overlap. Each pixel then gets the number of the box with the largest logit. A channel of zeros stands for the background. The next cell has two boxes on 5 pixels:
 
 # %%
 logits = torch.tensor([[-2.0, 1, 3, 1, -2], [-3, -1, 2, 4, 1]])
 print(torch.cat([torch.zeros(1, 5), logits]).argmax(0).tolist())
 
 # %% [markdown]
-# Pixels with negative logits only are background. The order of the boxes does not matter. A running maximum needs memory for one image, while 241 masks of 1920 x 2560 pixels, the size of the challenge's case, need much more:
+# A pixel is background if all its logits are negative. The result does not depend on the order of the boxes. Our decoder keeps the largest logit so far, a running maximum, which needs memory for one image. The logits of all 241 boxes need much more; the challenge's case has 1920 x 2560 pixels:
 
 # %%
 pixels = 1920 * 2560
 print(f"{241 * pixels * 4 / 2**30:.1f} GiB; a running maximum {pixels * 4 / 2**20:.0f} MiB")
 
 # %% [markdown]
-# At the end, the numbers of the boxes become the label values that the user asked for. The published code renames one number after the other.
+# At the end, the number of each box is replaced by the label value that the user asked for. The published code replaces one number after the other.
 #
-# > **Predict.** Boxes 1, 2, 3 are to become 2, 3, 5. What does the loop make of them?
+# > **Predict.** The numbers 1, 2, 3 should become 2, 3, 5. What does the loop make of them?
 
 # %%
 labels = np.array([0, 1, 2, 3])
@@ -567,7 +567,7 @@ for box_number, value in enumerate([2, 3, 5], start=1):
 print(labels)
 
 # %% [markdown]
-# The loop makes 5 of all three. A new value equals the number of a later box and is renamed again. Exercise 1 repairs this.
+# All three become 5. A new value can equal the number of a later box, and the loop then replaces it again. Exercise 1 repairs this.
 #
 # ## Nuclei from boxes, without training
 #
@@ -587,7 +587,7 @@ print(nuclei.citation, "|", nuclei.licence)
 
 
 # %% [markdown]
-# The boxes above are exact, because they come from the annotator's masks. A person's boxes are not. We therefore also enlarge every box by 10 % and by 25 % of its sides, on each side.
+# The boxes above are exact, because they come from the annotator's masks. A person's boxes are not exact. We therefore also enlarge every box by 10 % and by 25 % of its width and height, on each side.
 #
 # > **Predict.** Does LiteMedSAM or the ellipse have the higher mean IoU, with exact and with larger boxes?
 
@@ -627,7 +627,7 @@ table = pd.DataFrame(rows)
 table.pivot(index="image", columns="enlarged by", values=["LiteMedSAM", "ellipse"]).round(2)
 
 # %% [markdown]
-# The table has every fourth test image, with at most 10 objects each. Here are the means over images, with 95 % intervals by bootstrap over images:
+# The table has every 4th test image, with at most 10 objects each. The next table has the means over images, with 95 % intervals by bootstrap over images.
 
 # %%
 from medsaga_lib.evaluation.scores import bootstrap
@@ -646,10 +646,10 @@ columns = ["LiteMedSAM", "ellipse", "box", "difference"]
 table.groupby("enlarged by")[columns].agg(with_interval)
 
 # %% [markdown] tags=["real"]
-# In the figure, some contours follow the edge of the nucleus, and others are too small. With exact boxes, the ellipse has the higher mean IoU, and the interval of the difference is below 0. With larger boxes, the ellipse's IoU falls, while LiteMedSAM's hardly changes: it can follow an edge in the image, and the ellipse cannot. With 10 %, the interval of the difference contains 0. With 25 %, LiteMedSAM is far ahead.
-# A score from boxes therefore means little without the score of the ellipse, and without a word on how exact the boxes are. It is not known whether LiteMedSAM has seen these images.
+# In the figure, some contours follow the edge of the nucleus, and others are too small. With exact boxes, the ellipse has the higher mean IoU, and the interval of the difference is below 0. With larger boxes, the IoU of the ellipse falls, and that of LiteMedSAM hardly changes: LiteMedSAM can follow an edge in the image, and the ellipse cannot. With 10 %, the interval of the difference contains 0. With 25 %, LiteMedSAM is far ahead.
+# A score from boxes therefore means little without the score of the ellipse, and without a statement of how exact the boxes are. It is not known whether LiteMedSAM has seen these images.
 #
-# Many of these nuclei are only a few pixels wide in the network's input. Do larger nuclei help? The cell takes the middle 256 x 256 pixels of two large images as images of their own, and compares up to 10 nuclei in exact boxes.
+# Many of these nuclei are only a few pixels wide in the network's input. Is the IoU higher if they are larger? The next cell cuts a tile, the middle 256 x 256 pixels, out of two large images. It compares up to 10 nuclei in exact boxes, in the whole image and in the tile.
 
 # %% tags=["real"]
 rows = []
@@ -672,14 +672,14 @@ pd.DataFrame(rows).set_index(["image", "input"]).round(2)
 # On the first image, the tile has a much higher IoU than the whole image. On the second, where the nuclei are wider, it has a lower one. The best size of the input depends on the images and has to be chosen on validation images.
 
 # %% [markdown]
-# From a shell, `medsaga predict lite_medsam IMAGE.npz --out out` does the same for the challenge's files: it reads an image and its boxes (`imgs`, `boxes`) and writes a label map (`segs`).
+# In a shell, `medsaga predict lite_medsam IMAGE.npz --out out` computes the masks of boxes in the challenge's files: it reads an image and its boxes (`imgs`, `boxes`) and writes a label map (`segs`).
 #
 # ## LoRA on LiteMedSAM, with a few steps
 #
 # We now train the recipe `lite_medsam_lora` on 8 chest X-rays, with one box for each lung. The sides of the boxes are moved at random in training.
-# To save time, the adapters are in the last stage of TinyViT alone (`from_stage=3`), the output of the earlier stages is kept for 2 copies of each image, and the input has 128 px. The learning rate is 0.001; the recipe's own rate of 0.002 was chosen for another network.
+# To save time, the encoder has adapters only in the last stage of TinyViT (`from_stage=3`), the output of the earlier stages is kept for 2 copies of each image, and the input has 128 px. The learning rate is 0.001; the recipe's own rate of 0.002 was chosen for another network.
 #
-# We score with the IoU on held-out X-rays, which follows from Dice: IoU = Dice / (2 - Dice).
+# The score is the IoU on held-out X-rays. It follows from Dice: IoU = Dice / (2 - Dice).
 #
 # > **Predict.** Is LiteMedSAM ahead of the ellipse in the exact box before training? And after 12 steps of 4 images?
 
@@ -753,7 +753,7 @@ display.show(
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown] tags=["real"]
-# Before training, the mean IoU of LiteMedSAM is below that of the ellipse. In the figure, its masks miss the inner part of both lungs, which belongs to the annotator's masks. The unstable preprocessing may add to this.
+# Before training, the mean IoU of LiteMedSAM is below that of the ellipse. In the figure, its masks miss the inner part of both lungs, which is in the annotator's masks. The unstable preprocessing may be a second reason.
 # After 12 steps, LiteMedSAM is ahead of the ellipse, and the two intervals do not overlap. This is one seed and 10 X-rays. LiteMedSAM has probably seen X-rays of this source, with masks of other annotators.
 
 # %% [markdown]
@@ -846,10 +846,10 @@ display.show(display.grid(panels, {1: "spleen"}, alt), alt=alt)
 print(source)
 
 # %% [markdown] tags=["real"]
-# The same box fails where the spleen moves or becomes smaller: in slice 7, its mask also covers fat and another organ. Propagation follows the spleen, although its mask takes in some fat.
+# The same box fails where the spleen moves or becomes smaller: in slice 7, its mask also covers fat and another organ. Propagation follows the spleen, although its mask also covers some fat.
 # On this volume, propagation has the highest Dice, and both ways are ahead of the ellipse. It is a single volume, so there is no interval, and LiteMedSAM has probably seen it.
 #
-# The second volume is an MR image of a brain after a stroke. In diffusion-weighted MR, the infarct is bright. It has many pieces here, and we take the largest.
+# The second volume is an MR image of a brain after a stroke. In diffusion-weighted MR, the *infarct*, the damaged tissue, is bright. It has many pieces here, and we take the largest.
 #
 # > **Predict.** Is the network ahead of the ellipse again?
 
@@ -886,13 +886,13 @@ display.show(display.grid(panels, {1: "infarct"}, alt), alt=alt)
 print(stroke.citation, "|", stroke.licence)
 
 # %% [markdown] tags=["real"]
-# With the same box, the network is a little ahead of the ellipse; with propagation, it is behind. In the figure, the propagated mask is much too large. The box around it is too large as well, so an error passes on from slice to slice.
+# With the same box, the network is a little ahead of the ellipse; with propagation, it is behind. In the figure, the propagated mask is much too large. The box around it is the prompt of the next slice and is too large as well, so the error is passed from slice to slice.
 # The order of the two ways is the reverse of that on the spleen. This is one piece of one brain, and LiteMedSAM has probably seen it, too.
 
 # %% [markdown]
 # ## Surface Dice with exchanged axes
 #
-# The challenge's files store the spacing as (x, y, z), but its arrays are (z, y, x), and its code does not reorder them. Dice does not use the spacing. The surface Dice, NSD, does: it is the share of both surfaces that lies within 2 mm of the other surface ([chapter 1](01_images_and_metrics.ipynb)).
+# The challenge's files store the spacing as (x, y, z) and the arrays as (z, y, x), and its code does not reorder the spacing. Dice does not use the spacing. The surface Dice, NSD, uses it: it is the share of both surfaces that is within 2 mm of the other surface ([chapter 1](01_images_and_metrics.ipynb)).
 #
 # > **Predict.** Does NSD change if the axes of the spacing are exchanged?
 
@@ -1002,10 +1002,10 @@ assert mended.runs == 4, f"q, k, v repeat {mended.runs} times in the layer, but 
 # %% [markdown]
 # ## Summary
 #
-# - With ViT-B, the encoder does nearly all the work. With TinyViT, the decoder's work for 21 boxes equals one encoding.
-# - The number of parameters is not the amount of work. TinyViT's windows do not move; a convolution connects them.
+# - With ViT-B, the encoder does nearly all of the work. With TinyViT, 20 to 21 boxes need as many operations as one encoding.
+# - The number of parameters says little about the amount of work. TinyViT's windows do not move; a convolution connects them.
 # - A fused layer has an order of rows. LoRA on the first third of TinyViT's `qkv` adapts other rows than those of the queries, and no error appears.
-# - Sampling by modality favours rare modalities at the cost of frequent ones. The mean over modalities hides this.
+# - Sampling by modality draws rare modalities more often and frequent ones less often. A mean over modalities does not show the loss on the frequent ones.
 # - For many boxes, compute once what does not depend on the box. A larger batch can be slower on a CPU.
-# - A box from the ground truth scores without any network. Put the ellipse into every table of box prompts, and say how exact the boxes are.
+# - An ellipse in a box from the ground truth has a high score without any network. Put the ellipse into every table of box prompts, and say how exact the boxes are.
 # - In a volume, propagated boxes follow the organ, but they also pass on errors of the last mask.
