@@ -32,7 +32,7 @@ seed = 0
 # ## A U-Net trained on 4 labelled images
 #
 # Most chapters of this book start from a pretrained network. This section starts from random weights and 4 labelled X-rays.
-# An adapted foundation model should be better than such a network; otherwise its pretraining brought nothing for this task.
+# An adapted foundation model should be better than such a network; otherwise its pretraining does not help on this task.
 #
 # Where `MEDSAGA_DATA` names no folder, drawn chest X-rays replace the data sets of this chapter.
 
@@ -44,15 +44,15 @@ for dataset in {data.name: data for data in (chest, polyps)}.values():
     print(dataset.describe())
 
 # %% [markdown]
-# The network is MONAI's U-Net ([Ronneberger et al. 2015](https://arxiv.org/abs/1505.04597)). On the way down, convolutions halve the feature map and give it more channels. On the way up, they double it again.
-# At each level, a *skip* connection joins the map from the way down to the one from the way up. The deep layers see a large part of the image at low resolution, and the skips bring the edges back.
+# The network is MONAI's U-Net ([Ronneberger et al. 2015](https://arxiv.org/abs/1505.04597)). On the way down, convolutions halve the sides of the feature map and give it more channels. On the way up, they double the sides again.
+# At each level, a *skip* connection joins the map from the way down to the one from the way up. In the deep layers, each cell depends on a large part of the image, at low resolution. The skips carry the edges at high resolution.
 #
 # The second network is LiteMedSAM with its published weights, a frozen image encoder and class tokens, as in [chapter 10](10_few_labels.ipynb). Its mask decoder is trained, together with a *lift* that gives its embedding absolute positions; chapter 10 explains the lift.
 # LiteMedSAM has probably seen images of this source in its training ([Where the weights come from](../book/weights.md)). The U-Net has seen none.
 #
 # Both networks get the same 4 X-rays, the same number of steps and the same batch size.
 #
-# > **Predict.** Which Dice does the U-Net reach on X-rays of other patients: 0.2, 0.5 or 0.8? How far ahead is LiteMedSAM?
+# > **Predict.** Which Dice does the U-Net reach on X-rays of other patients: 0.2, 0.5 or 0.8? Is LiteMedSAM ahead of it?
 
 # %%
 from dataclasses import replace
@@ -82,7 +82,7 @@ from medsaga_lib.models.feeding import FEED_OF
 
 
 def predictor(model, data=chest, backbone="none"):
-    """A network with its preprocessing; "none" is the one of networks from scratch."""
+    """A network with the preprocessing of a backbone; from scratch: "none"."""
     return Predictor(model, data.labels, data.modality, data.window, FEED_OF[backbone])
 
 
@@ -109,7 +109,7 @@ pd.DataFrame(scored).T
 # The column `interval` is the 95 % interval of the mean Dice over patients, `hd95` is in pixels, and `confused` is the share of predicted pixels on another organ.
 
 # %% [markdown] tags=["real"]
-# With this one seed, the U-Net reaches a Dice of 0.8, and LiteMedSAM is level with it: the intervals overlap almost completely. The HD95 of the U-Net is larger; the figure shows why.
+# With this one seed, the U-Net reaches a Dice of about 0.8, and LiteMedSAM is level with it: the intervals overlap almost completely. The HD95 of the U-Net is larger; the next figure shows why.
 
 # %%
 from medsaga_lib import display
@@ -128,14 +128,14 @@ display.show(
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown] tags=["real"]
-# Both networks find both lungs and put each on its side. The U-Net has specks of the right lung's class along the right border of the image, far from that lung, and these make its HD95 large. LiteMedSAM has stray patches as well, nearer to the lungs.
+# Both networks find both lungs and give each its own class. The U-Net also labels small patches far from the lungs, and these make its HD95 large. LiteMedSAM has such patches as well, nearer to the lungs.
 
 # %% [markdown]
-# Large organs that are always in the same place are an easy task for a network from scratch. One training with one seed cannot rank the two; the recorded runs below have 3 seeds and more methods.
+# Large organs that are always in the same place are an easy task for a network from scratch. One training with one seed cannot rank the two networks; the recorded runs on the pocket SAM below have 3 seeds and more methods.
 #
 # ## What MedSAGa's authors measured
 #
-# Table 1 of [MedSAGa](https://arxiv.org/abs/2407.15042) compares MedSAGa and SAMed with DAE-Former, a network from scratch, on 4 data sets. The U-Net is not in the table. The printed lines are the Dice of MedSAGa minus that of DAE-Former.
+# Table 1 of [MedSAGa](https://arxiv.org/abs/2407.15042) compares MedSAGa and SAMed with DAE-Former, a network from scratch, on 4 data sets. The next cells print the Dice of MedSAGa minus that of DAE-Former, for each number of training images.
 #
 # > **Predict.** On which data sets is the adapted SAM ahead with few labels, and DAE-Former ahead with many?
 
@@ -175,10 +175,18 @@ figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", nco
 display.show(figure, alt="Published Dice against the number of training images, on four data sets, with a curve for each of MedSAGa, SAMed and DAE-Former. Chest X-ray: DAE-Former starts lowest and ends highest. ISLES: MedSAGa starts highest and ends highest. Spleen: DAE-Former starts lowest and is highest from the second point on. AMOS: DAE-Former is highest in the first three points and lowest in the last.")
 
 # %% [markdown]
-# The pattern "the adapted SAM is ahead with few labels, the network from scratch with many" holds on the chest X-rays: MedSAGa is ahead up to 500 images, and DAE-Former with 1,800, where SAMed is ahead of MedSAGa as well. On Spleen, MedSAGa is ahead with 100 images alone, and DAE-Former from 200 on.
-# It does not hold on the other two. On AMOS, the order is the reverse: DAE-Former is ahead with 500 to 2,000 images, the two are equal with 5,000, and MedSAGa is ahead with 7,000. On ISLES, MedSAGa is ahead in all rows but one.
+# The adapted SAM is ahead with few labels, and the network from scratch with many, on two of the four data sets:
 #
-# The paper prints neither seeds nor spread, so small differences mean little. Its Table 3 gives 2 of these cells another Dice of MedSAGa, with the same HD95: 0.943 with 1,800 chest X-rays, and 0.359 with 7,000 images of AMOS. The signs of both differences stay the same.
+# | data set | MedSAGa is ahead with | DAE-Former is ahead with |
+# | --- | --- | --- |
+# | chest X-ray | 50 to 500 images | 1,800 images |
+# | Spleen | 100 images | 200 to 800 images |
+# | ISLES | 200, 500, and 1,000 to 3,200 images | 700 images |
+# | AMOS | 7,000 images | 500 to 2,000 images |
+#
+# On AMOS, the order is the reverse: DAE-Former is ahead with few images. The two are equal with 5,000.
+#
+# The paper gives neither the number of seeds nor an interval, so small differences mean little. Its Table 3 has another Dice of MedSAGa for 2 of these cells, with the same HD95: 0.943 with 1,800 chest X-rays, and 0.359 with 7,000 images of AMOS. The signs of both differences to DAE-Former stay the same.
 #
 # ## Attention and its memory cost
 #
@@ -194,24 +202,24 @@ torch.manual_seed(seed)
 
 
 def attention(q, k, v):
-    """(N, d) each; the map in the middle is N x N."""
+    """Ordinary attention of q, k and v (N, d), with a map of N x N."""
     return (q @ k.T / q.shape[1] ** 0.5).softmax(1) @ v
 
 
 # %% [markdown]
 # The map grows with $N^2$. A fused kernel, as in [chapter 3](03_memory_ledger.ipynb), does not store the map, but does the same multiplications, $2 N^2 d$ in number.
 #
-# Efficient attention ([Shen et al. 2018](https://arxiv.org/abs/1812.01243)) uses the fact that, without the softmax between them, $(q\,k^\top)\,v = q\,(k^\top v)$. The right-hand side never makes an $N \times N$ matrix. It therefore applies a softmax to $q$ and to $k$ separately, *before* the product:
+# Without the softmax, $(q\,k^\top)\,v = q\,(k^\top v)$, and the right-hand side has no $N \times N$ matrix. Efficient attention ([Shen et al. 2018](https://arxiv.org/abs/1812.01243)) uses this. It applies a softmax to $q$ and to $k$ separately, *before* the product:
 
 # %%
 def linear_attention(q, k, v):
-    """(N, d) each; the summary in the middle is d x d."""
+    """Efficient attention of q, k and v (N, d), with a summary of d x d."""
     summary = k.softmax(0).T @ v  # each channel of k pools the whole image into one vector
     return q.softmax(1) @ summary  # each token mixes these d vectors
 
 
 # %% [markdown]
-# The next cell multiplies in the other order, to see the map that efficient attention never makes.
+# The next cell multiplies in the other order, to compute the $N \times N$ map that efficient attention does not need.
 #
 # > **Predict.** Are the rows of this map weights, positive numbers with the sum 1?
 
@@ -223,7 +231,7 @@ print(f"smallest weight {implied.min():.1e}")
 print(f"sums of the rows from {implied.sum(1).min():.3f} to {implied.sum(1).max():.3f}")
 
 # %% [markdown]
-# The rows are weights over all tokens, so it is still attention. The next cell counts what autograd keeps for the backward pass, with the ledger of chapter 3.
+# The rows are weights over all tokens, so this is still attention. The next cells count the memory that autograd keeps for the backward pass, with the ledger of chapter 3.
 
 # %%
 from medsaga_lib.memory.ledger import saved_bytes
@@ -255,20 +263,22 @@ for pixels in (224, 448):
     print(f"{pixels} px: {entry.activations / 2**20:6,.0f} MiB of activations for one image")
 
 # %% [markdown]
-# A side of twice the length means 4 times the tokens and 4 times the memory. The statement in MedSAGa's paper does not hold: the cost of DAE-Former's attention is linear in the number of tokens.
+# An image with sides of twice the length has 4 times as many tokens, and needs about 4 times the memory. The statement in MedSAGa's paper is wrong: the cost of DAE-Former's attention is linear in the number of tokens.
 #
-# Linear is not always cheaper. Efficient attention needs $2 N d^2$ multiplications, which is less than $2 N^2 d$ where there are more tokens than channels:
+# Linear attention is not always cheaper. Efficient attention needs $2 N d^2$ multiplications. This is less than $2 N^2 d$ if there are more tokens than channels, $N / d > 1$:
 
 # %%
 for side, d in ((56, 128), (28, 320), (14, 512)):  # cells along a side and channels, at 224 px
     print(f"{side:2} x {side:2} tokens, {d} channels: N / d = {side**2 / d:.1f}")
 
 # %% [markdown]
-# In the stage with the coarsest map, efficient attention needs more multiplications than ordinary attention.
+# For the map of 14 x 14 tokens, efficient attention needs more multiplications than ordinary attention.
 #
 # ## The limits of linear attention
 #
-# > **Predict.** Give each token a random key, and as its query its own key times 8. Each token then looks for itself. Does it find itself with both kinds of attention?
+# Each of 144 tokens gets a random key. Its query is its own key times 8, so that the product of a query with its own key is large.
+#
+# > **Predict.** Is most of the weight of a token on itself, with both kinds of attention?
 
 # %%
 k = torch.randn(144, 16)
@@ -283,15 +293,19 @@ for name, weights in maps.items():
 
 # %%
 panels = [
-    display.Panel((weights / weights.max()).numpy(), title=name) for name, weights in maps.items()
+    display.Panel((weights / weights.max()).numpy(), title=name)
+    for name, weights in maps.items()
 ]
 display.show(
     display.grid(panels, {}, alt="Two attention maps.", columns=2),
-    alt="Two maps of 144 x 144 weights; bright is large. Ordinary attention: a bright diagonal on black, so each token finds itself. Linear attention: a faint diagonal in noise, with some columns that are brighter, the tokens that many others look at.",
+    alt="Two maps of 144 x 144 weights; bright is large. Ordinary attention: "
+    "a bright diagonal on black, so each token attends to itself. Linear "
+    "attention: a faint diagonal in noise, with some columns that are "
+    "brighter, the tokens to which many others attend.",
 )
 
 # %% [markdown]
-# With ordinary attention, each token finds itself: almost all of its weight is on itself. With linear attention, it does not. The map of linear attention has at most rank $d$, here 16, because it is a product of an $N \times d$ and a $d \times N$ matrix. The sum of its diagonal is at most $d$ for any $q$ and $k$, so the mean weight on itself is at most $16/144 = 0.11$.
+# With ordinary attention, almost all of the weight of a token is on itself. With linear attention, most of it is on other tokens. The map of linear attention has at most rank $d$, here 16, because it is a product of an $N \times d$ and a $d \times N$ matrix. The sum of its diagonal is at most $d$ for any $q$ and $k$, so the mean weight of a token on itself is at most $16/144 = 0.11$.
 #
 # ## Attention between channels
 #
@@ -303,7 +317,7 @@ from torch.nn.functional import normalize
 
 
 def channel_attention(q, k, v, temperature=1.0):
-    """(N, d) each; the map is d x d."""
+    """Attention between the channels of q, k and v (N, d), with a map of d x d."""
     weights = (normalize(q, dim=0).T @ normalize(k, dim=0) * temperature).softmax(1)
     return v @ weights.T
 
@@ -311,7 +325,7 @@ def channel_attention(q, k, v, temperature=1.0):
 # %% [markdown]
 # In the library's DAE-Former, both kinds of attention have learned projections around them. A block is efficient attention, a feed-forward part, channel attention, and a second feed-forward part; each adds its output to its input.
 #
-# > **Predict.** Shuffle the cells of a map, apply one part of the block, and put the cells back in order. Which parts notice the shuffle?
+# > **Predict.** Shuffle the cells of a map, apply one part of the block, and put the cells back in order. Which parts give another output than without the shuffle?
 
 # %%
 from medsaga_lib.models import dae_former
@@ -325,12 +339,12 @@ for part in block.parts[:3]:
         print(f"{type(part).__name__:19} changes by {(back - part(x)).abs().max():.0e}")
 
 # %% [markdown]
-# The feed-forward part notices the shuffle; both kinds of attention give the same output up to rounding. Attention does not know where a token is. DAE-Former has no table of positions like SAM's ViT. It can tell a right lung from a left one by its convolutions alone: those in the feed-forward parts, those that embed the patches, and the zeros that they see beyond the border of the image.
+# The output of the feed-forward part changes. Both kinds of attention give the same output up to rounding, so their output does not depend on the positions of the tokens. SAM's ViT has a table of positions, and DAE-Former has none. It can tell a right lung from a left lung only by its convolutions, those in the feed-forward parts and those that embed the patches: beyond the border of the image, they get zeros.
 #
 # ## DAE-Former and its 18 million unused parameters
 #
 # DAE-Former has 3 stages on the way down and 2 on the way up, each with 2 dual blocks. In a decoder stage, the encoder's map gives the queries and keys, and the decoder's own map gives the values.
-# The library has it in one file, `medsaga_lib/models/dae_former.py`. The network of the published code has more parameters; we counted them by running that code:
+# The library's network is in one file, `medsaga_lib/models/dae_former.py`. The network of the published code has more parameters; we counted them by running that code:
 
 # %%
 with torch.device("meta"):  # shapes without memory
@@ -344,13 +358,14 @@ print(f"difference {unused:,}, {unused / published_count:.0%} of the published n
 # %% [markdown]
 # Both networks give the same output; the tests of this project compare the outputs for the same weights. The published code builds two kinds of layers that its forward pass never calls:
 #
-# - The lowest decoder stage has no skip, so its forward pass uses its last layer, the patch expanding, and skips the rest of the stage.
+# - The lowest decoder stage has no skip connection, so its forward pass uses only its last layer, which enlarges the map, and none of the layers before it.
 # - Each feed-forward part has 3 norms and uses 1.
 #
 # The next cell builds the unused layers of that stage and counts both kinds.
 
 # %%
 def count(modules):
+    """The number of parameters of these modules."""
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
@@ -372,18 +387,18 @@ print(f"lowest decoder stage {in_stage:,} + norms elsewhere {elsewhere:,}")
 print(f"= {in_stage + elsewhere:,}, all of the difference: {in_stage + elsewhere == unused}")
 
 # %% [markdown]
-# The two counts explain the whole difference. The unused norms inside the lowest stage are part of the first count, so they must not be added again.
+# The two counts explain the whole difference. The unused norms inside the lowest stage are part of the first count, so the second count leaves them out.
 #
-# Unused parameters do not change a result. They take space in the file and on the GPU, and they are wrong in a table that compares sizes: a network with 48 million parameters was never run.
-# A gradient finds them: after a backward pass, the `.grad` of an unused parameter is still `None`.
+# Unused parameters do not change a result, but they need memory in the file and on the GPU. A table that compares the sizes of networks should not count them.
+# A backward pass finds them: the `.grad` of an unused parameter is still `None` after it.
 #
-# `medsaga train dae_former --data FOLDER --shots 32` trains the network of this library with its authors' optimizer, batch size and loss. This book has no full training of it: the authors' 400 epochs are too long for two cores.
+# `medsaga train dae_former --data FOLDER --shots 32` trains the network of this library with its authors' optimizer, batch size and loss. The recorded runs below do not include it, because the authors' 400 epochs take too long on two cores.
 #
 # ## What a prompt tells a network
 #
-# The next comparison has methods that get a prompt, a point or a box. In training and in test, the prompts come from the ground truth. A prompt thus tells the network where the object is, and a box also tells how large it is.
+# Some of the methods below get a prompt, a point or a box. In training and in test, the prompts come from the ground truth. A prompt thus tells the network where the object is, and a box also tells how large it is.
 #
-# To see how much that is, the next cell uses LiteMedSAM without training, on 5 test images of each data set. The prompt is a random pixel of each object, or its exact box. The third row uses no network: it is the ellipse inscribed in the box.
+# The next cells measure how much a prompt tells, with LiteMedSAM without training, on 5 test images of each data set. The prompt is a random pixel of each object, or its exact box. The third row uses no network: it is the ellipse inscribed in the box.
 #
 # > **Predict.** Order the 3 rows by their Dice.
 
@@ -607,8 +622,8 @@ pd.DataFrame(rows).T
 # %% [markdown]
 # ## Recorded runs on the pocket SAM
 #
-# These runs put almost all methods of this book on the same images: lungs from 8 and from 32 labelled X-rays, and polyps from 64 frames, each with 3 seeds, 200 steps and 128 px. A seed decides the shots and all random numbers.
-# The adapted network is the *pocket SAM*, this project's small stand-in for SAM, which was pretrained on drawings. It has a plain ViT encoder that is cheap enough to train in full. Its results do not tell what a real SAM would reach.
+# These runs compare almost all methods of this book on the same images: lungs from 8 and from 32 labelled X-rays, and polyps from 64 frames, each with 3 seeds, 200 steps and 128 px. A seed decides the *shots*, which are the labelled images, and all random numbers.
+# The adapted network is the *pocket SAM*, this project's small network with SAM's parts, which was pretrained on drawn images. It has a plain ViT encoder that is cheap enough to train in full. Its results do not tell what a real SAM would reach.
 #
 # Two networks are from scratch, the U-Net and SegResNet ([Myronenko 2018](https://arxiv.org/abs/1810.11654)), which has residual blocks. The baseline is the frozen encoder: the embeddings are computed once, and the decoder is trained.
 
@@ -621,10 +636,11 @@ print(origin["date"], "|", origin["device"], "|", origin["data"])
 
 # %%
 def table_of(runs, told=False):
-    """Mean Dice ± standard deviation over seeds, and costs, of methods that are told or not."""
+    """Mean Dice ± standard deviation, and costs, of methods told or not."""
     rows = rows_of(runs).query("told == @told")
     dice = rows.groupby(["method", "task"])["dice"].agg(["mean", "std"])
-    order = dice["mean"].groupby("method").mean().sort_values(ascending=False).index
+    means = dice["mean"].groupby("method").mean()
+    order = means.sort_values(ascending=False).index
     text = [f"{mean:.3f}\u00a0±\u00a0{std:.3f}" for mean, std in dice.to_numpy()]
     table = pd.Series(text, dice.index).unstack().loc[order, rows["task"].unique()]
     costs = rows.groupby("method")
@@ -647,8 +663,8 @@ def table_of(runs, told=False):
 table_of(recorded["runs"])
 
 # %% [markdown]
-# The order of the rows is that of the mean over the tasks. The standard deviation says how much the choice of shots moves a number; most neighbours are not told apart.
-# On the site, the next figure shows 6 of the methods on lungs, with the seeds that you choose. Does the order of the methods at 8 labels hold for each seed?
+# The rows are ordered by the mean over the tasks. The number after ± is the standard deviation over seeds. Many neighbouring rows differ by less than this.
+# On the site, the next figure shows 6 of the methods on lungs, with the seeds that you choose. Is the order of the methods at 8 labels the same for each seed?
 
 # %%
 shown_as = {"medsaga": "MedSAGa", "samed": "SAMed", "s_sam": "S-SAM", "full": "full fine-tuning"}
@@ -664,11 +680,11 @@ display.interactive(
 
 
 # %% [markdown]
-# A paired comparison says more: it subtracts the Dice of the frozen encoder with the same task and the same seed. In the figure, a dot is the difference of one seed, and a line is the mean of 3. `medsaga_v2` is left out of it, because it lies far to the left: it trains no part of the decoder, and its class tokens stay random ([chapter 5](05_adapting_sam.ipynb)).
+# A paired comparison is less noisy: it subtracts the Dice of the frozen encoder with the same task and the same seed. In the figure, a dot is the difference of one seed, and a line is the mean of 3 seeds. The figure leaves out `medsaga_v2`, whose differences are far below 0: it trains no part of the decoder, and its class tokens stay random ([chapter 5](05_adapting_sam.ipynb)).
 
 # %%
 def differences(runs, baseline="frozen_encoder"):
-    """Dice minus that of the baseline with the same task and seed, for methods not told."""
+    """Dice minus the baseline's, by task and seed, of methods not told."""
     rows = rows_of(runs).query("not told")
     dice = rows.pivot(index=["task", "seed"], columns="method", values="dice")
     return dice.sub(dice.pop(baseline), axis=0).loc[rows["task"].unique()]
@@ -704,12 +720,12 @@ print(f"{table.map(lambda text: '*' in text).sum().sum()} of {table.size} interv
 table
 
 # %% [markdown]
-# The methods differ most on polyps: there, `medsaga_v2` apart, every method that trains the pocket SAM's encoder and both networks from scratch are ahead of the frozen encoder, with intervals that exclude 0. On lungs from 32, most intervals contain 0. The means of the networks from scratch are among the highest on lungs; on polyps, most methods that train the pocket SAM's encoder have higher means than both.
+# The methods differ most on polyps. There, both networks from scratch and every method that trains the pocket SAM's encoder, except `medsaga_v2`, are ahead of the frozen encoder, with intervals that exclude 0. On lungs from 32, most intervals contain 0. The means of the networks from scratch are among the highest on lungs. On polyps, most methods that train the pocket SAM's encoder have higher means than both.
 #
-# Read the intervals with care:
+# These intervals have 4 limits:
 #
 # - If no method differed from the frozen encoder, about 2 of 39 intervals would exclude 0 by chance.
-# - All rows of a task subtract the same 3 runs, so an unlucky frozen encoder lifts all of them.
+# - All rows of a task subtract the same 3 runs. If the frozen encoder has a low Dice by chance, all differences of the task are too high.
 # - The intervals cover shots and random numbers, not patients.
 # - Each method has one learning rate for all tasks. A low row may mean a bad learning rate.
 #
@@ -735,7 +751,7 @@ told
 
 
 # %% [markdown] tags=["real"]
-# With boxes, the trained network is above the ellipse on lungs. On polyps, its mean is below that of the ellipse, which has learned nothing. The two rows from points cannot be compared with the ellipse, because a point does not tell the size. The untrained network does not depend on the seed, so its standard deviation is 0.
+# From boxes, the trained network has a higher Dice than the ellipse on lungs. On polyps, its mean is below that of the ellipse, which needs no training. The two rows from points cannot be compared with the ellipse, because a point does not tell the size. The untrained network does not depend on the seed, so its standard deviation is 0.
 
 # %% [markdown]
 # ## Exercises
@@ -827,9 +843,9 @@ assert confused > 0.3, (
 # %% [markdown]
 # ## Summary
 #
-# - A small U-Net, trained on 4 X-rays, finds both lungs. Train a network from scratch beside every adapted foundation model, on the same images.
-# - In MedSAGa's Table 1, the adapted SAM is ahead with few labels and the network from scratch with many on some data sets; on AMOS the order is the reverse.
-# - Softmax before the product makes attention linear in the number of tokens. The price is a map of low rank. It needs fewer multiplications where there are more tokens than channels.
-# - Attention does not know where a token is; in DAE-Former, convolutions do.
+# - A small U-Net, trained on 4 X-rays, finds both lungs. Compare every adapted foundation model with a network from scratch that is trained on the same images.
+# - In MedSAGa's Table 1, the adapted SAM is ahead with few labels and the network from scratch with many on two of four data sets; on AMOS the order is the reverse.
+# - Softmax before the product makes the cost of attention linear in the number of tokens, but its map has a low rank. It needs fewer multiplications if there are more tokens than channels.
+# - The output of attention does not depend on the positions of the tokens; in DAE-Former, only convolutions use them.
 # - 38 % of the parameters of DAE-Former's published code are never used. Count those that get a gradient.
 # - Methods that get prompts from the ground truth belong in a table of their own, with the ellipse in the box.
