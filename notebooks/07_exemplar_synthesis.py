@@ -304,7 +304,7 @@ shown = {"before": label, **ways}
 panels = [display.Panel(np.zeros((64, 64)), x.numpy(), None, name) for name, x in shown.items()]
 alt = (
     "A disc called left lung; the same disc turned, scaled and shifted. After interpolation, a thin "
-    "ring called right lung lies around it. With the nearest pixel there is no ring."
+    "ring called right lung is around it. With the nearest pixel there is no ring."
 )
 
 # %%

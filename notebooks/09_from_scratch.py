@@ -123,12 +123,15 @@ for case in test[:2]:
         panels.append(display.Panel(picture.pixels, truth, network(picture), name))
 display.show(
     display.grid(panels, chest.labels, alt="Two networks on two test images.", columns=2),
-    alt="Two test X-rays, each with the masks of the two networks; solid is the prediction, dashed the annotator. Both networks find the organs. Their edges are ragged and leave the annotator's in places, and small stray patches lie outside the organs.",
+    alt="Two test X-rays, each with the masks of the two networks; solid is the "
+    "prediction, dashed the annotator's mask. Both networks find the organs. "
+    "Their edges are uneven and differ from the annotator's in places, and "
+    "small patches are outside the organs.",
 )
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown] tags=["real"]
-# Both networks find both lungs and give each its own class. The U-Net also labels small patches far from the lungs, and these make its HD95 large. LiteMedSAM has such patches as well, nearer to the lungs.
+# Both networks find both lungs and give each its own class. The U-Net also gives the class of the right lung to a few pixels at the right border of the image, far from this lung, and these make its HD95 large. LiteMedSAM has small patches outside the lungs as well, but they are nearer.
 
 # %% [markdown]
 # Large organs that are always in the same place are an easy task for a network from scratch. One training with one seed cannot rank the two networks; the recorded runs on the pocket SAM below have 3 seeds and more methods.
@@ -680,7 +683,7 @@ display.interactive(
 
 
 # %% [markdown]
-# A paired comparison is less noisy: it subtracts the Dice of the frozen encoder with the same task and the same seed. In the figure, a dot is the difference of one seed, and a line is the mean of 3 seeds. The figure leaves out `medsaga_v2`, whose differences are far below 0: it trains no part of the decoder, and its class tokens stay random ([chapter 5](05_adapting_sam.ipynb)).
+# A paired comparison is less noisy: it subtracts the Dice of the frozen encoder with the same task and the same seed. In the figure, a dot is the difference of one seed, and a line is the mean of 3 seeds. The figure leaves out `medsaga_v2`, whose differences on lungs are far below 0: it trains no part of the decoder, and its class tokens stay random ([chapter 5](05_adapting_sam.ipynb)).
 
 # %%
 def differences(runs, baseline="frozen_encoder"):
