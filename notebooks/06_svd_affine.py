@@ -247,7 +247,7 @@ print(dataset.citation, "|", dataset.licence)
 #
 # $$ W' = U\,\mathrm{diag}\big(\mathrm{ReLU}(a \odot s + b)\big)\,V^\top. $$
 #
-# At the start $a = 1$ and $b = 0$, so the network computes the same as before. As a function:
+# At the start $a = 1$ and $b = 0$, so the network computes the same as before. The next function computes this weight:
 
 # %%
 def ssam_weight(W, a, b):
@@ -416,7 +416,7 @@ for name, recipe in {"S-SAM": s_sam, "decoder frozen": changed(s_sam, ["decoder=
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# The published code trains 444,672 parameters, the number of the first row. One reviewer describes a decoder "without any modifications and tuning". Without the LayerNorms of the decoder, the 4th row is the count. Both are 0.47 % of SAM.
+# The published code trains 444,672 parameters, the number of the first row. One reviewer describes a decoder "without any modifications and tuning". Without the LayerNorms of the decoder, the count is that of the 4th row. Both are 0.47 % of SAM.
 # This share holds at 256 px alone. The largest part is the table of positions, which has 768 numbers for each token. If the side of the image is twice as long, there are 4 times as many tokens.
 #
 # ## The memory of the factors
@@ -449,7 +449,7 @@ print(f"factors in place of W    {in_place / 2**20:+6.1f} MiB, with a and b")
 # ## Prompting by label name
 #
 # The second part of S-SAM is the prompt: the name of a label, such as *right lung*. A frozen text encoder turns the name into a vector. A small trained network, the *text layer*, turns the vector into a prompt token. The mask decoder answers with mask 0, as for a box ([chapter 2](02_sam_from_the_inside.ipynb)).
-# The published code uses the text encoder of CLIP, which was trained on images and their captions, and has to be downloaded. This chapter uses MiniLM ([Reimers and Gurevych 2019](https://arxiv.org/abs/1908.10084)), an encoder of sentences that comes with a package (`text="minilm"`). We compare it with `Spelling`, a function of this library. The vectors of `Spelling` depend on the letters alone.
+# The published code uses the text encoder of CLIP, which was trained on images and their captions, and has to be downloaded. This chapter uses MiniLM ([Reimers and Gurevych 2019](https://arxiv.org/abs/1908.10084)), an encoder of sentences that comes with a package (`text="minilm"`). We compare it with `Spelling`, a text encoder of this library. The vectors of `Spelling` depend on the letters alone.
 #
 # > **Predict.** Which names have more similar vectors for an encoder of sentences: *kidney* and *renal*, or *kidney* and *lung*? And how similar are those of *right lung* and *left lung*?
 
