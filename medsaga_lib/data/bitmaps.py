@@ -12,6 +12,7 @@ import numpy as np
 
 from medsaga_lib.data import headers
 from medsaga_lib.data.problems import BadFile
+from medsaga_lib.data.quiet import quiet
 
 Array = np.ndarray
 
@@ -75,9 +76,7 @@ def declared(path: Path) -> Declared:
     from PIL import Image
 
     if path.suffix.lower() in (".tif", ".tiff"):
-        import tifffile
-
-        with tifffile.TiffFile(path) as file:
+        with _opened(path) as file:
             page: Any = file.pages[0]
             tag = page.tags.get(ORIENTATION)
             turn = 1 if tag is None else int(tag.value)
@@ -135,9 +134,7 @@ def read_tiff(path: Path, is_mask: bool) -> tuple[Array, int, tuple[float, ...] 
         values (H, W), (H, W, 3) or (D, H, W), upright; 2 or 3; and the spacing along the axes, or
         None if the file gives none.
     """
-    import tifffile
-
-    with headers.silent("tifffile"), tifffile.TiffFile(path) as file:
+    with _opened(path) as file:
         series = _images(file)
         first = series[0]
         page: Any = first.keyframe
@@ -173,14 +170,12 @@ def read_tiff(path: Path, is_mask: bool) -> tuple[Array, int, tuple[float, ...] 
 
 def is_stack(path: Path) -> bool:
     """Return whether a TIFF has slices; False if it cannot be read."""
-    import tifffile
-
     try:
-        with headers.silent("tifffile"), tifffile.TiffFile(path) as file:
+        with quiet, _opened(path) as file:
             series = _images(file)
             sizes = zip(series[0].axes, series[0].shape, strict=True)
             return len(series) > 1 or any(axis in DEPTH and length > 1 for axis, length in sizes)
-    except (OSError, ValueError):  # the reader of its values says what is wrong
+    except (OSError, ValueError, BadFile):  # the reader of its values says what is wrong
         return False
 
 
@@ -194,7 +189,7 @@ def write_stack(path: Path, labels: Array, spacing: tuple[float, ...], like: Pat
 
     is_ome = is_imagej = False
     if like is not None:
-        with tifffile.TiffFile(like) as file:
+        with quiet, _opened(like) as file:
             is_ome, is_imagej = file.is_ome, file.is_imagej
     how: dict[str, Any] = {"photometric": "minisblack", "compression": "zlib"}
     metadata: dict[str, Any] = {"axes": "ZYX"}
@@ -211,6 +206,14 @@ def write_stack(path: Path, labels: Array, spacing: tuple[float, ...], like: Pat
     if is_ome or is_imagej:
         how |= {"metadata": metadata, "ome": is_ome, "imagej": is_imagej and not is_ome}
     tifffile.imwrite(path, labels, **how)
+
+
+def _opened(path: Path) -> Any:
+    """Open a TIFF after a check of its directories."""
+    import tifffile
+
+    headers.require_tiff(path)
+    return tifffile.TiffFile(path)
 
 
 def _images(file: Any) -> list[Any]:

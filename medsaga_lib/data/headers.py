@@ -4,11 +4,9 @@ The readers in C++ trust the lengths and sizes of a header. A damaged header of 
 can therefore ask for gigabytes, which these checks refuse.
 """
 
-import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -89,6 +87,33 @@ def _are_cosines(value: bytes) -> bool:
         return False
 
 
+# TIFF 6.0, section 2, and BigTIFF: bytes of a number of entries, of an entry, and of an offset
+CLASSIC, BIG = (2, 12, 4), (8, 20, 8)
+
+
+def require_tiff(path: Path) -> None:
+    """Raise BadFile if the directories of a TIFF, each of which names the next, cannot be in it.
+
+    Together they are not longer than the file, unless they overlap or lead back to another one.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+        order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+        is_big = int.from_bytes(head[2:4], order) == 43  # the version; 42 is the classic one
+        of_count, of_entry, of_offset = BIG if is_big else CLASSIC
+        start = int.from_bytes(head[8:] if is_big else head[4:8], order)
+        left = size
+        while 0 < start < size:  # tifffile ends at a place outside the file, too
+            file.seek(start)
+            entries = int.from_bytes(file.read(of_count), order)
+            left -= of_count + of_entry * entries + of_offset
+            if left < 0:
+                raise BadFile(path, "has damaged directories of pages", DAMAGED)
+            file.seek(of_entry * entries, os.SEEK_CUR)
+            start = int.from_bytes(file.read(of_offset), order)
+
+
 # The kinds of values (VR) of PS3.5, 7.1.2: with a length of 2 bytes, and with one of 4 bytes
 SHORT = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN",
          b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}  # fmt: skip
@@ -152,27 +177,3 @@ def _elements(file: BinaryIO) -> Iterator[tuple[int, int]]:
             in_pixels = tag == PIXELS
         elif kind != b"SQ":
             yield tag, length
-
-
-@contextmanager
-def silent(name: str) -> Iterator[None]:
-    """Turn off a logger by which a library prints what it finds in damaged files."""
-    logger = logging.getLogger(name)
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Discard what libraries in C++ write to the standard error, beside the errors they raise."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

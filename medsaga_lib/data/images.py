@@ -7,7 +7,6 @@ mapped as in LiteMedSAM (bowang-lab/MedSAM, branch LiteMedSAM): CT by the window
 width 400, other volumes by the percentiles 0.5 and 99.5 of the values above 0.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from medsaga_lib.data import bitmaps, headers, volumes
 from medsaga_lib.data.dicom_masks import kind_of_mask, read_dicom_mask
 from medsaga_lib.data.geometry import Geometry
 from medsaga_lib.data.problems import BadFile, Problem, listed, times
+from medsaga_lib.data.quiet import quiet
 from medsaga_lib.errors import UserError
 
 Window = tuple[float, float]
@@ -267,8 +267,7 @@ def reading(path: Path, kind: str = "") -> Iterator[None]:
     """
     kind = kind or kind_of(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the message of `BadFile` replaces the warnings
+        with quiet:
             yield
     except UserError:
         raise

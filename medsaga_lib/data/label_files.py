@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from medsaga_lib.data import headers, volumes
+from medsaga_lib.data import volumes
 from medsaga_lib.data.bitmaps import is_stack, write_stack
 from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry
 from medsaga_lib.data.images import TIFFS, Picture, Stored
 from medsaga_lib.data.problems import BadFile
+from medsaga_lib.data.quiet import quiet
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_stem, replacing, write_bytes
 
@@ -157,7 +158,7 @@ def _holds(path: Path, image: Any) -> bool:
     import SimpleITK as sitk  # noqa: N813
 
     try:
-        with headers.quiet():
+        with quiet:
             found = sitk.ReadImage(str(path))
     except RuntimeError:
         return False

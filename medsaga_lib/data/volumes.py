@@ -21,6 +21,7 @@ from medsaga_lib.data import headers
 from medsaga_lib.data.dicom_masks import kind_of_mask
 from medsaga_lib.data.geometry import RAS_OF_LPS, Geometry, itk_affine
 from medsaga_lib.data.problems import BadFile, in_mm, times
+from medsaga_lib.data.quiet import quiet
 from medsaga_lib.errors import UserError
 
 Array = np.ndarray
@@ -65,8 +66,7 @@ def read_nifti(path: Path) -> Read:
     """
     import nibabel as nib
 
-    with headers.silent("nibabel.global"):  # nibabel 5.4's own switch leaves the messages on
-        volume: Any = nib.load(path)
+    volume: Any = nib.load(path)
     dtype = volume.header.get_data_dtype()
     headers.require_room(path, volume.shape, dtype.itemsize, path.stat().st_size)
     values = np.asanyarray(volume.dataobj)
@@ -130,8 +130,7 @@ def read_itk(path: Path, is_dicom: bool = False) -> Read:
         headers.require_dicom(path)
         if has_frames(path):
             return read_frames(path)
-    with _QuietITK():
-        image = _read_file(path, is_dicom)
+    image = _read_file(path, is_dicom)
     return _of_itk(path, image, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()})
 
 
@@ -166,7 +165,7 @@ def _read_file(path: Path, is_dicom: bool) -> Any:
 def has_frames(path: Path) -> bool:
     """Return whether a DICOM file has frames with positions; False if it cannot be read."""
     try:
-        with _QuietITK():
+        with quiet:
             head = _head(str(path))
     except RuntimeError:  # the reader of its values says what is wrong
         return False
@@ -212,22 +211,21 @@ def read_dicom(folder: Path) -> Read:
 
     for file in filter(Path.is_file, folder.iterdir()):
         headers.require_dicom(file)
-    with _QuietITK():
-        names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-        series = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), n) for n in names]
-        series = [files for files in series if not kind_of_mask(Path(files[0]))]
-        if len(series) != 1:
-            found = f"holds {len(series)} DICOM series" if series else "holds no DICOM series"
-            raise BadFile(folder, found, "give a folder with the files of one series.")
-        files = series[0]
-        if len(files) == 1:
-            read = read_itk(Path(files[0]), is_dicom=True)
-        else:
-            heads = [_head(file) for file in files]
-            _require_stack(folder, heads)
-            reader = sitk.ImageSeriesReader()
-            reader.SetFileNames(files)
-            read = _of_itk(folder, reader.Execute(), heads[0])
+    names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    series = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), n) for n in names]
+    series = [files for files in series if not kind_of_mask(Path(files[0]))]
+    if len(series) != 1:
+        found = f"holds {len(series)} DICOM series" if series else "holds no DICOM series"
+        raise BadFile(folder, found, "give a folder with the files of one series.")
+    files = series[0]
+    if len(files) == 1:
+        read = read_itk(Path(files[0]), is_dicom=True)
+    else:
+        heads = [_head(file) for file in files]
+        _require_stack(folder, heads)
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(files)
+        read = _of_itk(folder, reader.Execute(), heads[0])
     if read.geometry is None:
         raise BadFile(folder, "holds a single image, not a volume", "give the file in it instead.")
     return read
@@ -308,21 +306,3 @@ def _window(head: dict[str, str]) -> tuple[float, float] | None:
         slope, intercept = float(head.get(SLOPE, 1)), float(head.get(INTERCEPT, 0))
         centre = slope * (2 ** int(head[BITS]) - 1) + 2 * intercept - centre
     return (float(centre - width / 2), float(centre + width / 2)) if width > 0 else None
-
-
-class _QuietITK:
-    """Turns off the warnings that ITK prints; errors are raised either way."""
-
-    def __enter__(self) -> None:
-        import SimpleITK as sitk  # noqa: N813
-
-        self.before = sitk.ProcessObject.GetGlobalWarningDisplay()
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
-        self.quiet = headers.quiet()  # MetaImage has no switch
-        self.quiet.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        import SimpleITK as sitk  # noqa: N813
-
-        self.quiet.__exit__(None, None, None)
-        sitk.ProcessObject.SetGlobalWarningDisplay(self.before)

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+import tifffile
 from PIL import Image
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
@@ -164,4 +165,22 @@ def test_directions_of_a_metaimage_are_cosines(tmp_path, key, number):
     line = f"{key} = 1 0 0 0 1 0 0 0 {number}\n".encode()
     path.write_bytes(whole.replace(b"TransformMatrix = 1 0 0 0 1 0 0 0 1\n", line))
     with pytest.raises(BadFile, match="has a damaged header"):
+        read_stored(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_big", [False, True])
+def test_directories_of_a_tiff_are_in_its_file(tmp_path, order, is_big):
+    path = tmp_path / "a.tif"
+    pages = np.zeros((40, 3, 4), np.uint8)
+    how = {"byteorder": order, "bigtiff": is_big, "photometric": "minisblack"}
+    tifffile.imwrite(path, pages, **how)
+    assert read_stored(path).shape == pages.shape
+    content = bytearray(path.read_bytes())
+    kind = {"<": "little", ">": "big"}[order]
+    first = int.from_bytes(content[8:16] if is_big else content[4:8], kind)
+    width = 8 if is_big else 2
+    content[first : first + width] = (4000).to_bytes(width, kind)  # entries
+    path.write_bytes(content)
+    with pytest.raises(BadFile, match="has damaged directories of pages; copy"):
         read_stored(path)

@@ -1,0 +1,72 @@
+"""What libraries print about a file does not reach the terminal, and everything else does."""
+
+import logging
+import os
+import threading
+import warnings
+
+import imagecodecs
+import numpy as np
+import pytest
+
+from medsaga_lib.data.images import read_stored
+from medsaga_lib.data.problems import BadFile
+from medsaga_lib.data.quiet import LOGGERS, quiet
+
+
+def speak(word):
+    """Print in each of the ways that libraries use."""
+    warnings.warn(word, stacklevel=1)
+    for name in LOGGERS:
+        logging.getLogger(name).error(word)
+    os.write(2, word.encode())
+
+
+def test_nothing_is_printed_inside_and_all_of_it_outside(capfd, caplog):
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with quiet, quiet:
+            speak("inside")
+        with quiet:
+            speak("inside")
+        speak("outside")
+    assert capfd.readouterr().err == "outside"
+    assert [str(one.message) for one in warned] == ["outside"]
+    assert [record.message for record in caplog.records] == ["outside"] * len(LOGGERS)
+
+
+def test_an_error_turns_the_streams_on_again(capfd):
+    with pytest.raises(ValueError, match="bad"), quiet:
+        raise ValueError("bad")
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
+
+
+def test_threads_that_overlap_leave_the_streams_as_they_were(capfd):
+    """The first thread ends before the second one."""
+    second_is_in, first_is_out = threading.Event(), threading.Event()
+
+    def second():
+        with quiet:
+            second_is_in.set()
+            first_is_out.wait(10)
+            os.write(2, b"inside")
+
+    thread = threading.Thread(target=second)
+    with quiet:
+        thread.start()
+        assert second_is_in.wait(10)
+    first_is_out.set()
+    thread.join(10)
+    os.write(2, b"outside")
+    assert capfd.readouterr().err == "outside"
+
+
+def test_a_damaged_picture_gives_one_sentence_and_no_warning(tmp_path, capfd):
+    """libpng writes to the standard error itself."""
+    content = bytearray(imagecodecs.png_encode(np.zeros((9, 9, 3), np.uint16)))
+    content[content.index(b"IDAT") + 8] ^= 255
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(BadFile, match=r"cannot be read as \.png"):
+        read_stored(tmp_path / "a.png")
+    assert capfd.readouterr() == ("", "")
