@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -28,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        remove_leftovers(path)
         try:
             yield temporary
             os.replace(temporary, path)
@@ -41,17 +43,35 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
 
 
+@contextmanager
+def working_folder(out: Path) -> Iterator[Path]:
+    """Yield a new folder beside `out`, and remove it; remove those of killed processes, too.
+
+    Rename what is complete in it to `out`. Only its owner can read the folder itself.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
+    prefix = f".{out.name}.{os.getpid()}.tmp."
+    with tempfile.TemporaryDirectory(
+        prefix=prefix, dir=out.parent, ignore_cleanup_errors=True
+    ) as f:
+        yield Path(f)
+
+
 def is_leftover(path: Path) -> bool:
-    """Tell whether a file is the temporary one of a process that was killed in `replacing`."""
+    """Tell whether a file or a folder is the temporary one of a process that was killed."""
     import psutil
 
     found = re.fullmatch(r"\..+\.(\d+)\.tmp(\.\w+)?", path.name)
     return found is not None and not psutil.pid_exists(int(found[1]))
 
 
-def _remove_leftovers(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files and folders beside `path` of processes that were killed."""
     for other in path.parent.glob(f".{escape(path.name)}.*.tmp*"):
-        if is_leftover(other):
+        if is_leftover(other) and other.is_dir() and not other.is_symlink():
+            shutil.rmtree(other, ignore_errors=True)
+        elif is_leftover(other):
             other.unlink(missing_ok=True)
 
 

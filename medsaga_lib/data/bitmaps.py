@@ -16,6 +16,7 @@ from medsaga_lib.data.quiet import quiet
 
 Array = np.ndarray
 
+PILLOWS = ("PNG", "JPEG", "BMP")  # the formats that Pillow reads here
 TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 # TIFF 6.0, section 8: the place of the first row and column, as (flip rows, flip columns, swap)
 TURNS = {1: (False, False, False), 2: (False, True, False), 3: (True, True, False),
@@ -33,13 +34,16 @@ def read_bitmap(path: Path, is_mask: bool) -> Array:
 
     is_mask: the values of a palette image are its indices, and not its colours; JPEG is refused.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    with Image.open(path) as stored:
+    with _picture(path) as stored:
         bytes_each = 2 * len(stored.getbands())  # no picture of the formats has more
         headers.require_room(path, stored.size, bytes_each, path.stat().st_size)
         if is_mask and stored.format in ("JPEG", "MPO"):
             _refuse_lossy(path)
+        if stored.format == "PNG" and getattr(stored, "n_frames", 1) > 1:
+            what = f"is an animation of {stored.n_frames} pictures"
+            raise BadFile(path, what, "save each picture in a file of its own.")
         picture = ImageOps.exif_transpose(stored)
         mode = picture.mode
         if mode in TRANSPARENT:
@@ -47,15 +51,23 @@ def read_bitmap(path: Path, is_mask: bool) -> Array:
             raise BadFile(path, what, "save it as RGB or grey, without transparency.")
         if mode == "CMYK":
             raise BadFile(path, "is a CMYK image", "save it as RGB or grey.")
+        if mode == "P" and not is_mask:
+            return np.asarray(picture.convert("RGB"))
         if mode == "P":
-            return np.asarray(picture if is_mask else picture.convert("RGB"))
+            values = np.asarray(picture)
+            _require_dark_zero(path, values, np.array(picture.getpalette()).reshape(-1, 3))
+            return values
         if mode not in ("1", "L", "RGB", "I", "F") and not mode.startswith("I;16"):
             raise BadFile(path, f"has the colour model {mode}", "save it as RGB or grey.")
         if mode == "RGB" and stored.format == "PNG" and _png_bits(path) == 16:
             import imagecodecs
 
             return _turned(imagecodecs.png_decode(path.read_bytes()), _exif_turn(stored))
-        return np.asarray(picture)
+        values = np.asarray(picture)
+        few_bits = stored.format == "PNG" and mode == "L" and _png_bits(path) in (2, 4)
+        if is_mask and few_bits:  # Pillow spreads them over 0 to 255
+            return values // (255 // (2 ** _png_bits(path) - 1))
+        return values
 
 
 class Declared(NamedTuple):
@@ -73,8 +85,6 @@ class Declared(NamedTuple):
 
 def declared(path: Path) -> Declared:
     """Return what the file of a PNG, JPEG, BMP or TIFF declares."""
-    from PIL import Image
-
     if path.suffix.lower() in (".tif", ".tiff"):
         with _opened(path) as file:
             page: Any = file.pages[0]
@@ -82,16 +92,14 @@ def declared(path: Path) -> Declared:
             turn = 1 if tag is None else int(tag.value)
             white = page.photometric.name == "MINISWHITE"
             return Declared(turn, False, white, _tiff_spacing(file) is not None)
-    with Image.open(path) as stored:
+    with _picture(path) as stored:
         alpha = stored.getchannel("A").getextrema() if stored.mode in ("RGBA", "LA") else (0, 0)
         return Declared(_exif_turn(stored), opaque=alpha == (255, 255))
 
 
 def read_opaque(path: Path) -> Array:
     """Return the values of a PNG or BMP upright, without its transparency channel."""
-    from PIL import Image
-
-    with Image.open(path) as stored:
+    with _picture(path) as stored:
         values = np.asarray(stored)
         if stored.format == "PNG" and _png_bits(path) == 16:  # Pillow keeps 8 bits
             import imagecodecs
@@ -99,6 +107,26 @@ def read_opaque(path: Path) -> Array:
             values = imagecodecs.png_decode(path.read_bytes())
         colours = values[..., :-1]  # (H, W, 1) or (H, W, 3)
         return _turned(colours[..., 0] if colours.shape[-1] == 1 else colours, _exif_turn(stored))
+
+
+def _picture(path: Path) -> Any:
+    """Open a PNG, JPEG or BMP; a file of another format with this name is an error."""
+    from PIL import Image
+
+    return Image.open(path, formats=PILLOWS)
+
+
+def _require_dark_zero(path: Path, values: Array, colours: Array) -> None:
+    """Raise BadFile if a mask of two greys has the brighter one as its smaller value.
+
+    values: indices into the palette `colours`, (N, 3).
+    """
+    found = np.flatnonzero(np.bincount(values.ravel()))
+    if len(found) == 2 and found[1] < len(colours):
+        low, high = colours[found]
+        if (low == low[0]).all() and (high == high[0]).all() and low[0] > high[0]:
+            what = f"has a palette in which {found[0]} is brighter than {found[1]}"
+            raise BadFile(path, what, "save the mask in grey, with the background as 0.")
 
 
 def _exif_turn(picture: Any) -> int:
@@ -235,10 +263,11 @@ def _by_photometric(
             raise BadFile(path, what, "save it with black as zero.")
         return np.asarray(2**page.bitspersample - 1 - values, values.dtype), axes
     if kind == "PALETTE":
+        colours = np.moveaxis(page.colormap, 0, -1)  # 16 bits each
         if is_mask:
+            _require_dark_zero(path, values, colours)
             return values, axes
-        colours = np.moveaxis(page.colormap, 0, -1)[values]  # 16 bits each
-        return (colours >> 8).astype(np.uint8), axes + "S"
+        return (colours[values] >> 8).astype(np.uint8), axes + "S"
     if kind in ("MINISBLACK", "RGB", "YCBCR"):  # tifffile returns RGB for YCbCr
         return values, axes
     raise BadFile(path, f"has the colour model {kind}", "save it as RGB or grey.")

@@ -138,7 +138,7 @@ def _check_case(
     case, draw = wanted
     problems: list[Problem] = []
     stored = _collect(problems, lambda: read_stored(case.image))
-    picture = mask = labels = apart = None
+    picture = mask = labels = apart = numbers = None
     if stored is not None:
         picture = _collect(problems, lambda: as_declared(dataset, stored))
     if case.mask is None:
@@ -154,7 +154,8 @@ def _check_case(
     if stored is not None and picture is not None:
         if labels is not None and mask is not None:
             apart = displacement_of(mask, picture)
-        facts = facts_of(case, stored, labels, apart)
+            numbers = mask.values if dataset.masks == "instances" else None
+        facts = facts_of(case, stored, labels, apart, numbers)
     drawn = None
     if colours is not None and stored is not None and (draw or not all(p.note for p in problems)):
         drawn = _draw(stored, picture, mask, colours)

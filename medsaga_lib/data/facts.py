@@ -12,12 +12,19 @@ import numpy as np
 from medsaga_lib.data.cases import count_values
 from medsaga_lib.data.dataset import DESCRIPTION, INDEX, SPLITS, Case, DataSet
 from medsaga_lib.data.geometry import displacement
-from medsaga_lib.data.images import Stored
-from medsaga_lib.data.problems import Problem, listed
+from medsaga_lib.data.images import CT_WINDOW, Stored
+from medsaga_lib.data.problems import Problem, in_mm, listed
 from medsaga_lib.data.volumes import other_form
 
 # Our choice: a volume is standardised if its mean and standard deviation are this near to 0 and 1
 NEAR_0, NEAR_1 = 0.1, 0.1
+SHIFT = 1024  # of CT values that are stored without a sign; most scanners declare it as intercept
+# Our choice: an image whose values are all in the lowest eighth of the window has lost 3 bits
+DIM = 1 / 8
+SAME_SIZE = 0.01  # our choice: sizes of a pixel that differ by a smaller share are the same
+# Our choice: masks of numbered objects with more connected parts for each number hold noise, or one
+# number for all objects
+PARTS = 4
 SEEN_APART = 1e-3  # voxels; our choice: a smaller distance is rounding of the header
 FORMS_APART = 0.1  # voxels; our choice, as for an image and its mask
 SHOWN = 5  # our choice: a note names at most this many cases
@@ -42,10 +49,15 @@ class Facts:
     masked: bool  # it has a label map that could be read
     labels: dict[int, int]
     mask_apart: float | None  # voxels between the mask and the image, by their files
+    objects: tuple[int, int] | None  # values of a mask of instances, and their connected parts
 
 
 def facts_of(
-    case: Case, image: Stored, labels: np.ndarray | None, mask_apart: float | None = None
+    case: Case,
+    image: Stored,
+    labels: np.ndarray | None,
+    mask_apart: float | None = None,
+    instances: np.ndarray | None = None,
 ) -> Facts:
     """Collect the facts of a case.
 
@@ -54,6 +66,7 @@ def facts_of(
         image: as stored.
         labels: its label map, or None if there is none that could be read.
         mask_apart: how far apart the files say that mask and image are; None if they do not say.
+        instances: the numbers of the objects, in a data set of instances.
     """
     values = image.values
     where = image.geometry
@@ -79,7 +92,15 @@ def facts_of(
         masked=labels is not None,
         labels={value: number for value, number in counts.items() if value},
         mask_apart=mask_apart,
+        objects=None if instances is None else _objects(instances),
     )
+
+
+def _objects(instances: np.ndarray) -> tuple[int, int]:
+    """Return the number of values above 0 of a mask, and the number of their connected parts."""
+    from skimage.measure import label
+
+    return len(count_values(instances).keys() - {0}), int(label(instances).max())
 
 
 def summary(dataset: DataSet, facts: Sequence[Facts]) -> dict[str, Any]:
@@ -127,8 +148,10 @@ def notes(dataset: DataSet, facts: Sequence[Facts]) -> list[Problem]:
     """List what is suspicious; the data set can be used all the same."""
     return [
         *_intensity_notes(dataset, facts),
-        *_geometry_notes(facts),
+        *_window_notes(dataset, facts),
+        *_geometry_notes(dataset, facts),
         *_label_notes(dataset, facts),
+        *_object_notes(facts),
         *_patient_notes(dataset),
         *_twin_notes(dataset, facts),
     ]
@@ -142,7 +165,16 @@ def _intensity_notes(dataset: DataSet, facts: Sequence[Facts]) -> Iterator[Probl
         for one in volumes:
             if one.dtype != "uint8" and one.low >= 0 and one.high <= 255:
                 what = f"is a CT volume with values from {one.low:g} to {one.high:g}"
-                remedy = "if it was windowed already, add `window = [0, 255]` to dataset.toml."
+                top = 1 if one.high <= 1 else 255
+                remedy = f"if it was windowed already, add `window = [0, {top}]` to dataset.toml."
+                yield Problem(str(one.case.image), what, remedy, note=True)
+            elif one.dtype != "uint8" and one.low >= 0:
+                what = f"is a CT volume without values below 0 ({one.low:g} to {one.high:g})"
+                low, high = (end + SHIFT for end in CT_WINDOW)
+                remedy = (
+                    f"air has about -1000 Hounsfield units; if {SHIFT} was added to them, add "
+                    f"`window = [{low:g}, {high:g}]` to dataset.toml."
+                )
                 yield Problem(str(one.case.image), what, remedy, note=True)
         if windowed := [one for one in volumes if one.dtype == "uint8"]:
             what = f"{_cases(windowed)}: 8 bits cannot hold Hounsfield units"
@@ -156,27 +188,63 @@ def _intensity_notes(dataset: DataSet, facts: Sequence[Facts]) -> Iterator[Probl
         yield Problem(file, what, remedy, note=True)
     for one in volumes:
         standard = abs(one.mean) < NEAR_0 and abs(one.deviation - 1) < NEAR_1 and one.low < 0
-        if dataset.modality != "CT" and dataset.window is None and standard:
+        if dataset.window is None and standard:
             what = (
                 f"looks standardised (mean {one.mean:.2f}, standard deviation {one.deviation:.2f})"
             )
+            rule = "sets all values below 0 to black"
+            if dataset.modality == "CT":
+                rule = "makes all of them nearly the same grey"
             remedy = (
-                "the rule for volumes sets all values below 0 to black; add `window = "
+                f"the rule for {dataset.modality} volumes {rule}; add `window = "
                 f"[{one.low:.1f}, {one.high:.1f}]` to dataset.toml to keep them."
             )
             yield Problem(str(one.case.image), what, remedy, note=True)
 
 
-def _geometry_notes(facts: Sequence[Facts]) -> Iterator[Problem]:
+def _window_notes(dataset: DataSet, facts: Sequence[Facts]) -> Iterator[Problem]:
+    """List the images that a declared window makes nearly black or white."""
+    if dataset.window is None:
+        return
+    low, high = dataset.window
+    mixed = len({one.dtype == "uint8" for one in facts}) > 1  # which has a note of its own
+    dim = [one for one in facts if one.high < low + DIM * (high - low)]
+    dim = [one for one in dim if not (mixed and one.dtype == "uint8")]
+    bright = [one for one in facts if one.mean >= high]
+    file = str(dataset.root / DESCRIPTION)
+    remedy = "correct the window, or save all images in the same units and number of bits."
+    for found, where in (
+        (dim, "all values are in the lowest 1/8 of"),
+        (bright, "the mean is above"),
+    ):
+        if found:
+            what = f"{_cases(found)}: {where} the window [{low:g}, {high:g}]"
+            yield Problem(file, what, remedy, note=True)
+
+
+def _geometry_notes(dataset: DataSet, facts: Sequence[Facts]) -> Iterator[Problem]:
     for one in facts:
+        if _other_size(dataset, one):
+            here, there = in_mm(one.spacing), in_mm(dataset.pixel_size or ())
+            what = f"has a pixel size of {here}, and dataset.toml {there}"
+            remedy = "that of the file is used; correct the wrong one."
+            yield Problem(str(one.case.image), what, remedy, note=True)
         if one.codes == "?":
-            what = "gives no orientation (both form codes are 0)"
+            what = "gives no orientation"
             remedy = "its axes are used as they are; check that left and right are right."
             yield Problem(str(one.case.image), what, remedy, note=True)
         if one.forms_apart > FORMS_APART:
             what = f"has a qform and an sform that differ by up to {one.forms_apart:.1f} voxels"
             remedy = "the sform is used; programs that use ITK may take the qform."
             yield Problem(str(one.case.image), what, remedy, note=True)
+
+
+def _other_size(dataset: DataSet, one: Facts) -> bool:
+    """Tell whether the file of an image gives another size of a pixel than its data set."""
+    size = dataset.pixel_size
+    if size is None or len(one.shape) != 2 or set(one.spacing) == {1.0}:
+        return False
+    return not np.allclose(one.spacing, size, rtol=SAME_SIZE, atol=0)
 
 
 def _label_notes(dataset: DataSet, facts: Sequence[Facts]) -> Iterator[Problem]:
@@ -188,6 +256,19 @@ def _label_notes(dataset: DataSet, facts: Sequence[Facts]) -> Iterator[Problem]:
             if split == "test":
                 remedy = "its scores will be empty; add a case, or remove the label."
             yield Problem(file, what, remedy, note=True)
+
+
+def _object_notes(facts: Iterable[Facts]) -> Iterator[Problem]:
+    """List masks whose values are no numbers of objects."""
+    for one in facts:
+        if one.objects is None or one.objects[1] <= PARTS * one.objects[0]:
+            continue
+        what = f"has {one.objects[0]} values in {one.objects[1]} separate parts"
+        remedy = (
+            "give each object one value without smoothing or lossy compression, or write masks = "
+            '"labels".'
+        )
+        yield Problem(str(one.case.mask), what, remedy, note=True)
 
 
 def _absent(dataset: DataSet, facts: Sequence[Facts], split: str) -> list[str]:

@@ -138,6 +138,9 @@ def description_problems(root: Path, description: dict[str, Any]) -> Iterator[Pr
     if isinstance(size, list) and not (_are_numbers(size) and min(size) > 0):
         remedy = "write [height, width] of a pixel in mm, for example [0.14, 0.14]."
         yield Problem(file, f"pixel_size = {size!r}", remedy)
+    elif "pixel_size" in description and description.get("dimensions") == 3:
+        remedy = "write the voxel size into the files, or remove the key."
+        yield Problem(file, "pixel_size is for images, and is not used for volumes", remedy, True)
     yield from _colour_problems(file, description)
 
 
@@ -220,6 +223,10 @@ def index_problems(root: Path, rows: list[dict[str, str]]) -> Iterator[Problem]:
             if escapes(row[column]):
                 what = f"{where}: the {column} '{row[column]}' is outside the data set's folder"
                 yield Problem(file, what, "copy it into the folder and correct the path.")
+        both = row["mask"] if row["mask"] == row["image"] else ""
+        if both and not both.lower().endswith(".npz"):  # which may hold image and mask
+            what = f"{where}: '{both}' is the image and the mask"
+            yield Problem(file, what, "name the file with the labels, or remove the mask.")
         if row["split"] not in SPLITS:
             what = f"{where}: the split of case '{row['case']}' is '{row['split']}'"
             yield Problem(file, what, f"write {listed(SPLITS)}.")

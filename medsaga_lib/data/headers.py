@@ -21,6 +21,10 @@ FREE_TEXT = (b"#", b"content:", b"labels:", b"units:")  # of NRRD, any length; a
 DIRECTIONS = (b"TransformMatrix", b"Orientation", b"Rotation")  # names of one field of MetaImage
 LARGEST_COSINE = 2.0  # our choice: a cosine is at most 1, and some programs round it up
 AXES = (b"1", b"2", b"3", b"4")  # NDims of MetaImage; `volumes` reads at most three
+# ITK ignores these units of NRRD and MetaImage, and this scale of a MetaImage's values
+OTHER_UNITS = {"nm", "um", "µm", "micron", "microns", "cm", "centimeter", "centimeters", "m",
+               "meter", "meters", "in", "inch", "inches"}  # fmt: skip
+UNSCALED = {b"ElementToIntensityFunctionSlope": 1.0, b"ElementToIntensityFunctionOffset": 0.0}
 DAMAGED = "copy or export it again."
 
 
@@ -48,7 +52,7 @@ def require_room(
 
 
 def require_nrrd(path: Path) -> None:
-    """Raise BadFile if the header of an NRRD file is not made of short fields."""
+    """Raise BadFile if the header of an NRRD file has a long field, or a unit other than mm."""
     with path.open("rb") as file:
         if file.read(4) != b"NRRD":
             return  # ITK says so
@@ -58,12 +62,15 @@ def require_nrrd(path: Path) -> None:
             free = line.startswith(FREE_TEXT) or b":=" in line
             if not free and len(line) > LONGEST_FIELD:
                 raise BadFile(path, "has a damaged header", DAMAGED)
+            if line.startswith((b"units:", b"space units:")):
+                _require_mm(path, line.partition(b":")[2])
 
 
 def require_metaimage(path: Path) -> None:
     """Raise BadFile if the header of a MetaImage has a damaged field.
 
-    That is: too many axes, a field that is too long, or directions that are no cosines.
+    That is: too many axes, a field that is too long, or directions that are no cosines. Units other
+    than mm and a scale of the values are refused, too.
     """
     with path.open("rb") as file:
         for line in file:
@@ -77,6 +84,25 @@ def require_metaimage(path: Path) -> None:
             is_turn = key not in DIRECTIONS or _are_cosines(value)
             if not (is_short or key == b"Comment") or not has_axes or not is_turn:
                 raise BadFile(path, "has a damaged header", DAMAGED)
+            if key == b"DistanceUnits":
+                _require_mm(path, value)
+            if key in UNSCALED and not _is_number(value, UNSCALED[key]):
+                what = f"scales its values by {key.decode()} = {value.decode(errors='replace')}"
+                raise BadFile(path, what, "save the scaled values, without this field.")
+
+
+def _is_number(text: bytes, wanted: float) -> bool:
+    try:
+        return float(text) == wanted
+    except ValueError:
+        return False
+
+
+def _require_mm(path: Path, units: bytes) -> None:
+    for unit in units.decode(errors="replace").replace('"', " ").lower().split():
+        if unit in OTHER_UNITS:
+            what = f"gives lengths in {unit}, which programs that use ITK take for mm"
+            raise BadFile(path, what, "save it with lengths in mm.")
 
 
 def _are_cosines(value: bytes) -> bool:
@@ -122,6 +148,7 @@ SYNTAX = 0x00020010  # Transfer Syntax UID
 IMPLICIT, BIG_ENDIAN = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2"
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 PIXELS = 0x7FE00010
+MODALITY_LUT = {0x00283000, 0x00283004}  # its sequence, and an element that only it has
 ITEMS = 0xFFFE  # the group of items and delimiters
 UNDEFINED = 0xFFFFFFFF  # the length of what ends with a delimiter
 
@@ -129,6 +156,7 @@ UNDEFINED = 0xFFFFFFFF  # the length of what ends with a delimiter
 def require_dicom(path: Path) -> None:
     """Raise BadFile if an element of a DICOM file is longer than the rest of the file.
 
+    A table that replaces slope and intercept is refused, because ITK ignores it.
     Files that are not DICOM pass; ITK says what they are.
     """
     size = path.stat().st_size
@@ -146,6 +174,9 @@ def require_dicom(path: Path) -> None:
                     f"has {length:,} bytes, more than the rest of the file"
                 )
                 raise BadFile(path, what, DAMAGED)
+            if tag in MODALITY_LUT:
+                what = "scales its values by a table (Modality LUT)"
+                raise BadFile(path, what, "export it with a rescale slope and intercept.")
             file.seek(length, os.SEEK_CUR)
 
 

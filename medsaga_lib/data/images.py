@@ -256,7 +256,8 @@ def read_stored(path: Path, is_mask: bool = False) -> Stored:
             raise BadFile(path, what, remedy)
         stored = _read_as(kind, path, is_mask)
     _require_kind(stored)
-    return stored
+    native = stored.values.dtype.newbyteorder("=")
+    return replace(stored, values=stored.values.astype(native, copy=False))
 
 
 @contextmanager
@@ -341,6 +342,10 @@ def _require_kind(stored: Stored) -> None:
     if values.ndim not in (2, 3) or values.size == 0:
         what = f"has the shape {times(values.shape)}"
         raise BadFile(path, what, "save an image (H, W) or (H, W, 3), or a volume (D, H, W).")
+    is_array = path.name.lower().endswith(NUMPY)
+    if is_array and values.ndim == 3 and values.shape[-1] == 1 < len(values):
+        what = f"has the shape {times(values.shape)}, of one channel or of slices 1 voxel wide"
+        raise BadFile(path, what, "save an image as (H, W), and a volume as (D, H, W) with W > 1.")
 
 
 def _dimensions(values: Array, is_mask: bool) -> int:

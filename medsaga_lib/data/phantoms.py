@@ -4,8 +4,6 @@ The cache is the folder $MEDSAGA_CACHE; default: `pooch.os_cache("medsaga")`.
 """
 
 import csv
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from medsaga_lib.data.dataset import DESCRIPTION, INDEX, Case
 from medsaga_lib.data.images import Picture
 from medsaga_lib.data.splits import split_by_patient
 from medsaga_lib.errors import UserError
-from medsaga_lib.files import CACHE_VARIABLE, cache_folder
+from medsaga_lib.files import CACHE_VARIABLE, cache_folder, working_folder
 
 PHANTOMS = "phantom_cxr"  # the name of the data set
 MODALITY, LICENCE = "X-ray", "CC0-1.0"
@@ -48,13 +46,10 @@ def write_once() -> Path:
     if root.is_dir():
         return root
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=cache))
-        try:
+        with working_folder(root) as folder:
+            draft = folder / root.name
             write_phantoms(draft, PATIENTS, PICTURES, SEED)
             _publish(draft, root)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"The phantoms cannot be written to '{cache}' ({error.strerror}); "

@@ -8,7 +8,6 @@ repaired, what is left to the user, and why. `repair_index` repairs the descript
 import csv
 import os
 import shutil
-import tempfile
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -43,7 +42,7 @@ from medsaga_lib.data.parallel import for_each
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.data.repair_index import Change, Index, repaired_description
 from medsaga_lib.errors import UserError
-from medsaga_lib.files import replacing, write_bytes, write_json
+from medsaga_lib.files import replacing, working_folder, write_bytes, write_json
 
 REPAIRS = "repairs.json"  # the changes, in the copy
 WHITES = (255, 65535)  # the foreground that programs for photographs write, 8 and 16 bits
@@ -74,18 +73,14 @@ def repair(root: Path, out: Path, processes: int | None = 1) -> list[Change]:
     if out.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{out} is inside the data set {root}; name a folder outside of it.")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        try:
-            shutil.copytree(root, draft, dirs_exist_ok=True)
+        with working_folder(out) as folder:
+            draft = folder / out.name
+            shutil.copytree(root, draft)
             changes = _repair_in_place(draft, root, processes)
             if changes:
                 record = [change._asdict() for change in changes]
                 write_json(draft / REPAIRS, {"original": str(root), "changes": record})
-                draft.chmod(root.stat().st_mode)  # `mkdtemp` gives it to its owner alone
                 draft.rename(out)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     except (OSError, shutil.Error) as error:
         raise UserError(
             f"The copy {out} cannot be written ({_reason(error)}); free some space, choose another "

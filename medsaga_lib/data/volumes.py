@@ -2,9 +2,10 @@
 
 nibabel reads NIfTI, because results must keep its header: SimpleITK writes another one. SimpleITK
 reads the other formats; it applies slope and intercept, sorts the slices of a DICOM series by their
-position and turns MONOCHROME1 into black as zero. highdicom reads DICOM files with several frames
-that have positions, because SimpleITK 2.5 keeps the order of the frames, and applies the slope and
-intercept of the first one to all of them. Two rules for NIfTI, where readers differ:
+position and turns MONOCHROME1 into black as zero. highdicom reads DICOM files with several frames,
+which need positions, because SimpleITK 2.5 keeps the order of the frames, takes those of a film for
+slices, and applies the slope and intercept of the first one to all of them. Two rules for NIfTI,
+where readers differ:
 
 - The sform holds if its code is above 0, then the qform, as in nibabel. SimpleITK 2.5 takes the
   qform first unless the code of the sform is 1. If both codes are 0, the file has no orientation;
@@ -40,10 +41,7 @@ CENTRE, WIDTH = "0028|1050", "0028|1051"
 INTERCEPT, SLOPE = "0028|1052", "0028|1053"
 POSITION, ORIENTATION = "0020|0032", "0020|0037"
 IMAGER_SPACING, FRAME = "0018|1164", "0020|0052"
-CLASS, FRAMES = "0008|0016", "0028|0008"
-# SOP classes with a position for each frame, PS3.6: enhanced and legacy converted CT, MR and PET
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-ENHANCED = {_STORAGE + end for end in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")}
+FRAMES, SIGNED = "0028|0008", "0028|0103"
 
 
 class Read(NamedTuple):
@@ -163,13 +161,13 @@ def _read_file(path: Path, is_dicom: bool) -> Any:
 
 
 def has_frames(path: Path) -> bool:
-    """Return whether a DICOM file has frames with positions; False if it cannot be read."""
+    """Return whether a DICOM file has several frames; False if it cannot be read."""
     try:
         with quiet:
             head = _head(str(path))
     except RuntimeError:  # the reader of its values says what is wrong
         return False
-    return head.get(CLASS, "").strip(" \0") in ENHANCED and int(head.get(FRAMES, 1)) > 1
+    return int(head.get(FRAMES, 1)) > 1
 
 
 def read_frames(path: Path) -> Read:
@@ -181,9 +179,14 @@ def read_frames(path: Path) -> Read:
     """
     try:
         import highdicom
+        import pydicom
     except ImportError as error:
         what = f'{path} needs highdicom; install it with pip install "medsaga-lib[dicom]".'
         raise UserError(what) from error
+    head = pydicom.dcmread(path, stop_before_pixels=True)
+    if "PerFrameFunctionalGroupsSequence" not in head:
+        what = f"holds {head.NumberOfFrames} frames without positions, such as those of a film"
+        raise BadFile(path, what, "save a frame as an image, or a volume as a series of slices.")
     file = highdicom.imread(path)
     grid = file.get_volume_geometry(rtol=GAP)
     if grid is None or grid.spatial_shape[0] != file.number_of_frames:
@@ -292,8 +295,15 @@ def _of_itk(path: Path, image: Any, head: dict[str, str]) -> Read:
         in_plane = (1.0, 1.0) if unknown else (float(spacing[1]), float(spacing[0]))
         return Read(values, in_plane, None, _window(head))
     affine = itk_affine(spacing, image.GetOrigin(), image.GetDirection())
-    geometry = Geometry(affine, frame=head.get(FRAME, "").strip(" \0"))
+    geometry = Geometry(affine, _is_oriented(path, head), frame=head.get(FRAME, "").strip(" \0"))
     return Read(geometry.inside(values.T), geometry.spacing(), geometry)
+
+
+def _is_oriented(path: Path, head: dict[str, str]) -> bool:
+    """Return False for an NRRD file that does not name directions of the patient."""
+    space = head.get("NRRD_space", "")
+    is_nrrd = path.name.lower().endswith((".nrrd", ".nhdr"))
+    return not is_nrrd or "anterior" in space or "posterior" in space
 
 
 def _window(head: dict[str, str]) -> tuple[float, float] | None:
@@ -304,5 +314,6 @@ def _window(head: dict[str, str]) -> tuple[float, float] | None:
         return None
     if head.get(PHOTOMETRIC, "").strip() == "MONOCHROME1":  # ITK has turned the stored values
         slope, intercept = float(head.get(SLOPE, 1)), float(head.get(INTERCEPT, 0))
-        centre = slope * (2 ** int(head[BITS]) - 1) + 2 * intercept - centre
+        ends = -1 if head.get(SIGNED, "0").strip() == "1" else 2 ** int(head[BITS]) - 1  # their sum
+        centre = slope * ends + 2 * intercept - centre
     return (float(centre - width / 2), float(centre + width / 2)) if width > 0 else None

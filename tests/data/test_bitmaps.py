@@ -1,5 +1,7 @@
 """What a picture's file declares about its pixels is obeyed, or refused with one sentence."""
 
+import struct
+import zlib
 from io import BytesIO
 
 import cv2
@@ -233,3 +235,69 @@ def test_cmyk_and_lab_are_refused(tmp_path):
         Image.new(mode, (8, 8)).save(tmp_path / f"{mode}.tif")
         with pytest.raises(UserError, match=r"save it as RGB or grey"):
             read_image(tmp_path / f"{mode}.tif", "X-ray")
+
+
+def png_of_few_bits(path, values, bits):
+    """Write grey values as the PNG specification (section 7.2) packs them."""
+    packed = values.reshape(len(values), -1, 8 // bits)
+    weights = 1 << np.arange(8 - bits, -1, -bits)
+    rows = b"".join(b"\0" + row.tobytes() for row in (packed @ weights).astype(np.uint8))
+    head = struct.pack(">IIBBBBB", values.shape[1], len(values), bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    content = [
+        struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part))
+        for name, part in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(content))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_labels_of_2_or_4_bits_are_not_spread(bits, tmp_path):
+    labels = RANDOM.integers(0, 2**bits, (20, 32))
+    png_of_few_bits(tmp_path / "a.png", labels, bits)
+    assert np.array_equal(read_mask(tmp_path / "a.png")[0], labels)
+    pixels = read_image(tmp_path / "a.png", "X-ray").pixels  # OpenCV spreads them, too
+    assert np.array_equal(np.rint(pixels * 255), cv2.imread(str(tmp_path / "a.png"), 0))
+    np.testing.assert_allclose(pixels, labels / (2**bits - 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "tif"])
+def test_a_mask_with_white_before_black_is_refused(ending, tmp_path):
+    """As a picture it is what Pillow shows."""
+    path = tmp_path / f"a.{ending}"
+
+    def write(colours):
+        if ending == "tif":
+            table = np.zeros((3, 256), np.uint16)
+            table[:, :2] = np.repeat(colours, 3).reshape(2, 3).T * 257
+            tifffile.imwrite(path, MASK, photometric="palette", colormap=table)
+        else:
+            picture = Image.fromarray(MASK).convert("P")
+            picture.putpalette(np.repeat(colours, 3).tolist())
+            picture.save(path)
+
+    write([255, 0])
+    shown = read_image(path, "X-ray").pixels
+    assert np.array_equal(shown[..., 0] if shown.ndim == 3 else shown, 1 - MASK)
+    with pytest.raises(UserError, match="a palette in which 0 is brighter than 1; save the mask"):
+        read_mask(path)
+    write([0, 254])
+    assert np.array_equal(read_mask(path)[0] > 0, MASK)
+
+
+def test_the_name_of_a_file_is_that_of_its_format(tmp_path):
+    """Pillow would read the first page of the stack, and JPEG 2000 may have lost labels."""
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([GREY, GREY]), photometric="minisblack")
+    (tmp_path / "a.tif").rename(tmp_path / "stack.png")
+    Image.fromarray(GREY).save(tmp_path / "a.jp2")
+    (tmp_path / "a.jp2").rename(tmp_path / "lossy.png")
+    for name in ("stack.png", "lossy.png"):
+        with pytest.raises(UserError, match=r"cannot be read as \.png \(cannot identify image"):
+            read_image(tmp_path / name, "X-ray")
+
+
+def test_an_animation_is_refused(tmp_path):
+    first, *others = (Image.fromarray(GREY // part) for part in (1, 2, 3))
+    first.save(tmp_path / "a.png", save_all=True, append_images=others)
+    with pytest.raises(UserError, match="is an animation of 3 pictures; save each picture"):
+        read_image(tmp_path / "a.png", "X-ray")

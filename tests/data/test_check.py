@@ -56,6 +56,10 @@ BAD = {
         lambda r: (r / "dataset.toml").unlink(),
         ("dataset.toml", "is missing", "write it with at least name, modality"),
     ),
+    "image as mask": (
+        lambda r: edit(r / "index.csv", "masks/case1.png", "images/case1.png"),
+        ("index.csv", "line 3: 'images/case1.png' is the image and the mask", "name the file with"),
+    ),
     "no index": (
         lambda r: (r / "index.csv").unlink(),
         ("index.csv", "is missing", "columns case, image, mask, patient, split"),

@@ -33,7 +33,8 @@ def make(tmp_path):
     def opened(labels=("liver", "spleen"), masks="labels"):
         names = "\n".join(f'{value} = "{name}"' for value, name in enumerate(labels, start=1))
         (tmp_path / "dataset.toml").write_text(
-            f'name = "v"\nmodality = "CT"\ndimensions = 3\nmasks = "{masks}"\n[labels]\n{names}\n'
+            f'name = "v"\nmodality = "CT"\nwindow = [0, 4095]\ndimensions = 3\n'
+            f'masks = "{masks}"\n[labels]\n{names}\n'
         )
         (tmp_path / "index.csv").write_text("case,image,mask,split\na,ct,mask.dcm,train\n")
         return open_dataset(tmp_path)

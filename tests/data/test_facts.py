@@ -5,6 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -132,7 +133,7 @@ def test_forms_that_are_missing_or_differ(make):
     image.header.set_sform(None, 0)
     image.header.set_xyzt_units("mm")
     (said,) = noted(make([("a", image, "1", "train")]))
-    assert "gives no orientation (both form codes are 0); its axes are used as they are" in said
+    assert "gives no orientation; its axes are used as they are" in said
     turned = nib.Nifti1Image(numbers(), LPS)
     turned.header.set_qform(np.diag([1.0, -1, 1, 1]), 1)
     turned.header.set_sform(LPS, 2)
@@ -212,3 +213,83 @@ def test_the_summary_of_pictures(tmp_path, medsaga):
     assert "size: 4 x 5\n" in out
     assert "cases with object: train 1, val 0, test 0" in out
     assert "spacing" not in out
+
+
+def test_ct_without_values_below_0(make):
+    """Some converters store Hounsfield units + 1024 without a sign, and no intercept."""
+    cases = [("a", numbers(np.uint16, 0, 2400), "1", "train")]
+    (said,) = noted(make(cases, "CT"))
+    assert "is a CT volume without values below 0 (" in said
+    assert "if 1024 was added to them, add `window = [864, 1264]` to dataset.toml" in said
+    assert noted(make(cases, "CT", "window = [864, 1264]")) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (RANDOM.random((4, 5, 6)).astype(np.float32), "add `window = [0, 1]`"),
+        (RANDOM.normal(size=(20, 20, 20)), "for CT volumes makes all of them nearly the same grey"),
+    ],
+)
+def test_ct_of_other_units(make, values, said):
+    (found,) = noted(make([("a", values, "1", "train")], "CT"))
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0, 500, "1 of the cases (b): all values are in the lowest 1/8 of the window [0, 4095]"),
+        (5000, 9000, "1 of the cases (b): the mean is above the window [0, 4095]"),
+    ],
+)
+def test_values_that_a_window_makes_black_or_white(make, low, high, said):
+    cases = [("a", numbers(low=0, high=4096), "1", "train")]
+    cases.append(("b", numbers(low=low, high=high), "2", "train"))
+    (found,) = noted(make(cases, more="window = [0, 4095]"))
+    assert said in found
+    assert found.endswith("or save all images in the same units and number of bits.")
+
+
+def write_picture(root, mask, more=""):
+    (root / "dataset.toml").write_text(
+        f'name = "p"\nmodality = "X-ray"\ndimensions = 2\nmasks = "instances"\n{more}'
+    )
+    image = sitk.GetImageFromArray(numbers(np.uint8, 0, 256)[0].repeat(6, 0).repeat(6, 1))
+    image.SetSpacing((0.2, 0.2))
+    sitk.WriteImage(image, str(root / "a.mha"))
+    Image.fromarray(mask).save(root / "m.png")
+    (root / "index.csv").write_text("case,image,mask,split\na,a.mha,m.png,train\n")
+
+
+OBJECTS = np.zeros((30, 36), np.uint8)
+for number, (y, x) in enumerate([(2, 3), (2, 20), (15, 4), (15, 12), (15, 25), (24, 8)], start=1):
+    OBJECTS[y : y + 5, x : x + 6] = number
+
+
+@pytest.mark.parametrize(
+    ("mask", "parts"),
+    [
+        ((OBJECTS > 0).astype(np.uint8), "1 values in 6 separate parts"),  # one number for all
+        (OBJECTS + (RANDOM.random(OBJECTS.shape) < 0.3) * np.uint8(1), "7 values in"),  # noise
+    ],
+)
+def test_masks_that_do_not_number_objects(tmp_path, mask, parts):
+    write_picture(tmp_path, mask)
+    (said,) = noted(tmp_path)
+    assert f"m.png: has {parts}" in said
+    write_picture(tmp_path, OBJECTS)
+    assert noted(tmp_path) == []
+
+
+def test_two_sizes_of_a_pixel(tmp_path):
+    write_picture(tmp_path, OBJECTS, "pixel_size = [0.3, 0.2]\n")
+    (said,) = noted(tmp_path)
+    assert "a.mha: has a pixel size of 0.2 x 0.2 mm, and dataset.toml 0.3 x 0.2 mm; that" in said
+    write_picture(tmp_path, OBJECTS, "pixel_size = [0.2, 0.2]\n")
+    assert noted(tmp_path) == []
+
+
+def test_a_pixel_size_is_not_for_volumes(make):
+    (said,) = noted(make([("a", numbers(), "1", "train")], more="pixel_size = [0.3, 0.2]"))
+    assert "pixel_size is for images, and is not used for volumes" in said

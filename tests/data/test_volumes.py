@@ -5,9 +5,12 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from dicoms import TURN, dicom, write_series
+from dicoms import TURN, dicom, empty, write_series
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut
+from pydicom.uid import UltrasoundImageStorage, UltrasoundMultiFrameImageStorage
 
-from medsaga_lib.data.images import read_image, read_mask
+from medsaga_lib.data.images import read_image, read_mask, read_stored
 from medsaga_lib.data.label_files import targets, write_labels
 from medsaga_lib.data.volumes import read_dicom, read_itk
 from medsaga_lib.errors import UserError
@@ -187,3 +190,132 @@ def test_an_npz_three_voxels_wide_is_what_its_other_arrays_say(tmp_path):
     assert read_image(tmp_path / "spacing.npz", "CT").spacing == (2.0, 0.5, 0.7)
     np.savez(tmp_path / "a.npz", imgs=narrow, gts=narrow[:, :, 0], boxes=np.zeros((2, 4)))
     assert read_image(tmp_path / "a.npz", "CT").shape == narrow.shape[:2]
+
+
+@pytest.mark.parametrize("scale", [(1, 0), (2, -100)])
+def test_monochrome1_with_a_sign(scale, tmp_path):
+    """SimpleITK turns signed values v into -1 - v, and the window turns with them."""
+    slope, intercept = scale
+    values = SLICES[0].astype(np.int16) - 2000
+    more = {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15}
+    more |= {"RescaleSlope": slope, "RescaleIntercept": intercept}
+    window = {"WindowCenter": 50, "WindowWidth": 3000}
+    path = tmp_path / "a.dcm"
+    dicom(path, values, PhotometricInterpretation="MONOCHROME1", **more, **window)
+    bright = 1 - np.clip((values * float(slope) + intercept - (50 - 1500)) / 3000, 0, 1)
+    np.testing.assert_allclose(read_image(path, "X-ray").pixels, bright, atol=1e-4)
+
+
+def test_a_table_instead_of_a_slope_is_refused(tmp_path):
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData, table.ModalityLUTType = [4096, 0, 16], bytes(8192), "OD"
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
+    dicom(tmp_path / "a.dcm", SLICES[0], ModalityLUTSequence=[table])
+    with pytest.raises(UserError, match=r"scales its values by a table \(Modality LUT\); export"):
+        read_image(tmp_path / "a.dcm", "X-ray", (0, 4095))
+
+
+COLOURS = np.random.default_rng(6).integers(0, 256, (12, 10, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("planes", [0, 1])
+@pytest.mark.parametrize("kind", ["RGB", "YBR_FULL", "PALETTE COLOR"])
+def test_colour_of_dicom(planes, kind, tmp_path):
+    """pydicom is the reference."""
+    file = empty(tmp_path / "a.dcm", UltrasoundImageStorage, "US", "1.2.3.5")
+    file.Rows, file.Columns, file.InstanceNumber = *COLOURS.shape[:2], 1
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 8, 8, 7, 0
+    file.PhotometricInterpretation, file.SamplesPerPixel = kind, 3
+    file.PlanarConfiguration = planes
+    file.PixelData = (np.moveaxis(COLOURS, -1, 0) if planes else COLOURS).tobytes()
+    if kind == "PALETTE COLOR":
+        file.SamplesPerPixel, file.PixelData = 1, COLOURS[..., 0].tobytes()
+        for name, shift in (("Red", 3), ("Green", 8), ("Blue", 13)):
+            table = np.roll(np.arange(256, dtype="<u2") * 256, shift)
+            setattr(file, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
+            setattr(file, f"{name}PaletteColorLookupTableData", table.tobytes())
+    file["PixelData"].VR = "OB"
+    file.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    source = pydicom.dcmread(tmp_path / "a.dcm")
+    wanted = source.pixel_array  # in RGB
+    if kind == "PALETTE COLOR":
+        wanted = apply_color_lut(wanted, source) >> 8
+    found = read_itk(tmp_path / "a.dcm")
+    assert abs(found.values.astype(int) - wanted.astype(int)).max() <= (kind == "YBR_FULL")
+    assert (found.spacing, found.geometry) == ((1.0, 1.0), None)
+
+
+def test_frames_of_a_film_are_no_slices(tmp_path):
+    pixels = COLOURS[..., 0]
+    more = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "NumberOfFrames": 2, "FrameTime": 30}
+    dicom(tmp_path / "a.dcm", pixels, SOPClassUID=UltrasoundMultiFrameImageStorage, **more)
+    for path in (tmp_path / "a.dcm", tmp_path):  # a file, or a folder with it
+        with pytest.raises(UserError, match="holds 2 frames without positions, such as those of"):
+            read_stored(path)
+
+
+HEADS = {
+    "a.nrrd": "NRRD0004\ntype: short\ndimension: 3\nsizes: 10 12 5\n{}encoding: raw\n"
+    "endian: little\n\n",
+    "a.mha": "ObjectType = Image\nNDims = 3\nDimSize = 10 12 5\n{}ElementSpacing = 1 1 2\n"
+    "ElementType = MET_SHORT\nElementDataFile = LOCAL\n",
+}
+
+
+def with_field(path, field):
+    path.write_bytes(HEADS[path.name].format(field).encode() + SLICES.astype("<i2").tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "said"),
+    [
+        ("a.nrrd", 'spacings: 1 1 2\nunits: "cm" "cm" "cm"\n', "gives lengths in cm, which"),
+        ("a.nrrd", 'spacings: 1 1 2\nunits: "mm" "mm" "mm"\n', None),
+        ("a.nrrd", 'space: LPS\nspace units: "m" "m" "m"\n', "gives lengths in m, which"),
+        ("a.mha", "DistanceUnits = um\n", "gives lengths in um, which"),
+        ("a.mha", "DistanceUnits = mm\n", None),
+        ("a.mha", "ElementToIntensityFunctionSlope = 2\n", "by ElementToIntensityFunctionSlope"),
+        ("a.mha", "ElementToIntensityFunctionSlope = 1.000\n", None),
+    ],
+)
+def test_units_and_scales_that_itk_ignores_are_refused(name, field, said, tmp_path):
+    path = with_field(tmp_path / name, field)
+    if said is None:
+        assert np.array_equal(read_stored(path).values, SLICES)
+        return
+    with pytest.raises(UserError, match=said):
+        read_stored(path)
+
+
+@pytest.mark.parametrize(
+    ("space", "codes"),
+    [("", "?"), ("space: scanner-xyz\n", "?"), ("space: RAS\n", "RAS"), ("space: LPS\n", "LPS")],
+)
+def test_an_nrrd_without_directions_of_the_patient(space, codes, tmp_path):
+    field = f"{space}space directions: (1,0,0) (0,1,0) (0,0,2)\n" if space else ""
+    path = with_field(tmp_path / "a.nrrd", field)
+    assert read_stored(path).geometry.codes == codes
+
+
+@pytest.mark.parametrize("ending", ["nii", "npy"])
+def test_values_with_the_high_byte_first(ending, tmp_path):
+    path = tmp_path / f"a.{ending}"
+    values = SLICES.astype(">i2")
+    if ending == "npy":
+        np.save(path, values)
+    else:
+        header = nib.Nifti1Header(endianness=">")
+        header.set_data_dtype(values.dtype)
+        nib.save(nib.Nifti1Image(values.T, np.diag([-1, -1, 1, 1]), header), path)
+    found = read_stored(path).values
+    assert str(found.dtype) == "int16"
+    assert np.array_equal(found, SLICES)
+
+
+def test_arrays_with_an_axis_of_one_channel_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", SLICES[0][..., None])
+    np.savez(tmp_path / "a.npz", imgs=SLICES[0][..., None])
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(UserError, match="has the shape 12 x 10 x 1, of one channel or of"):
+            read_stored(tmp_path / name)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +22,13 @@ from medsaga_lib.data.importing.source import Source, read_json
 from medsaga_lib.data.problems import listed
 from medsaga_lib.download import download, has_hash, remote_bytes
 from medsaga_lib.errors import UserError
-from medsaga_lib.files import CACHE_VARIABLE, cache_folder, file_hash
+from medsaga_lib.files import (
+    CACHE_VARIABLE,
+    cache_folder,
+    file_hash,
+    remove_leftovers,
+    working_folder,
+)
 
 RECORD = "fetched.json"  # what a folder was fetched from, and the sizes of its files
 CONVERTERS: dict[str, Callable[[Source, OfficialSet], Found]] = {
@@ -135,6 +140,7 @@ def fetch_set(
         )
     if slices and not official.least:
         raise UserError(f"{name} has no rule for slices; omit --slices.")
+    remove_leftovers(out)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         record = _require_same(out, official, slices)
         return Fetched(out, [], unchanged=True, exact=record.get("exact"))
@@ -195,9 +201,8 @@ def fetch_set(
 def _working(out: Path) -> Iterator[Path]:
     """Yield an empty folder beside the result, and remove it."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-            yield Path(folder)
+        with working_folder(out) as folder:
+            yield folder
     except OSError as error:
         raise UserError(
             f"Cannot fetch to {out}: {error.strerror or error} ({error.filename or out}); free "

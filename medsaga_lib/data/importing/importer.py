@@ -5,7 +5,6 @@ import filecmp
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from medsaga_lib.data.importing.labels import labels_of
 from medsaga_lib.data.importing.source import Source, case_name
 from medsaga_lib.data.problems import BadFile, listed
 from medsaga_lib.errors import UserError
+from medsaga_lib.files import working_folder
 
 PROVENANCE = "SOURCE.md"
 AUTO = "auto"
@@ -231,9 +231,8 @@ def _dimensions(items: list[Item]) -> int:
 def _draft(source: Source, out: Path, link: bool) -> Iterator[Path]:
     """Yield an empty folder beside the result, and remove what is left of it."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-            draft = Path(folder) / out.name  # with the usual permissions, unlike `folder`
+        with working_folder(out) as folder:
+            draft = folder / out.name  # with the usual permissions, unlike `folder`
             for name in ("images", "masks"):
                 (draft / name).mkdir(parents=True)
             yield draft
