@@ -164,10 +164,9 @@ def has_frames(path: Path) -> bool:
     """Return whether a DICOM file has several frames; False if it cannot be read."""
     try:
         with quiet:
-            head = _head(str(path))
-    except RuntimeError:  # the reader of its values says what is wrong
+            return int(_head(str(path)).get(FRAMES, 1)) > 1
+    except (RuntimeError, ValueError):  # the reader of its values says what is wrong
         return False
-    return int(head.get(FRAMES, 1)) > 1
 
 
 def read_frames(path: Path) -> Read:
