@@ -379,7 +379,7 @@ def reproduce(
     as_list: Annotated[bool, typer.Option("--list", help="List the tables.")] = False,
     profile: Annotated[
         Profile,
-        typer.Option(help="What to train: full, as the paper; quick, stand-ins in 10 minutes."),
+        typer.Option(help="Profile: full trains as the paper; quick takes stand-ins, 10 minutes."),
     ] = "full",
     datasets: Annotated[
         list[str] | None,

@@ -15,7 +15,7 @@ WORDS = (
     "reproduce medsaga_table3 --profile quick --dataset Chest-Xray --shots 50 --method medsaga "
     "--method v1 --seeds 0 --backbone pocket --size 32 --steps 3 --workers 1 --out out"
 )
-LIMIT = 500  # seconds of a grid on a busy machine
+LIMIT = 1800  # seconds of a grid on a busy machine
 
 
 @pytest.mark.slow
