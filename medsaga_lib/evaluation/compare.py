@@ -215,7 +215,7 @@ def _needed(effect: float) -> float:
     effect, least = abs(effect), 2.0
     if effect < SMALLEST:
         return math.inf
-    if math.isinf(effect) or _power(effect, least) >= POWER:
+    if effect >= LARGEST or _power(effect, least) >= POWER:
         return least
     most = 2 * least
     while _power(effect, most) < POWER:

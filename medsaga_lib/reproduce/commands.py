@@ -1,4 +1,4 @@
-"""What `medsaga reproduce` does: list the tables, plan, run, show rows, merge files."""
+"""The parts of `medsaga reproduce`: list the tables, plan, run, show rows, merge files."""
 
 import shlex
 from collections.abc import Sequence

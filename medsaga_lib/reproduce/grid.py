@@ -17,7 +17,7 @@ from medsaga_lib.data.catalog import data_root, open_dataset
 from medsaga_lib.data.dataset import INDEX, DataSet
 from medsaga_lib.data.fetching.catalogue import find_set
 from medsaga_lib.data.fetching.fetch import RECORD, named
-from medsaga_lib.data.shots import count_shots
+from medsaga_lib.data.shots import count_shots, labelled
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_hash
 from medsaga_lib.models.weights import path_of, weight_file
@@ -71,7 +71,7 @@ def grid(request: Request) -> Grid:
     for seed in request.seeds:
         for place, shots in places:
             data, shots = _data_and_shots(request, *place[:2], shots)
-            if why := _missing(data):
+            if why := _missing(data) or _too_few(data, shots):
                 needs[place[0]] = why
             elif shots:
                 runs.append(_run(request, place, data, shots, seed))
@@ -100,6 +100,15 @@ def _missing(data: str) -> str:
     if root is not None and (root / data).is_dir():
         return ""
     return f"needs {data}: {fetching(data)}"
+
+
+def _too_few(data: str, shots: str) -> str:
+    """Return why a data set of images has too few for a run; "" if it has enough."""
+    opened = _opened(data)
+    images = len(labelled(opened))
+    if opened.dimensions == 3 or not shots or count_shots(opened, shots) <= images:
+        return ""
+    return f"has {images} labelled training images in {data}, and a number of the table is {shots}"
 
 
 def fetching(data: str) -> str:

@@ -16,6 +16,7 @@ from medsaga_lib.reproduce.verdicts import (
     reasons,
 )
 
+NAMES = {"dice": "Dice", "hd95": "HD95"}
 DIGITS = {"dice": 3, "hd95": 1}  # our choice; one fewer for Dice in percent
 SECONDS = 3600  # of an hour
 MEANINGS = {
@@ -72,7 +73,7 @@ def _scores(table: Table, found: Sequence[Judged]) -> str:
     for one in found:
         digits = DIGITS[one.cell.metric] - (table.scale(one.cell) > 1)
         rows.append(
-            (one.cell.dataset, one.cell.images, plain(one.cell.method), one.cell.metric.upper(),
+            (one.cell.dataset, one.cell.images, plain(one.cell.method), NAMES[one.cell.metric],
              one.cell.text, number(one.ours, digits), number(one.difference, digits, "+"),
              ends(one.interval, digits), one.seeds, one.verdict)
         )  # fmt: skip
@@ -85,11 +86,11 @@ def _scores(table: Table, found: Sequence[Judged]) -> str:
 
 def _pairs(pairs: Sequence[Ahead]) -> str:
     header = ("Data", "Images", "Dice of", "less that of", "Published", "Ours", "95 % interval",
-              "p (Holm)", "Verdict", "Sign")  # fmt: skip
+              "p (Holm)", "Verdict", "Reason")  # fmt: skip
     rows = [
         (one.dataset, one.images, plain(one.method), plain(one.baseline),
          number(one.published, 3, "+"), number(one.ours, 3, "+"), ends(one.interval, 3),
-         number(one.p, 3), one.verdict, one.why)
+         "< 0.001" if one.p < 0.001 else number(one.p, 3), one.verdict, one.why)
         for one in pairs
     ]  # fmt: skip
     return markdown(header, rows)

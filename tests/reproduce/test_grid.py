@@ -58,7 +58,10 @@ def test_the_full_profile_trains_as_the_paper(tmp_path, phantoms, monkeypatch):
     monkeypatch.setenv("MEDSAGA_DATA", str(tmp_path))
     shutil.copytree(phantoms, tmp_path / "chestxray8")
     part = ["Chest-Xray"], ["50", "1800"], []
-    (run, *_, last) = grid.grid(request("medsaga_table1", "full", part, seeds=(3,))).runs
+    monkeypatch.setattr(grid, "labelled", lambda _: [None] * 50)
+    found = grid.grid(request("medsaga_table1", "full", part, seeds=(3,)))
+    (run, *_, last) = found.runs
+    assert found.needs["Chest-Xray"].startswith("has 50 labelled training images in chestxray8")
     assert run["command"] == (
         "medsaga train medsaga --data chestxray8 --shots 50 --seed 3 --backbone vit_b "
         f"--weights pretrained --steps {math.ceil(160 * 50 / 12)} --size 512"

@@ -127,3 +127,10 @@ def test_nothing_is_ahead_of_nothing():
     assert ahead(TABLE, cells, [a_row()]) == []
     other = a_row(place=("Spleen", "100", "samed"), seed=1)  # no seed in common
     assert ahead(TABLE, cells, [a_row(), other]) == []
+
+
+def test_a_constant_difference_is_compared():
+    one, other = a_row(mean=0.85), a_row(place=("Spleen", "100", "samed"), mean=0.8)
+    (pair,) = ahead(TABLE, chosen(TABLE, ["Spleen"], ["100"], []), [one, other])
+    assert pair.ours == pytest.approx(-0.05, abs=1e-4)
+    assert pair.verdict == "reproduced"
