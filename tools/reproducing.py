@@ -78,7 +78,7 @@ def pages_of_rows() -> str:
     rows, pages = accumulated(), []
     for table in tables().values():
         own = [row for row in rows if row["table"] == table.name]
-        cells = [cell for cell in table.published() if at(own, cell)]
+        cells = [cell for cell in table.published() if at(table, own, cell)]
         if cells:
             made = f"medsaga reproduce {table.name} --profile quick"
             pages.append(page(table, cells, own, command=made).replace("\n## ", "\n#### "))

@@ -134,3 +134,13 @@ def test_a_constant_difference_is_compared():
     (pair,) = ahead(TABLE, chosen(TABLE, ["Spleen"], ["100"], []), [one, other])
     assert pair.ours == pytest.approx(-0.05, abs=1e-4)
     assert pair.verdict == "reproduced"
+
+
+def test_rows_of_the_paper_s_kind_come_before_others():
+    quick = [a_row(seed=seed, mean=0.5, size=128) for seed in range(3)]
+    found = verdict([*quick, a_row()])
+    assert (found.verdict, found.seeds) == ("reproduced", 1)
+    smaller = [a_row(seed=seed, mean=0.4, size=64) for seed in range(2)]
+    found = verdict([*smaller, *quick])
+    assert found.seeds == 3
+    assert found.ours == pytest.approx(0.5, abs=0.02)
