@@ -1,4 +1,4 @@
-"""The command line `medsaga`: methods, memory, bench, claims, weights, data, train, and so on.
+"""The command line `medsaga`: methods, memory, claims, reproduce, weights, data, train, and so on.
 
 Exit codes: 0, success; 1, a bug of medsaga, with its traceback; 2, an error that the user can fix,
 explained in one sentence; 3, `medsaga train` saved a run that collapsed, and one sentence says what
@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medsaga_lib.errors import UserError
+from medsaga_lib.errors import COLLAPSED, UserError
 
 if TYPE_CHECKING:
     from medsaga_lib.data.check import Report
@@ -37,10 +38,9 @@ data_app = typer.Typer(help="List, fetch, check or import data sets.", no_args_i
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 
-COLLAPSED = 3  # exit code of a training that collapsed
-
 # The same choices as `data.dataset.Split`, `inference.box_predictor.SliceRule`,
-# `inference.volume_labels.Consistency` and those of `claims.claim`, which take a second to import
+# `inference.volume_labels.Consistency`, `reproduce.grid.Profile` and those of `claims.claim`,
+# which take a second to import
 Split = Literal["train", "val", "test"]
 Slices = Literal["propagate", "same"]
 Consistency = Literal["none", "majority", "largest"]
@@ -54,6 +54,7 @@ Kind = Literal[
 Document = Literal[
     "medsaga", "medsaga_summary", "litemedsam_lora", "s_sam_reviews", "cheap_lunch_summary"
 ]
+Profile = Literal["full", "quick"]
 # The keys of `data.importing.importer.LAYOUTS`, and its `AUTO`
 Layout = Literal["auto", "nnunet", "msd", "folders", "cvpr24", "medsam-npy", "coco", "labelme"]
 
@@ -365,6 +366,126 @@ def claims(
     print(report.table(found, shutil.get_terminal_size((150, 0)).columns), end="\n\n")
     _print_table(*report.counts(found))
     print(f"\n{report.ways(found)}")
+
+
+@app.command()
+def reproduce(
+    table: Annotated[
+        str, typer.Argument(help="Published table, or merge. Default: list the tables.")
+    ] = "list",
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="With merge: files of rows, made with --submit.")
+    ] = None,
+    as_list: Annotated[bool, typer.Option("--list", help="List the tables.")] = False,
+    profile: Annotated[
+        Profile,
+        typer.Option(help="Profile: full trains as the paper; quick takes stand-ins, 10 minutes."),
+    ] = "full",
+    datasets: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Data set of the table; repeat for more. Default: all."),
+    ] = None,
+    shots: Annotated[
+        str, typer.Option(help="Numbers of images in the table, as in 50,100. Default: all.")
+    ] = "",
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="Method of the table; repeat for more. Default: all."),
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(help="Seeds, as in 0,1,2. Default: 0,1,2, or 0,1 with quick.")
+    ] = "",
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone, as in `medsaga memory`. Default: the profile's.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=16, max=2**16, help="Input side in pixels. Default: the profile's."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps. Default: the profile's.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the plan, and run nothing.")] = False,
+    rows: Annotated[
+        Path | None, typer.Option(help="Show the rows of this file, and run nothing.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the runs and the page; with merge, the file of all rows."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="Runs at a time on this machine. Default: 1, or 2 with quick."
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler whose workers run it.")
+    ] = None,
+    submit: Annotated[
+        Path | None, typer.Option(help="Also write the rows to this file, for others to merge.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Reproduce a published table: plan its runs, train them, compare with the printed numbers.
+
+    Prints the plan first, with its memory and its hours as far as similar runs are known. Run the
+    same command again to continue. The page gives each published number, ours, the difference, its
+    95 % interval and a verdict. `medsaga reproduce merge FILES` joins the rows of several people:
+    nothing is overwritten, and rows of one run with different results are refused.
+    """
+    from medsaga_lib.reproduce import commands
+    from medsaga_lib.reproduce.process import RunError
+
+    if table == "merge":
+        record = commands.merge_files(files or [], out or Path("merged.json"))
+        return _print_json(record) if as_json else print(record["said"])
+    if files:
+        raise UserError(f"Only merge takes files; omit {files[0]}.")
+    if table == "list" or as_list:
+        records = commands.listed_tables()
+        if as_json:
+            return _print_json(records)
+        header = ("table", "numbers", "of", "sets here", "sets needed")
+        keys = ("name", "numbers", "title", "here", "needed")
+        return _print_table(header, [tuple(record[key] for key in keys) for record in records])
+    work = commands.Work(
+        table=table,
+        profile=profile,
+        datasets=datasets or [],
+        images=[part.strip() for part in shots.split(",") if part.strip()],
+        methods=methods or [],
+        seeds=commands.parse_seeds(seeds or ("0,1" if profile == "quick" else "0,1,2")),
+        backbone=backbone,
+        size=size,
+        steps=steps,
+        out=out or Path("reproduced", table if profile == "full" else f"{table}-{profile}"),
+        workers=workers or (1 if profile == "full" else 2),
+        scheduler=scheduler,
+        command=shlex.join(["medsaga", *sys.argv[1:]]),
+    )
+    if rows is not None:
+        path = commands.show_rows(work, rows)
+        return _print_json({"page": str(path)}) if as_json else print(path)
+    planned = commands.plan(work)
+    if plan and as_json:
+        return _print_json(planned.record())
+    if not as_json:
+        _print_table(planned.header, planned.lines())
+        print(f"\n{planned.summary()}")
+    if plan:
+        return
+    try:
+        done = commands.run(work, planned, submit, progress=not as_json)
+    except RunError as error:
+        code, said = error.args
+        print(said, file=sys.stderr)
+        raise typer.Exit(code) from None
+    if as_json:
+        return _print_json(done)
+    print(f"{done['page']}: {done['said']}")
+    if submit is not None:
+        print(f"{submit}: the rows, for `medsaga reproduce merge`")
 
 
 @weights_app.command("list")

@@ -90,7 +90,7 @@ header, rows = counts(answers)
 print(pd.DataFrame(rows, columns=header).set_index("kind").to_string())
 
 # %% [markdown]
-# More than half of the claims are reproduced. Arithmetic, counts and descriptions of methods can be checked best. For 15 of the 58 claims on accuracy the verdict would need a new training run on the papers' data.
+# More than half of the claims are reproduced. Arithmetic, counts and descriptions of methods can be checked best. For 15 of the 58 claims on accuracy the verdict would need a new training run on the papers' data. `medsaga reproduce` makes such runs; [Reproducing the tables](../book/reproducing.md) says which data they need.
 #
 # ## The table of all claims
 #

@@ -13,33 +13,24 @@ or another recorded file is not run again; an interrupted run continues from its
 import argparse
 import itertools
 import json
-import os
 import shlex
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medsaga_lib.cli import COLLAPSED
-from medsaga_lib.data.catalog import DATA_VARIABLE, data_root, open_dataset
+from medsaga_lib.data.catalog import open_dataset
 from medsaga_lib.data.shots import count_shots
 from medsaga_lib.errors import UserError
-from medsaga_lib.files import file_hash, write_json
-from medsaga_lib.models.weights import file_of
+from medsaga_lib.files import write_json
 from medsaga_lib.recipes import get_recipe
-from tools.provenance import RECORDED, ROOT, commit, machine
+from medsaga_lib.reproduce.cluster import finished
+from medsaga_lib.reproduce.process import RunError
+from medsaga_lib.reproduce.runs import Row, a_run, in_order, row_of, rows_of_runs
+from tools.provenance import RECORDED, ROOT, machine
 
-METRICS = ("dice", "hd95", "nsd")
-KIB = 1024  # the unit of ru_maxrss on Linux
 SECONDS = 3600  # of an hour
-DIGITS = 4  # of the Dice of a case; our choice
-
-
-class RunError(Exception):
-    """A command of a run failed; the arguments are its exit code and its error message."""
 
 
 def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
@@ -57,7 +48,7 @@ def main(words: list[str] | None = None, folder: Path = RECORDED) -> None:
             return
         origin = provenance(options)
         keep(target, origin, runs, rows)
-        for row in trained(options, missing) if missing else ():
+        for row in trained(options, missing):
             rows[row["command"]] = row
             keep(target, origin, runs, rows)
     except RunError as error:
@@ -91,10 +82,9 @@ def plan(missing: list[dict[str, Any]], rows: Iterable[dict[str, Any]]) -> str:
     )
 
 
-def keep(target: Path, origin: dict, runs: list[dict], rows: dict[str, dict]) -> None:
+def keep(target: Path, origin: Row, runs: list[Row], rows: dict[str, Row]) -> None:
     """Write the existing rows, in the order of the grid."""
-    done = [rows[run["command"]] for run in runs if run["command"] in rows]
-    if done:
+    if done := in_order(runs, rows):
         write_json(target, {"provenance": origin, "runs": done})
 
 
@@ -134,7 +124,10 @@ def grid(options: argparse.Namespace) -> list[dict[str, Any]]:
     for seed, (data, shots), recipe, weights in itertools.product(*axes):
         if get_recipe(recipe.split(":")[0]).network is not None:
             weights = "random"
-        run = a_run(options, recipe, weights, data, shots, seed)
+        run = a_run(
+            recipe, data, shots, seed, backbone=options.backbone, weights=weights,
+            steps=options.steps, size=options.size,
+        )  # fmt: skip
         runs[run["command"]] = run
     return list(runs.values())
 
@@ -155,130 +148,18 @@ def data_and_shots(options: argparse.Namespace) -> list[tuple[str, int]]:
     return pairs
 
 
-def a_run(
-    options: argparse.Namespace, recipe: str, weights: str, data: str, shots: int, seed: int
-) -> dict[str, Any]:
-    """Return the facts of a run's row, including the command that a reader would type."""
-    name, *changes = recipe.split(":")
-    train = f"medsaga train {name} --data {shlex.quote(data)} --shots {shots} --seed {seed}"
-    train += f" --backbone {options.backbone} --weights {weights}"
-    if options.steps and get_recipe(name).steps:  # otherwise the recipe has no steps
-        train += f" --steps {options.steps}"
-    if options.size:
-        train += f" --size {options.size}"
-    train += "".join(f" --set {shlex.quote(change)}" for change in changes)
-    facts = {"recipe": recipe, "weights": weights, "data": data, "shots": shots, "seed": seed}
-    facts["command"] = train
-    if file := file_of(options.backbone, weights):
-        facts["backbone_sha256"] = file_hash(file)
-    return facts
-
-
-def recorded(target: Path, runs: list[dict[str, Any]]) -> dict[str, dict]:
+def recorded(target: Path, runs: list[Row]) -> dict[str, Row]:
     """Return the rows of exactly these runs, by command, from this file or another recorded one."""
-    wanted = {run["command"]: run for run in runs}
-    rows = {}
-    for file in (*sorted(target.parent.glob("*.json")), target):
-        kept = json.loads(file.read_text()).get("runs", []) if file.exists() else []
-        for row in kept:
-            run = wanted.get(row.get("command"))
-            if run and run.items() <= row.items():
-                rows[run["command"]] = row
-    return rows
+    files = (*sorted(target.parent.glob("*.json")), target)
+    kept = [json.loads(file.read_text()).get("runs", []) for file in files if file.exists()]
+    return rows_of_runs(itertools.chain(*kept), runs)
 
 
-def trained(options: argparse.Namespace, runs: list[dict[str, Any]]) -> Iterator[dict]:
-    """Yield rows in the order in which the cluster finishes them.
-
-    Raises:
-        RunError: a run failed; runs that have not started are cancelled.
-    """
-    from dask.distributed import Client, LocalCluster, as_completed
-
-    # A run is a process of its own, so a local worker is a thread that waits for it.
-    cluster: AbstractContextManager
-    if options.scheduler:
-        cluster, threads = nullcontext(options.scheduler), None
-    else:
-        cluster = LocalCluster(
-            n_workers=options.workers, threads_per_worker=1, processes=False, dashboard_address=None
-        )
-        threads = max(1, (os.cpu_count() or 1) // options.workers)
-    with cluster as address, Client(address) as client:
-        calls = [client.submit(row_of, run, options.runs, threads, pure=False) for run in runs]
-        try:
-            for call in as_completed(calls):
-                yield call.result()
-        finally:
-            client.cancel(calls)
-
-
-def row_of(run: dict[str, Any], folder: Path, threads: int | None) -> dict[str, Any]:
-    """Train and evaluate one run with the commands that a reader would type; return its row.
-
-    `commit` is that of the code, `seconds` the time of the steps, `cpu_seconds` that of the whole
-    process, and `peak_bytes` the memory of the process, Python and torch included. The last two are
-    None if an earlier process did a part of the run.
-    """
-    _, *words = shlex.split(run["command"])
-    values = [words[1], *words[3::2]]  # train RECIPE --option value ...
-    out = folder / "_".join(Path(value).name for value in values)
-    begun = out.exists()
-    done, used = medsaga([*words, "--out", str(out)], threads)
-    if begun:
-        used = dict.fromkeys(used)
-    scores, of_evaluation = medsaga(["evaluate", str(out), "--data", run["data"]], threads)
-    return {
-        **run,
-        # recorded rows do not affect a run; None if an earlier process did a part of it
-        "commit": None if begun else commit(ROOT, "notebooks/recorded"),
-        "trainable": done["trainable"],
-        "steps": done["steps"],
-        "seconds": round(done["seconds"]),
-        **used,
-        "evaluation_cpu_seconds": of_evaluation["cpu_seconds"],
-        "collapsed": done.get("collapsed"),
-        "val_dice": done["val_dice"],  # for choosing between values
-        **{metric: scores[metric] for metric in METRICS},
-        "dice_interval": scores["dice_interval"],
-        "confused": scores.get("confused"),
-        # for paired comparisons: [case, patient, Dice] each
-        "case_dice": [
-            [case["case"], case["patient"], case["dice"] and round(case["dice"], DIGITS)]
-            for case in scores.get("cases", [])
-        ],
-    }
-
-
-def medsaga(words: list[str], threads: int | None) -> tuple[Any, dict[str, int | None]]:
-    """Run a command; return its JSON output and what its process used.
-
-    A training that collapsed is a result, too: its run is saved and its output says so.
-
-    Raises:
-        RunError: the command failed.
-    """
-    print("medsaga", shlex.join(words), flush=True)
-    limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
-    if (data := data_root()) is not None:  # the process runs in another folder
-        limit[DATA_VARIABLE] = str(data)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "medsaga_lib.cli", *words, "--json"],
-            cwd=ROOT,
-            env=os.environ | limit,
-            stdout=out,
-            stderr=err,
-        )
-        _, status, usage = os.wait4(process.pid, 0)  # of this child alone, unlike getrusage
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        said, error = out.read().decode(), err.read().decode()
-    if process.returncode not in (0, COLLAPSED):
-        raise RunError(process.returncode, error.strip())
-    used = round(usage.ru_utime + usage.ru_stime)
-    return json.loads(said), {"cpu_seconds": used, "peak_bytes": usage.ru_maxrss * KIB}
+def trained(options: argparse.Namespace, runs: list[Row]) -> Iterator[Row]:
+    """Yield the rows of these runs in the order in which they are finished."""
+    folder = options.runs.absolute()
+    if runs:
+        yield from finished(partial(row_of, folder), runs, options.workers, options.scheduler)
 
 
 def provenance(options: argparse.Namespace) -> dict[str, Any]:

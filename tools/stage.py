@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from tools import book, pairs
+from tools import book, pairs, reproducing
 from tools.execute import STAGE, inputs
 
 STATUS_PAGE = Path("book/status.md")
@@ -32,6 +32,8 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
             table = status_table({one: pairs.read_notebook(to) for one, to in executed.items()})
             text = source.read_text(encoding="utf-8").replace(STATUS_MARK, table)
             book.write(target, text)
+        elif source == root / reproducing.PAGE:
+            book.write(target, reproducing.filled(source.read_text(encoding="utf-8")))
         else:
             book.copy(source, target)
     written |= {folder / file for file in inputs(root)}  # copied before the chapters ran

@@ -89,6 +89,21 @@ def detectable(scores: pd.DataFrame, method: str, baseline: str) -> float:
     return float(effect * spread.std(ddof=1))
 
 
+def interval_of_mean(scores: pd.DataFrame) -> tuple[float, float]:
+    """Return the 95 % interval of one method's mean, with patients and seeds as random effects.
+
+    Args:
+        scores: a row for each seed and test case, with the columns `COLUMNS` except the method. A
+            case counts if it has a score with each seed. For one seed the interval covers patients
+            alone; it is NaN for fewer than 2 patients.
+    """
+    found = scores.dropna(subset="score").rename(columns={"score": "difference"})
+    found = _with_every_seed(found)
+    if found["patient"].nunique() < 2:
+        return math.nan, math.nan
+    return _crossed(_by_patient(found))
+
+
 def _difference(scores: pd.DataFrame, method: str, baseline: str) -> Difference:
     pairs = _paired(scores, method, baseline)
     parts = _by_patient(pairs)  # (seeds, patients)
@@ -123,15 +138,19 @@ def _paired(scores: pd.DataFrame, method: str, baseline: str) -> pd.DataFrame:
         scores[scores["method"] == name].set_index(keys)["score"] for name in (method, baseline)
     )
     pairs = (one - other).dropna().rename("difference").reset_index()
-    shared = pairs.groupby("seed")["case"].nunique()
-    # a case counts if each seed has it, so that seeds and patients are crossed
-    pairs = pairs[pairs.groupby("case")["seed"].transform("nunique") == len(shared)]
+    pairs = _with_every_seed(pairs)
     if pairs["patient"].nunique() < 2:
         raise UserError(
             f"{method} and {baseline} have scores of fewer than 2 patients with the same seed in "
             "common; evaluate both on the same test cases, with the same seeds."
         )
     return pairs
+
+
+def _with_every_seed(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the cases that each seed has, so that seeds and patients are crossed."""
+    seeds = scores["seed"].nunique()
+    return scores[scores.groupby("case")["seed"].transform("nunique") == seeds]
 
 
 def _by_patient(pairs: pd.DataFrame) -> NDArray[np.float64]:
@@ -196,7 +215,7 @@ def _needed(effect: float) -> float:
     effect, least = abs(effect), 2.0
     if effect < SMALLEST:
         return math.inf
-    if math.isinf(effect) or _power(effect, least) >= POWER:
+    if effect >= LARGEST or _power(effect, least) >= POWER:
         return least
     most = 2 * least
     while _power(effect, most) < POWER:

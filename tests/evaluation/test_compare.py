@@ -221,3 +221,8 @@ def test_needed_is_the_first_number_with_enough_power(effect):
     needed, power = _needed(effect), TTestPower().power
     assert power(effect, needed, 0.05) >= 0.8
     assert needed == 2 or power(effect, needed - 1, 0.05) < 0.8
+
+
+@pytest.mark.parametrize("effect", [99.0, 700.0, -1e6, math.inf])
+def test_a_difference_that_is_nearly_constant_needs_two_patients(effect):
+    assert _needed(effect) == 2

@@ -7,10 +7,10 @@ import sys
 import pytest
 from distributed import LocalCluster
 
-from medsaga_lib.cli import COLLAPSED
 from medsaga_lib.data.catalog import open_dataset
 from medsaga_lib.data.shots import count_shots
 from medsaga_lib.errors import UserError
+from medsaga_lib.reproduce import process, runs
 from tools import record
 
 HOW = "seconds", "cpu_seconds", "evaluation_cpu_seconds", "peak_bytes", "commit"
@@ -60,9 +60,9 @@ def test_a_run_is_recorded_and_continued_where_it_is_already_there(
         assert code == 0, error
         return json.loads(text), {"cpu_seconds": 1, "peak_bytes": 1}
 
-    monkeypatch.setattr(record, "medsaga", in_this_process)
+    monkeypatch.setattr(process, "medsaga", in_this_process)
     (run,) = record.grid(record.parser().parse_args(words(tmp_path, phantoms)))
-    again = record.row_of(run, tmp_path / "runs", threads=None)
+    again = runs.row_of(tmp_path / "runs", run, threads=None)
     assert result_of(again) == result_of(row)
     assert again["cpu_seconds"] is None  # an earlier process made the steps
     assert again["commit"] is None
@@ -77,12 +77,12 @@ def commands(monkeypatch):
         seed = words[words.index("--seed") + 1] if "--seed" in words else ""
         called.append((words[0], seed, threads))
         if "broken" in " ".join(words):
-            raise record.RunError(3, "medsaga: In its own words.")
+            raise process.RunError(3, "medsaga: In its own words.")
         done = {"trainable": 5, "steps": 2, "seconds": 0.4, "val_dice": 0.5}
         scores = {"dice": 0.6, "hd95": 7.0, "nsd": 0.8, "dice_interval": [0.5, 0.7]}
         return done | scores, {"cpu_seconds": 3, "peak_bytes": 4}
 
-    monkeypatch.setattr(record, "medsaga", medsaga)
+    monkeypatch.setattr(process, "medsaga", medsaga)
     return called
 
 
@@ -118,21 +118,13 @@ def test_a_grid_that_cannot_be_ends_in_one_sentence_and_keeps_its_file(
         assert json.loads((tmp_path / "small.json").read_text()) == before
 
 
-def test_a_command_that_fails_passes_on_what_it_says():
-    with pytest.raises(record.RunError) as caught:
-        record.medsaga(["frobnicate"], threads=1)
-    code, said = caught.value.args
-    assert code == 2
-    assert "No such command 'frobnicate'" in said
-
-
 def test_network_from_scratch_is_run_once_and_changes_go_into_the_command():
     words = "name --data chest --shots 4 8 --recipes unet samed:lr=0.001 --steps 5"
-    runs = record.grid(record.parser().parse_args(words.split()))
-    kinds = [(run["recipe"], run["weights"], run["shots"]) for run in runs]
+    grid = record.grid(record.parser().parse_args(words.split()))
+    kinds = [(run["recipe"], run["weights"], run["shots"]) for run in grid]
     assert len(kinds) == 6
     assert [kind for kind in kinds if kind[0] == "unet"] == [("unet", "random", n) for n in (4, 8)]
-    assert {run["command"].split(" --steps ")[1] for run in runs} == {"5", "5 --set lr=0.001"}
+    assert {run["command"].split(" --steps ")[1] for run in grid} == {"5", "5 --set lr=0.001"}
     words = "name --data chest:4 --recipes sam_zero_shot --weights pretrained --steps 5"
     (untrained,) = record.grid(record.parser().parse_args(words.split()))
     assert "--steps" not in untrained["command"]
@@ -191,17 +183,6 @@ def test_the_file_holds_the_last_grid_even_if_nothing_is_missing(tmp_path, phant
     kept = json.loads(target.read_text())
     assert {run["seed"] for run in kept["runs"]} == {0}
     assert kept["provenance"]["command"].endswith(f"few --data {phantoms} --shots 2")
-
-
-@pytest.mark.parametrize("code", [0, COLLAPSED])
-def test_a_collapsed_training_is_a_result(code, tmp_path, monkeypatch):
-    program = tmp_path / "python"
-    program.write_text(f"#!/bin/sh\necho '{{\"collapsed\": {code}}}'\nexit {code}\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(record.sys, "executable", str(program))
-    said, used = record.medsaga(["train"], None)
-    assert said == {"collapsed": code}
-    assert used["peak_bytes"] > 0
 
 
 def test_a_plan_counts_what_is_missing_and_its_hours():
