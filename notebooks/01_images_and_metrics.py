@@ -944,39 +944,62 @@ print("the same for the MR slices:", gain(leaking_slices, honest_slices))
 # | `empty` | number of scores left out because both masks were empty | |
 # | `shots` | number of labelled training images | |
 # | `seen` | whether the pretrained weights may have been trained on these images | |
-#
+
+# %% [markdown]
 # ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** Two methods have a mean Dice of 0.90 and 0.91 on the same X-rays, and their 95 % intervals over patients overlap. How do you find out whether the second is better?
 #
-# 1. Two methods have the Dice 0.90 and 0.91 on the same 19 X-rays. Their intervals overlap. Is the second better?
+# - **A.** The overlap of the intervals shows that it is not better.
+# - **B.** The higher mean shows that it is better.
+# - **C.** Compute the difference for each image, and the interval of these differences over patients.
 #
-# <details><summary>Answer</summary>
+# <details class="answers"><summary>Answers</summary>
 #
-# The two intervals do not decide it. Compute the difference for each patient, and its interval. If this interval excludes 0, the second method is better on patients like these, for this training run.
+# - **A.** No: each of the two intervals contains the variation between patients that both methods share. It cancels in the difference.
+# - **B.** No: another sample of patients would give other means, and a difference of 0.01 may be chance.
+# - **C.** Yes: if this interval excludes 0, the second method is better on patients like these, for these training runs.
 # </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** One paper reports an HD95 of 4.1 for a CT data set and names no unit. Another reports 3.2 mm. Which method has the better contour?
 #
-# 2. A paper reports an HD95 of 4.1 for a CT data set and does not name the unit. Another reports 3.2 mm. Which is better?
+# - **A.** Nobody can say.
+# - **B.** The one with 3.2 mm, because 3.2 is less than 4.1.
+# - **C.** The one with 4.1, because voxels are smaller than 1 mm.
 #
-# <details><summary>Answer</summary>
+# <details class="answers"><summary>Answers</summary>
 #
-# Nobody can say. If 4.1 is in voxels, and the slices are 5 mm thick, it may be up to 20 mm. The papers may also have different rules for empty masks and for the two directions.
+# - **A.** Yes: if 4.1 is in voxels, and the slices are 5 mm thick, it can be up to 20 mm. The rules for empty masks may differ, too.
+# - **B.** No: the numbers can be compared only if both are in mm. The table of shifted masks has the same HD95 in voxels for shifts of different length in mm.
+# - **C.** No: slices of CT are often several mm thick, so 1 voxel can be several mm.
 # </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** You have 400 slices of 10 patients. Which test is honest?
 #
-# 3. You have 400 slices of 10 patients. How many independent observations does your test set have, and how would you split it?
+# - **A.** Draw 80 slices at random for the test, and give the interval over these 80.
+# - **B.** Keep 2 patients for the test, and give the interval over their 80 slices.
+# - **C.** Put whole patients into training or test, let each patient be in a test once, and give the interval over the 10 patients.
 #
-# <details><summary>Answer</summary>
+# <details class="answers"><summary>Answers</summary>
 #
-# It has 10 patients, and the interval is over these 10. Whole patients go into one part. With so few, leave out one patient at a time, or a group of patients, and average: this is cross-validation by patient.
+# - **A.** No: slices of one patient are alike. A network can score on the test slices because it remembers their neighbours from the training.
+# - **B.** No: the split is right, but 80 slices of 2 patients tell less than 80 slices of 80 patients, so this interval is too narrow.
+# - **C.** Yes: this is cross-validation by patient. The patient is the unit of the split and of the interval.
 # </details>
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# ### Exercise 1 (easy, 5 minutes)
+# ### Exercise 1: calculate (easy, 5 minutes)
 # A square of 20 x 20 pixels is predicted 5 pixels too far to the right. Compute by hand Dice, IoU, NSD with a tolerance of 5 px, and HD95 in mm for pixels of 0.8 mm.
 
 # %% tags=["exercise"]
 by_hand = {"Dice": None, "IoU": None, "NSD": None, "HD95 in mm": None}
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 by_hand = {
     "Dice": 2 * 15 * 20 / (400 + 400),
@@ -986,6 +1009,8 @@ by_hand = {
 }
 
 # %% tags=["exercise-check"]
+from medsaga_lib.display.answers import as_number
+
 square = np.zeros((40, 60), bool)
 square[10:30, 10:30] = True
 moved = np.roll(square, 5, axis=1)
@@ -996,24 +1021,23 @@ expected = {
     "HD95 in mm": hd95(moved, square, (0.8, 0.8)),
 }
 hints = {
-    "Dice": "15 of 20 columns overlap",
-    "IoU": "the union has 25 columns",
+    "Dice": "15 of 20 columns overlap.",
+    "IoU": "the union has 25 columns.",
     "NSD": "which surface pixel is more than 5 px from the other surface?",
-    "HD95 in mm": "more than 5 % of the surface pixels are 5 px away",
+    "HD95 in mm": "more than 5 % of the surface pixels are 5 px away; give it in mm.",
 }
 for name, value in expected.items():
-    answer = by_hand.get(name)
-    assert isinstance(answer, (int, float)), f"there is no number for {name} yet"
-    assert abs(answer - value) < 1e-6, f"{name} is not {answer}: {hints[name]}"
+    answer = as_number(name, by_hand.get(name))
+    assert abs(answer - value) < 1e-3, f"{name} is not {answer}: {hints[name]}"
 
 # %% [markdown]
-# ### Exercise 2 (medium, 15 minutes)
+# ### Exercise 2: experiment (medium, 15 minutes)
 # In the figure above, HD95 ignores small patches. `with_patch(lung, side)` makes the masks. Find the smallest side of the patch, to the pixel, for which HD95 is above 50 px, and put it into `smallest`. Explain the number with the lengths of the surfaces: what share of all surface pixels does the patch have?
 
 # %% tags=["exercise"]
 smallest, share = None, None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 smallest = 1
 while hd95(with_patch(lung, smallest), lung) <= 50:
@@ -1026,17 +1050,18 @@ print(f"{smallest} px: {border} surface pixels of the patch, {share:.1%} of all"
 # percentile is one of the patch's distances as soon as they are more than 5 % of all.
 
 # %% tags=["exercise-check"]
-assert isinstance(smallest, (int, np.integer)), "there is no number of pixels yet"
-distance, before = (hd95(with_patch(lung, smallest - less), lung) for less in (0, 1))
-assert distance > 50, f"with {smallest} px, HD95 is still {distance:.1f} px"
-assert before <= 50, f"{smallest - 1} px is already enough"
-assert share is not None and 0.045 < share < 0.06, (
-    f"the share is {share}; divide the surface of the patch, 4 (side - 1), by the "
-    "surface pixels of both masks"
+side = as_number("smallest", smallest)
+assert side % 1 == 0 and side > 0, f"A side of {smallest} px cannot be drawn; give whole pixels."
+distance, before = (hd95(with_patch(lung, int(side) - less), lung) for less in (0, 1))
+assert distance > 50, f"With {smallest} px, HD95 is still {distance:.1f} px."
+assert before <= 50, f"With {smallest - 1} px, HD95 is already {before:.0f} px."
+assert 0.045 < as_number("share", share) < 0.06, (
+    f"The share is not {share}. Divide the surface pixels of the patch, 4 (side - 1), by those of "
+    "both masks; a surface is a line, not an area."
 )
 
 # %% [markdown]
-# ### Exercise 3 (hard, 15 minutes)
+# ### Exercise 3: find the fault (hard, 15 minutes)
 # A colleague stores masks at half of their size and enlarges them again for the evaluation. The masks are the annotator's own, so the scores should be almost perfect. They are not, for at least one label. Find the fault with the metrics and with a look at the values, and make `enlarged` correct.
 
 # %% tags=["exercise"]
@@ -1049,15 +1074,15 @@ def enlarge(labels):
     return resize(labels.astype(float), truth.shape, order=1).round().astype(int)
 
 
-enlarged = enlarge(half)
 def show_scores(labels):
     for score in score_case(labels, truth, chest.labels):
         print(f"{score.name:11} Dice {score.dice:.3f}, HD95 {score.hd95:5.1f} px")
 
 
+enlarged = enlarge(half)
 show_scores(enlarged)
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 edges = (enlarged == 1) & (truth != 1)
 print("wrong pixels of label 1, by their true label:", np.bincount(truth[edges]))
@@ -1075,13 +1100,15 @@ show_scores(enlarged)
 # Labels have to be resized by the nearest pixel.
 
 # %% tags=["exercise-check"]
-assert enlarged.shape == truth.shape, f"give {truth.shape} pixels, not {enlarged.shape}"
+assert np.shape(enlarged) == truth.shape, (
+    f"`enlarged` has the shape {np.shape(enlarged)}; it must be {truth.shape}, as the truth is."
+)
 for score in score_case(enlarged, truth, chest.labels):
     assert score.hd95 < 3, (
-        f"{score.name} still has an HD95 of {score.hd95:.0f} px: which label do the "
-        "pixels at the edge of label 2 have, if 0 and 2 are interpolated?"
+        f"{score.name} still has an HD95 of {score.hd95:.0f} px. Which label do the pixels at the "
+        "edge of label 2 have, if 0 and 2 are interpolated?"
     )
-assert dice(enlarged > 0, truth > 0) > 0.98, "this is not the annotator's mask any more"
+assert dice(enlarged > 0, truth > 0) > 0.98, "This is not the annotator's mask any more."
 
 # %% [markdown]
 # ## Summary

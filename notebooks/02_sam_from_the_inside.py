@@ -893,37 +893,87 @@ pd.DataFrame(rows)
 # %% [markdown]
 # Prompt encoder and mask decoder are the same. LiteMedSAM has a small image encoder, TinyViT ([chapter 8](08_lite_medsam.ipynb)), and an input of 256 px in place of 1024 px. Both have 64 x 64 cells, so a cell of LiteMedSAM has 4 px of the input and a cell of SAM 16 px. SAM's input shows more detail, and its logits have a quarter of the input's side.
 # The lower rows explain the failures with points and masks: the parts are there, but the training did not use them.
+
+# %% [markdown]
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** An annotator moves one corner of a box on an image that is already encoded. Which parts have to run again?
 #
+# - **A.** All three parts.
+# - **B.** The prompt encoder and the mask decoder.
+# - **C.** The mask decoder alone.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: the image has not changed, so its embedding has not changed either. It is the most expensive part, and it is kept.
+# - **B.** Yes: the new box becomes new tokens, and the decoder combines them with the old embedding. The table shows how little time both take.
+# - **C.** No: the decoder gets tokens, and those of the new box come from the prompt encoder.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** LiteMedSAM accepts a point, gives no error, and the IoU of its mask is almost 0. Why?
+#
+# - **A.** Its training used boxes alone, so the decoder never learned how a mask follows from a point.
+# - **B.** Its prompt encoder has no tokens for points.
+# - **C.** A point is ambiguous, and the network chose another object at this place.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: the parts for points exist, as in SAM, but no training image had a point.
+# - **B.** No: the table of tokens shows 2 tokens for a point. Otherwise there would be an error.
+# - **C.** No: the mask does not fit any object at the point. The pocket SAM, which was trained with points, answers with regions around or beside it.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** The network estimates the IoU of its own masks on images unlike those of its training. Which use of the estimate is justified?
+#
+# - **A.** Report the mean estimate where no annotator has drawn masks.
+# - **B.** None, because the estimates are wrong.
+# - **C.** Sort the masks by the estimate, so that a person looks at the lowest first.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: on such images the estimate can be far too high, and nothing in the number shows it.
+# - **B.** No: the values may be wrong although the order is useful. The last column of the table compares the order.
+# - **C.** Yes: this needs the order alone. Compare it with the IoU on a few images of your own before you rely on it.
+# </details>
+
+# %% [markdown]
 # ## Exercises
 #
-# ### Exercise 1 (easy, 5 minutes)
+# ### Exercise 1: calculate (easy, 5 minutes)
 # An image has 300 rows and 640 columns. How many of the 64 x 64 cells of its embedding contain padding alone?
 
 # %% tags=["exercise"]
 padding_cells = None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 rows_of_image = 300 * 256 / 640  # px of the input
 padding_cells = int(64 - rows_of_image / 4) * 64
 
 # %% tags=["exercise-check"]
+from medsaga_lib.display.answers import as_number, as_returned
+
 used = lite.frame((300, 640)).inner[0] // 4
-assert padding_cells is not None, "there is no answer yet"
-assert padding_cells == 64 * (64 - used), (
-    f"{padding_cells} is wrong: the longer side becomes 256 px, a cell has 4 x 4 px, and the "
-    f"image fills {used} rows of cells"
+cells = as_number("padding_cells", padding_cells)
+assert cells != 64 - used, f"{cells:.0f} is the number of rows; each row has 64 cells."
+assert cells != 64 * used, f"{cells:.0f} cells contain the image; the others contain padding."
+assert cells == 64 * (64 - used), (
+    f"{cells} is wrong: the longer side becomes 256 px, a cell has 4 x 4 px, and there are "
+    "64 x 64 cells."
 )
 
 # %% [markdown]
-# ### Exercise 2 (medium, 15 minutes)
+# ### Exercise 2: experiment (medium, 15 minutes)
 # Repeat the experiment with boxes that move outwards for the image number `few`: an image of nuclei, if you have the real images. Put `tolerance(few, ...)` into `scores`, and the mean side of its exact boxes, in px of the input, into `side`. How much larger may a box be here before the IoU falls clearly? Why is it not the same number of px as above?
 
 # %% tags=["exercise"]
 few = groups.get("nuclei", groups.get("phantoms"))[-1]
 scores, side = np.zeros(len(steps)), None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 scores = tolerance(few, (-1, -1, 1, 1))
 one = examples[few]
@@ -936,19 +986,23 @@ print(dict(zip(steps, scores.round(2).tolist(), strict=True)), f"side {side:.0f}
 # The tolerance depends on the size of the object and on what is beside it.
 
 # %% tags=["exercise-check"]
-assert side is not None, "measure the mean side of the exact boxes in px of the input"
-assert np.any(scores), "`scores` is still 0: call `tolerance` with the image number `few`"
+given = as_number("side", side)
+assert np.shape(scores) == (len(steps),), f"`scores` needs {len(steps)} numbers, one for each step."
+assert np.any(scores), "`scores` is still 0: call `tolerance` with the image number `few`."
 measured = tolerance(few, (-1, -1, 1, 1))
-assert np.allclose(scores, measured, atol=1e-6), f"the mean IoUs are {measured.round(2)}"
+assert np.allclose(scores, measured, atol=1e-6), (
+    "These are not the mean IoUs of boxes whose sides all move outwards: compare the direction with "
+    "`kinds`."
+)
 boxes_of_few = [box_of(examples[few].truth == value) for value in examples[few].values]
 sides = [box[2:] - box[:2] for box in boxes_of_few]
 expected = np.mean(sides) * 256 / max(examples[few].truth.shape)
-assert abs(side - expected) < 1.5, f"{side} is not the mean side; is it in px of the input?"
+assert abs(given - expected) < 1.5, f"{side} is not the mean side; is it in px of the input?"
 
 
 # %% [markdown]
-# ### Exercise 3 (medium, 10 minutes)
-# A colleague enlarges the logits to the image without the library. On square images the masks are right. On other images the IoU is too low, without an error. Find the fault, and repair `to_image`. The logits have 256 x 256 px, as the input has.
+# ### Exercise 3: find the fault (medium, 10 minutes)
+# A colleague enlarges the logits to the image without the library. On square images the masks are right, and on others they are not. There is no error, and the cell below shows it. Find the fault, and repair `to_image`. The logits have 256 x 256 px, as the input has.
 
 # %% tags=["exercise"]
 def to_image(logits, frame):
@@ -957,7 +1011,13 @@ def to_image(logits, frame):
     return (large[0, 0] > 0).numpy()
 
 
-# %% cellView="form" tags=["solution"]
+for size in ((256, 256), (300, 640)):
+    frame, logits = lite.frame(size), library.logits[0]
+    right = (frame.enlarge(logits[None, None])[0, 0] > 0).numpy()
+    print(size, f"IoU with the library's mask {iou(to_image(logits, frame), right):.2f}")
+
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def to_image(logits, frame):
     rows, columns = frame.inner  # the rest of the input is padding
@@ -970,10 +1030,11 @@ def to_image(logits, frame):
 for size in ((300, 640), (640, 300), (256, 256)):
     frame = lite.frame(size)
     logits = library.logits[0]
-    agree = iou(to_image(logits, frame), (frame.enlarge(logits[None, None])[0, 0] > 0).numpy())
+    right = (frame.enlarge(logits[None, None])[0, 0] > 0).numpy()
+    agree = iou(as_returned("to_image(logits, frame)", to_image(logits, frame), right), right)
     assert agree > 0.999, (
-        f"for an image of {size[0]} x {size[1]} pixels, the IoU with the right mask is {agree:.2f}: "
-        f"the image fills only {frame.inner[0]} x {frame.inner[1]} px of the logits"
+        f"For an image of {size[0]} x {size[1]} pixels, the IoU with the right mask is {agree:.2f}: "
+        f"the image fills only {frame.inner[0]} x {frame.inner[1]} px of the logits."
     )
 
 # %% [markdown]

@@ -478,75 +478,189 @@ print(f"{ours:.0f} MiB and {theirs:.0f} MiB: {1 - ours / theirs:.0%} less")
 # A claim about memory must say which parts it counts. [Will it fit my GPU?](../book/fit.md) has a form in which you can choose the parts and the switches.
 
 # %% [markdown]
-# ## Exercises
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** GaLore makes the optimizer states of ViT-B several times smaller. Why does the sum of the ledger hardly change at a batch of 12?
 #
-# ### Exercise 1 (easy, 5 minutes)
-# SAM's ViT-B has 93,735,472 parameters. How many bytes do AdamW's two moments take when all of them train in single precision?
+# - **A.** The basis of each matrix takes the memory that the moments saved.
+# - **B.** The activations are most of the sum, and GaLore does not change them.
+# - **C.** GaLore keeps the gradients in double precision.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: the basis is counted in the states, which are much smaller all the same.
+# - **B.** Yes: they grow with the batch and with the image, and the states do not.
+# - **C.** No: gradients have the precision of the weights, with GaLore and without it.
+# </details>
 
-# %% tags=["exercise"]
-moments = None
+# %% [markdown] tags=["question"]
+# **Question 2.** LoRA saves activations, and GaLore does not. Why?
+#
+# - **A.** A frozen linear layer needs no gradient of its weights, so its input is not kept for the backward pass.
+# - **B.** LoRA's two matrices are small, so the outputs of the layers are small.
+# - **C.** LoRA has fewer optimizer states.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: the gradient of $W$ is a product with the layer's input. With GaLore all weights train, so all inputs are kept.
+# - **B.** No: the output of a layer has the same shape with LoRA as without.
+# - **C.** No: it has, but states are another row of the ledger. They do not change what the forward pass keeps.
+# </details>
 
-# %% cellView="form" tags=["solution"]
-# @title Solution
-moments = 2 * 4 * 93_735_472
-
-# %% tags=["exercise-check"]
-from medsaga_lib.memory.ledger import state_bytes
-
-with torch.device("meta"):  # shapes without memory
-    sam = build_sam("vit_b")
-expected, _ = state_bytes([{"params": list(sam.parameters())}])
-assert moments == expected, f"{moments} is not it: two numbers of four bytes for each weight"
+# %% [markdown] tags=["question"]
+# **Question 3.** You train with 12 passes of 1 image and one step of the optimizer, instead of 1 batch of 12. The loss is cross-entropy plus Dice over all images of a pass. Which statement is right?
+#
+# - **A.** Both give the same gradient, because gradients add up.
+# - **B.** The 12 passes need as much memory, because all 12 images are needed for the step.
+# - **C.** The 12 passes need fewer activations, but they train another objective.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: this holds for the cross-entropy, which is a mean. Dice is a ratio of sums, and a mean of ratios is not the ratio of the sums.
+# - **B.** No: the activations of a pass are freed before the next one. The gradients, which add up, are as large as for one pass.
+# - **C.** Yes: one by one, each image counts the same, however small its organ is.
+# </details>
 
 # %% [markdown]
-# ### Exercise 2 (medium, 10 minutes)
-# A free Colab GPU has 15 GiB. What is the largest batch for which the ledger's **sum** of full fine-tuning (ViT-B, 512 px, 8 classes, fused attention, no checkpointing) stays below 13 GiB, leaving 2 for temporaries?
-# Activations grow linearly with the batch: one prediction is enough.
+# ## Exercises
+#
+# ### Exercise 1: calculate (easy, 10 minutes)
+# A linear layer from 768 to 3072 numbers, without bias, is frozen. LoRA of rank 4 trains beside it: a matrix A from 768 to 4, and a matrix B from 4 to 3072. Compute by hand how many bytes the weights, the gradients and the two moments of AdamW take in single precision.
+
+# %% tags=["exercise"]
+by_hand = {"weights": None, "gradients": None, "states": None}
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
+# @title Solution
+of_lora = 768 * 4 + 4 * 3072
+by_hand = {"weights": 4 * (768 * 3072 + of_lora)}
+by_hand |= {"gradients": 4 * of_lora, "states": 2 * 4 * of_lora}
+# The frozen matrix is in memory, and has neither a gradient nor moments.
+
+# %% tags=["exercise-check"]
+from medsaga_lib.display.answers import as_number
+
+frozen = nn.Linear(768, 3072, bias=False).requires_grad_(False)
+lora = nn.Sequential(nn.Linear(768, 4, bias=False), nn.Linear(4, 3072, bias=False))
+adamw = torch.optim.AdamW(lora.parameters())
+x = torch.randn(2, 768)
+(frozen(x) + lora(x)).sum().backward()
+adamw.step()
+moments = [state[name] for state in adamw.state.values() for name in ("exp_avg", "exp_avg_sq")]
+expected = {
+    "weights": sum(p.nbytes for part in (frozen, lora) for p in part.parameters()),
+    "gradients": sum(p.grad.nbytes for p in lora.parameters()),
+    "states": sum(moment.nbytes for moment in moments),
+}
+hints = {
+    "weights": "the frozen matrix is in memory, too, and a number has 4 bytes.",
+    "gradients": "which of the three matrices gets a gradient?",
+    "states": "AdamW keeps 2 moments for each number that trains.",
+}
+for name, value in expected.items():
+    answer = as_number(name, by_hand.get(name))
+    assert answer == value, f"{name} are not {answer:,.0f} bytes: {hints[name]}"
+
+# %% [markdown]
+# ### Exercise 2: calculate (medium, 10 minutes)
+# A free Colab GPU has 15 GiB. What is the largest batch for which the ledger's **sum** of full fine-tuning (ViT-B, 512 px, 8 classes, fused attention, no checkpointing) is at most 13 GiB, so that 2 GiB are left for temporary tensors?
+# The activations grow linearly with the batch, so one prediction is enough. The plan `one` has a batch of 1.
 
 # %% tags=["exercise"]
 largest_batch = None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 entry = predict_ledger(full, one)
 fixed = entry.weights + entry.gradients + entry.states
 largest_batch = (13 * 2**30 - fixed) // entry.activations
 
 # %% tags=["exercise-check"]
-assert isinstance(largest_batch, int), "give a whole number of images"
+batches = as_number("largest_batch", largest_batch)
+assert batches % 1 == 0 and batches > 0, f"{largest_batch} is not a number of images; round down."
 fits, does_not = (
-    predict_ledger(full, replace(one, batch=largest_batch + more)).sum for more in (0, 1)
+    predict_ledger(full, replace(one, batch=int(batches) + more)).sum / 2**30 for more in (0, 1)
 )
-assert fits <= 13 * 2**30 < does_not, (
-    f"{largest_batch} is not the largest that fits (fused attention)"
+assert fits <= 13, (
+    f"A batch of {largest_batch} has a sum of {fits:.2f} GiB: weights, gradients and states take "
+    "memory, too."
 )
+assert does_not > 13, f"One image more still fits, with a sum of {does_not:.2f} GiB."
 
 # %% [markdown]
-# ### Exercise 3 (hard, 10 minutes)
-# Halve the side of the picture, from 512 to 256 pixels: a quarter of the tokens. By which factor do the activations of full fine-tuning fall at batch 1, with the original attention? Guess first, then put the predicted factor into `factor`. Why is it not 4?
-#
-# <details><summary>Why</summary>
-#
-# Two things pull apart. Attention maps have one number for each *pair* of tokens: in the four blocks that look at the whole picture they fall by 16.
-# The other eight blocks work in windows of 14 x 14 tokens and pad the grid until windows fit: 32 becomes 42, and 16 becomes 28. There a quarter of the tokens is only 2.25 times fewer.
-# </details>
+# ### Exercise 3: experiment (medium, 10 minutes)
+# Change the size of the image from 512 to 256 px, which leaves a quarter of the tokens. By which factor do the activations of full fine-tuning fall, at batch 1 and with the original attention? Write down your guess first. Then predict both ledgers, and put the factor into `factor`. Why is it not 4?
 
 # %% tags=["exercise"]
 factor = None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 original = replace(one, attention="original")
 large, small = (
     predict_ledger(full, replace(original, size=side)).activations for side in (512, 256)
 )
 factor = large / small
+print(f"{factor:.2f}")
+# Two things pull in opposite directions. The attention maps have one number for each pair of
+# tokens: in the 4 blocks with global attention they become 16 times smaller. The other 8 blocks
+# have windows of 14 x 14 tokens and fill the grid up with zeros until the windows fit: 32 becomes
+# 42, and 16 becomes 28. There, the number of tokens becomes only 2.25 times smaller.
 
 # %% tags=["exercise-check"]
-assert factor, "there is no answer yet"
+given = as_number("factor", factor)
+assert given > 1, f"The factor is {given:.2f}, but the activations fall: divide the larger by the smaller."
 plans = [Plan("vit_b", 1, side, 8, attention="original") for side in (512, 256)]
-halves = [predict_ledger(full, plan).activations for plan in plans]
-assert abs(factor - halves[0] / halves[1]) < 0.05, f"{factor:.2f} is off: keep batch 1, 8 classes"
+before, after = (predict_ledger(full, plan).activations for plan in plans)
+assert abs(given - before / after) < 0.05, (
+    f"The factor is not {given:.2f}. Predict it with batch 1, 8 classes and attention='original'."
+)
+
+
+# %% [markdown]
+# ### Exercise 4: find the fault (medium, 10 minutes)
+# A colleague measures the activations of 3 linear layers that get the same input, as $q$, $k$ and $v$ of an attention do. The list `kept` has all tensors that PyTorch keeps for the backward pass, and `bytes_of` adds up their bytes. The result is 3 times as large as that of the library. Find the fault with the cell below, and repair `bytes_of`. The memory behind a tensor is `tensor.untyped_storage()`; it has `data_ptr()` and `nbytes()`.
+
+# %% tags=["exercise"]
+def bytes_of(tensors):
+    """Bytes of memory that these tensors keep."""
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+kept, three = [], nn.ModuleList(nn.Linear(768, 768, bias=False) for _ in range(3))
+with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+    tokens = torch.randn(50, 768)
+    results = [layer(tokens) for layer in three]
+with saved_bytes(three) as saved:
+    results = [layer(tokens) for layer in three]
+    without_results = saved.total()
+print(f"bytes_of {bytes_of(kept):,}, library {without_results:,}")
+
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
+# @title Solution
+def bytes_of(tensors):
+    """Bytes of memory that these tensors keep."""
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+print([tensor.data_ptr() for tensor in kept])
+# All 3 layers keep their input, and it is the same memory. It is held once, and freed when the last
+# of them has had its backward pass. A view of a tensor shares its memory, too.
+
+# %% tags=["exercise-check"]
+one_tensor, other = torch.randn(50, 768), torch.randn(10, 10)
+cases = {
+    "the same tensor 3 times": ([one_tensor] * 3, one_tensor.nbytes),
+    "a tensor and its transpose": ([one_tensor, one_tensor.T], one_tensor.nbytes),
+    "5 rows, which keep the whole tensor": ([one_tensor[:5]], one_tensor.nbytes),
+    "two tensors": ([one_tensor, other], one_tensor.nbytes + other.nbytes),
+}
+for name, (tensors, expected) in cases.items():
+    counted = as_number("bytes_of(...)", bytes_of(tensors))
+    assert counted == expected, f"For {name}, it gives {counted:,.0f} bytes, not {expected:,}."
 
 # %% [markdown]
 # ## Summary

@@ -515,73 +515,172 @@ lines[["what", "goal", "least", "largest"]]
 # The table does not say whether GaLore is the right choice. [Will it fit my GPU?](../book/fit.md) answers this for memory, and the comparison above for the Dice on one task.
 
 # %% [markdown]
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** At a refresh, an SVD returns the same directions with opposite signs, and the first moment $M$ keeps its numbers. Why does the momentum point backwards?
+#
+# - **A.** The gradient has changed its sign, too.
+# - **B.** The refresh sets the moments to 0.
+# - **C.** $M$ contains coordinates in the old basis, and in the new basis the same coordinates mean the opposite direction.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: the gradient is the same. The sign of a singular vector is arbitrary.
+# - **B.** No: then there would be no momentum, instead of the opposite one.
+# - **C.** Yes: the momentum is $P M$, so $P$ and $M$ have to change together.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** GaLore at full rank discards nothing. Why does its first step differ from AdamW's all the same?
+#
+# - **A.** Adam divides each coordinate by its own size, and GaLore's coordinates are those of the singular vectors.
+# - **B.** The SVD has rounding errors.
+# - **C.** The scale $\alpha$ shortens the step.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: Adam depends on its coordinates. In another basis it is another optimizer.
+# - **B.** No: rounding errors are near $10^{-7}$, and the cosine of the two steps is far from 1.
+# - **C.** No: a shorter step has the same direction, and $\alpha$ is 1 in this comparison.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** The gradient of a matrix has the energy of noise: all its singular values are similar. Which statement about GaLore of rank 16 on a matrix with 192 rows is right?
+#
+# - **A.** It loses nothing, because it takes the 16 strongest directions.
+# - **B.** Its states are as small as before, but each step follows a small part of the gradient.
+# - **C.** Its states become larger than Adam's.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: the line *noise* shows how small the share of the strongest 16 is then.
+# - **B.** Yes: the states depend on shape and rank alone. The saving is the same, and the assumption behind it does not hold.
+# - **C.** No: their size depends on the shape and the rank, not on the content of the gradient.
+# </details>
+
+# %% [markdown]
 # ## Exercises
 #
-# ### Exercise 1 (easy, 5 minutes)
-# How many bytes do GaLore's states take for a matrix of 768 x 3072 at rank 64, moments and basis, in single precision?
+# ### Exercise 1: calculate (easy, 5 minutes)
+# A matrix has 768 x 3072 numbers. How many bytes do GaLore's states take at rank 64, both moments and the basis, in single precision?
 
 # %% tags=["exercise"]
 states = None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
-states = 4 * (2 * 3072 * 64 + 768 * 64)
+states = 4 * (2 * 64 * 3072 + 768 * 64)
 
 # %% tags=["exercise-check"]
+from medsaga_lib.display.answers import as_number, as_returned
 from medsaga_lib.optim.galore import projected_bytes
 
-expected = sum(projected_bytes((768, 3072), 64))
-assert states == expected, f"{states} is not it: two moments (r, n) and a basis (m, r)"
+given, expected = as_number("states", states), sum(projected_bytes((768, 3072), 64))
+assert given != expected / 4, f"{given:,.0f} is the count of numbers; each has 4 bytes."
+assert given == expected, f"{given:,.0f} is wrong: 2 moments (r, n) and a basis (m, r) of 4 bytes."
+
+# %% [markdown]
+# ### Exercise 2: calculate (medium, 5 minutes)
+# From which rank on do GaLore's states take at least as much memory as Adam's two moments, for the same matrix? Put the smallest such rank into `useless_from`.
+
+# %% tags=["exercise"]
+useless_from = None
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
+# @title Solution
+m, n = 768, 3072
+useless_from = next(r for r in range(1, m + 1) if 2 * r * n + m * r >= 2 * m * n)
+# The basis is the price: without it, every rank below 768 would save memory.
+
+# %% tags=["exercise-check"]
+rank, adams = as_number("useless_from", useless_from), 2 * 4 * 768 * 3072
+assert rank in range(1, 769), f"useless_from is {useless_from}; it must be a rank from 1 to 768."
+at, below = (sum(projected_bytes((768, 3072), int(rank) - less)) / adams for less in (0, 1))
+assert at >= 1, f"At rank {rank:.0f}, GaLore takes {at:.1%} of Adam's two moments."
+assert below < 1, f"Rank {rank - 1:.0f} is already useless: it takes {below:.1%}. Count the basis."
 
 
 # %% [markdown]
-# ### Exercise 2 (medium, 10 minutes)
-# Write `carry(M, P_old, P_new)`: the first moment in the coordinates of the new basis. Where the two bases hold the same subspace, the momentum must stay what it was.
+# ### Exercise 3: find the fault (medium, 10 minutes)
+# A colleague's optimizer takes the first moment through a refresh by `carry`. The training works, and the loss of each refresh looks normal. The cell below renews the basis within the same subspace, so the momentum should not change; it prints the cosine of the momentum before and after. Find the fault, and repair `carry`. `M` has the shape (r, n) and both bases have the shape (m, r).
 
 # %% tags=["exercise"]
 def carry(M, P_old, P_new):
     return M
 
 
-# %% cellView="form" tags=["solution"]
+P_same = P_old @ torch.linalg.qr(torch.randn(16, 16)).Q  # another basis, the same subspace
+print(f"cosine {cosine(P_old @ M, P_same @ carry(M, P_old, P_same)):+.2f}")
+
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def carry(M, P_old, P_new):
+    # M are coordinates, P_old @ M is the momentum, and P_new.T gives its new coordinates. The part
+    # of it outside of the new subspace is lost.
     return (P_new.T @ P_old) @ M
 
 
 # %% tags=["exercise-check"]
-turn = torch.linalg.qr(torch.randn(16, 16)).Q  # any other basis of the same subspace
-P_turned = P_old @ turn
-error = (P_turned @ carry(M, P_old, P_turned) - P_old @ M).norm() / M.norm()
-assert error < 1e-4, f"the momentum moved by {error:.0%} of its length, in the same subspace"
+carried = as_returned("carry(M, P_old, P_same)", carry(M, P_old, P_same), M)
+error = (P_same @ carried - P_old @ M).norm() / M.norm()
+assert error < 1e-4, (
+    f"The momentum changed by {error:.0%} of its length although the subspace is the same: which "
+    "coordinates does P_old @ M have in the new basis?"
+)
 expected = P_new @ (P_new.T @ (P_old @ M))  # what another subspace can express of it
 error = (P_new @ carry(M, P_old, P_new) - expected).norm() / expected.norm()
-assert error < 1e-4, f"off by {error:.0%} where the new subspace is another one"
+assert error < 1e-4, f"In another subspace, the momentum is wrong by {error:.0%} of its length."
+
 
 # %% [markdown]
-# ### Exercise 3 (hard, 15 minutes)
-# Random directions instead of the strongest: how much energy of `G` does a random orthonormal basis of 16 directions hold? Put the mean over 20 draws into `random_share`. Compare with the share of the strongest 16. What would you expect from theory?
+# ### Exercise 4: experiment (hard, 15 minutes)
+# Change the subspace: take random directions instead of the strongest. Write `random_share(matrix, rank)`, which draws one random orthonormal basis with this number of directions and returns the share of the matrix's energy in it. Fill `by_rank` with the mean over 20 draws for `G` and the ranks 4, 16 and 64. Compare with the strongest directions, and explain the numbers.
 #
 # <details><summary>Theory</summary>
 #
-# 16 of 192 directions, chosen without looking, hold 16/192 = 8.3 % of anything on average, be it low-rank or not.
+# A random subspace of 16 of 192 directions holds 16/192 = 8.3 % of any matrix on average, whether it is low-rank or not. A single draw of a matrix with few directions can be far from this mean.
 # </details>
 
 # %% tags=["exercise"]
-random_share = None
+def random_share(matrix, rank):
+    """The share of the energy of a matrix in a random orthonormal basis."""
+    return rank / 192  # this is expected, not measured
 
-# %% cellView="form" tags=["solution"]
+
+by_rank = {rank: random_share(G, rank) for rank in (4, 16, 64)}
+
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
-shares = []
-for _ in range(20):
-    Q = torch.linalg.qr(torch.randn(192, 16)).Q
-    shares.append(((Q.T @ G).square().sum() / G.square().sum()).item())
-random_share = sum(shares) / 20
+def random_share(matrix, rank):
+    """The share of the energy of a matrix in a random orthonormal basis."""
+    Q = torch.linalg.qr(torch.randn(len(matrix), rank)).Q
+    return float((Q.T @ matrix).square().sum() / matrix.square().sum())
+
+
+by_rank = {rank: sum(random_share(G, rank) for _ in range(20)) / 20 for rank in (4, 16, 64)}
+for rank, share in by_rank.items():
+    print(f"rank {rank}: random {share:.1%}, strongest {energy(G)[rank - 1]:.1%}")
+# On average, each direction holds 1/192 of the energy. GaLore works because the strongest
+# directions of this gradient hold much more, and not because few directions are enough for any.
 
 # %% tags=["exercise-check"]
-assert random_share, "there is no answer yet"
-wrong = f"{random_share:.3f}: 16 orthonormal directions of 192, squared lengths, the mean of 20 draws"
-assert abs(random_share - 16 / 192) < 0.025, wrong
+flat = as_number("random_share(torch.eye(192), 16)", random_share(torch.eye(192), 16))
+assert abs(flat - 16 / 192) < 1e-4, (
+    f"For the identity matrix, every orthonormal basis of 16 holds 16/192 of the energy, not {flat:.3f}: "
+    "make the directions orthonormal, and square the lengths."
+)
+draws = [random_share(G, 16) for _ in range(4)]
+assert max(draws) > min(draws), f"4 draws give exactly {draws[0]:.4f}, so nothing is drawn."
+assert {*by_rank} == {4, 16, 64}, f"`by_rank` has the ranks {[*by_rank]}; fill it for 4, 16 and 64."
+for rank, share in by_rank.items():
+    measured = as_number(f"by_rank[{rank}]", share)
+    assert measured != rank / 192, f"by_rank[{rank}] is exactly {rank}/192, which no 20 draws give."
+    assert abs(measured - rank / 192) < 0.06, (
+        f"by_rank[{rank}] is {measured:.3f}; the mean of 20 draws is near {rank / 192:.3f}."
+    )
 
 # %% [markdown]
 # ## Summary

@@ -490,25 +490,83 @@ table.assign(mean=table.mean(axis=1)).sort_values("mean", ascending=False).round
 # %% [markdown]
 # In v2, tokens in turn are better than random ones in every seed. With random tokens, Dice varies much from seed to seed. With both, v2 stays behind all methods that train the decoder.
 # SAMed_s, v1, SAMed and MedSAGa differ by about as much as their seeds. Without warm-up, MedSAGa is lower in each of the 3 seeds, and SAMed in 2 of 3. In the paper's Table 2 the difference is larger: 0.913 with and 0.736 without warm-up on 100 X-rays.
+
+# %% [markdown]
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** All class tokens start as copies of one mask token. Why does the image encoder get no gradient in the first step?
 #
+# - **A.** The image encoder is frozen in this step.
+# - **B.** All masks are equal whatever the encoder computes, so a change of the encoder does not change the loss.
+# - **C.** The loss is 0 at the start.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: it trains from the start. Its gradient is 0 although it is computed.
+# - **B.** Yes: the softmax over equal logits is the same for every embedding. The tokens themselves get different gradients, so the masks differ after 1 step.
+# - **C.** No: every pixel gets the same probabilities, which is wrong for most of them, so the loss is large.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** SAMed trains about 5 % of the weights, and MedSAGa trains all of them with small states. After training, which statement about the image encoder is right?
+#
+# - **A.** LoRA's product can be added to the frozen weights, and GaLore leaves nothing to add, so both encoders have SAM's own layers.
+# - **B.** SAMed's encoder needs LoRA's matrices for ever, because the frozen weights must not change.
+# - **C.** MedSAGa's encoder needs the bases of its subspaces for predictions.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: this is the difference to adapters, which have a GELU between their layers and stay in the network.
+# - **B.** No: $W + \frac{\alpha}{r} B A$ is a matrix of the same shape. It can be computed once and stored.
+# - **C.** No: the bases belong to the optimizer. The trained weights are ordinary matrices.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** One run with one seed gives MedSAGa a higher Dice than SAMed, with its interval over patients. Which conclusion holds?
+#
+# - **A.** MedSAGa is better, if the two intervals do not overlap.
+# - **B.** MedSAGa is better on X-rays, and not on other images.
+# - **C.** This network is better than that one on patients like these. Runs with other seeds are needed to compare the methods.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: the interval is over patients. It says nothing about another seed, other training images or another learning rate.
+# - **B.** No: one trained network of each method cannot show this for X-rays either.
+# - **C.** Yes: a method is a distribution of networks, and one seed is one draw.
+# </details>
+
+# %% [markdown]
 # ## Exercises
 #
-# ### Exercise 1 (easy, 5 minutes)
-# How many parameters train on ViT-B with 8 classes, if LoRA has rank 16 and is on $q$, $k$ **and** $v$?
-# Compute it from the numbers above, without building the network.
+# ### Exercise 1: calculate (easy, 10 minutes)
+# How many parameters train on ViT-B with 8 classes, if LoRA has rank 16 and is on $q$, $k$ **and** $v$? Compute it from the numbers above, without building the network. From which rank on does LoRA train at least as many numbers as one projection of 768 x 768 has?
 
 # %% tags=["exercise"]
-trainable = None
+trainable, useless_from = None, None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 decoder_and_prompt = 4_913_621 - 147_456
 trainable = decoder_and_prompt + 12 * 3 * (16 * 768 + 768 * 16)
+useless_from = 768 * 768 // (768 + 768)  # A and B have 2 * 768 numbers for each rank
 
 # %% tags=["exercise-check"]
+from medsaga_lib.display.answers import as_number
+
 wider = changed(samed, ["image_encoder.rank=16", "image_encoder.targets=q,k,v"])
 expected = count(wider, "vit_b", size=512, classes=8).trainable
-assert trainable == expected, f"{trainable} is wrong: 3 projections a block, each with A and B"
+given = as_number("trainable", trainable)
+assert given != expected + 147_456, "LoRA of rank 4 is counted, too: subtract it first."
+assert given != expected - 4_766_165, "This is LoRA alone; decoder and prompt encoder train, too."
+assert given == expected, (
+    f"{trainable} is wrong: there are 12 blocks with 3 projections each, and every projection has an A "
+    "and a B."
+)
+rank = as_number("useless_from", useless_from)
+numbers_at, numbers_below = (2 * 768 * (rank - less) for less in (0, 1))
+assert numbers_at >= 768**2, f"LoRA of rank {rank:g} has {numbers_at / 768**2:.1%} of the numbers of W."
+assert numbers_below < 768**2, f"Rank {rank - 1:g} is already useless; count both A and B."
 
 
 # %%
@@ -525,7 +583,7 @@ def gradients(network):
 
 
 # %% [markdown]
-# ### Exercise 2 (medium, 15 minutes)
+# ### Exercise 2: find the fault (medium, 15 minutes)
 # A colleague starts SAMed with $A = 0$ as well as $B = 0$, "so that nothing changes at the start". The training loss falls, and there is no error message.
 # The function `gradients` above gives the norm of the gradients of all $A$ and of all $B$. The class tokens start in turn, so that the image encoder has a gradient in the first step. Which of the two matrices of LoRA learn in the colleague's network? Find the reason, and make `mended` a SAMed that learns.
 
@@ -537,7 +595,7 @@ for name, parameter in mended.named_parameters():
         torch.nn.init.zeros_(parameter)
 print(gradients(mended))
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 for name, parameter in mended.named_parameters():
     if "lora_A" in name:
@@ -550,34 +608,40 @@ print(gradients(mended))
 
 # %% tags=["exercise-check"]
 norms = gradients(mended)
-assert max(norms.values()) > 0, f"the gradients are {norms}: A and B cannot both start at 0"
-assert min(norms.values()) == 0, "A or B has to start at 0, so that the output does not change"
+assert max(norms.values()) > 0, f"The gradients are {norms}: A and B cannot both start at 0."
+assert min(norms.values()) == 0, "A or B has to start at 0, so that the output does not change."
 
 # %% [markdown]
-# ### Exercise 3 (medium, 10 minutes)
+# ### Exercise 3: experiment (medium, 10 minutes)
 # After training, LoRA's product can be added to the weights. The image encoder then has its own layers again, needs no extra time, and can be used without peft.
-# Merge a copy of the trained SAMed, and put the largest change of its output for `inputs` into `change`. The adaptation of a recipe, `recipes["SAMed"].image_encoder`, has a method `merge`.
+# Merge a copy of the trained SAMed, and put the largest change of its output for `inputs` into `change`. The adaptation of a recipe, `recipes["SAMed"].image_encoder`, has a method `merge`. Explain why the change is not exactly 0, and why the same is impossible for an adapter.
 
 # %% tags=["exercise"]
 from copy import deepcopy
 
 merged, change = deepcopy(results["SAMed"].model), None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 with torch.no_grad():
     before = merged(inputs)
     recipes["SAMed"].image_encoder.merge(merged.sam.image_encoder)
     change = (merged(inputs) - before).abs().max()
+print(f"largest change {change:.1e}")
+# W x + B A x and (W + B A) x are the same sums in another order, so they round differently. An
+# adapter has a GELU between its two layers, and no matrix computes a GELU.
 
 # %% tags=["exercise-check"]
 layer = late_blocks(merged.sam.image_encoder, 0)[-1].attn.qkv
-assert type(layer) is torch.nn.Linear, "`merged` still has LoRA: call merge with its image encoder"
+assert type(layer) is torch.nn.Linear, "`merged` still has LoRA: call merge with its image encoder."
 with torch.no_grad():
     measured = (merged(inputs) - results["SAMed"].model(inputs)).abs().max()
-assert change is not None, "measure the change: the outputs before and after `merge`"
-assert abs(change - measured) < 1e-6, f"{change} is not correct: `merged` differs by {measured}"
-assert measured < 1e-3, f"the output changed by {measured}, which is more than rounding errors"
+given = as_number("change", change)
+assert abs(given - measured) < 1e-6, (
+    f"{given:.1e} is not correct: the outputs of `merged` and of the trained model differ by "
+    f"{measured:.1e}."
+)
+assert measured < 1e-3, f"The output changed by {measured}, which is more than rounding errors."
 
 # %% [markdown]
 # ## Summary

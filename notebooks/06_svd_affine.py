@@ -697,17 +697,63 @@ runs[["trained parameters", "Dice", "95 % interval"]].round(3)
 
 # %% [markdown]
 # S-SAM and SVF train 13 % and 10 % of the number of parameters that the baseline trains. All intervals overlap, and there is only one seed, so this table does not tell the three methods apart.
+
+# %% [markdown]
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** The largest singular value of a layer is switched off, and the embedding hardly changes. Which explanation is possible?
 #
+# - **A.** The inputs of the layer have a small component along its direction $v_1$.
+# - **B.** The layer has other singular values of the same direction.
+# - **C.** The largest singular value is only a matter of scaling.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: the strength of a direction is the product of its singular value and the component of the inputs.
+# - **B.** No: the directions of an SVD are orthogonal to each other.
+# - **C.** No: each singular value scales its own direction. Scaling the whole matrix would change all of them.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** The change that S-SAM makes to a matrix has full rank, and LoRA's has rank 4. Which statement follows?
+#
+# - **A.** S-SAM can reach every matrix that LoRA can reach, and more.
+# - **B.** S-SAM trains more numbers than LoRA.
+# - **C.** S-SAM can change the strength of all existing directions, but it cannot connect them in a new way.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: S-SAM's change is diagonal in the coordinates of the matrix, and LoRA's is not.
+# - **B.** No: it trains 2 numbers for each singular value, and LoRA trains 4 whole vectors on each side.
+# - **C.** Yes: a full rank is not the same as many degrees of freedom. All entries outside the diagonal stay 0.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** A network was trained with the names *right lung* and *left lung*. A user writes *banana*, and gets a mask of a lung. Why is there no error?
+#
+# - **A.** The text encoder knows that a banana has the shape of a lung.
+# - **B.** The text encoder gives a vector for any text, and no loss has ever told the network to answer an unknown name with an empty mask.
+# - **C.** The batch normalisation turns every name into one of the two known names.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: the text encoder has seen no image. Its vector for *banana* is a vector like any other.
+# - **B.** Yes: a program should accept the names of the training and refuse all others.
+# - **C.** No: in prediction it has fixed statistics, so the token depends on the name. No training defines the mask for such a token.
+# </details>
+
+# %% [markdown]
 # ## Exercises
 #
-# ### Exercise 1 (easy, 10 minutes)
+# ### Exercise 1: calculate (easy, 10 minutes)
 # The ReLU can prune a layer. Set the shift of `pruned` so that its 16 largest singular values stay as they are and all others become 0.
 
 # %% tags=["exercise"]
 pruned = SVDLayer(plain["fc1"])
 pruned.shift.data = torch.zeros(320)
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 pruned = SVDLayer(plain["fc1"])
 pruned.shift.data = -pruned.singular
@@ -715,18 +761,18 @@ pruned.shift.data[:16] = 0
 
 # %% tags=["exercise-check"]
 rank = torch.linalg.matrix_rank(pruned.merged().weight.detach(), rtol=1e-4).item()
-assert rank == 16, f"the rank is {rank}: a direction is removed where a s + b is not above 0"
+assert rank == 16, f"The rank is {rank}: a direction is removed where a s + b is not above 0."
 error = (pruned.values()[:16] - pruned.singular[:16]).abs().max()
-assert error < 1e-4, f"a singular value that should stay has changed by {error:.2f}"
+assert error < 1e-4, f"A singular value that should stay has changed by {error:.2f}."
 
 # %% [markdown]
-# ### Exercise 2 (medium, 15 minutes)
+# ### Exercise 2: experiment (medium, 15 minutes)
 # Find a singular value of `qkv` whose removal changes the embedding at least 1.2 times as much as the removal of the 1st does, and put its number into `number`. Do not try all 320: use `strength`. Then explain in one sentence why this value has a larger effect.
 
 # %% tags=["exercise"]
 number = 1
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 candidates = (strength["qkv"].topk(5).indices + 1).tolist()
 number = max(candidates, key=lambda candidate: change("qkv", candidate, 0.0))
@@ -734,11 +780,18 @@ print(candidates, number)
 # Its singular value is smaller, but the inputs have a larger component along its direction.
 
 # %% tags=["exercise-check"]
-times = change("qkv", number, 0.0) / change("qkv", 1, 0.0)
-assert times >= 1.2, f"{times:.2f} times as much as the 1st; which values of strength are large?"
+from medsaga_lib.display.answers import as_number, as_returned
+
+picked = as_number("number", number)
+assert picked in range(1, 321), f"number is {number}; the singular values have the numbers 1 to 320."
+times = change("qkv", int(picked), 0.0) / change("qkv", 1, 0.0)
+assert times >= 1.2, (
+    f"The removal of value {number} changes the embedding {times:.2f} times as much as that of the 1st. "
+    "Which values of `strength` are large? The 1st has the index 0 there."
+)
 
 # %% [markdown]
-# ### Exercise 3 (medium, 15 minutes)
+# ### Exercise 3: find the fault (medium, 15 minutes)
 # A colleague computes the prompt tokens that the trained text layer makes of names. The token of *right lung* should not depend on the other names in the list, but it does. Find the fault in `prompt_tokens` and mend it.
 
 # %% tags=["exercise"]
@@ -752,7 +805,11 @@ def prompt_tokens(words):
     return text_layer(encoders["MiniLM"](words))
 
 
-# %% cellView="form" tags=["solution"]
+alone, beside = (prompt_tokens(["right lung", other])[0] for other in ("left lung", "banana"))
+print(f"the token of right lung changes by up to {(alone - beside).abs().max():.2f}")
+
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 @torch.no_grad()
 def prompt_tokens(words):
@@ -762,9 +819,17 @@ def prompt_tokens(words):
 
 
 # %% tags=["exercise-check"]
-alone, beside = (prompt_tokens(["right lung", other])[0] for other in ("left lung", "banana"))
+pairs_of_names = [["right lung", other] for other in ("left lung", "banana")]
+alone, beside = (
+    as_returned("prompt_tokens(words)", prompt_tokens(words), torch.zeros(2, 256))[0]
+    for words in pairs_of_names
+)
 apart = (alone - beside).abs().max()
-assert apart < 1e-4, f"the token depends on the other names ({apart:.2f}): which layer mixes names?"
+assert apart < 1e-4, (
+    f"The token of right lung still depends on the other name, by up to {apart:.2f}: which layer of "
+    "`text_layer` uses all names of the list at once?"
+)
+assert alone.abs().max() > 1e-3, "The token is 0, so it says nothing about the name."
 
 # %% [markdown]
 # ## Summary

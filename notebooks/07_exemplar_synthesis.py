@@ -688,22 +688,69 @@ print(brain.citation, "|", brain.licence)
 
 # %% [markdown]
 # Whether synthesis helps depends on the data. Test it with two runs on validation images, one of them with `--set synthesis.share=0`.
+
+# %% [markdown]
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** An organ is pasted on an image that shows another organ, which nobody has labelled. Which error can a network learn from it?
 #
+# - **A.** That organs are larger than they are.
+# - **B.** That an organ that was not pasted is background.
+# - **C.** None, because the pasted organ has a correct label.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: the pasted organ keeps its size and its mask.
+# - **B.** Yes: it can learn to find the traces of pasting instead of the organ, and then miss organs in original images.
+# - **C.** No: each pixel has a label, and the pixels of the other organ are called background.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** A label map is turned by interpolation and then rounded, like an image. Label 2 is the left lung, and 1 is the right lung. Which error appears?
+#
+# - **A.** A ring of *right lung* lies around the left lung.
+# - **B.** The left lung becomes smaller by half a pixel.
+# - **C.** None, because rounding gives whole numbers again.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: the mean of 0 and 2 is 1. Labels are names, not quantities, so each pixel must get the label of the nearest pixel.
+# - **B.** No: the border may move, but this is not the worst error. Look at the values of the pixels on the border.
+# - **C.** No: they are whole numbers, but some of them are the name of another organ.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** A paper reports a Dice of 0.84 with a point for each organ, taken from the ground truth of the test images. With which result can this number be compared?
+#
+# - **A.** With SAMed's Dice on the same test images.
+# - **B.** With no other result.
+# - **C.** With other results from points that follow the same rule.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: SAMed has to find the organ itself. The point has already said that there is an organ, and where.
+# - **B.** No: it can be compared, if the other method gets the same information.
+# - **C.** Yes: the rule matters as well. A pixel deep inside the organ says something else than a random one.
+# </details>
+
+# %% [markdown]
 # ## Exercises
 #
-# ### Exercise 1 (easy, 5 minutes)
+# ### Exercise 1: calculate (easy, 5 minutes)
 # Suppose that "6.32M" is a number of parameters. LoRA's parameters grow in proportion to the rank, and all other trained parameters stay as they are. Which rank on ViT-B comes nearest to 6.32 million? Use the table of parameters above.
 
 # %% tags=["exercise"]
 rank = 4
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 of_rank_4 = sum(number for kind, number in kinds.items() if "LoRA" in kind)
 rank = round(4 * (6.32e6 - (sum(kinds.values()) - of_rank_4)) / of_rank_4)
 print(f"rank {rank}")  # far from the paper's rank 4
 
 # %% tags=["exercise-check"]
+from medsaga_lib.display.answers import as_number, as_returned
 from medsaga_lib.recipes.recipe import with_rank
 
 
@@ -712,41 +759,59 @@ def off(rank):
     return abs(count(with_rank(cheap_lunch, rank), "vit_b", 512, 8).trainable - 6.32e6)
 
 
-assert isinstance(rank, int | np.integer), f"rank is {rank!r}; it must be a whole number such as 16"
-assert rank > 1, f"rank is {rank}; it must be at least 2"
-assert off(rank) < min(off(rank - 1), off(rank + 1)), f"rank {rank} is off by {off(rank):,.0f}"
+given = as_number("rank", rank)
+assert given % 1 == 0 and given > 1, f"rank is {rank}; it must be a whole number of at least 2."
+given = int(given)
+assert off(given) < min(off(given - 1), off(given + 1)), (
+    f"With rank {given}, the network trains {off(given):,.0f} parameters more or fewer than 6.32 million. "
+    "Only LoRA's parameters grow with the rank."
+)
 
 
 # %% [markdown]
-# ### Exercise 2 (medium, 10 minutes)
-# There is another remedy for the wrong label: do not remove the organs of the background, but label them. Write `honest(sample, ground)`. It pastes like `naive`, and its label is correct for every pixel of the new image.
+# ### Exercise 2: find the fault (medium, 10 minutes)
+# There is another remedy for the wrong label: do not remove the organs of the background, but label them. A colleague's `honest` is meant to paste like `naive`, with a label that is correct for every pixel of the new image. The cell below pastes a row of 3 pixels on another: organ 1 has the brightness 0.25, and the background with its organ 2 has 0.5. Which label is wrong? Find the fault, and repair `honest`.
 # ([Ghiasi et al. 2020](https://arxiv.org/abs/2012.07177) do this with objects in photographs.)
 
 # %% tags=["exercise"]
 def honest(sample, ground):
-    return naive(sample, ground)
+    """The organs of a sample on the image of another, with the labels of both."""
+    label = torch.where(ground["label"] > 0, ground["label"], sample["label"])
+    return naive(sample, ground) | {"label": label}
 
 
-# %% cellView="form" tags=["solution"]
+front = {"label": torch.tensor([[1, 1, 0]]), "image": torch.full((3, 1, 3), 0.25)}
+behind = {"label": torch.tensor([[0, 2, 2]]), "image": torch.full((3, 1, 3), 0.5)}
+both = honest(front, behind)
+print("image", both["image"][0].tolist(), "label", both["label"].tolist())
+
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def honest(sample, ground):
+    # The pasted organ is in front of the other, and the label must follow the image.
     label = torch.where(sample["label"] > 0, sample["label"], ground["label"])
     return naive(sample, ground) | {"label": label}
 
 
 # %% tags=["exercise-check"]
+corner, middle = torch.zeros(2, 64, 64, dtype=torch.long)
+corner[5:30, 5:30], middle[20:50, 20:50] = 1, 2
 painted = [
-    {**s, "image": ((s["label"] + of) * (s["label"] > 0)).float().expand(3, -1, -1)}
-    for of, s in zip((0, 100), exemplars, strict=False)
+    {"label": label, "image": (label * scale).float().expand(3, -1, -1)}
+    for label, scale in ((corner, 1), (middle, 100))
 ]
-answer = honest(*painted)  # 1, 2, ... is a pasted organ, 101, 102, ... the background's own
-assert torch.equal(answer["image"], naive(*painted)["image"]), "the image differs from naive's"
-wrong = (answer["label"] != answer["image"][0].long() % 100).sum().item()
-assert wrong == 0, f"the label is wrong at {wrong} pixels; keep the label of the background's organ"
+pasted = as_returned("honest(sample, ground)", honest(*painted), {})
+assert torch.equal(pasted["image"], naive(*painted)["image"]), "The image differs from naive's."
+shown = torch.where(corner > 0, corner, middle)  # the pasted organ is in front
+missed = ((pasted["label"] != shown) & (shown == 2)).sum().item()
+assert missed == 0, f"{missed} pixels show the background's own organ, and the label does not say so."
+behind = (pasted["label"] != shown).sum().item()
+assert behind == 0, f"{behind} pixels show the pasted organ, but have the label of the one behind it."
 
 
 # %% [markdown]
-# ### Exercise 3 (medium, 10 minutes)
+# ### Exercise 3: calculate (medium, 10 minutes)
 # A point says something even to a method that ignores the image. Write `disc_at(point, area, size)`: a mask (size, size) of booleans that is true in a disc of this area in pixels around the point (x, y). The check draws discs of the exemplars' mean area around the points of the held-out images. Compare its Dice with the rows for points above.
 
 # %% tags=["exercise"]
@@ -754,7 +819,7 @@ def disc_at(point, area, size):
     return torch.zeros(size, size, dtype=torch.bool)
 
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def disc_at(point, area, size):
     rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
@@ -762,10 +827,11 @@ def disc_at(point, area, size):
 
 
 # %% tags=["exercise-check"]
-disc = disc_at((30, 50), 400, 64)
-assert abs(disc.sum() - 400) < 20, f"the disc has {disc.sum()} pixels; it should have about 400"
-assert disc[50, 41], "the pixel x = 41, y = 50 should be in this disc around x = 30, y = 50"
-assert not disc[62, 30], "the pixel x = 30, y = 62 should be outside this disc"
+mask = torch.zeros(64, 64, dtype=torch.bool)
+disc = as_returned("disc_at((30, 50), 400, 64)", disc_at((30, 50), 400, 64), mask).bool()
+assert abs(disc.sum() - 400) < 20, f"The disc has {disc.sum()} pixels; it should have about 400."
+assert disc[50, 41], "The pixel x = 41, y = 50 should be in this disc around x = 30, y = 50."
+assert not disc[62, 30], "The pixel x = 30, y = 62 should be outside this disc."
 area, discs = np.mean([(one["label"] == 1).sum() for one in exemplars]), []
 for number, truth in enumerate(truths):
     point = draw_prompts("points", [1], truth, number).coordinates[0, 0]
@@ -774,7 +840,7 @@ print(f"{dataset.labels[1]}: mean Dice {np.nanmean(discs):.3f} without the image
 
 
 # %% [markdown]
-# ### Exercise 4 (medium, 15 minutes)
+# ### Exercise 4: experiment (medium, 15 minutes)
 # The points above are random pixels of the organ. Change the experiment: click on the pixel that is deepest inside the organ. Write `deepest(mask)`, which returns its (x, y). The check scores the trained network with both kinds of points. Explain the difference, and say what a paper must report about its points.
 
 # %% tags=["exercise"]
@@ -782,7 +848,7 @@ def deepest(mask):
     return 0, 0
 
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 from scipy.ndimage import distance_transform_edt
 
@@ -797,10 +863,14 @@ def deepest(mask):
 # A paper must report the rule that places its points: the rule changes the score.
 
 # %% tags=["exercise-check"]
-square = np.zeros((20, 20), bool)
-square[2:13, 6:17] = True
-middle = tuple(int(part) for part in deepest(square))
-assert middle == (11, 7), f"the deepest pixel of this square is x = 11, y = 7, not {middle}"
+flag = np.zeros((20, 40), bool)  # a square, and a thin line to the right
+flag[2:13, 6:17] = flag[7, 17:40] = True
+place = as_returned("deepest(mask)", deepest(flag), (0, 0))
+middle = tuple(int(part) for part in place)
+assert middle == (11, 7), (
+    f"The deepest pixel of a square with a thin line at its side is x = 11, y = 7, not x = {middle[0]}, "
+    f"y = {middle[1]}."
+)
 scores = []
 for number, truth in enumerate(truths):
     prompts = draw_prompts("points", values, truth, number)

@@ -907,11 +907,57 @@ for name, spacing in (("(z, y, x)", volume.spacing), ("(x, y, z)", volume.spacin
 # %% [markdown]
 # The same mask has two different NSDs. With exchanged axes, a distance of one slice counts as less than 1 mm, and one pixel to the side counts as 5 mm.
 # `cvpr24_scores` takes the spacing as it is given, so that results can be compared with published ones. For your own results use `medsaga_lib.evaluation.metrics`, with the spacing in the order of the array.
+
+# %% [markdown]
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** TinyViT has far fewer operations than ViT-B, and both networks have SAM's decoder. Why does a fast decoder matter more with TinyViT?
 #
+# - **A.** TinyViT's embedding is larger, so the decoder has more work.
+# - **B.** The encoder's share of the operations is small, so with many boxes the decoder does most of the work.
+# - **C.** TinyViT has to encode the image again for each box.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: both have 64 x 64 cells, and the decoder's operations for a box are nearly the same.
+# - **B.** Yes: with LiteMedSAM, about 21 boxes cost as much as one encoding. With ViT-B it takes more than 10 times as many.
+# - **C.** No: the image is encoded once, whatever the encoder is.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** LoRA is put on the first third of the rows of TinyViT's fused `qkv` layer, as for SAM's ViT. Why does no error appear?
+#
+# - **A.** The adapter has a valid shape and starts at 0 wherever it is, so output and number of parameters are as expected.
+# - **B.** The rows of $q$ are the first third in both networks.
+# - **C.** The order of the rows does not matter in attention.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: only a test that looks at the rows, or at what moves when they move, finds it.
+# - **B.** No: TinyViT orders its rows head by head. The first third has rows of queries, keys and values.
+# - **C.** No: the rows decide which numbers are compared as queries and keys, and which are averaged as values.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** With exact boxes, the ellipse in the box has a higher IoU than LiteMedSAM on nuclei. With larger boxes, the order changes. Why?
+#
+# - **A.** LiteMedSAM was trained with larger boxes only.
+# - **B.** Larger boxes contain more nuclei, and LiteMedSAM segments all of them.
+# - **C.** The ellipse depends on the box alone, and LiteMedSAM can follow an edge in the image.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: its training moved the sides by a few px. It gets about the same IoU in both cases; the ellipse is what changes.
+# - **B.** No: then its IoU would fall.
+# - **C.** Yes: an exact box contains most of the answer. A score from boxes needs the ellipse's score, and a word on how exact the boxes are.
+# </details>
+
+# %% [markdown]
 # ## Exercises
 #
-# ### Exercise 1 (easy, 5 minutes)
-# Repair the loop that renames boxes. Write `rename(labels, values)`: in a map of box numbers, with 0 for the background, box $n$ gets the $n$-th of the values.
+# ### Exercise 1: find the fault (easy, 5 minutes)
+# The loop above renames boxes one after the other. Find the fault in `rename(labels, values)`, and repair it: in a map of box numbers, with 0 for the background, box $n$ gets the $n$-th of the values. Two boxes may get the same value.
 
 # %% tags=["exercise"]
 def rename(labels, values):
@@ -921,21 +967,26 @@ def rename(labels, values):
     return labels
 
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def rename(labels, values):
     return np.array([0, *values])[labels]
 
 
 # %% tags=["exercise-check"]
+from medsaga_lib.display.answers import as_number, as_returned
+
 for values in ([2, 3, 5], [3, 1, 2], [7, 7, 1]):
-    renamed = rename(np.arange(4).reshape(2, 2), values)
+    labels = np.arange(4).reshape(2, 2)
+    renamed = as_returned(f"rename(labels, {values})", rename(labels, values), labels)
     assert renamed.tolist() == [[0, values[0]], values[1:]], (
-        f"with the values {values}, [[0, 1], [2, 3]] became {renamed.tolist()}"
+        f"With the values {values}, [[0, 1], [2, 3]] became {renamed.tolist()}: compare each pixel with "
+        "the box numbers, and not with values that are already new."
     )
+assert labels.tolist() == [[0, 1], [2, 3]], "rename changes the labels that it was given."
 
 # %% [markdown]
-# ### Exercise 2 (medium, 10 minutes)
+# ### Exercise 2: experiment (medium, 10 minutes)
 # A propagated box is 3 px of 256 larger than the last mask, on each side. `propagated_dice(shift)` repeats the propagation through the volume above with another number. Fill the dictionary `by_shift` for 0, 3, 8 and 16 px. Which number is best here, and why are others worse? May you choose it by this result?
 
 # %% tags=["exercise"]
@@ -952,7 +1003,7 @@ def propagated_dice(shift):
 
 by_shift = {3: propagated_dice(3)}
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 by_shift = {shift: propagated_dice(shift) for shift in (0, 3, 8, 16)}
 print({shift: round(score, 3) for shift, score in by_shift.items()})
@@ -961,12 +1012,44 @@ print({shift: round(score, 3) for shift, score in by_shift.items()})
 # A number chosen on this volume has to be reported on other volumes.
 
 # %% tags=["exercise-check"]
-assert {*by_shift} == {0, 3, 8, 16}, f"there are results for {[*by_shift]}; try 0, 3, 8 and 16"
-assert abs(by_shift[16] - propagated_dice(16)) < 1e-6, "by_shift[16] is not the Dice with 16 px"
-assert volume_boxes.SHIFT == 3, "put volume_boxes.SHIFT back to 3 afterwards"
+assert {*by_shift} == {0, 3, 8, 16}, f"There are results for {[*by_shift]}; try 0, 3, 8 and 16 px."
+dices = {shift: as_number(f"by_shift[{shift}]", score) for shift, score in by_shift.items()}
+assert volume_boxes.SHIFT == 3, "Put volume_boxes.SHIFT back to 3 afterwards."
+assert abs(dices[16] - propagated_dice(16)) < 1e-6, (
+    f"by_shift[16] is {dices[16]:.3f}, which is not the Dice with 16 px."
+)
 
 # %% [markdown]
-# ### Exercise 3 (hard, 15 minutes)
+# ### Exercise 3: calculate (hard, 15 minutes)
+# The operations say when a decoder for many boxes pays off. With `once`, `each`, `first_box` and `further` of the sections above, how many boxes on one image does the published decoder answer with 100 billion operations, encoding included, and how many does ours? Put the largest whole numbers into `published` and `ours`.
+
+# %% tags=["exercise"]
+published, ours = None, None
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
+# @title Solution
+published = int((100 - once) // each)
+ours = 1 + int((100 - once - first_box) // further)
+print(published, ours)
+# With more boxes, the ratio comes closer to that of the operations for one further box. The
+# encoding, which both need, keeps it below.
+
+# %% tags=["exercise-check"]
+costs = {
+    "published": lambda n: once + each * n,
+    "ours": lambda n: once + first_box + further * (n - 1),
+}
+for name, given in {"published": published, "ours": ours}.items():
+    n = as_number(name, given)
+    assert n % 1 == 0 and n > 0, f"{name} is {n:g}; it must be a whole number of boxes."
+    assert costs[name](n) <= 100, (
+        f"{n:.0f} boxes take {costs[name](n):.1f} billion operations ({name}): the encoding and the first "
+        "box count, too."
+    )
+    assert costs[name](n + 1) > 100, f"One box more still stays below 100 billion operations ({name})."
+
+# %% [markdown]
+# ### Exercise 4: find the fault (hard, 15 minutes)
 # A colleague prepares LoRA on TinyViT with `SplitQKV(attention.qkv, runs=1)`. The test compares the output with that of the old layer, and it passes. Find the fault with an experiment. Write `moved(split)`: a table (4 heads; q, k, v) of booleans that says which parts of the output change if all weights of `split.q` change. Then assign the repaired layer to `mended`.
 
 # %% tags=["exercise"]
@@ -978,7 +1061,7 @@ def moved(split):
     return torch.tensor([[True, False, False]] * 4)  # this is hoped, not measured
 
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 mended = SplitQKV(attention.qkv, runs=attention.heads)
 
@@ -993,11 +1076,13 @@ def moved(split):
 print(moved(SplitQKV(attention.qkv, runs=1)).int(), moved(mended).int(), sep="\n")
 
 # %% tags=["exercise-check"]
-colleague = moved(SplitQKV(attention.qkv, runs=1)).int().tolist()
+table = moved(SplitQKV(attention.qkv, runs=1))
+colleague = as_returned("moved(split)", table, torch.zeros(4, 3)).int().tolist()
 assert colleague == [[1, 1, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0]], (
-    f"with runs=1 the table is {colleague}; change split.q in a copy and compare the outputs"
+    f"With runs=1, your table is {colleague}. Change split.q in a copy, compare the outputs, and order "
+    "the parts as the layer does: heads first."
 )
-assert mended.runs == 4, f"q, k, v repeat {mended.runs} times in the layer, but it has 4 heads"
+assert mended.runs == 4, f"q, k, v repeat {mended.runs} times in `mended`, but it has 4 heads."
 
 # %% [markdown]
 # ## Summary

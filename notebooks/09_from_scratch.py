@@ -752,46 +752,146 @@ told = told.fillna("")
 # %%
 told
 
-
 # %% [markdown] tags=["real"]
 # From boxes, the trained network has a higher Dice than the ellipse on lungs. On polyps, its mean is below that of the ellipse, which needs no training. The two rows from points cannot be compared with the ellipse, because a point does not tell the size. The untrained network does not depend on the seed, so its standard deviation is 0.
 
 # %% [markdown]
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** Linear attention never makes the $N \times N$ map. Which price does it pay?
+#
+# - **A.** The rows of the map that it implies are not weights any more.
+# - **B.** The map that it implies has at most rank $d$, so a token cannot attend sharply to itself alone.
+# - **C.** It needs more multiplications than ordinary attention for large images.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: they are positive and have the sum 1. The cell shows it.
+# - **B.** Yes: it is the product of an $N \times d$ and a $d \times N$ matrix. The weights on the diagonal have at most the sum $d$.
+# - **C.** No: it needs fewer wherever there are more tokens than channels.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** The published network has 48 million parameters, and 18 million of them are never used. How can you find such parameters in any network?
+#
+# - **A.** Do a backward pass, and look for parameters whose gradient is None.
+# - **B.** Look for weights that are 0 after the training.
+# - **C.** Compare the output with that of a network without them.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: what the forward pass does not call gets no gradient at all, not even 0.
+# - **B.** No: unused weights keep their random start values.
+# - **C.** No: the outputs are equal, but you must know the unused parameters before you can remove them.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** In a table, a method that gets exact boxes of the test objects has a higher Dice than a method that gets the images alone. Which statement is right?
+#
+# - **A.** Adapting with boxes is better than adapting with class tokens.
+# - **B.** The two could be compared if both had the same number of training images.
+# - **C.** The box contains a large part of the answer, so the row belongs beside the ellipse in the box.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: one method was told where each object is and how large it is, and the other had to find it.
+# - **B.** No: the boxes come from the ground truth of the test images. This information stays, however the training was done.
+# - **C.** Yes: a method with prompts is compared with methods that get the same prompts, and with a baseline that uses the prompt alone.
+# </details>
+
+# %% [markdown]
 # ## Exercises
 #
-# ### Exercise 1 (medium, 10 minutes)
-# With several *heads*, the channels are cut into equal groups, each group has an attention of its own, and the outputs are joined again.
-# Write `with_heads(q, k, v, heads)` for linear attention on (N, d).
+# ### Exercise 1: calculate (medium, 10 minutes)
+# The three stages of DAE-Former have maps with a quarter, an eighth and a sixteenth of the image's side, and 128, 320 and 512 channels. From which size of the image on, in px and as a multiple of 32, does efficient attention need at most as many multiplications as ordinary attention in *all* stages?
+
+# %% tags=["exercise"]
+smallest_size = None
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
+# @title Solution
+stages = {4: 128, 8: 320, 16: 512}  # px of a cell -> channels
+smallest_size = next(
+    px for px in range(32, 1025, 32) if all((px // cell) ** 2 >= d for cell, d in stages.items())
+)
+print(smallest_size)
+# 2 N d^2 <= 2 N^2 d means d <= N. The coarsest stage has most channels and fewest tokens, so it
+# decides: (size / 16)^2 >= 512.
+
+# %% tags=["exercise-check"]
+from torch.utils.flop_counter import FlopCounterMode
+
+from medsaga_lib.display.answers import as_number, as_returned
+
+
+def ratio(px, cell, d):
+    """The operations of efficient attention relative to those of ordinary attention."""
+    counted = []
+    for function in (linear_attention, attention):
+        with FlopCounterMode(display=False) as counter:
+            function(*torch.empty(3, (px // cell) ** 2, d, device="meta"))
+        counted.append(counter.get_total_flops())
+    return counted[0] / counted[1]
+
+
+px = as_number("smallest_size", smallest_size)
+assert px % 32 == 0 and px > 0, f"{smallest_size} is not a multiple of 32 px."
+for cell, d in ((4, 128), (8, 320), (16, 512)):
+    assert ratio(int(px), cell, d) <= 1, (
+        f"At {px:.0f} px, the stage with {d} channels needs {ratio(int(px), cell, d):.2f} times as many."
+    )
+assert px == 32 or ratio(int(px) - 32, 16, 512) > 1, f"{px - 32:.0f} px is already enough."
+
+
+# %% [markdown]
+# ### Exercise 2: find the fault (medium, 10 minutes)
+# With several *heads*, the channels are cut into equal groups, each group has an attention of its own, and the outputs are joined again. A colleague wrote `with_heads(q, k, v, heads)` for linear attention on (N, d). With one head it is right. The cell below gives it values that are all 1, so each weighted mean should be 1. Find the fault, and repair `with_heads`.
 
 # %% tags=["exercise"]
 def with_heads(q, k, v, heads):
-    return linear_attention(q, k, v)
+    """Linear attention (N, d) with heads."""
+    q, k = q.softmax(1), k.softmax(0)
+    groups = zip(*(x.chunk(heads, dim=1) for x in (q, k, v)), strict=True)
+    return torch.cat([q_h @ (k_h.T @ v_h) for q_h, k_h, v_h in groups], dim=1)
 
 
-# %% cellView="form" tags=["solution"]
+q, k = torch.randn(2, 30, 16)
+for heads in (1, 2, 4):
+    means = with_heads(q, k, torch.ones(30, 16), heads)
+    print(f"{heads} heads: from {means.min():.2f} to {means.max():.2f}")
+
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def with_heads(q, k, v, heads):
+    """Linear attention (N, d) with heads."""
     groups = zip(*(x.chunk(heads, dim=1) for x in (q, k, v)), strict=True)
     return torch.cat([linear_attention(*group) for group in groups], dim=1)
 
+
+# The softmax of q runs over channels, so it has to be taken in each head. Taken over all channels,
+# the weights of one head have a sum below 1. The softmax of k runs over tokens and may come first.
 
 # %% tags=["exercise-check"]
 q, k, v = torch.randn(3, 30, 16)
 split = (x.unflatten(1, (2, 8)).transpose(0, 1) for x in (q, k, v))  # (2 heads, 30, 8)
 expected = dae_former.efficient_attention(*split).transpose(0, 1).flatten(1)
-error = (with_heads(q, k, v, 2) - expected).abs().max()
+result = as_returned("with_heads(q, k, v, 2)", with_heads(q, k, v, 2), v)
+error = (result - expected).abs().max()
 assert error < 1e-5, (
-    f"off by {error:.2f}: 2 heads are 2 groups of 8 channels, with a softmax of q in each group"
+    f"With 2 heads, the result is wrong by up to {error:.2f}: over which channels must the weights of "
+    "one head have the sum 1?"
 )
 
 # %% [markdown]
-# ### Exercise 2 (medium, 10 minutes)
+# ### Exercise 3: experiment (medium, 10 minutes)
 # One of the three biases in `EfficientAttention`, that of `queries`, `keys` or `values`, cannot change the output, however long the network is trained. Which one is it, and why? Write down your answer first, and then test it: change each bias, and compare the outputs.
 
 # %% tags=["exercise"]
 inert = None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 # A bias shifts one channel of k by the same number at all tokens. The softmax over the tokens
 # cancels the shift.
@@ -806,12 +906,14 @@ for name in ("queries", "keys", "values"):
     with torch.no_grad():
         getattr(other, name).bias += torch.randn(16)
         moved[name] = (other(x) - layer(x)).abs().max().item()
-assert inert in moved, "name one of queries, keys, values"
-assert inert == min(moved, key=moved.get), f"{inert} moves the output by {moved[inert]:.2f}"
+assert inert in moved, f"inert is {inert!r}; it must be one of 'queries', 'keys' and 'values'."
+assert inert == min(moved, key=moved.get), (
+    f"The bias of {inert} changes the output by up to {moved[inert]:.2f}. Test all three."
+)
 
 
 # %% [markdown]
-# ### Exercise 3 (hard, 15 minutes)
+# ### Exercise 4: experiment (hard, 15 minutes)
 # This is an experiment. On a chest X-ray, the left lung is on the right side of the image, and most of the heart is beside it. Does the U-Net recognise the left lung by the heart, or does it go by the side? Mirror each X-ray: the left lung and the heart are now on the left side of the image.
 #
 # Write down what you expect of `dice` and `confused`. Then change `mirrored(case)`: it should mirror the image, predict, and mirror the label map back, so that it can be compared with the annotator's mask. Score it on `test[:5]`, and explain the result.
@@ -822,7 +924,7 @@ def mirrored(case):
     return networks["U-Net"](picture)
 
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def mirrored(case):
     picture, _ = read_pair(chest, case)
@@ -836,12 +938,28 @@ print(table[["dice", "confused"]].mean().round(3).to_string())
 # by the heart. It never saw a mirrored X-ray: the training images are augmented without flips.
 
 # %% tags=["exercise-check"]
-assert mirrored(test[0]).shape == read_pair(chest, test[0])[1].shape, "keep the shape of the mask"
-confused = evaluate_cases(mirrored, chest, test[:5]).table["confused"].mean()
-assert confused > 0.3, (
-    f"{confused:.3f} of the predicted pixels are on the other lung; is the image mirrored before "
-    "the prediction, and the label map mirrored back after it?"
+given, unet_of = [], networks["U-Net"]
+pixels = read_pair(chest, test[0])[0].pixels
+
+
+def copies(picture):
+    """A network that copies its image: bright pixels get label 1."""
+    given.append(picture.pixels)
+    return (picture.pixels > 0.5).astype(int)
+
+
+networks["U-Net"] = copies
+try:
+    answer = mirrored(test[0])
+finally:
+    networks["U-Net"] = unet_of
+assert given and np.array_equal(given[0], pixels[:, ::-1]), (
+    "The network does not get the mirrored image: mirror it from left to right before the prediction."
 )
+answer = as_returned("mirrored(case)", answer, pixels)
+assert np.array_equal(answer, pixels > 0.5), "The label map is not mirrored back after the prediction."
+confused = evaluate_cases(mirrored, chest, test[:5]).table["confused"].mean()
+assert confused > 0.3, f"Only {confused:.1%} of the predicted pixels are on the other lung."
 
 # %% [markdown]
 # ## Summary

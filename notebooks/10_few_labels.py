@@ -415,44 +415,101 @@ tried.set_index("change")[["val_dice", "dice", "interval"]].round(3)
 # | objects that can be anywhere | late stages; compare with `--set lift=none` on validation images | the tables above |
 # | organs with a fixed place, or 32 labels and more | also train a U-Net, and compare | [chapter 9](09_from_scratch.ipynb) |
 # | a GPU with 8 GB and a ViT-B | MedSAGa or SAMed with attention without stored maps | predicted: [Will it fit my GPU?](../book/fit.md) |
-#
-# ## Exercises
-#
-# ### Exercise 1 (easy, 5 minutes)
-# The recipe `late_stages` keeps 12 copies of each image. How many megabytes (10^6 bytes) do the kept outputs take for 16 images at 128 px? The input of TinyViT's last stage has 320 channels on a grid of 32 x 32 cells, in float32.
-
-# %% tags=["exercise"]
-megabytes = None
-
-# %% cellView="form" tags=["solution"]
-# @title Solution
-megabytes = 16 * 12 * 320 * 32 * 32 * 4 / 1e6
-
-# %% tags=["exercise-check"]
-assert megabytes is not None, "there is no answer yet"
-wanted = 16 * late.image_encoder.copies * kept_bytes(late, plan) / 1e6
-assert abs(megabytes - wanted) < 1, f"12 copies of each image are kept, {wanted / 192:.2f} MB each"
 
 # %% [markdown]
-# ### Exercise 2 (medium, 10 minutes)
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** Two inputs of one network differ by less than 1 grey level, and its masks are completely different. Which consequence is right?
+#
+# - **A.** Use the preprocessing of the training in the prediction, and compare several kinds of preprocessing on validation images.
+# - **B.** The image is unusable and should be left out of the data set.
+# - **C.** The weights are damaged.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: the preprocessing belongs to the network. The page shows that it can fail, and not why.
+# - **B.** No: other inputs made of the same image work. Leaving it out would make the score better than the method.
+# - **C.** No: the same weights give good masks on other inputs and other images.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** Class tokens on a frozen TinyViT confuse the right and the left lung. Why does this happen less with SAM's ViT?
+#
+# - **A.** ViT has more parameters.
+# - **B.** ViT adds a learned position to each patch, and TinyViT has no such parameter.
+# - **C.** ViT was trained with the names of the organs.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: the number of parameters does not help if the embedding does not say where a cell is.
+# - **B.** Yes: TinyViT's attention uses distances within a window, and its convolutions use neighbours, so both sides look alike to it.
+# - **C.** No: SAM was trained with masks without names.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** A lift of the position raises the Dice on lungs. Why can it lower the Dice on polyps?
+#
+# - **A.** Its weights are not 0 at the start, so it disturbs the pretrained network.
+# - **B.** Polyps are smaller than lungs.
+# - **C.** Polyps may be anywhere, so with few images the decoder may learn their average position.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: they are 0 at the start, and the network is the same as before.
+# - **B.** No: the size is not the reason. The hippocampus is small, and it gains from positions.
+# - **C.** Yes: a lift adds information that is useful for organs with a fixed place, and a way to overfit for others.
+# </details>
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1: calculate (easy, 10 minutes)
+# The recipe `late_stages` keeps 12 copies of each image. How many megabytes (10^6 bytes) do the kept outputs take for 16 images at 128 px, and how many at 256 px? At 128 px, the input of TinyViT's last stage has 320 channels on a grid of 32 x 32 cells, in float32.
+
+# %% tags=["exercise"]
+megabytes = {"128 px": None, "256 px": None}
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
+# @title Solution
+of_128 = 16 * 12 * 320 * 32 * 32 * 4 / 1e6
+megabytes = {"128 px": of_128, "256 px": 4 * of_128}  # the grid has twice the side
+
+# %% tags=["exercise-check"]
+from dataclasses import replace
+
+from medsaga_lib.display.answers import as_number
+
+for name, side in (("128 px", 128), ("256 px", 256)):
+    given = as_number(f"megabytes['{name}']", megabytes.get(name))
+    wanted = 16 * late.image_encoder.copies * kept_bytes(late, replace(plan, size=side)) / 1e6
+    assert abs(given - wanted / 12) > 1, f"At {name}, {given:.0f} MB is one copy; 12 copies are kept."
+    assert abs(given - wanted) < 1, (
+        f"At {name}, {given:.0f} MB is wrong: a copy has 320 numbers of 4 bytes for each cell, and the "
+        "number of cells grows with the square of the side."
+    )
+
+# %% [markdown]
+# ### Exercise 2: experiment (medium, 10 minutes)
 # A lift of `x` and `y` alone has 512 weights instead of 65,536. Train it like the lift above (`lift=coordinates`), and assign the model to `small`. Does it tell left from right? Is it as good as the lift above?
 
 # %% tags=["exercise"]
 small = plain
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 small = train(changed(frozen, ["lift=coordinates"]), chest, settings, progress=False).model
 print(scores(small).round(3).to_string())
 # It tells left from right. Its Dice is lower than that of `fourier`, with this one seed.
 
 # %% tags=["exercise-check"]
-assert small.lift is not None, "this model has no lift"
-assert small.lift.kind == "coordinates", f"this model has the lift {small.lift.kind}"
-assert small.lift.weight.any(), "this lift has not been trained"
+lift = getattr(small, "lift", None)
+assert lift is not None, "`small` is no network with a lift."
+assert lift.kind == "coordinates", f"`small` has the lift {lift.kind}; train it with coordinates."
+assert lift.weight.any(), "All weights of this lift are 0, so it has not been trained."
 
 # %% [markdown]
-# ### Exercise 3 (medium, 10 minutes)
+# ### Exercise 3: find the fault (medium, 10 minutes)
 # A colleague evaluates your network and reports another Dice than you. Find the fault in these lines, and make `mended` a predictor that gives your result.
 
 # %% tags=["exercise"]
@@ -461,14 +518,15 @@ mended = colleague
 theirs = evaluate_cases(partial(mended.case, chest), chest, few).table["dice"].mean()
 print(f"Dice {theirs:.3f}, and yours is {scored['lift']['dice']:.3f}")
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 mended = predictor(lifted)  # with the feed that the network was trained with
 
 # %% tags=["exercise-check"]
 theirs = evaluate_cases(partial(mended.case, chest), chest, few).table["dice"].mean()
 assert abs(theirs - scored["lift"]["dice"]) < 1e-6, (
-    f"Dice {theirs:.3f}: the default feed of Predictor is squeeze; which one was used in training?"
+    f"The Dice is {theirs:.3f} and not {scored['lift']['dice']:.3f}: the default feed of Predictor is "
+    "squeeze; which one was used in training?"
 )
 
 # %% [markdown]

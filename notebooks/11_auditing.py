@@ -525,39 +525,87 @@ for name, differences in (whole.loc["40 steps"] - whole.loc["100 steps"]).items(
 # %% [markdown]
 # All six intervals contain 0, so 10 volumes do not tell these two networks apart in any library. The choice of library decides close races, and only those: *100 steps, largest* is ahead everywhere, by about 9 mm.
 # One training run of each network on one data set shows that rankings can change, not how often they do.
+
+# %% [markdown]
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** A paper says that a method needs 66 % less memory. Which question comes first?
 #
+# - **A.** Is 66 correctly rounded?
+# - **B.** Less of which memory, against which method, with which settings?
+# - **C.** Was the memory measured with the newest version of PyTorch?
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: this is a question for later. The same method can save 90 % or lose memory, whatever the rounding is.
+# - **B.** Yes: the figure has 13 readings of one claim, from a large saving to a need of more memory.
+# - **C.** No: a version changes the number a little. The denominator changes even its sign.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** A library gives an HD95 of 0 to a method that predicts nothing. How does this happen?
+#
+# - **A.** It defines the distance of an empty mask as 0, or leaves all such images out and takes the mean of nothing as 0.
+# - **B.** The method is perfect on images without the organ.
+# - **C.** HD95 ignores 5 % of the distances.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: both rules exist in published code. The number of missed objects has to stand beside a mean HD95.
+# - **B.** No: those images are one part of the test. The images with the organ were missed, and no distance was computed for them.
+# - **C.** No: here 100 % are ignored.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** An average over 9 groups improves by 4 points, and 2 groups make up almost all of the gain. Which report is honest?
+#
+# - **A.** The average, because it is what the paper claims.
+# - **B.** The average without the 2 groups, because they are outliers.
+# - **C.** The gain of each group, with the average.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: the claim is true, but it hides that some groups became worse.
+# - **B.** No: they were measured like the others, and their gain may be what the method is for.
+# - **C.** Yes: a reader with images of one group needs the number of this group.
+# </details>
+
+# %% [markdown]
 # ## Exercises
 #
-# ### Exercise 1 (easy, 5 minutes)
-# Suppose that MedSAGa's 66 % is the mean of two savings, against DAE-Former (61 %) and against SAMed. All three are rounded to whole numbers. Between which limits must the saving against SAMed be? Give `low` and `high` in %. Compare them with the upper bound in the first figure.
+# ### Exercise 1: calculate (easy, 5 minutes)
+# Suppose that MedSAGa's 66 % is the mean of two savings, against DAE-Former (61 %) and against SAMed. All three are rounded to whole numbers. Between which limits must the saving against SAMed be? Give the ends `low_end` and `high_end` in %. Compare them with the upper bound in the first figure.
 
 # %% tags=["exercise"]
 low_end, high_end = None, None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 low_end, high_end = 2 * 65.5 - 61.5, 2 * 66.5 - 60.5
 print(f"{low_end} to {high_end} %; the upper bound is {savings['SAMed: upper bound']:.1f} %")
 
 # %% tags=["exercise-check"]
 from medsaga_lib.claims.arithmetic import interval
+from medsaga_lib.display.answers import as_number
 
-assert None not in (low_end, high_end), "there is no answer yet"
+given = as_number("low_end", low_end), as_number("high_end", high_end)
+assert given[0] != given[1], f"{given[0]:g} is the middle; rounding leaves a range."
 (mean_low, mean_high), (dae_low, dae_high) = interval("66"), interval("61")
 wanted = 2 * mean_low - dae_high, 2 * mean_high - dae_low
-assert np.allclose([low_end, high_end], wanted), (
-    "a printed 66 is any number from 65.5 to 66.5; the sum of both savings is twice the mean, "
-    "and the lower limit takes the lowest mean with the highest saving against DAE-Former"
+assert np.allclose(given, wanted), (
+    f"{given[0]:g} to {given[1]:g} is wrong: a printed 66 is any number from 65.5 to 66.5; the sum of both savings is twice the mean, "
+    "and the lower limit takes the lowest mean with the highest saving against DAE-Former."
 )
 
 # %% [markdown]
-# ### Exercise 2 (medium, 10 minutes)
+# ### Exercise 2: experiment (medium, 10 minutes)
 # S-SAM's share at 256 px is 0.47 %, which would be printed as 0.5. Change the size of the image: which is the largest size in pixels, a multiple of 16, whose share is printed as "0.4 %"? Why does the share fall to a limit and not to 0 for small images?
 
 # %% tags=["exercise"]
 largest_size = None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 from medsaga_lib.claims.arithmetic import rounds_to
 
@@ -569,24 +617,24 @@ print(f"{largest_size} px: {shares[largest_size]:.3f} %; 16 px: {shares[16]:.3f}
 # Only the positions depend on the size. Scales, shifts, norms and the label network remain.
 
 # %% tags=["exercise-check"]
-assert largest_size is not None, "there is no answer yet"
-assert largest_size % 16 == 0, f"{largest_size} is no multiple of 16"
+given = as_number("largest_size", largest_size)
+assert given % 16 == 0 and given > 0, f"{largest_size} is no multiple of 16."
 share, larger = (
     100 * (rest + (size // 16) ** 2 * 768) / numbers["SAM with ViT-B"]
-    for size in (largest_size, largest_size + 16)
+    for size in (given, given + 16)
 )
-assert share < 0.45, f"at {largest_size} px the share is {share:.3f} %, printed {share:.1f}"
-assert larger >= 0.45, f"{largest_size + 16} px still gives {larger:.3f} %"
+assert share < 0.45, f"At {given:.0f} px the share is {share:.3f} %, printed as {share:.1f}."
+assert larger >= 0.45, f"At {given + 16:.0f} px the share is {larger:.3f} %, printed as 0.4 as well."
 
 # %% [markdown]
-# ### Exercise 3 (medium, 10 minutes)
+# ### Exercise 3: find the fault (medium, 10 minutes)
 # A colleague compares two networks on two images. Network A finds the square in both, 3 pixels too low. Network B finds it in the first and misses it in the second. "Both have an HD95 of 3.0," says the colleague, who used `monai_mean`. Find the fault, and write `mended`, which returns a mean HD95 in pixels that tells the two apart. Count a missed square with the diagonal of the image.
 
 # %% tags=["exercise"]
 network_a, network_b = (low, low), (low, nothing)
 mended = monai_mean
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 from medsaga_lib.evaluation.metrics import hd95
 
@@ -601,13 +649,14 @@ print(f"A: {mended(*network_a):.1f} px, B: {mended(*network_b):.1f} px")
 
 # %% tags=["exercise-check"]
 with warnings.catch_warnings(action="ignore"):
-    mean_a, mean_b = mended(*network_a), mended(*network_b)
+    mean_a = as_number("mended(*network_a)", mended(*network_a))
+    mean_b = as_number("mended(*network_b)", mended(*network_b))
 diagonal = 16 * 2**0.5
-assert mean_b > mean_a, f"A has {mean_a:.1f} and B {mean_b:.1f}: the missed square is left out"
-assert np.isclose(mean_a, 3), f"A is 3 pixels off in both images, not {mean_a:.1f}"
+assert mean_b > mean_a, f"A has {mean_a:.1f} and B {mean_b:.1f}: the missed square is left out."
+assert np.isclose(mean_a, 3), f"A is 3 pixels off in both images, not {mean_a:.1f}."
 assert np.isclose(mean_b, (3 + diagonal) / 2), (
     f"B has {mean_b:.2f}; 3 pixels and the diagonal, {diagonal:.2f}, have the mean "
-    f"{(3 + diagonal) / 2:.2f}"
+    f"{(3 + diagonal) / 2:.2f}."
 )
 
 # %% [markdown]

@@ -673,35 +673,88 @@ bought.rename_axis(keys).fillna("")
 #
 # Three more questions have no command here, because they need what this project does not have: SAM's own weights on a GPU for all methods of the papers' tables, test images that LiteMedSAM has certainly not seen, and the seconds that a radiologist needs for a box and for a contour.
 # By the first section, 3 seeds will settle few of these questions either. They show where 10 would be worth their hours.
-#
-# ## Exercises
-#
-# ### Exercise 1 (easy, 5 minutes)
-# A method is ahead by 0.02 Dice, and the differences have a standard deviation of 0.08 over patients. How many patients does a power of 80 % need, by the formula for many patients above? Round up, and assign it to `needed`.
-
-# %% tags=["exercise"]
-needed = None
-
-# %% cellView="form" tags=["solution"]
-# @title Solution
-needed = int(np.ceil(7.85 / (0.02 / 0.08) ** 2))
-
-# %% tags=["exercise-check"]
-assert needed is not None, "there is no answer yet"
-ahead = 0.02 + 0.08 * np.array([-1, 1]) / np.sqrt(2)  # mean 0.02, standard deviation 0.08
-two = pd.DataFrame({"case": [0, 1], "patient": [0, 1], "seed": 0})
-both = [two.assign(method="a", score=0.5), two.assign(method="b", score=0.5 + ahead)]
-exact = compare(pd.concat(both), "a")[0].needed
-assert abs(needed - exact) <= 3, f"{needed}, but the exact test needs {exact:.0f}; is the effect 1/4?"
 
 # %% [markdown]
-# ### Exercise 2 (medium, 10 minutes)
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** Two methods were compared with 1 seed each on 40 patients, and the 95 % interval of the difference over patients excludes 0. How sure is it that the first *recipe* is better?
+#
+# - **A.** In 95 of 100 such studies it is.
+# - **B.** It is not known at all, because patients are not a sample.
+# - **C.** Less than the interval says, because another seed gives another network.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: the interval holds the networks fixed. The simulation shows how much less often it holds the truth about the recipe.
+# - **B.** No: they are a sample, and the interval is right about these two networks.
+# - **C.** Yes: with 1 seed the variation between seeds cannot even be estimated. An interval over both needs several seeds.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** The test set has 3 seeds and 40 patients. A reviewer asks for 400 patients. Which part of the uncertainty stays?
+#
+# - **A.** The variance of the seeds, divided by 3.
+# - **B.** None, because 10 times as many patients make every term 10 times smaller.
+# - **C.** The variance of the patients, divided by 40.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: the first term of the variance of the mean has the number of seeds alone below it.
+# - **B.** No: the formula has three terms, and only two of them contain the number of patients.
+# - **C.** No: this term becomes 10 times smaller, as there are 400 patients now.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** A box for each new image costs a few seconds, and contours of training images cost an hour once. Which comparison is fair?
+#
+# - **A.** Dice per hour.
+# - **B.** The hours that each way needs for the Dice that you need, at your number of new images.
+# - **C.** The Dice, because annotation is a cost of the hospital.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: a ratio rewards whoever stops early. Half of the Dice for a tenth of the time wins, and may be useless.
+# - **B.** Yes: boxes cost time in each image, and contours once, so the number of images decides.
+# - **C.** No: then a person who draws all contours wins always.
+# </details>
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1: calculate (easy, 10 minutes)
+# A method is ahead by 0.02 Dice, and the differences have a standard deviation of 0.08 over patients. How many patients does a power of 80 % need, by the formula for many patients above? How many if the method is ahead by 0.01? Round up, and fill the dictionary `needed`.
+
+# %% tags=["exercise"]
+needed = {"0.02 ahead": None, "0.01 ahead": None}
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
+# @title Solution
+needed = {f"{lead} ahead": int(np.ceil(7.85 / (lead / 0.08) ** 2)) for lead in (0.02, 0.01)}
+print(needed)  # half of the effect needs 4 times as many patients
+
+# %% tags=["exercise-check"]
+from medsaga_lib.display.answers import as_number
+
+two = pd.DataFrame({"case": [0, 1], "patient": [0, 1], "seed": 0})
+for lead in (0.02, 0.01):
+    ahead = lead + 0.08 * np.array([-1, 1]) / np.sqrt(2)  # this mean, standard deviation 0.08
+    both = [two.assign(method="a", score=0.5), two.assign(method="b", score=0.5 + ahead)]
+    exact = compare(pd.concat(both), "a")[0].needed
+    given = as_number(f"'{lead} ahead'", needed.get(f"{lead} ahead"))
+    assert abs(given - exact) <= 3, (
+        f"{given:.0f} patients for {lead} are wrong; the exact test needs {exact:.0f}. Divide the lead by "
+        "the standard deviation, and square the effect."
+    )
+
+# %% [markdown]
+# ### Exercise 2: experiment (medium, 10 minutes)
 # A reviewer asks for more patients. Simulate 3 seeds with 400 patients instead of 40, and assign the share of studies whose interval *over patients* holds the truth to `with_400`. Write down first whether it will be higher or lower than with 40, and explain the result afterwards.
 
 # %% tags=["exercise"]
 with_400 = holds(3)[0]
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 with_400 = holds(3, patients=400)[0]
 print(f"40 patients: {holds(3)[0]:.2f}; 400 patients: {with_400:.2f}")
@@ -709,13 +762,14 @@ print(f"40 patients: {holds(3)[0]:.2f}; 400 patients: {with_400:.2f}")
 # stays: its variance is divided by the number of seeds alone.
 
 # %% tags=["exercise-check"]
-assert with_400 != holds(3)[0], "this is the result for 40 patients"
-assert abs(with_400 - holds(3, patients=400)[0]) < 0.02, (
-    f"{with_400:.3f} is not the share over patients of 3 seeds and 400 patients"
-)
+given = as_number("with_400", with_400)
+assert given != holds(3)[0], f"{given:.3f} is the share for 40 patients."
+alone, both = holds(3, patients=400)
+assert abs(given - both) > 0.005, f"{given:.3f} is the share of the interval over both."
+assert abs(given - alone) < 0.02, f"{given:.3f} is not the share for 3 seeds and 400 patients."
 
 # %% [markdown]
-# ### Exercise 3 (medium, 10 minutes)
+# ### Exercise 3: find the fault (medium, 10 minutes)
 # A colleague has 2 seeds of two methods on 40 polyp frames, and compares them on "80 patients". Her interval over both sources of chance is narrow. Find the fault in her table, and make `mended` a table that `compare` treats correctly.
 
 # %% tags=["exercise"]
@@ -725,7 +779,7 @@ hers["case"] = hers["patient"] = hers["case"] + "_" + hers["seed"].astype(str)
 hers["seed"] = 0
 mended = hers
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 mended = scores_of(first_rate(two_seeds))
 for whose, made in (("hers", hers), ("mended", mended)):
@@ -736,8 +790,8 @@ for whose, made in (("hers", hers), ("mended", mended)):
 
 # %% tags=["exercise-check"]
 (one,) = compare(mended, "samed")
-assert one.patients == 40, f"the table has {one.patients} patients; each frame was tested twice"
-assert one.seeds == 2, f"the table has {one.seeds} seeds; two networks were trained with each method"
+assert one.patients == 40, f"The table has {one.patients} patients; each frame was tested twice."
+assert one.seeds == 2, f"The table has 1 seed; 2 networks were trained with each method."
 
 # %% [markdown]
 # ## Summary

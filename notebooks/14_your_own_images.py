@@ -591,50 +591,75 @@ table.replace("nan ± nan", "").T
 
 # %% [markdown]
 # ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** Your validation set has 3 patients. One method has a Dice of 0.86 there, and the other 0.85. Which decision is right?
 #
-# 1. Your validation set has 3 patients. Late stages have a Dice of 0.86 there, the U-Net 0.85. Which one do you take?
+# - **A.** Take the method that is cheaper or easier for you, or label more validation images.
+# - **B.** Take the method with 0.86.
+# - **C.** Evaluate both on the test images, and take the better one.
 #
-# <details><summary>Answer</summary>
+# <details class="answers"><summary>Answers</summary>
 #
-# The difference of 0.01 on 3 patients says nothing. Take the one that is cheaper or easier for you, or label more validation images, or cross-validate by patient. Report on the test images whichever you chose, and not the better of the two there.
+# - **A.** Yes: a difference of 0.01 on 3 patients says nothing. Report the test score of the one that you chose.
+# - **B.** No: it is not wrong, but nothing supports it. Another patient may turn the order.
+# - **C.** No: then the test images have chosen, and the reported score is too good.
 # </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** `medsaga data check` reports no problems. Which fault can still be there?
 #
-# 2. `medsaga data check` reports no problems. What can still be wrong?
+# - **A.** A mask with a value that is not in the list of labels.
+# - **B.** Right and left are exchanged in all masks.
+# - **C.** A mask that has another size than its image.
 #
-# <details><summary>Answer</summary>
+# <details class="answers"><summary>Answers</summary>
 #
-# Whatever the files do not show: masks of the wrong image of the same size, right and left exchanged in all masks, patients that are one person under two unlike names, or a split by hospital that nobody recorded. Look at the thumbnails.
+# - **A.** No: the check reads all values, and an unknown one is an error.
+# - **B.** Yes: the files do not show it. Look at the thumbnails of `--html`.
+# - **C.** No: the check compares the sizes.
 # </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** A colleague in another hospital uses your run, and the masks are nonsense. Which step comes first?
 #
-# 3. A colleague in another hospital uses your run and gets empty masks. What do you ask for first?
+# - **A.** Train again with more images.
+# - **B.** Use a larger network.
+# - **C.** Look at the notes that `medsaga predict` printed, and at one image with its stored values.
 #
-# <details><summary>Answer</summary>
+# <details class="answers"><summary>Answers</summary>
 #
-# The notes that `medsaga predict` printed, and one image with its stored values. A different number of bits, an inverted scale or another spacing are more frequent than a bad network.
+# - **A.** No: the network worked on your images. Find out first what is different in theirs.
+# - **B.** No: this does not help if the input is scaled in another way.
+# - **C.** Yes: another number of bits, an inverted scale or another spacing are more frequent than a bad network.
 # </details>
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# ### Exercise 1 (easy, 5 minutes)
+# ### Exercise 1: calculate (easy, 5 minutes)
 # Late stages keep 12 copies of each image in the memory of the computer. How many copies of each of 50 X-rays fit into 500 MiB at 128 px? `one_copy` is the size of one copy in MiB.
 
 # %% tags=["exercise"]
 one_copy = kept_bytes(get_recipe("late_stages"), plan_of_lungs) / 2**20
 copies = None
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 copies = int(500 / (50 * one_copy))
 
 # %% tags=["exercise-check"]
-assert isinstance(copies, int), "give a whole number of copies"
-needed = 50 * copies * one_copy
-assert needed <= 500, f"{copies} copies of 50 X-rays need {needed:.0f} MiB"
-assert needed + 50 * one_copy > 500, f"one more copy still fits: {needed:.0f} MiB are used"
+from medsaga_lib.display.answers import as_number
+
+given = as_number("copies", copies)
+assert given % 1 == 0, f"{copies} is not a whole number of copies; round down."
+needed = 50 * given * one_copy
+assert needed <= 500, f"{copies} copies of each of the 50 X-rays need {needed:.0f} MiB."
+assert needed + 50 * one_copy > 500, f"One more copy still fits: {needed:.0f} MiB are used."
 
 
 # %% [markdown]
-# ### Exercise 2 (medium, 15 minutes)
+# ### Exercise 2: experiment (medium, 15 minutes)
 # Is the number of shots or the number of steps the limit of the short training? Train the U-Net on your data again with 30 steps instead of 60, and with 4 shots instead of 12, each time everything else as above. Put the three validation Dice into `by_change`, and explain which change matters more. The function `trained` does one training.
 
 # %% tags=["exercise"]
@@ -649,7 +674,7 @@ def trained(steps, shots):
 
 by_change = {"as above": on_validation.loc["unet", "dice"]}
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 by_change["30 steps"] = trained(30, 12)
 by_change["4 shots"] = trained(60, 4)
@@ -658,14 +683,18 @@ print({name: f"{value:.3f}" for name, value in by_change.items()})
 # In 60 steps of 4 images, each of 12 X-rays is seen 20 times, and each of 4 X-rays 60 times.
 
 # %% tags=["exercise-check"]
-assert {*by_change} == {"as above", "30 steps", "4 shots"}, f"there are results for {[*by_change]}"
-assert (temporary / "unet_30_12").is_dir(), "train 30 steps with 12 shots"
+assert {*by_change} == {"as above", "30 steps", "4 shots"}, (
+    f"There are results for {[*by_change]}; add '30 steps' and '4 shots'."
+)
 for name, run in (("30 steps", "unet_30_12"), ("4 shots", "unet_60_4")):
-    wanted = json.loads((temporary / run / "val/summary.json").read_text())["dice"]
-    assert abs(by_change[name] - wanted) < 1e-6, f"'{name}' is not the Dice of the run {run}"
+    given = as_number(f"by_change['{name}']", by_change[name])
+    path = temporary / run / "val/summary.json"
+    assert path.exists(), f"There is no run {run}: change one thing alone, with trained(steps, shots)."
+    wanted = json.loads(path.read_text())["dice"]
+    assert abs(given - wanted) < 1e-6, f"by_change['{name}'] is not {wanted:.3f}, the Dice of {run}."
 
 # %% [markdown]
-# ### Exercise 3 (hard, 15 minutes)
+# ### Exercise 3: find the fault (hard, 15 minutes)
 # A colleague imports the same files without `--patient`. The report has no problem, and still the test score cannot be trusted. Show the fault: write `leaking(dataset)`, which returns the patients whose X-rays are in the training set and in the test set. The file names still say who they are. Then make `fair` an import without leaks.
 
 # %% tags=["exercise"]
@@ -678,7 +707,7 @@ def leaking(dataset):
     return set()
 
 
-# %% cellView="form" tags=["solution"]
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def leaking(dataset):
     in_split = {
@@ -694,11 +723,13 @@ print(sorted(leaking(colleague)), "leak;", sorted(leaking(fair)), "leak by patie
 # %% tags=["exercise-check"]
 names_in = [{case.name[:5] for case in colleague.split(split)} for split in ("train", "test")]
 torn = names_in[0] & names_in[1]
-assert torn and leaking(colleague) == torn, (
-    f"{len(torn)} patients are in both sets of the colleague; the name of a case begins with its "
-    "patient"
+found = leaking(colleague)
+assert isinstance(found, set | list | tuple), f"leaking(dataset) returns {found!r}; return a set."
+assert torn and set(found) == torn, (
+    f"{len(torn)} patients are in both sets of the colleague, and you found {len(set(found))}. The name "
+    "of a case begins with its patient, as PAT07."
 )
-assert not leaking(fair), f"{sorted(leaking(fair))} are still in both sets; import with --patient"
+assert not leaking(fair), f"{sorted(leaking(fair))} are still in both sets; import with --patient."
 
 # %% [markdown]
 # ## Summary

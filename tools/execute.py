@@ -90,6 +90,7 @@ def targets(root: Path, profile: str, data: str) -> dict[Path, Path]:
     found = {}
     for chapter in book.chapters(root):
         source = pairs.notebook_text(pairs.read_notebook(root / chapter), book.colab_cell(root))
+        source += exercises.answers_path(root, chapter).read_text(encoding="utf-8")
         # by their stems, because a chapter may compose the rest of a name
         read = [root / file for file in inputs(root) if file.stem in source]
         name = f"{chapter.stem}.{digest(*read, text=common + source)}.ipynb"
@@ -100,10 +101,11 @@ def targets(root: Path, profile: str, data: str) -> dict[Path, Path]:
 def inputs(root: Path) -> list[Path]:
     """Return the files that chapters read, such as recorded runs, relative to `root`."""
     files = (path for path in (root / "notebooks").rglob("*") if path.is_file())
+    apart = {".ipynb_checkpoints", exercises.ANSWERS.name}
     return sorted(
         path.relative_to(root)
         for path in files
-        if path.suffix not in {".ipynb", ".py"} and ".ipynb_checkpoints" not in path.parts
+        if path.suffix not in {".ipynb", ".py"} and not apart & {*path.parts}
     )
 
 
@@ -146,10 +148,11 @@ def log_file(root: Path, chapter: Path) -> Path:
 def execute_one(root: Path, chapter: Path, target: Path, profile: str) -> dict[str, Any]:
     """Execute one chapter into `target`, and return the record of its execution."""
     part = target.with_name(f".{target.stem}.part.ipynb")
+    answers = exercises.read_answers(root, chapter)
     for start in range(1, STARTS + 1):
         try:
             notebook = papermill.execute_notebook(
-                exercises.with_proofs(without_real(pairs.read_notebook(root / chapter))),
+                exercises.with_proofs(without_real(pairs.read_notebook(root / chapter)), answers),
                 str(part),
                 parameters={"profile": profile},
                 cwd=str(root / STAGE / "notebooks"),

@@ -11,14 +11,19 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools import book, pairs
+from tools import book, exercises, pairs, questions
 
 # Our choice of numbers.
 LONGEST_CELL, MEDIAN_CELL = 25, 6
 LONGEST_CHAPTER = 3  # minutes of the quick profile
-EXERCISES = range(2, 5)
+EXERCISES = range(3, 6)
 
-EXERCISE_TITLE = re.compile(r"^#+ Exercise \d+ \((easy|medium|hard), \d+ minutes?\)", re.MULTILINE)
+KINDS = ("calculate", "experiment", "find the fault")
+EXERCISE_TITLE = re.compile(
+    rf"^### Exercise (?P<number>\d): (?P<kind>{'|'.join(KINDS)}) "
+    r"\((easy|medium|hard), \d+ minutes?\)$",
+    re.MULTILINE,
+)
 MARKDOWN_IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>")
 DIRECTIVE = re.compile(r"^(```+|~~~+|:::+)\s*\{|\{[a-z:]+\}`", re.MULTILINE)
@@ -42,7 +47,8 @@ def lint(root: Path) -> list[str]:
             problems.append(f"{chapter} is in _toc.yml, but there is no such file")
             continue
         notebook = pairs.read_notebook(root / chapter)
-        problems += [f"{chapter}: {problem}" for problem in structure(notebook, root)]
+        found = [*structure(notebook, root), *wrong_answers(notebook, root, chapter)]
+        problems += [f"{chapter}: {problem}" for problem in found]
     return [*problems, *addresses(root)]
 
 
@@ -51,7 +57,8 @@ def structure(notebook: NotebookNode, root: Path) -> Iterator[str]:
     yield from opening(notebook, root)
     yield from code(notebook)
     yield from text(notebook)
-    yield from exercises(notebook)
+    yield from exercise_cells(notebook)
+    yield from questions.problems(notebook)
 
 
 def opening(notebook: NotebookNode, root: Path) -> Iterator[str]:
@@ -122,24 +129,48 @@ def text(notebook: NotebookNode) -> Iterator[str]:
         yield "there is no '## Summary'"
 
 
-def exercises(notebook: NotebookNode) -> Iterator[str]:
+def exercise_cells(notebook: NotebookNode) -> Iterator[str]:
     """Check that each exercise is a titled text, a stub, a solution and a check, in this order."""
-    cells = notebook.cells
+    cells, kinds = notebook.cells, set()
     stubs = [number for number, cell in enumerate(cells) if book.EXERCISE in book.tags(cell)]
     if len(stubs) not in EXERCISES:
         yield f"it has {len(stubs)} exercises; it should have {EXERCISES[0]} to {EXERCISES[-1]}"
     for count, number in enumerate(stubs, start=1):
-        if number == 0 or not EXERCISE_TITLE.search(cells[number - 1].source):
+        title = EXERCISE_TITLE.search(cells[number - 1].source) if number else None
+        if title is None or int(title["number"]) != count:
             yield (
                 f"exercise {count}: the cell before its stub must be Markdown with a heading "
-                f"like '### Exercise {count} (easy, 5 minutes)'"
+                f"like '### Exercise {count}: calculate (easy, 5 minutes)'"
             )
+        else:
+            kinds.add(title["kind"])
         follows = [book.tags(cell) for cell in cells[number + 1 : number + 3]]
         if follows != [[book.SOLUTION], [book.CHECK]]:
             yield f"exercise {count}: the stub must be followed by a solution, then a check"
+    if missing := [kind for kind in KINDS if kind not in kinds]:
+        yield f"it has no exercise of the kind {', '.join(missing)}"
     tagged = sum({book.SOLUTION, book.CHECK} & set(book.tags(cell)) != set() for cell in cells)
     if tagged > 2 * len(stubs):
         yield "a solution or a check has no exercise"
+
+
+def wrong_answers(notebook: NotebookNode, root: Path, chapter: Path) -> Iterator[str]:
+    """Check that each exercise has wrong answers, which the build gives to its check."""
+    path = exercises.answers_path(root, chapter).relative_to(root)
+    if not (root / path).exists():
+        yield f"there is no {path}, where the wrong answers of its exercises belong"
+        return
+    try:
+        listed = exercises.read_answers(root, chapter)
+    except (book.BookError, ValueError) as error:
+        yield f"{path}: {error}"
+        return
+    stubs = sum(book.EXERCISE in book.tags(cell) for cell in notebook.cells)
+    for count in sorted({*range(1, stubs + 1)} ^ {*listed}):
+        if count in listed:
+            yield f"{path} has answers to exercise {count}, which is not in the chapter"
+        else:
+            yield f"{path} has no wrong answer to exercise {count}"
 
 
 def addresses(root: Path) -> Iterator[str]:

@@ -22,7 +22,9 @@ NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-CELL_METADATA = {"tags", "cellView"}  # cellView: Colab's own name for a folded cell
+# `cellView` folds a cell on Colab, `jupyter` in JupyterLab.
+CELL_METADATA = {"tags", "cellView", "jupyter"}
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
 
 
 def read_script(path: Path) -> NotebookNode:
@@ -38,7 +40,7 @@ def read_notebook(path: Path) -> NotebookNode:
 def tidy(notebook: NotebookNode, install: str) -> NotebookNode:
     """Return the same cells without outputs and other metadata, with ids from their content.
 
-    The Colab cell, and the title that folds a solution on Colab, are filled in.
+    The Colab cell, and what folds a solution, are filled in.
     """
     seen: dict[str, itertools.count] = {}
     cells = []
@@ -46,7 +48,7 @@ def tidy(notebook: NotebookNode, install: str) -> NotebookNode:
         source = install if COLAB in tags(old) else old.source.rstrip()
         metadata = {key: old.metadata[key] for key in sorted(CELL_METADATA & set(old.metadata))}
         if SOLUTION in tags(old):
-            metadata = {"cellView": "form"} | metadata
+            metadata = FOLDED | metadata
             if not source.startswith(SOLUTION_TITLE):
                 source = f"{SOLUTION_TITLE}\n{source}"
         if old.cell_type == "code":

@@ -50,9 +50,54 @@ print("phantom_small, drawn")
 print(profile, 1 + 1)
 
 # %% [markdown]
+# ## Questions
+
+# %% [markdown] tags=["question"]
+# **Question 1.** Why is $1 + 1$ even?
+#
+# - **A.** It is a sum.
+# - **B.** It is twice 1.
+# - **C.** It is small.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** No: $1 + 2$ is a sum, too.
+# - **B.** Yes: twice a number is even.
+# - **C.** No: 1 is smaller.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 2.** Why is 3 odd?
+#
+# - **A.** It is not twice a whole number.
+# - **B.** It is prime.
+# - **C.** It is positive.
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: this is the definition.
+# - **B.** No: 2 is prime, too.
+# - **C.** No: 2 is positive, too.
+# </details>
+
+# %% [markdown] tags=["question"]
+# **Question 3.** Which number comes after 1?
+#
+# - **A.** 2
+# - **B.** 3
+# - **C.** 0
+#
+# <details class="answers"><summary>Answers</summary>
+#
+# - **A.** Yes: 1 + 1 is 2.
+# - **B.** No: 3 comes after 2.
+# - **C.** No: 0 comes before 1.
+# </details>
+
+# %% [markdown]
 # ## Doubling
 #
-# ### Exercise 1 (easy, 1 minute)
+# ### Exercise 1: find the fault (easy, 1 minute)
 # Double `x`.
 
 # %% tags=["exercise"]
@@ -67,7 +112,20 @@ def double(x):
 assert double(3) == 6, f"twice 3 is 6, not {double(3)}"
 
 # %% [markdown]
-# ### Exercise 2 (hard, 1 minute)
+# ### Exercise 2: experiment (easy, 1 minute)
+# Change the seed to 4.
+
+# %% tags=["exercise"]
+seeds = [seed]
+
+# %% tags=["solution"]
+seeds = [seed, 4]
+
+# %% tags=["exercise-check"]
+assert len(seeds) == 2 and seeds[1] == 4, f"add the seed 4 to {seeds}"
+
+# %% [markdown]
+# ### Exercise 3: calculate (hard, 1 minute)
 # Halve `x`.
 
 # %% tags=["exercise"]
@@ -82,6 +140,20 @@ assert half == 0.5, "half is one over two"
 # %% [markdown]
 # ## Summary
 # $1 + 1 = 2$.
+"""
+
+ANSWERS = """\
+[[1]]
+answer = "def double(x):\\n    return x**2"
+says = "not 9"
+
+[[2]]
+answer = "seeds = [seed, seed]"
+says = "add the seed 4"
+
+[[3]]
+answer = "half = 2"
+says = "one over two"
 """
 
 
@@ -114,7 +186,7 @@ class SmallBook:
 @pytest.fixture
 def small_book(tmp_path):
     """A book of one chapter, in order; not under git before its first `commit()`."""
-    for folder in ("book/_static", "notebooks", "medsaga_lib"):
+    for folder in ("book/_static", "notebooks/answers", "medsaga_lib"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tools").symlink_to(REPOSITORY / "tools")
     texts = {
@@ -126,6 +198,7 @@ def small_book(tmp_path):
         "medsaga_lib/one.py": "one = 1\n",
         "requirements.txt": "",
         "notebooks/01_small.py": CHAPTER,
+        "notebooks/answers/01_small.toml": ANSWERS,
         ".gitignore": "_build/\n",
     }
     for name in ("README.md", "CITATION.cff", "CONTRIBUTING.md"):

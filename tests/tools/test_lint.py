@@ -29,16 +29,47 @@ def test_the_small_book_is_in_order(small_book):
         ("# Double `x`.", "# ![](a.png)", "an image without alt text"),
         ("# Double `x`.", '# <img src="a.png">', "an image without alt text"),
         ("# ## Summary", "# ## The end", "there is no '## Summary'"),
-        ("Exercise 1 (easy, 1 minute)", "Exercise 1", "like '### Exercise 1 (easy, 5 minutes)'"),
-        ('tags=["exercise"]\nhalf', "\nhalf", "it has 1 exercises; it should have 2 to 4"),
+        ("Exercise 1: find the fault", "Exercise 1", "like '### Exercise 1: calculate (easy"),
+        ('tags=["exercise"]\nhalf', "\nhalf", "it has 2 exercises; it should have 3 to 5"),
         ('tags=["exercise"]\nhalf', "\nhalf", "a solution or a check has no exercise"),
         ('tags=["exercise-check"]\nassert half', "\nassert half", "a solution, then a check"),
+        ("3: calculate", "3: experiment", "no exercise of the kind calculate"),
+        ("3: calculate", "4: calculate", "exercise 3: the cell before its stub"),
+        ("**Question 3.**", "Question 3.", "question 3 has not the form in CONTRIBUTING.md"),
+        ("**Question 3.**", "**Question 2.**", "question 3 is called question 2"),
+        ("# - **C.** 0\n", "", "question 3 needs 3 or 4 options A, B, ..."),
+        ("# - **C.** No: 0 comes before 1.\n", "", "question 3 needs 3 or 4 options A, B, ..."),
+        ("# - **C.** No: 0 comes", "# - **C.** Yes: 0 comes", "question 3: 1 answer must begin"),
+        ('tags=["question"]\n# **Question 3', "\n# **Question 3", "it has 2 questions; it should"),
+        ("## Questions", "## Tests", "no cell that begins with '## Questions'"),
     ],
 )
 def test_each_convention_is_held(small_book, old, new, said):
     small_book.edit_chapter(old, new)
     found = list(lint.structure(pairs.read_notebook(small_book.notebook), small_book.root))
     assert any(said in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[[2]]", "[[1]]", "01_small.toml has no wrong answer to exercise 2"),
+        ("[[3]]", "[[4]]", "01_small.toml has answers to exercise 4, which is not in the chapter"),
+        ('says = "not 9"', "", "entry 1 of exercise 1 must have the texts 'answer' and 'says'"),
+        ("[[1]]", "[[1", "01_small.toml: Expected"),
+    ],
+)
+def test_each_exercise_has_wrong_answers(small_book, old, new, said):
+    small_book.edit(old, new, file="notebooks/answers/01_small.toml")
+    assert any(said in problem for problem in lint.lint(small_book.root))
+
+
+def test_a_chapter_without_a_file_of_wrong_answers_is_found(small_book):
+    (small_book.root / "notebooks/answers/01_small.toml").unlink()
+    assert lint.lint(small_book.root) == [
+        "notebooks/01_small.ipynb: there is no notebooks/answers/01_small.toml, where the wrong "
+        "answers of its exercises belong"
+    ]
 
 
 def test_the_median_cell_is_short(small_book):

@@ -82,5 +82,5 @@ def test_a_page_ends_with_how_it_was_made_and_folds_its_solutions(small_book, ex
                  "torch 2.13.0", "one CPU core (&lt;Chip&gt; | 9)", "cxr, 18 X-rays"):  # fmt: skip
         assert said in card
     folded = [cell for cell in book.code_cells(notebook) if "hide-cell" in book.tags(cell)]
-    assert [book.tags(cell)[0] for cell in folded] == ["colab", "solution", "solution"]
+    assert [book.tags(cell)[0] for cell in folded] == ["colab", "solution", "solution", "solution"]
     assert folded[1].metadata["mystnb"]["code_prompt_show"] == "Show the solution"
