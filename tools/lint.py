@@ -27,6 +27,13 @@ OWN_LINK = re.compile(
     r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/"
     r"|github\.com/([\w.-]+/[\w.-]+)/actions/"
 )
+# Where the version is; in the changelog it is the newest heading
+VERSIONS = {
+    "pyproject.toml": re.compile(r'^version = "(.+)"$', re.MULTILINE),
+    "medsaga_lib/__init__.py": re.compile(r'^__version__ = "(.+)"$', re.MULTILINE),
+    "CITATION.cff": re.compile(r"^version: (\S+)$", re.MULTILINE),
+    "CHANGELOG.md": re.compile(r"^## ([^\s,]+)", re.MULTILINE),
+}
 SHOWS_WITHOUT_ALT = re.compile(r"\bplt\.show\(|\bdisplay\(\s*fig")
 
 
@@ -43,7 +50,7 @@ def lint(root: Path) -> list[str]:
             continue
         notebook = pairs.read_notebook(root / chapter)
         problems += [f"{chapter}: {problem}" for problem in structure(notebook, root)]
-    return [*problems, *addresses(root)]
+    return [*problems, *addresses(root), *versions(root)]
 
 
 def structure(notebook: NotebookNode, root: Path) -> Iterator[str]:
@@ -146,11 +153,26 @@ def addresses(root: Path) -> Iterator[str]:
     """Yield files that do not point at the repository in `_config.yml`."""
     ours = "/".join(book.address(root).split("/")[-2:])
     for file in ("README.md", "CITATION.cff", "CONTRIBUTING.md"):
-        content = (root / file).read_text(encoding="utf-8") if (root / file).exists() else ""
+        content = read(root / file)
         if ours not in content:
             yield f"{file} does not name {ours}, the repository in _config.yml"
         for other in sorted({one or two for one, two in OWN_LINK.findall(content)} - {ours}):
             yield f"{file} points at {other}; _config.yml says {ours}"
+
+
+def versions(root: Path) -> Iterator[str]:
+    """Yield files whose version differs from that of pyproject.toml."""
+    wanted = VERSIONS["pyproject.toml"].search(read(root / "pyproject.toml"))
+    for file, pattern in VERSIONS.items():
+        found = pattern.search(read(root / file))
+        if wanted and (found is None or found[1] != wanted[1]):
+            ours = found[1] if found else "no version"
+            yield f"{file} has {ours}, but pyproject.toml has the version {wanted[1]}"
+
+
+def read(path: Path) -> str:
+    """Return the text of a file; nothing if there is no such file."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def main() -> None:
