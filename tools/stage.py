@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from tools import book, pairs, reproducing
+from tools import book, glossary, pairs, reproducing
 from tools.execute import STAGE, inputs
 
 STATUS_PAGE = Path("book/status.md")
@@ -36,6 +36,9 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
             book.write(target, reproducing.filled(source.read_text(encoding="utf-8")))
         else:
             book.copy(source, target)
+    if glossary.terms(root):
+        written.add(folder / glossary.SCRIPT)
+        book.write(folder / glossary.SCRIPT, glossary.script(root))
     written |= {folder / file for file in inputs(root)}  # copied before the chapters ran
     for chapter, notebook in executed.items():
         written.add(folder / chapter)
