@@ -87,7 +87,7 @@ for dataset in opened:
 pd.DataFrame(rows).T
 
 # %% [markdown] tags=["real"]
-# The CT and one of the MR volumes have values below 0. Only those of CT have a unit. The figure shows the same 6 cases. From a volume, it shows the axial slice with the largest mask. An *axial* slice is perpendicular to the axis from the feet to the head.
+# The CT and one of the MR volumes have values below 0. CT values have a unit, MR values have none. The figure shows the same 6 cases. From a volume, it shows the axial slice with the largest mask. An *axial* slice is perpendicular to the axis from the feet to the head.
 
 # %% tags=["real"]
 from medsaga_lib import display
@@ -1086,7 +1086,7 @@ assert dice(enlarged > 0, truth > 0) > 0.98, "this is not the annotator's mask a
 # %% [markdown]
 # ## Summary
 #
-# - Only CT has a unit. It needs a window, and a window cannot be undone. MR is scaled volume by volume.
+# - CT has a unit, MR has none. CT needs a window, and a window cannot be undone. MR is scaled volume by volume.
 # - A volume has a spacing and an orientation. Distances in mm need the spacing.
 # - A label map names classes, an instance map numbers objects. Neither may be interpolated.
 # - Split by patient. In slices of volumes the leakage is large, in the X-rays of this chapter it is small for copied masks.

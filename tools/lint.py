@@ -1,4 +1,4 @@
-"""Check the sources of the chapters: pairs, structure, exercises, addresses.
+"""Check the sources of the book: pairs, structure, exercises, plain English, addresses, versions.
 
 The conventions are in CONTRIBUTING.md, "Writing a chapter". Each message names the convention that
 a chapter does not follow.
@@ -11,10 +11,11 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools import book, pairs
+from tools import book, pairs, prose
 
 # Our choice of numbers.
 LONGEST_CELL, MEDIAN_CELL = 25, 6
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LONGEST_CHAPTER = 3  # minutes of the quick profile
 EXERCISES = range(2, 5)
 
@@ -50,6 +51,9 @@ def lint(root: Path) -> list[str]:
             continue
         notebook = pairs.read_notebook(root / chapter)
         problems += [f"{chapter}: {problem}" for problem in structure(notebook, root)]
+    for page in [*sorted((root / "book").glob("*.md")), *(root / name for name in PAGES)]:
+        name = page.relative_to(root)
+        problems += [f"{name}: {problem}" for problem in prose.problems(read(page))]
     return [*problems, *addresses(root), *versions(root)]
 
 
@@ -116,8 +120,8 @@ def code(notebook: NotebookNode) -> Iterator[str]:
 
 def text(notebook: NotebookNode) -> Iterator[str]:
     """Check for plain Markdown that Colab shows too, alt text of images and a summary."""
-    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    for source in prose:
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    for source in sources:
         head = source.splitlines()[0] if source else ""
         if DIRECTIVE.search(source):
             yield f"'{head}' uses a MyST directive or role, which Colab shows as raw text"
@@ -125,7 +129,8 @@ def text(notebook: NotebookNode) -> Iterator[str]:
         blank += [tag for tag in HTML_IMAGE.finditer(source) if 'alt="' not in tag[0]]
         if blank:
             yield f"'{head}' has an image without alt text"
-    if not any(re.search(r"^## Summary$", source, re.MULTILINE) for source in prose):
+        yield from prose.problems(source)
+    if not any(re.search(r"^## Summary$", source, re.MULTILINE) for source in sources):
         yield "there is no '## Summary'"
 
 
