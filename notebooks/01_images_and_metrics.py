@@ -210,7 +210,7 @@ highest = index["vmax"]
 print(f"highest of {len(index)} volumes: {highest.min():,.0f} to {highest.max():,.0f}")
 
 # %% [markdown] tags=["real"]
-# The median of the hippocampus ranges from 49 to 500 in 4 volumes, and the highest value of a volume from 112 to 1.7 million in all 260. The scale of MR depends on the device, its settings and the export of the file.
+# The median of the hippocampus ranges from 49 to 500 in 4 volumes. The scale of MR depends on the device, its settings and the export of the file.
 # The library therefore scales each volume that is not a CT by its own percentiles: of the values above 0, the 0.5th percentile becomes black and the 99.5th becomes white. In the last column the 4 medians are close to one another.
 
 # %% [markdown]

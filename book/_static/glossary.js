@@ -14,7 +14,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const form = name => /^[a-z]/.test(name) ? `[${name[0].toUpperCase()}${name[0]}]${name.slice(1)}` : name;
   const search = () => {
     const names = [...left.keys()].sort((a, b) => b.length - a.length).map(form);
-    return names.length ? new RegExp(`(?<![\\w-])(${names.join("|")})(?=s?(?![\\w-]))`) : null;
+    return names.length ? new RegExp(`(?<![\\w-])(${names.join("|")})s?(?![\\w-])`) : null;
   };
 
   function linked(text, term) {
@@ -54,7 +54,7 @@ document.addEventListener("DOMContentLoaded", () => {
   for (let text of texts) {
     for (let found; pattern && (found = pattern.exec(text.data)); pattern = search()) {
       const word = text.splitText(found.index), rest = word.splitText(found[0].length);
-      const term = left.get(found[0]) || left.get(found[0][0].toLowerCase() + found[0].slice(1));
+      const term = left.get(found[1]) || left.get(found[1][0].toLowerCase() + found[1].slice(1));
       for (const name of term.names) left.delete(name);
       word.replaceWith(linked(word.data, term));
       text = rest;

@@ -84,7 +84,7 @@ def page(tmp_path):
 
 def test_a_tip_opens_by_pointer_keyboard_and_touch(page):
     links = page.locator("a.term")
-    assert links.all_text_contents() == ["S-SAM", "Phantom", "SAM", "LoRA"]
+    assert links.all_text_contents() == ["S-SAM", "Phantoms", "SAM", "LoRA"]
     sam, lora = links.nth(2), links.nth(3)
     text = next(term.text for term in TERMS if term.names == ["LoRA"])
     tip = page.get_by_role("tooltip")
