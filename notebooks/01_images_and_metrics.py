@@ -87,7 +87,7 @@ for dataset in opened:
 pd.DataFrame(rows).T
 
 # %% [markdown] tags=["real"]
-# The CT and one of the MR volumes have values below 0. Only those of CT have a unit. The figure shows the same 6 cases. From a volume, it shows the axial slice with the largest mask. An *axial* slice is perpendicular to the axis from the feet to the head.
+# The CT and one of the MR volumes have values below 0. CT values have a unit, MR values have none. The figure shows the same 6 cases. From a volume, it shows the axial slice with the largest mask. An *axial* slice is perpendicular to the axis from the feet to the head.
 
 # %% tags=["real"]
 from medsaga_lib import display
@@ -210,7 +210,7 @@ highest = index["vmax"]
 print(f"highest of {len(index)} volumes: {highest.min():,.0f} to {highest.max():,.0f}")
 
 # %% [markdown] tags=["real"]
-# The median of the hippocampus ranges from 49 to 500 in 4 volumes, and the highest value of a volume from 112 to 1.7 million in all 260. The scale of MR depends on the device, its settings and the export of the file.
+# The median of the hippocampus ranges from 49 to 500 in 4 volumes. The scale of MR depends on the device, its settings and the export of the file.
 # The library therefore scales each volume that is not a CT by its own percentiles: of the values above 0, the 0.5th percentile becomes black and the 99.5th becomes white. In the last column the 4 medians are close to one another.
 
 # %% [markdown]
@@ -1113,7 +1113,7 @@ assert dice(enlarged > 0, truth > 0) > 0.98, "This is not the annotator's mask a
 # %% [markdown]
 # ## Summary
 #
-# - Only CT has a unit. It needs a window, and a window cannot be undone. MR is scaled volume by volume.
+# - CT has a unit, MR has none. CT needs a window, and a window cannot be undone. MR is scaled volume by volume.
 # - A volume has a spacing and an orientation. Distances in mm need the spacing.
 # - A label map names classes, an instance map numbers objects. Neither may be interpolated.
 # - Split by patient. In slices of volumes the leakage is large, in the X-rays of this chapter it is small for copied masks.

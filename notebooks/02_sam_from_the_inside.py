@@ -60,7 +60,7 @@ for name in datasets:
 # Good scores on polyps, lungs and spleen may therefore be scores on training images. The page about the weights gives the reasons.
 
 # %% [markdown]
-# We take a few test images, each of another patient; where a set names no patients, each image counts as one. Of a volume, `examples_of` takes the slice with most labelled voxels, of the single CT volume 2 slices, and of an image of nuclei at most 4 nuclei.
+# We take a few test images, each of another patient; where a set names no patients, each image counts as one. `examples_of` takes the slice of a volume with most labelled voxels, 2 slices of the single CT volume, and at most 4 nuclei of an image.
 
 # %%
 from medsaga_lib.data.examples import examples_of

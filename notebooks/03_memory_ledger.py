@@ -169,7 +169,7 @@ print(f"difference {abs(predicted.activations - for_one) / for_one:.3%}")
 # %% [markdown]
 # Now we predict SAM's ViT-B at 512 px, with the papers' batch of 12, with 8 organs, and with SAM's own code for the attention. The sum is that of the four parts, for the whole model.
 #
-# > **Predict.** GaLore reduces the states of full fine-tuning to 15 %. By how many per cent does the sum fall?
+# > **Predict.** GaLore reduces the states of full fine-tuning to 15 %. By how many % does the sum fall?
 
 # %%
 plan = Plan("vit_b", batch=12, size=512, classes=8, attention="original")
@@ -366,7 +366,7 @@ seconds.round(1)
 # %% [markdown]
 # - Fused attention also saves time, up to 12 %.
 # - Checkpointing costs the most, 16 to 43 %.
-# - Per-layer updates change the time by -5 to +12 %. Differences of a few per cent may be noise.
+# - Per-layer updates change the time by -5 to +12 %. Differences of a few percent may be noise.
 # - bf16 saves 33 to 43 %. With all switches on, a step is faster than with SAM's own code.
 #
 # The last point holds for this CPU, which has instructions for bf16. A CPU without them computes bf16 many times more slowly than fp32. The next cell tests the computer that runs this page.
@@ -474,7 +474,7 @@ theirs = (dense.sum - dense.activations) / 2**20
 print(f"{ours:.0f} MiB and {theirs:.0f} MiB: {1 - ours / theirs:.0%} less")
 
 # %% [markdown]
-# The calculation gives 67 %. It is correct, but it counts three of the four parts, and only one method uses a switch that both could use. Of the whole sum at batch 12, GaLore saves 4.0 %, as shown above.
+# The calculation gives 67 %. It is correct, but it counts three of the four parts, and only one method uses a switch that both could use. GaLore saves 4.0 % of the whole sum at batch 12, as shown above.
 # A claim about memory must say which parts it counts. [Will it fit my GPU?](../book/fit.md) has a form in which you can choose the parts and the switches.
 
 # %% [markdown]

@@ -343,7 +343,7 @@ for name, indices in (("by modality", picked), ("at random", plain)):
 # %% [markdown]
 # The p-value of the sampler is not small, so the test finds no fault. The p-value of the random draws is 0 up to rounding: they do not follow these shares.
 #
-# The next table is the paper's Table 3: Dice in per cent of LiteMedSAM and of the proposed method. The method combines the sampler, LoRA and more training. The draft does not separate their effects.
+# The next table is the paper's Table 3: Dice in % of LiteMedSAM and of the proposed method. The method combines the sampler, LoRA and more training. The draft does not separate their effects.
 #
 # > **Predict.** For which modalities is the Dice of the proposed method lower?
 

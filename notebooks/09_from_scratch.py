@@ -600,7 +600,7 @@ prompts
 # Without training, the network's Dice from exact boxes is 0.90. After 150 steps of LoRA on 16 frames it is 0.87; the intervals overlap, and nothing here says that the training helped. From one point, Cheap Lunch reaches 0.84. LiteMedSAM has probably seen these frames and their masks.
 
 # %% [markdown]
-# ### Fifty X-rays and 8 GB
+# ### 50 X-rays and 8 GB
 #
 # The first page asks what to train with 50 labelled chest X-rays and a GPU with 8 GB. The next cell predicts the memory of a step of 4 images in GiB: on LiteMedSAM at 128 px, where the methods adapt the last stage, and on SAM's ViT-B at 512 px, where they adapt the whole image encoder.
 

@@ -195,7 +195,7 @@ pd.DataFrame(rows, columns).T.infer_objects().round(3)
 # Every second slice costs more than pixels that are 4 times as wide, because a slice is already several times as thick as a pixel is wide. HD95 becomes the thickness of a slice: where the organ begins and ends, the mask is one slice off. NSD falls most, because a difference of one slice is never within 2 mm.
 
 # %% [markdown] tags=["real"]
-# The hippocampus has a hundredth of the spleen's volume. The next table has the means over 10 test volumes.
+# The hippocampus has about 1 % of the spleen's volume. The next table has the means over 10 test volumes.
 
 # %% tags=["real"]
 small = [read_pair(hippocampus, case) for case in hippocampus.split("test")[:10]]

@@ -508,11 +508,11 @@ nibabel.save(nibabel.Nifti1Image(every_fourth, affine), new / "thick.nii.gz")
 medsaga("predict", second / best, new / "thick.nii.gz", "--out", results)
 
 # %% [markdown]
-# ## Fifty X-rays, 8 GB
+# ## 50 X-rays, 8 GB
 #
 # The first page asks: somebody hands you 50 labelled chest X-rays and a graphics card with 8 GB, and asks for lungs. Do you train all of SAM, a part of it, or the same weights with a smaller optimizer? What fits, and what do 50 labels buy?
 #
-# *What fits* is a calculation. The cell predicts the memory of a step of 4 images in GiB: weights, gradients, states and activations.
+# The first part, *what fits*, is a calculation. The cell predicts the memory of a step of 4 images in GiB: weights, gradients, states and activations.
 
 # %%
 from medsaga_lib.recipes.recipe import changed
@@ -535,7 +535,7 @@ peaks = {
 pd.DataFrame(peaks).round(2)
 
 # %% [markdown]
-# *What labels buy* was recorded. The cell compares the methods on the lungs: 4 X-rays on LiteMedSAM, and 8 and 32 X-rays on the pocket SAM, this project's small stand-in with a plain ViT ([Where the weights come from](../book/weights.md)). A number is the mean Dice on 19 test X-rays of 11 patients over 3 seeds ± half of its 95 % interval over seeds; `minutes` is the time of one core.
+# The second part, *what labels buy*, was recorded. The cell compares the methods on the lungs: 4 X-rays on LiteMedSAM, and 8 and 32 X-rays on the pocket SAM, this project's small stand-in with a plain ViT ([Where the weights come from](../book/weights.md)). A number is the mean Dice on 19 test X-rays of 11 patients over 3 seeds ± half of its 95 % interval over seeds; `minutes` is the time of one core.
 
 # %%
 from medsaga_lib.evaluation.scores import over_seeds
@@ -587,7 +587,7 @@ table.replace("nan ± nan", "").T
 # So take the 50 X-rays, keep whole patients for validation and test, and train a U-Net first: it needs a minute of one core. Train late stages of LiteMedSAM as a second candidate, choose on validation images, and report the test score with its interval.
 # This holds for lungs, which have a fixed place. Polyps may be anywhere, and there the networks that start from LiteMedSAM are far ahead of the U-Net ([chapter 10](10_few_labels.ipynb)); LiteMedSAM has probably seen such frames.
 #
-# What this answer does not cover: nobody ran 50 X-rays here, but 32 at most. SAM's own ViT-B appears as a prediction of memory and not as a score. The pocket SAM is not SAM, and LiteMedSAM has probably seen X-rays of this source. The test set has 11 patients of one hospital, and an interval over seeds says nothing about other hospitals.
+# This answer has limits. Nobody ran 50 X-rays here, but 32 at most. SAM's own ViT-B appears as a prediction of memory and not as a score. The pocket SAM is not SAM, and LiteMedSAM has probably seen X-rays of this source. The test set has 11 patients of one hospital, and an interval over seeds says nothing about other hospitals.
 
 # %% [markdown]
 # ## Questions
@@ -734,7 +734,7 @@ assert not leaking(fair), f"{sorted(leaking(fair))} are still in both sets; impo
 # %% [markdown]
 # ## Summary
 #
-# - Import, read the report, mend at the source, import again. What only makes a score wrong is a note, and needs you.
+# - Import, read the report, mend at the source, import again. A fault that only makes a score wrong is a note, and needs your decision.
 # - Compare at least two methods and the mean mask on validation images. Use the test images once.
 # - A run knows what its training images were like. Read its notes before you believe a mask.
 # - For lungs on X-rays, memory does not decide between the methods, and with 32 labels they are within 0.03 Dice of one another, with a U-Net among the first.

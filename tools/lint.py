@@ -1,4 +1,4 @@
-"""Check the sources of the chapters: pairs, structure, exercises, addresses.
+"""Check the sources of the book: pairs, structure, exercises, plain English, addresses, versions.
 
 The conventions are in CONTRIBUTING.md, "Writing a chapter". Each message names the convention that
 a chapter does not follow.
@@ -11,10 +11,11 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools import book, exercises, pairs, questions
+from tools import book, exercises, pairs, prose, questions
 
 # Our choice of numbers.
 LONGEST_CELL, MEDIAN_CELL = 25, 6
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LONGEST_CHAPTER = 3  # minutes of the quick profile
 EXERCISES = range(3, 6)
 
@@ -32,6 +33,13 @@ OWN_LINK = re.compile(
     r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/"
     r"|github\.com/([\w.-]+/[\w.-]+)/actions/"
 )
+# Where the version is; in the changelog it is the newest heading
+VERSIONS = {
+    "pyproject.toml": re.compile(r'^version = "(.+)"$', re.MULTILINE),
+    "medsaga_lib/__init__.py": re.compile(r'^__version__ = "(.+)"$', re.MULTILINE),
+    "CITATION.cff": re.compile(r"^version: (\S+)$", re.MULTILINE),
+    "CHANGELOG.md": re.compile(r"^## ([^\s,]+)", re.MULTILINE),
+}
 SHOWS_WITHOUT_ALT = re.compile(r"\bplt\.show\(|\bdisplay\(\s*fig")
 
 
@@ -49,7 +57,10 @@ def lint(root: Path) -> list[str]:
         notebook = pairs.read_notebook(root / chapter)
         found = [*structure(notebook, root), *wrong_answers(notebook, root, chapter)]
         problems += [f"{chapter}: {problem}" for problem in found]
-    return [*problems, *addresses(root)]
+    for page in [*sorted((root / "book").glob("*.md")), *(root / name for name in PAGES)]:
+        name = page.relative_to(root)
+        problems += [f"{name}: {problem}" for problem in prose.problems(read(page))]
+    return [*problems, *addresses(root), *versions(root)]
 
 
 def structure(notebook: NotebookNode, root: Path) -> Iterator[str]:
@@ -116,8 +127,8 @@ def code(notebook: NotebookNode) -> Iterator[str]:
 
 def text(notebook: NotebookNode) -> Iterator[str]:
     """Check for plain Markdown that Colab shows too, alt text of images and a summary."""
-    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    for source in prose:
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    for source in sources:
         head = source.splitlines()[0] if source else ""
         if DIRECTIVE.search(source):
             yield f"'{head}' uses a MyST directive or role, which Colab shows as raw text"
@@ -125,7 +136,8 @@ def text(notebook: NotebookNode) -> Iterator[str]:
         blank += [tag for tag in HTML_IMAGE.finditer(source) if 'alt="' not in tag[0]]
         if blank:
             yield f"'{head}' has an image without alt text"
-    if not any(re.search(r"^## Summary$", source, re.MULTILINE) for source in prose):
+        yield from prose.problems(source)
+    if not any(re.search(r"^## Summary$", source, re.MULTILINE) for source in sources):
         yield "there is no '## Summary'"
 
 
@@ -177,11 +189,26 @@ def addresses(root: Path) -> Iterator[str]:
     """Yield files that do not point at the repository in `_config.yml`."""
     ours = "/".join(book.address(root).split("/")[-2:])
     for file in ("README.md", "CITATION.cff", "CONTRIBUTING.md"):
-        content = (root / file).read_text(encoding="utf-8") if (root / file).exists() else ""
+        content = read(root / file)
         if ours not in content:
             yield f"{file} does not name {ours}, the repository in _config.yml"
         for other in sorted({one or two for one, two in OWN_LINK.findall(content)} - {ours}):
             yield f"{file} points at {other}; _config.yml says {ours}"
+
+
+def versions(root: Path) -> Iterator[str]:
+    """Yield files whose version differs from that of pyproject.toml."""
+    wanted = VERSIONS["pyproject.toml"].search(read(root / "pyproject.toml"))
+    for file, pattern in VERSIONS.items():
+        found = pattern.search(read(root / file))
+        if wanted and (found is None or found[1] != wanted[1]):
+            ours = found[1] if found else "no version"
+            yield f"{file} has {ours}, but pyproject.toml has the version {wanted[1]}"
+
+
+def read(path: Path) -> str:
+    """Return the text of a file; nothing if there is no such file."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def main() -> None:

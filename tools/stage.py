@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from tools import book, pairs, reproducing
+from tools import architecture, book, glossary, pairs, reproducing
 from tools.execute import STAGE, inputs
 
 STATUS_PAGE = Path("book/status.md")
@@ -34,8 +34,13 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
             book.write(target, text)
         elif source == root / reproducing.PAGE:
             book.write(target, reproducing.filled(source.read_text(encoding="utf-8")))
+        elif source == root / architecture.PAGE:
+            book.write(target, architecture.page(root, source.read_text(encoding="utf-8")))
         else:
             book.copy(source, target)
+    if glossary.terms(root):
+        written.add(folder / glossary.SCRIPT)
+        book.write(folder / glossary.SCRIPT, glossary.script(root))
     written |= {folder / file for file in inputs(root)}  # copied before the chapters ran
     for chapter, notebook in executed.items():
         written.add(folder / chapter)

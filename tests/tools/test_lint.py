@@ -26,6 +26,7 @@ def test_the_small_book_is_in_order(small_book):
         ('%% tags=["data"]\nprint(', "%%\nopen_dataset(", "no cell tagged 'data' prints its name"),
         ("# Double `x`.", "# ```{note}\n# Double.\n# ```", "a MyST directive"),
         ("# Double `x`.", "# {ref}`there`", "a MyST directive"),
+        ("# Double `x`.", "# Of `x` make two.", "begins with 'Of'"),
         ("# Double `x`.", "# ![](a.png)", "an image without alt text"),
         ("# Double `x`.", '# <img src="a.png">', "an image without alt text"),
         ("# ## Summary", "# ## The end", "there is no '## Summary'"),
@@ -104,6 +105,21 @@ def test_every_file_names_the_repository_of_the_configuration(small_book):
         "README.md points at other/place; _config.yml says someone/book",
         "README.md points at third/one; _config.yml says someone/book",
     ]
+
+
+def test_every_file_has_the_same_version(small_book):
+    texts = {
+        "pyproject.toml": '[project]\nversion = "1.2.0"\n',
+        "medsaga_lib/__init__.py": '__version__ = "1.2.0"\n',
+        "CITATION.cff": "https://github.com/someone/book\nversion: 1.1.0\n",
+        "CHANGELOG.md": "# Changes\n\n## 1.2.0, not yet released\n\n## 1.1.0\n",
+    }
+    for name, content in texts.items():
+        (small_book.root / name).write_text(content)
+    said = "CITATION.cff has 1.1.0, but pyproject.toml has the version 1.2.0"
+    assert lint.lint(small_book.root) == [said]
+    (small_book.root / "CHANGELOG.md").unlink()
+    assert "CHANGELOG.md has no version, but" in lint.lint(small_book.root)[1]
 
 
 def test_pages_come_in_reading_order(tmp_path):

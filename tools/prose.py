@@ -1,0 +1,42 @@
+"""Check sentences for plain English: their openings, numbers in words, and answers of one word."""
+
+import re
+from collections.abc import Iterator
+
+# A sentence whose subject comes first does not begin with these words; a question may.
+OPENING = re.compile(r"((?:Of|What|Whose|Who is)\b|Only,)(?!.*\?)")
+# Numbers are digits, with their unit: 0.02, 40 %, 1.5 times as fast. Counts up to ten may be words.
+IN_WORDS = re.compile(
+    r"\b((?:hundred|thousand)ths?|tenths|per cent|half as (?:fast|large|long|many|much|slow)"
+    r"|(?:half|a third|a quarter) as \w+ again|eleven|twelve"
+    r"|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    r"|(?:twen|thir|for|fif|six|seven|eigh|nine)ty(?:-\w+)?"
+    r"|(?:a|one|two|three|four|five|six|seven|eight|nine|ten|some|few)"
+    r" (?:hundred|thousand|[mb]illion))\b",
+    re.IGNORECASE,
+)
+LEAVE = re.compile(r"\bleave (?:out )?`?--")  # English reads "leave" as "keep"
+FENCE = re.compile(r"^(```+|~~~+).*?^\1", re.DOTALL | re.MULTILINE)
+HIDDEN = re.compile(r"`[^`\n]*`|\]\([^)\s]*\)|\$\$.*?\$\$|\$[^$\n]*\$|<[^>\n]+>", re.DOTALL)
+SENTENCE = re.compile(r"(?<=[.!?:])\s+|\n")
+MARK = re.compile(r"^(?:[-*>|]|\d+\.)\s+")  # of a list, a quotation or a table
+LEAD = re.compile(r"^\*+[^*]+[.:]\*+\s*")  # a title at the start of a paragraph
+ORPHAN = re.compile(r"^(?:[A-Z][a-z]+|(?:Neither|No|Nobody|Not|Nothing) [a-z]+)\.$")
+
+
+def problems(text: str) -> Iterator[str]:
+    """Yield what is not plain in a Markdown text, one sentence for each place."""
+    for leave in LEAVE.finditer(text):
+        yield f"'{leave[0]}' says 'leave'; write 'omit'"
+    for line in HIDDEN.sub(" x ", FENCE.sub("", text)).splitlines():
+        bare = MARK.sub("", MARK.sub("", line.strip()))
+        bare = LEAD.sub("", bare).replace("*", "")
+        heading = line.startswith("#")
+        for sentence in SENTENCE.split(bare):
+            start = " ".join(sentence.split()[:8])
+            if not heading and (opening := OPENING.match(sentence)):
+                yield f"'{start} ...' begins with '{opening[1]}'; put the subject first"
+            if not heading and ORPHAN.match(sentence):
+                yield f"'{start}' is no sentence; repeat the question in the answer"
+            for words in IN_WORDS.finditer(sentence):
+                yield f"'{start} ...' has '{words[0]}'; write digits"
