@@ -33,8 +33,8 @@ def as_returned(call: str, answer: Any, like: Any) -> Any:
     if not isinstance(answer, type(like)):
         kinds = type(answer).__name__, type(like).__name__
         raise AssertionError(f"{call} returns {kinds[0]}; it must return {kinds[1]}.")
-    shapes = [getattr(one, "shape", None) for one in (answer, like)]
+    shapes = [getattr(one, "shape", ()) for one in (answer, like)]
     if shapes[0] != shapes[1]:
-        given, wanted = (tuple(shape or ()) for shape in shapes)
+        given, wanted = (tuple(shape) for shape in shapes)
         raise AssertionError(f"{call} has the shape {given}; it must be {wanted}.")
     return answer

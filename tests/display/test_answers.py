@@ -49,3 +49,4 @@ def test_what_can_be_compared_is_returned():
     answer = torch.zeros(2)
     assert as_returned("f(x)", answer, torch.ones(2)) is answer
     assert as_returned("f(x)", (1, 2), (3, 4)) == (1, 2)
+    assert as_returned("f(x)", np.float64(0.5), 0.4) == 0.5  # a number of NumPy has a shape
