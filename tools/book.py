@@ -123,6 +123,12 @@ def write(path: Path, text: str) -> bool:
     return True
 
 
+def megabytes(path: Path) -> str:
+    """Size of a file, or of all files in a folder, as `12.3 MB` (10^6 bytes)."""
+    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    return f"{sum(one.stat().st_size for one in files) / 1e6:.1f} MB"
+
+
 def copy(source: Path, target: Path) -> None:
     """Copy a file together with its time."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools import book, pairs
+from tools import book, pairs, syllabus
 
 # Our choice of numbers.
 LONGEST_CELL, MEDIAN_CELL = 25, 6
 LONGEST_CHAPTER = 3  # minutes of the quick profile
 EXERCISES = range(2, 5)
 
-EXERCISE_TITLE = re.compile(r"^#+ Exercise \d+ \((easy|medium|hard), \d+ minutes?\)", re.MULTILINE)
 MARKDOWN_IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>")
 DIRECTIVE = re.compile(r"^(```+|~~~+|:::+)\s*\{|\{[a-z:]+\}`", re.MULTILINE)
@@ -43,7 +42,7 @@ def lint(root: Path) -> list[str]:
             continue
         notebook = pairs.read_notebook(root / chapter)
         problems += [f"{chapter}: {problem}" for problem in structure(notebook, root)]
-    return [*problems, *addresses(root)]
+    return [*problems, *addresses(root), *syllabus.problems(root)]
 
 
 def structure(notebook: NotebookNode, root: Path) -> Iterator[str]:
@@ -129,7 +128,7 @@ def exercises(notebook: NotebookNode) -> Iterator[str]:
     if len(stubs) not in EXERCISES:
         yield f"it has {len(stubs)} exercises; it should have {EXERCISES[0]} to {EXERCISES[-1]}"
     for count, number in enumerate(stubs, start=1):
-        if number == 0 or not EXERCISE_TITLE.search(cells[number - 1].source):
+        if number == 0 or not syllabus.EXERCISE.search(cells[number - 1].source):
             yield (
                 f"exercise {count}: the cell before its stub must be Markdown with a heading "
                 f"like '### Exercise {count} (easy, 5 minutes)'"

@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from tools import book, pairs, reproducing
+from tools import book, pairs, reproducing, syllabus
 from tools.execute import STAGE, inputs
 
 STATUS_PAGE = Path("book/status.md")
@@ -34,6 +34,8 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
             book.write(target, text)
         elif source == root / reproducing.PAGE:
             book.write(target, reproducing.filled(source.read_text(encoding="utf-8")))
+        elif source == root / syllabus.PAGE:
+            book.write(target, syllabus.fill(source.read_text(encoding="utf-8"), root))
         else:
             book.copy(source, target)
     written |= {folder / file for file in inputs(root)}  # copied before the chapters ran
