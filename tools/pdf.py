@@ -1,6 +1,7 @@
 """Print the whole book into one PDF, as `make pdf`: Chromium prints it as a single page of HTML."""
 
 import argparse
+import re
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -35,9 +36,20 @@ def make(root: Path) -> str:
     if not (root / STAGE / "_toc.yml").exists():
         raise BookError("the book is not built yet; run: make book.")
     build.render(root, builder="singlehtml")
-    page = root / BUILD / "singlehtml" / f"{book.pages(root)[0]}.html"
-    pages = print_page(page, root / PDF)
+    pages = print_page(single_page(root), root / PDF)
     return f"pdf: {PDF}, {pages} pages, {book.megabytes(root / PDF)}"
+
+
+def single_page(root: Path) -> Path:
+    """Return the page with all chapters, moved to where Sphinx's own links find scripts and style.
+
+    Sphinx writes it into the folder of the first page, with links as from the folder above.
+    """
+    folder = root / BUILD / "singlehtml"
+    text = (folder / f"{book.pages(root)[0]}.html").read_text(encoding="utf-8")
+    page = folder / "book.html"
+    page.write_text(text.replace('"../_static/', '"_static/'), encoding="utf-8")
+    return page
 
 
 def print_page(source: Path, target: Path) -> int:
@@ -63,7 +75,7 @@ def print_page(source: Path, target: Path) -> int:
         )
         browser.close()
     target.write_bytes(written)
-    return written.count(b"/Type /Page\n")
+    return len(re.findall(rb"/Type /Page\b", written))
 
 
 def main() -> None:

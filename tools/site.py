@@ -48,8 +48,9 @@ CULPRITS = """() => [...document.querySelectorAll("main *")]
     .map(one => `${one.tagName.toLowerCase()} "${one.textContent.trim().slice(0, 40)}"`)
     .slice(0, 5).join(", ")"""
 AXE = "axe_playwright_python"  # the package that brings axe-core
+STILL = "* { transition: none !important; }"  # a colour that is still changing has less contrast
 THEME = "theme => { document.documentElement.dataset.theme = theme; }"
-VIOLATIONS = """async rules => (await axe.run(document, {resultTypes: ["violations"], ...rules}))
+VIOLATIONS = """async rules => (await axe.run(document, {preload: false, ...rules}))
     .violations.map(({id, help, nodes}) =>
         `${id}: ${help} (${nodes.length} times, first at ${nodes[0].target.join(" ")})`)"""
 COLOURS = {"runOnly": ["color-contrast"]}  # all that the dark theme can change
@@ -164,6 +165,7 @@ def visit(
 
 def violations(page: Page) -> Iterator[str]:
     """Yield what axe-core finds on a page, in the light and in the dark theme."""
+    page.add_style_tag(content=STILL)
     page.evaluate((package_folder(AXE) / "axe.min.js").read_text(encoding="utf-8"))
     for theme, rules in (("light", {}), ("dark", COLOURS)):
         page.evaluate(THEME, theme)

@@ -1,9 +1,11 @@
 """Editions differ from the book in what they say they differ, and in nothing else."""
 
+import nbformat
 import pytest
 
 from tools import book, editions, pairs
 from tools.book import BookError
+from tools.execute import STAGE
 from tools.stage import page
 
 GUIDE = """\
@@ -25,7 +27,7 @@ def chapter(small_book):
     notebook = pairs.read_notebook(small_book.notebook)
     for cell in book.code_cells(notebook):
         if book.CHECK in book.tags(cell):
-            cell.outputs = [{"output_type": "stream", "name": "stdout", "text": "right\n"}]
+            cell.outputs = [nbformat.v4.new_output("stream", text="right\n")]
     made = dict.fromkeys(("data", "profile", "seed", "minutes", "gigabytes", "device"), "")
     notebook.metadata["medsaga"] = made | {"versions": {}, "commit": "", "date": ""}
     return page(notebook)
@@ -71,3 +73,24 @@ def test_instructors_get_times_notes_and_open_answers(chapter, small_book):
 def test_the_book_comes_first(small_book):
     with pytest.raises(BookError, match="run: make book"):
         editions.make(small_book.root, "student", editions.student)
+
+
+@pytest.mark.slow
+def test_the_student_edition_is_a_site_and_notebooks_without_solutions(small_book, chapter):
+    root = small_book.root
+    (root / STAGE).mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        book.copy(root / name, root / STAGE / name)
+    for file in (root / "book").rglob("*.*"):
+        book.copy(file, root / STAGE / file.relative_to(root))
+    book.write(root / STAGE / "notebooks" / "01_small.ipynb", nbformat.writes(chapter))
+    said = editions.make(root, "student", editions.student)
+    folder = root / "_build" / "student"
+    assert said.startswith("student edition: _build/student/_build/html/index.html (")
+    texts = [one for one in folder.rglob("*") if one.suffix in {".html", ".ipynb", ".js"}]
+    assert {one.name for one in texts} >= {"01_small.ipynb", "01_small.html", "searchindex.js"}
+    for one in texts:
+        assert "2 * x" not in one.read_text(encoding="utf-8"), one
+    own = pairs.read_notebook(folder / "notebooks" / "01_small.ipynb")
+    assert not any(cell.get("outputs") for cell in own.cells)
+    assert len(own.cells) == len(pairs.read_notebook(small_book.notebook).cells) - 2
