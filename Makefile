@@ -1,6 +1,6 @@
 # The book, one word for each thing to do; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint sync serve clean
+.PHONY: help setup book student instructor slides pdf offline test lint sync serve clean
 
 PYTHON := .venv/bin/python
 PROFILE ?= quick
@@ -19,6 +19,21 @@ setup:  ## make .venv with the pinned packages (every other word does it by itse
 
 book: setup  ## execute every chapter, render _build/html/index.html (PROFILE=colab for a GPU)
 	@$(PYTHON) -m tools.build --profile $(PROFILE)
+
+student: book  ## a site and notebooks without solutions, in _build/student
+	@$(PYTHON) -m tools.editions student
+
+instructor: book  ## the same with times, notes and open solutions, in _build/instructor
+	@$(PYTHON) -m tools.editions instructor
+
+slides: book  ## a deck of slides for each chapter, in _build/slides
+	@$(PYTHON) -m tools.slides
+
+pdf: book  ## the whole book as _build/pdf/book.pdf; needs Chromium
+	@$(PYTHON) -m tools.pdf
+
+offline: book  ## site, notebooks, library and weights in one zip, for a room without a network
+	@$(PYTHON) -m tools.offline
 
 test: setup  ## run every test, with the coverage of medsaga_lib
 	@echo "make: running the tests, two at a time"

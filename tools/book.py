@@ -19,6 +19,13 @@ BUILD = Path("_build")
 COLAB, PARAMETERS, DATA, REAL = "colab", "parameters", "data", "real"
 EXERCISE, SOLUTION, CHECK = "exercise", "solution", "exercise-check"
 
+KINDS = "calculate", "experiment", "find the fault"
+EXERCISE_TITLE = re.compile(
+    rf"^### Exercise (?P<number>\d): (?P<kind>{'|'.join(KINDS)}) "
+    r"\((?P<level>easy|medium|hard), (?P<minutes>\d+) minutes?\)$",
+    re.MULTILINE,
+)
+
 BUDGET = re.compile(
     r"^\*\*Budget\*\* (?P<minutes>[\d.]+) minutes? on two CPU cores, "
     r"(?P<gigabytes>[\d.]+) GB of memory, (?P<megabytes>\d+) MB to download$",
@@ -121,6 +128,12 @@ def write(path: Path, text: str) -> bool:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return True
+
+
+def megabytes(path: Path) -> str:
+    """Size of a file, or of all files in a folder, as `12.3 MB` (10^6 bytes)."""
+    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    return f"{sum(one.stat().st_size for one in files) / 1e6:.1f} MB"
 
 
 def copy(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools import book, exercises, pairs, prose, questions
+from tools import book, exercises, pairs, prose, questions, syllabus
 
 # Our choice of numbers.
 LONGEST_CELL, MEDIAN_CELL = 25, 6
@@ -19,12 +19,6 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LONGEST_CHAPTER = 3  # minutes of the quick profile
 EXERCISES = range(3, 6)
 
-KINDS = ("calculate", "experiment", "find the fault")
-EXERCISE_TITLE = re.compile(
-    rf"^### Exercise (?P<number>\d): (?P<kind>{'|'.join(KINDS)}) "
-    r"\((easy|medium|hard), \d+ minutes?\)$",
-    re.MULTILINE,
-)
 MARKDOWN_IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>")
 DIRECTIVE = re.compile(r"^(```+|~~~+|:::+)\s*\{|\{[a-z:]+\}`", re.MULTILINE)
@@ -60,7 +54,7 @@ def lint(root: Path) -> list[str]:
     for page in [*sorted((root / "book").glob("*.md")), *(root / name for name in PAGES)]:
         name = page.relative_to(root)
         problems += [f"{name}: {problem}" for problem in prose.problems(read(page))]
-    return [*problems, *addresses(root), *versions(root)]
+    return [*problems, *addresses(root), *versions(root), *syllabus.problems(root)]
 
 
 def structure(notebook: NotebookNode, root: Path) -> Iterator[str]:
@@ -148,7 +142,7 @@ def exercise_cells(notebook: NotebookNode) -> Iterator[str]:
     if len(stubs) not in EXERCISES:
         yield f"it has {len(stubs)} exercises; it should have {EXERCISES[0]} to {EXERCISES[-1]}"
     for count, number in enumerate(stubs, start=1):
-        title = EXERCISE_TITLE.search(cells[number - 1].source) if number else None
+        title = book.EXERCISE_TITLE.search(cells[number - 1].source) if number else None
         if title is None or int(title["number"]) != count:
             yield (
                 f"exercise {count}: the cell before its stub must be Markdown with a heading "
@@ -159,7 +153,7 @@ def exercise_cells(notebook: NotebookNode) -> Iterator[str]:
         follows = [book.tags(cell) for cell in cells[number + 1 : number + 3]]
         if follows != [[book.SOLUTION], [book.CHECK]]:
             yield f"exercise {count}: the stub must be followed by a solution, then a check"
-    if missing := [kind for kind in KINDS if kind not in kinds]:
+    if missing := [kind for kind in book.KINDS if kind not in kinds]:
         yield f"it has no exercise of the kind {', '.join(missing)}"
     tagged = sum({book.SOLUTION, book.CHECK} & set(book.tags(cell)) != set() for cell in cells)
     if tagged > 2 * len(stubs):

@@ -1,19 +1,22 @@
 """Check the built site in headless Chromium: as files, from a server, and at a phone's width.
 
+Each page is also checked with axe-core, light and dark, and chapters have a limit of bytes.
+
 `python -m tools.site [--screenshots FOLDER]` prints the problems.
 """
 
 import argparse
+import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, Page, Route, TimeoutError, sync_playwright
 
-from tools.build import HTML
+from tools.build import HTML, package_folder
 from tools.serve import HERE, server
 
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
@@ -29,6 +32,10 @@ DESKTOP, PHONE = 1280, 390  # CSS pixels
 LOCAL = {"", HERE}  # names of this machine; files have no host
 SECONDS = 20
 
+CHAPTER_BYTES = 1_500_000  # a page with its images; what all pages share is loaded once
+IMAGE = re.compile(r'src="[^"]*(_images/[^"]+)"')
+SEARCHES = ("memory", "3D", "HD95", "hippocampus")  # words of texts, not only of titles
+
 HEIGHT = 900
 ENTRY = "index.html"  # redirects to book/index.html
 FOUND = "#search-results li a"
@@ -40,6 +47,13 @@ CULPRITS = """() => [...document.querySelectorAll("main *")]
     .filter(one => one.getBoundingClientRect().right > window.innerWidth + 1)
     .map(one => `${one.tagName.toLowerCase()} "${one.textContent.trim().slice(0, 40)}"`)
     .slice(0, 5).join(", ")"""
+AXE = "axe_playwright_python"  # the package that brings axe-core
+STILL = "* { transition: none !important; }"  # a colour that is still changing has less contrast
+THEME = "theme => { document.documentElement.dataset.theme = theme; }"
+VIOLATIONS = """async rules => (await axe.run(document, {preload: false, ...rules}))
+    .violations.map(({id, help, nodes}) =>
+        `${id}: ${help} (${nodes.length} times, first at ${nodes[0].target.join(" ")})`)"""
+COLOURS = {"runOnly": ["color-contrast"]}  # all that the dark theme can change
 
 
 def browser_path() -> str | None:
@@ -47,14 +61,14 @@ def browser_path() -> str | None:
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
-def look(folder: Path, search_for: str, screenshots: Path | None = None) -> list[str]:
+def look(folder: Path, searches: Sequence[str], screenshots: Path | None = None) -> list[str]:
     """Return the problems of the site in `folder`, one sentence each.
 
-    Every page is opened at both widths. `search_for` is a word that the search must find.
+    Every page is opened at both widths. `searches` are words that the search must find.
     """
     pages = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.html"))]
     pages = [page for page in pages if page != ENTRY and not page.startswith("_")]
-    problems = []
+    problems = [*too_large(folder)]
     with sync_playwright() as playwright, served(folder) as address:
         browser = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
         for root, widths in (
@@ -62,11 +76,23 @@ def look(folder: Path, search_for: str, screenshots: Path | None = None) -> list
             (address, (DESKTOP, PHONE)),
         ):
             problems += expect(browser, f"{root}/{ENTRY}", ".bd-article h1")
-            problems += expect(browser, f"{root}/search.html?q={search_for}", FOUND)
+            for word in searches:
+                problems += expect(browser, f"{root}/search.html?q={word}", FOUND)
             for page in pages:
                 problems += visit(browser, f"{root}/{page}", widths, screenshots)
         browser.close()
     return problems
+
+
+def too_large(folder: Path) -> Iterator[str]:
+    """Yield the chapters that take more bytes than they may."""
+    for page in sorted((folder / "notebooks").glob("*.html")):
+        text = page.read_text(encoding="utf-8")
+        images = (folder / name for name in sorted(set(IMAGE.findall(text))))
+        size = page.stat().st_size + sum(one.stat().st_size for one in images if one.exists())
+        if size > CHAPTER_BYTES:
+            limit = CHAPTER_BYTES / 1e6
+            yield f"notebooks/{page.name}: has {size / 1e6:.2f} MB; the limit is {limit:g} MB"
 
 
 @contextmanager
@@ -132,7 +158,18 @@ def visit(
             if screenshots is not None and address.startswith("http"):
                 name = f"{Path(urlsplit(address).path).stem}-{width}.png"
                 page.screenshot(path=screenshots / name, full_page=True, animations="disabled")
+        if address.startswith("http"):
+            problems += [f"{address}: {said}" for said in violations(page)]
         return problems
+
+
+def violations(page: Page) -> Iterator[str]:
+    """Yield what axe-core finds on a page, in the light and in the dark theme."""
+    page.add_style_tag(content=STILL)
+    page.evaluate((package_folder(AXE) / "axe.min.js").read_text(encoding="utf-8"))
+    for theme, rules in (("light", {}), ("dark", COLOURS)):
+        page.evaluate(THEME, theme)
+        yield from (f"{theme} theme, {said}" for said in page.evaluate(VIOLATIONS, rules))
 
 
 def expect(browser: Browser, address: str, selector: str) -> list[str]:
@@ -149,7 +186,7 @@ def main() -> None:
     """Check the site in `_build/html` of the current folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--screenshots", type=Path)
-    parser.add_argument("--search", default="memory", help="Word that the search must find.")
+    parser.add_argument("--search", nargs="+", default=SEARCHES, help="Words that it must find.")
     given = parser.parse_args()
     if problems := look(Path.cwd() / HTML, given.search, given.screenshots):
         raise SystemExit("\n".join(problems))

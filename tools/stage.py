@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from tools import architecture, book, glossary, pairs, reproducing
+from tools import architecture, book, glossary, pairs, reproducing, syllabus
 from tools.execute import STAGE, inputs
 
 STATUS_PAGE = Path("book/status.md")
@@ -36,6 +36,8 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
             book.write(target, reproducing.filled(source.read_text(encoding="utf-8")))
         elif source == root / architecture.PAGE:
             book.write(target, architecture.page(root, source.read_text(encoding="utf-8")))
+        elif source == root / syllabus.PAGE:
+            book.write(target, syllabus.fill(source.read_text(encoding="utf-8"), root))
         else:
             book.copy(source, target)
     if glossary.terms(root):

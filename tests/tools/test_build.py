@@ -1,5 +1,7 @@
 """The small book becomes a site: complete, rebuilt only where it changed, stopped by a warning."""
 
+from xml.etree import ElementTree
+
 import pytest
 
 from tools import build
@@ -45,5 +47,31 @@ def test_images_need_an_alt_text_of_their_own(tmp_path):
         '<img src="a/one.png" alt="two lungs"><img src="a/two.png" alt="../a/two.png">'
         '<img src="three.png" alt=" "><img src="four.png">'
     )
-    found = build.images_without_alt(tmp_path)
+    found = build.images_without_alt(tmp_path, build.read_pages(tmp_path))
     assert [line.split(" ")[3] for line in found] == ["a/two.png", "three.png", "four.png"]
+
+
+def test_links_into_the_site_lead_somewhere(tmp_path):
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "_static" / "macros.html").write_text('<a href="{{ not a page }}"></a>')
+    (tmp_path / "one page.html").write_text('<h2 id="a">A</h2>')
+    (tmp_path / "b.html").write_text(
+        '<h2 id="b">B</h2><a href="#b"></a><a href="one%20page.html#a"></a><script src="gone.js">'
+        '</script><a href="one%20page.html#c"></a><a href="#a"></a><a href="https://a.org/#x"></a>'
+        '<a href="mailto:a@b.org"></a><a href="data:,"></a>'
+    )
+    found = build.dead_links(tmp_path, build.read_pages(tmp_path))
+    assert found == [
+        f"b.html: the link {link} leads nowhere" for link in ("#a", "gone.js", "one%20page.html#c")
+    ]
+
+
+def test_the_sitemap_has_every_page(small_book):
+    small_book.edit("title:", "html: {baseurl: 'https://example.org/a&b/'}\ntitle:", "_config.yml")
+    (small_book.root / build.HTML).mkdir(parents=True)
+    build.write_sitemap(small_book.root)
+    tree = ElementTree.parse(small_book.root / build.HTML / "sitemap.xml")
+    assert [one.text for one in tree.iter() if one.tag.endswith("}loc")] == [
+        f"https://example.org/a&b/{page}.html"
+        for page in ("book/index", "notebooks/01_small", "book/status")
+    ]

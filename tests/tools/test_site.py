@@ -12,7 +12,7 @@ BUILT = pathlib.Path(__file__).parents[2] / HTML
 pytestmark = pytest.mark.skipif(site.browser_path() is None, reason="no Chromium on this machine")
 
 PAGE = """\
-<!doctype html><html><head><meta charset="utf-8">
+<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Title</title>
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
 </head><body><main class="bd-article"><h1>Title</h1>{}</main></body></html>
 """
@@ -27,6 +27,8 @@ FAULTS = {
     "script": ("<script>throw new Error('thrown')</script>", "script error: thrown"),
     "image": ("<img src='gone.png' alt='gone'>", "gone.png"),
     "wide": ("<div style='width: 500px'>wide</div>", "px too wide at 390 px: div"),
+    "pale": ("<p style='color: #aaaaaa; background: white'>pale</p>", "theme, color-contrast: "),
+    "unnamed": ("<button></button>", "light theme, button-name: "),
     "raw": ("<span class='math'>\\(x\\)</span>", "its formulas are not typeset"),
     "unknown": (
         "<span class='math'><mjx-container><mjx-merror>?</mjx-merror></mjx-container></span>",
@@ -49,11 +51,12 @@ def folder(tmp_path, monkeypatch):
 def test_each_kind_of_fault_is_found_as_a_file_and_from_a_server(folder):
     for name, (content, _) in FAULTS.items():
         (folder / "book" / f"{name}.html").write_text(PAGE.format(content))
-    problems = site.look(folder, "word")
+    problems = site.look(folder, ["word"])
     for name, (_, said) in FAULTS.items():
         mine = [problem for problem in problems if f"/{name}.html: " in problem]
         found = {problem.split(":")[0] for problem in mine if said and said in problem}
-        assert found == ({"file", "http"} if said else set()), mine
+        everywhere = {"http"} if said and "theme" in said else {"file", "http"}
+        assert found == (everywhere if said else set()), mine
         assert said or not mine
     assert not any("search.html" in problem or "/index.html" in problem for problem in problems)
 
@@ -61,13 +64,25 @@ def test_each_kind_of_fault_is_found_as_a_file_and_from_a_server(folder):
 def test_a_search_that_finds_nothing_and_an_entry_that_leads_nowhere_are_found(folder):
     (folder / "search.html").write_text(PAGE.format("<ul id='search-results'></ul>"))
     (folder / "index.html").write_text("<p>nothing</p>")
-    found = site.look(folder, "word")
+    found = site.look(folder, ["word"])
     assert sum("search.html?q=word: '#search-results" in problem for problem in found) == 2
     assert sum("/index.html: '.bd-article h1' does not appear" in line for line in found) == 2
+
+
+def test_large_chapters_are_found(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "_images").mkdir()
+    (tmp_path / "_images" / "one.png").write_bytes(bytes(site.CHAPTER_BYTES))
+    page = '<img src="../_images/one.png"><img src="../_images/one.png">'
+    (tmp_path / "notebooks" / "large.html").write_text(page)
+    (tmp_path / "notebooks" / "small.html").write_text("x" * site.CHAPTER_BYTES)
+    assert list(site.too_large(tmp_path)) == [
+        "notebooks/large.html: has 1.50 MB; the limit is 1.5 MB"
+    ]
 
 
 @pytest.mark.slow
 def test_the_book_is_in_order():
     if not (BUILT / "index.html").exists():
         pytest.skip("the book is not built: run make book first")
-    assert site.look(BUILT, "memory") == []
+    assert site.look(BUILT, site.SEARCHES) == []

@@ -1,0 +1,257 @@
+"""Make slides from the executed chapters, as `make slides`: a deck of reveal.js for each chapter.
+
+A section opens with its heading and its first sentences. Each figure, table, exercise and question
+to predict is a slide of its own. The rest of the text becomes speaker notes.
+"""
+
+import argparse
+import html
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.tree import SyntaxTreeNode
+from mdit_py_plugins.amsmath import amsmath_plugin
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+from nbformat import NotebookNode
+
+from tools import book, pairs
+from tools.book import BUILD, BookError
+from tools.build import bring_mathjax, package_folder
+from tools.execute import STAGE
+from tools.syllabus import PREDICT
+
+SLIDES = BUILD / "slides"
+LEAD_WORDS = 45  # of the first sentences on a slide; our choice
+# Tags by which a chapter departs from the rules: all of a cell on slides, or nothing of it.
+WHOLE, NOTHING = "slide", "no-slide"
+UNSEEN = {book.COLAB, book.PARAMETERS, book.SOLUTION, book.CHECK, NOTHING, "remove-cell"}
+WITHOUT_SLIDES = {"Sources"}  # headings of sections
+ALL_TEXT = {"Questions", "Summary"}  # sections whose text is on the slide
+
+REVEAL = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js")
+OWN = ("shared.js", "figures.js", "slides.css")
+
+PAGE = """\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="assets/reset.css"><link rel="stylesheet" href="assets/reveal.css">
+<link rel="stylesheet" href="assets/slides.css">
+<script defer src="assets/shared.js"></script><script defer src="assets/figures.js"></script>
+<script defer src="assets/mathjax/tex-svg-full.js"></script>
+</head><body><div class="reveal"><div class="slides">
+{slides}
+</div></div>
+<script src="assets/reveal.js"></script><script src="assets/notes.js"></script>
+<script>Reveal.initialize({{width: 1280, height: 720, center: false, hash: true, transition: "none",
+  plugins: [RevealNotes]}});</script>
+</body></html>
+"""
+LIST = """\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}: slides</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="assets/slides.css"></head>
+<body class="decks"><main><h1>{title}: slides</h1>
+<p>Arrow keys move, S opens the speaker notes, O shows all slides.</p>
+<ul>
+{decks}
+</ul></main></body></html>
+"""
+
+
+@dataclass
+class Slide:
+    """A slide as HTML: heading, what is below it, and speaker notes."""
+
+    title: str
+    body: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    kind: str = "text"
+
+    def html(self) -> str:
+        """The slide as reveal.js takes it."""
+        parts = [f"<h2>{self.title}</h2>", *self.body]
+        if self.notes:
+            parts.append(f'<aside class="notes">{"".join(self.notes)}</aside>')
+        return f'<section class="{self.kind}">{"".join(parts)}</section>'
+
+
+def _math(content: str, options: dict[str, bool]) -> str:
+    opening, closing = ("\\[", "\\]") if options["display_mode"] else ("\\(", "\\)")
+    return html.escape(f"{opening}{content}{closing}")
+
+
+MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")
+MARKDOWN.use(dollarmath_plugin, renderer=_math).use(amsmath_plugin, renderer=html.escape)
+
+
+def rendered(node: SyntaxTreeNode) -> str:
+    """Return a block as HTML, without links into the book, which would lead out of the deck."""
+    text = MARKDOWN.renderer.render(node.to_tokens(), MARKDOWN.options, {})
+    return re.sub(r'<a href="(?!https?:)[^"]*">(.*?)</a>', r"\1", text, flags=re.DOTALL)
+
+
+def inline(source: str) -> str:
+    """Return a line of Markdown as HTML."""
+    return rendered(SyntaxTreeNode(MARKDOWN.parseInline(source)))
+
+
+def lead(source: str) -> str:
+    """Return the first sentences of a paragraph, as many as a slide takes, and at least one."""
+    taken = ""
+    for sentence in re.split(r"(?<=[.?!]) (?=[A-Z*`$])", " ".join(source.split())):
+        if taken and len(f"{taken} {sentence}".split()) > LEAD_WORDS:
+            break
+        taken = f"{taken} {sentence}".strip()
+    return taken
+
+
+class Deck:
+    """The slides of a chapter: a list of sections, each a list of slides."""
+
+    def __init__(self, notebook: NotebookNode) -> None:
+        self.sections: list[list[Slide]] = []
+        self.folded = False  # inside <details>, an answer that a class should not see yet
+        for cell in notebook.cells:
+            if UNSEEN & set(book.tags(cell)) or cell.get("id") == "provenance":
+                continue
+            if cell.cell_type == "markdown":
+                self._text(cell)
+            else:
+                self._code(cell)
+        kept = [one for one in self.sections if one[0].title not in WITHOUT_SLIDES]
+        self.sections = [without_bare_heading(section) for section in kept]
+
+    @property
+    def slides(self) -> list[Slide]:
+        """All slides."""
+        return [slide for section in self.sections for slide in section]
+
+    def html(self) -> str:
+        """The deck as reveal.js takes it: sections side by side, the slides of each in a column."""
+        columns = ("".join(slide.html() for slide in section) for section in self.sections)
+        return "\n".join(f"<section>{column}</section>" for column in columns)
+
+    def _text(self, cell: NotebookNode) -> None:
+        for block in SyntaxTreeNode(MARKDOWN.parse(cell.source)).children:
+            if block.type == "heading":
+                self._heading(block)
+            else:
+                self._block(block, whole=WHOLE in book.tags(cell))
+
+    def _heading(self, block: SyntaxTreeNode) -> None:
+        title = inline(block.children[0].content)
+        slide = Slide(title, kind="title" if block.tag == "h1" else "text")
+        if block.tag in {"h1", "h2"} or not self.sections:
+            self.sections.append([slide])
+        else:
+            slide.kind = "exercise" if title.startswith("Exercise") else "text"
+            self.sections[-1].append(slide)
+
+    def _block(self, block: SyntaxTreeNode, whole: bool) -> None:
+        here, source = self.sections[-1][-1], rendered(block)
+        fits = whole or self._on_slide(here)
+        if block.type == "html_block" or self.folded:
+            here.notes.append(re.sub(r"</?(details|summary)[^>]*>", "", source))
+            for mark in re.findall(r"</?details", source):
+                self.folded = mark == "<details"
+        elif block.type == "blockquote" and PREDICT[4:-2] in source:
+            self._add(source, "predict")
+        elif block.type == "table":
+            self._add(source, "table")
+        elif block.type in {"math_block", "math_block_label", "amsmath"} or fits:
+            here.body.append(source)
+        elif block.type == "paragraph" and not here.body:
+            here.body.append(f"<p>{inline(lead(block.children[0].content))}</p>")
+            here.notes.append(source)
+        elif block.type == "bullet_list" and here.kind == "title":  # what readers learn
+            here.body.append(source)
+        else:
+            here.notes.append(source)
+
+    def _on_slide(self, slide: Slide) -> bool:
+        """Whether all text below the heading of a slide is on it."""
+        return slide.kind == "exercise" or self.sections[-1][0].title in ALL_TEXT
+
+    def _add(self, content: str, kind: str) -> None:
+        """Add a slide with the heading of its section."""
+        self.sections[-1].append(Slide(self.sections[-1][-1].title, [content], kind=kind))
+
+    def _code(self, cell: NotebookNode) -> None:
+        if WHOLE in book.tags(cell):
+            self._add(f"<pre><code>{html.escape(cell.source)}</code></pre>", "code")
+            for output in cell.outputs:
+                if printed := output.get("text"):
+                    self.sections[-1][-1].body.append(f"<pre>{html.escape(printed)}</pre>")
+        for shown in outputs(cell):
+            self._add(shown, "table" if "<table" in shown else "figure")
+
+
+def without_bare_heading(section: list[Slide]) -> list[Slide]:
+    """Leave out a first slide that has a heading alone, if slides follow it."""
+    first, *others = section
+    if first.body or not others:
+        return section
+    others[0].notes[:0] = first.notes
+    return others
+
+
+def outputs(cell: NotebookNode) -> Iterator[str]:
+    """Yield the figures and tables that a cell shows."""
+    if "remove-output" not in book.tags(cell):
+        for output in cell.outputs:
+            shown = output.get("data", {}).get("text/html", "")
+            if re.search("<(img|figure|table)", shown):
+                yield shown
+
+
+def make(root: Path) -> str:
+    """Make `_build/slides`; return a line that says what and where it is.
+
+    Raises:
+        BookError: the book is not built, or reveal.js is missing.
+    """
+    if not (root / STAGE / "_toc.yml").exists():
+        raise BookError("the book is not built yet; run: make book.")
+    bring_assets(root)
+    links, slides = [], 0
+    for chapter in book.chapters(root):
+        deck, name = Deck(pairs.read_notebook(root / STAGE / chapter)), f"{chapter.stem}.html"
+        title = re.sub(r"<[^>]*>", "", deck.slides[0].title)
+        book.write(root / SLIDES / name, PAGE.format(title=title, slides=deck.html()))
+        links.append(f'<li><a href="{name}">{title}</a>, {len(deck.slides)} slides</li>')
+        slides += len(deck.slides)
+    title = html.escape(book.settings(root)["title"])
+    book.write(root / SLIDES / "index.html", LIST.format(title=title, decks="\n".join(links)))
+    made = f"{len(links)} decks with {slides} slides"
+    return f"slides: {SLIDES}/index.html, {made}, {book.megabytes(root / SLIDES)}"
+
+
+def bring_assets(root: Path) -> None:
+    """Copy reveal.js, MathJax and our scripts and style beside the decks."""
+    folder, reveal = root / SLIDES / "assets", package_folder("sphinx_revealjs")
+    shutil.rmtree(root / SLIDES, ignore_errors=True)
+    for name in REVEAL:
+        book.copy(reveal / "_static" / "revealjs" / name, folder / Path(name).name)
+    for name in OWN:
+        book.copy(root / "book" / "_static" / name, folder / name)
+    bring_mathjax(folder)
+
+
+def main() -> None:
+    """Make the slides of the book in the current folder."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    try:
+        print(make(Path.cwd()))
+    except BookError as error:
+        raise SystemExit(f"make slides stopped: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
