@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--threads", type=int, nargs="+", default=THREADS)
     words = parser.parse_args()
-    runtimes: list[Runtime] = ["torch"]
-    runtimes += [name for name in ("onnx", "openvino") if not missing(name)]  # type: ignore[misc]
+    others: tuple[Runtime, ...] = ("onnx", "openvino")
+    runtimes: list[Runtime] = ["torch", *(name for name in others if not missing(name))]
     command = " ".join(["python -m tools.cases", *sys.argv[1:]])
     origin = {"command": command, **machine()}
     for name in {package for runtime in runtimes[1:] for package in PACKAGES[runtime]}:

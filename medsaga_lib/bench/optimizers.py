@@ -125,9 +125,12 @@ def compare_late_stages(rounds: int = 7, steps: int = 10, from_stage: int = 2) -
         the seconds of a step, `ours` and `peer` (AdamW with `foreach`), and their `ratio`.
     """
     from medsaga_lib.recipes import get_recipe
+    from medsaga_lib.recipes.encoder import GaLore
 
     encoder = build_sam("lite_medsam", 64).image_encoder
-    how = replace(get_recipe("medsaga").image_encoder, from_stage=from_stage, refresh=steps)
+    how = get_recipe("medsaga").image_encoder
+    assert isinstance(how, GaLore)
+    how = replace(how, from_stage=from_stage, refresh=steps)
     how.attach(encoder)
     groups = how.groups(encoder, lr=1e-4, weight_decay=DECAY, seed=0, steps=0)
     copies = [p.detach().clone().requires_grad_() for group in groups for p in group["params"]]
