@@ -234,7 +234,7 @@ def share(sam: Sam, embedding: Tensor) -> Shared:
         _placed(answer1.q_proj, position, norm1.bias) + answer1.q_proj.bias[:, None],
         _placed(found2.k_proj, position, norm2.bias),
     ]
-    return Shared(
+    parts = [
         _by_head(found0, found0.k_proj(placed)),
         _by_head(found0, found0.v_proj(x0)),
         _by_head(answer0, answer0.q_proj(placed))[0].transpose(1, 2).contiguous(),
@@ -244,7 +244,8 @@ def share(sam: Sam, embedding: Tensor) -> Shared:
         centred.square().sum(1)[None],
         _centred(x1).square().sum(1)[None],
         centred @ of_x2(_doubling(sam.mask_decoder.output_upscaling[0])).T,
-    )
+    ]
+    return Shared(*parts)
 
 
 def _placed(layer: nn.Linear, position: Tensor, shift: Tensor) -> Tensor:
