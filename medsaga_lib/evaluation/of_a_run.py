@@ -15,6 +15,7 @@ from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation.scores import Evaluation, evaluate_cases
 from medsaga_lib.files import write_bytes
 from medsaga_lib.inference.predictor import PROMPT_SEED, load_run
+from medsaga_lib.inference.runtime import Runtime
 from medsaga_lib.models.heads import Promptable
 from medsaga_lib.training.run_folder import read_run
 
@@ -36,14 +37,18 @@ def evaluation_folder(run: Path, dataset: DataSet, split: str) -> Path:
     return run / ("evaluation" if own else f"evaluation-{dataset.name}-{split}")
 
 
-def evaluate_run(folder: Path, dataset: DataSet, split: str, out: Path) -> Evaluation:
+def evaluate_run(
+    folder: Path, dataset: DataSet, split: str, out: Path, runtime: Runtime = "torch"
+) -> Evaluation:
     """Score a run on a split and write cases.csv, summary.json and figure.png to `out`.
 
+    runtime: of the image encoder (`inference.runtime`).
+
     Raises:
-        UserError: the labels of the data set differ from those of the run, or a file cannot be
-            used.
+        UserError: the labels of the data set differ from those of the run, a file cannot be used,
+            or the runtime cannot be used.
     """
-    predictor = load_run(folder)
+    predictor = load_run(folder, runtime)
     if dataset.require_labels() != predictor.labels:
         raise UserError(
             f"{dataset.root} has the labels {dataset.labels}, but {folder} was trained for "

@@ -19,6 +19,7 @@ from medsaga_lib.files import file_stem, write_bytes
 from medsaga_lib.inference import volume_boxes
 from medsaga_lib.inference.box_decoder import paint_boxes, segment_boxes
 from medsaga_lib.inference.predictor import load_run
+from medsaga_lib.inference.runtime import Runtime, use_runtime
 from medsaga_lib.inference.user_boxes import Boxes, require_boxes, stored_boxes
 from medsaga_lib.models.feeding import FEED_OF, SQUEEZE, Feed
 from medsaga_lib.models.frame import Frame
@@ -39,6 +40,7 @@ class BoxPredictor:
     window: Window | None = None
     feed: Feed = SQUEEZE
     domain: Domain | None = None  # what the training images of a run were like
+    runtime: str = "torch"  # of the image encoder
 
     def __call__(
         self,
@@ -131,7 +133,10 @@ def takes_boxes(run: Path | str) -> bool:
 
 
 def load_box_predictor(
-    run: Path | str, window: Window | None = None, size: int | None = None
+    run: Path | str,
+    window: Window | None = None,
+    size: int | None = None,
+    runtime: Runtime = "torch",
 ) -> BoxPredictor:
     """Load a backbone by its name, or a run whose recipe is prompted with boxes.
 
@@ -139,10 +144,11 @@ def load_box_predictor(
         run: a backbone's name or a run's folder.
         window: intensities that become 0 and 1, for a backbone; default: as in `read_image`.
         size: side of the input in pixels, for a backbone; default: that of its checkpoint.
+        runtime: of the image encoder (`inference.runtime`).
 
     Raises:
-        UserError: `run` is neither, its recipe takes no boxes, or it has a window or a size of its
-            own.
+        UserError: `run` is neither, its recipe takes no boxes, it has a window or a size of its
+            own, or the runtime cannot be used.
     """
     if not takes_boxes(run):
         raise UserError(
@@ -152,7 +158,8 @@ def load_box_predictor(
     if str(run) in SHAPES:
         sam = build_sam(str(run), size)
         sam.load_state_dict(load_state(str(run), size))
-        return BoxPredictor(sam.eval(), window=window, feed=FEED_OF[str(run)])
+        used = use_runtime(sam.eval(), runtime)
+        return BoxPredictor(sam, window=window, feed=FEED_OF[str(run)], runtime=used)
     if window is not None:
         raise UserError(f"{run} was trained with its own window; omit --window.")
     if size is not None:
@@ -163,9 +170,9 @@ def load_box_predictor(
             f"{run} predicts the best of several masks, which only `medsaga evaluate` supports; "
             "train with --set answer=single."
         )
-    trained = load_run(run)
+    trained = load_run(run, runtime)
     sam = trained.model.get_submodule("sam").cpu()
-    how = trained.modality, trained.window, trained.feed, trained.domain
+    how = trained.modality, trained.window, trained.feed, trained.domain, trained.runtime
     return BoxPredictor(sam, *how)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from medsaga_lib.inference.box_decoder import Shared, box_tokens, enlarged, share, two_way
+from medsaga_lib.inference.box_decoder import (
+    ImageTokens,
+    Shared,
+    box_tokens,
+    enlarged,
+    first_queries,
+    share,
+    two_way,
+)
 from medsaga_lib.models.heads import embed_images
 from medsaga_lib.models.tinyvit import ConvNorm
 
@@ -50,10 +58,13 @@ class BoxSide(nn.Module):
         self.grid = torch.Size(sam.prompt_encoder.image_embedding_size)
 
     def forward(self, box: Tensor, *shared: Tensor) -> tuple[Tensor, Tensor]:
-        decoder = self.sam.mask_decoder
-        hidden, image = two_way(decoder, Shared(*shared), box_tokens(self.sam, box))
+        decoder, common = self.sam.mask_decoder, Shared(*shared)
+        tokens = box_tokens(self.sam, box)
+        queries = first_queries(decoder, common, tokens)
+        hidden, images = two_way(decoder, common, queries, tokens)
         classifier = decoder.output_hypernetworks_mlps[0](hidden[:, 1])[0]  # (C/8,)
-        logits = enlarged(decoder, image[0], classifier, self.grid)
+        image = ImageTokens(*(part[0] for part in images))
+        logits = enlarged(decoder, common, image, classifier, self.grid)
         return logits, decoder.iou_prediction_head(hidden[:, 0])[:, 0]
 
 

@@ -20,12 +20,15 @@ from medsaga_lib.data.prompts import Prompts, draw_prompts
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import file_hash, file_stem, write_bytes
 from medsaga_lib.inference.point_grid import everything, named_by
+from medsaga_lib.inference.runtime import Runtime, use_runtime
 from medsaga_lib.inference.volume_labels import Consistency, consistent
 from medsaga_lib.models.feeding import SQUEEZE, Feed, get_feed
 from medsaga_lib.models.frame import Frame
 from medsaga_lib.models.heads import Promptable
+from medsaga_lib.models.scratch import FromScratch
 from medsaga_lib.models.weights import file_of
 from medsaga_lib.recipes.build import Model, build_model
+from medsaga_lib.recipes.recipe import Recipe
 from medsaga_lib.training.run_folder import (
     RUN_FILE,
     load_weights,
@@ -48,6 +51,7 @@ class Predictor:
     window: tuple[float, float] | None
     feed: Feed = SQUEEZE  # preprocessing that the network was trained with
     domain: Domain | None = None  # what the training images were like; None in older runs
+    runtime: str = "torch"  # of the image encoder
 
     def __call__(
         self,
@@ -137,12 +141,14 @@ class Predictor:
         return np.stack([named_by(t, everything(sam, p), values) for t, p in slices])
 
 
-def load_run(folder: Path) -> Predictor:
+def load_run(folder: Path, runtime: Runtime = "torch") -> Predictor:
     """Load the network of a finished or interrupted run, on a GPU if there is one.
 
+    runtime: of the image encoder (`inference.runtime`); all but torch compute on the CPU.
+
     Raises:
-        UserError: the folder is not a run, it has no checkpoint yet, or the backbone's file has
-            changed.
+        UserError: the folder is not a run, it has no checkpoint yet, the backbone's file has
+            changed, or the runtime cannot be used.
     """
     run = read_run(folder)
     saved = read_checkpoint(folder)
@@ -170,7 +176,20 @@ def load_run(folder: Path) -> Predictor:
     window = tuple(run["window"]) if run["window"] else None
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     feed, domain = get_feed(settings["feed"]), Domain.from_json(run.get("domain"))
-    return Predictor(model, labels, run["modality"], window, feed, domain)
+    used = _on_runtime(model, runtime, recipe_of(run))
+    return Predictor(model, labels, run["modality"], window, feed, domain, used)
+
+
+def _on_runtime(model: Model, runtime: Runtime, recipe: Recipe) -> str:
+    """Apply `use_runtime` to a run's network; one without an image encoder stays in torch."""
+    if not isinstance(model, FromScratch):
+        used = use_runtime(model.sam, runtime, recipe.image_encoder)
+        if used != "torch":
+            model.cpu()
+        return used
+    if runtime in ("torch", "auto"):
+        return "torch"
+    raise UserError(f"{recipe.name} has no image encoder of a SAM; omit --runtime {runtime}.")
 
 
 def predict_files(

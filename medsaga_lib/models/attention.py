@@ -86,6 +86,14 @@ def fuse_attention(image_encoder: ImageEncoderViT) -> None:
         block.attn.window, block.window_size = block.window_size, 0
 
 
+def split_attention(image_encoder: ImageEncoderViT) -> None:
+    """Undo `fuse_attention`: the export to ONNX needs segment_anything's own attention."""
+    for block in image_encoder.blocks:
+        if isinstance(block.attn, FusedAttention):
+            block.window_size = block.attn.window
+            block.attn.__class__ = Attention
+
+
 class _Attend(torch.autograd.Function):
     """softmax(scale q k^T + bias) v in each window, with the heads concatenated: (B, H, W, C).
 

@@ -47,8 +47,13 @@ def in_pieces(function: Callable[[Tensor], Tensor], tokens: Tensor, hidden: int)
         tokens: (n, C).
         hidden: numbers in the widest layer for a token.
     """
-    parts = tokens.split(_at_once(tokens, hidden))
-    return torch.cat([function(part) for part in parts])
+    return torch.cat([function(tokens[part]) for part in pieces(tokens, hidden)])
+
+
+def pieces(tokens: Tensor, hidden: int) -> list[slice]:
+    """Return slices of tokens (n, C) whose hidden numbers are computed at a time."""
+    step = _at_once(tokens, hidden)
+    return [slice(first, first + step) for first in range(0, len(tokens), step)]
 
 
 def by_rows(

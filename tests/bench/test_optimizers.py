@@ -63,9 +63,9 @@ def test_command_line(rows, monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(optimizers, "compare_optimizers", lambda *_: list(rows.values()))
     monkeypatch.setattr(optimizers, "captured_energy", lambda: {"cold_mean": 0.5})
-    cli.bench("pocket", 16, 1, out=tmp_path / "optimizers.json")
+    cli.bench(backbone="pocket", rank=16, rounds=1, out=tmp_path / "optimizers.json")
     assert "ratio: peer / ours" in capsys.readouterr().out
-    cli.bench("pocket", 16, 1, as_json=True)
+    cli.bench(backbone="pocket", rank=16, rounds=1, as_json=True)
     compared = json.loads(capsys.readouterr().out)
     assert compared == json.loads((tmp_path / "optimizers.json").read_text())
     found = {one["name"]: one for one in compared}

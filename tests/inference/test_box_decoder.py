@@ -8,8 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import discs
 
-from medsaga_lib.bench.boxes import iou, one_by_one
+from medsaga_lib.bench.boxes import iou, load_backbone, one_by_one
+from medsaga_lib.inference import box_decoder
 from medsaga_lib.inference.box_decoder import decode_boxes, segment_boxes
 from medsaga_lib.models.frame import Frame
 from medsaga_lib.models.sam import build_sam
@@ -120,3 +122,44 @@ def test_labels_in_an_array_and_no_boxes_at_all(sam, embedding):
     nothing = segment_boxes(sam, embedding, torch.zeros(0, 4), SIZE)
     assert nothing.masks == []
     assert not nothing.labels.any()
+
+
+def test_far_from_the_mask_one_logit_stands_for_all_of_a_token(monkeypatch):
+    """The pocket SAM's discs: their masks are those of all logits, from a part of the tokens."""
+    image, _ = discs()
+    predictor = load_backbone("pocket")
+    boxes = torch.tensor([[20.0, 30.0, 120.0, 130.0]])
+    embedding, computed = predictor.embed(image / 255), []
+    enlarge = box_decoder._Enlarging.__call__
+
+    def counted(self, tokens):
+        computed.append(len(tokens))
+        return enlarge(self, tokens)
+
+    monkeypatch.setattr(box_decoder._Enlarging, "__call__", counted)
+    (near,) = decode_boxes(predictor.sam, embedding, boxes)
+    assert 0 < sum(computed) < 16 * 16 / 2
+    monkeypatch.setattr(box_decoder, "FAR", np.inf)
+    (whole,) = decode_boxes(predictor.sam, embedding, boxes)
+    assert iou(near.numpy() > 0, whole.numpy() > 0) == 1
+    by_token = (near == whole).unflatten(0, (16, 4)).unflatten(2, (16, 4))
+    assert by_token.sum((1, 3)).min() >= 1  # the middle one
+
+
+def test_a_mask_grows_until_its_border_is_negative(monkeypatch):
+    """Only one middle is above -FAR, but the mask spans the row of tokens."""
+
+    class Row:
+        classifier = torch.zeros(16)
+
+        def middles(self):
+            return torch.tensor([1.0] + [-9.0] * 7 + [-9.0] * 56)
+
+        def __call__(self, tokens):
+            row = tokens < 8
+            return torch.where(row, 1.0, -1.0)[:, None, None].expand(-1, 4, 4)
+
+    logits = box_decoder._near_the_mask(Row(), torch.Size((8, 8)))
+    assert (logits[:8] == 1).all()
+    assert (logits[8:16] == -1).all()
+    assert (logits[16:] == -9).all()
