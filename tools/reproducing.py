@@ -80,6 +80,5 @@ def pages_of_rows() -> str:
         own = [row for row in rows if row["table"] == table.name]
         cells = [cell for cell in table.published() if at(table, own, cell)]
         if cells:
-            made = f"medsaga reproduce {table.name} --profile quick"
-            pages.append(page(table, cells, own, command=made).replace("\n## ", "\n#### "))
+            pages.append(page(table, cells, own).replace("\n## ", "\n#### "))
     return "\n".join(f"##{text}" for text in pages) or "There are no rows yet."

@@ -130,7 +130,8 @@ def _origin(rows: Sequence[Row], command: str) -> str:
 def _hours(rows: Sequence[Row]) -> str:
     timed = [row["wall_seconds"] for row in rows if row["wall_seconds"]]
     dates = _each(row["date"] for row in rows)
-    return f"{len(rows)} runs, {sum(timed) / SECONDS:.2f} hours of {len(timed)} of them; {dates}"
+    known = f"{sum(timed) / SECONDS:.2f} hours for {len(timed)} of them" if timed else "no time"
+    return f"{len(rows)} runs, {known}; {dates}"
 
 
 def _each(texts: Iterable[str]) -> str:
