@@ -18,7 +18,7 @@ FOOTER = (
     '<div style="width: 100%; text-align: center; font: 8px sans-serif">'
     '<span class="pageNumber"></span></div>'
 )
-MARGIN = {"top": "16mm", "bottom": "16mm", "left": "15mm", "right": "15mm"}
+MARGIN, SIDE_MARGIN = "16mm", "15mm"
 # A printed page cannot be unfolded.
 UNFOLD = "() => document.querySelectorAll('details').forEach(one => { one.open = true; })"
 
@@ -66,7 +66,7 @@ def print_page(source: Path, target: Path) -> int:
         page.evaluate(UNFOLD)
         written = page.pdf(
             format="A4",
-            margin=MARGIN,
+            margin={"top": MARGIN, "bottom": MARGIN, "left": SIDE_MARGIN, "right": SIDE_MARGIN},
             scale=SCALE,
             display_header_footer=True,
             header_template="<span></span>",

@@ -233,7 +233,7 @@ def volume(folder: Path) -> Path:
 
 
 def _box_3d(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    x0, y0, x1, y1 = box_of(mask.any(0))
+    x0, y0, x1, y1 = box_of(np.logical_or.reduce(mask))
     depths = np.flatnonzero(mask.any((1, 2)))
     return np.array([x0, y0, depths[0], x1, y1, depths[-1]])
 

@@ -51,14 +51,14 @@ def monai(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[floa
     """Compute Dice, HD95 and NSD with MONAI."""
     from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
-    given = [torch.from_numpy(mask)[None, None] for mask in (prediction, truth)]
+    one, two = (torch.from_numpy(mask)[None, None] for mask in (prediction, truth))
     how: dict[str, Any] = {"include_background": True, "spacing": SPACING}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = (
-            compute_dice(*given),
-            compute_hausdorff_distance(*given, percentile=95, **how),
-            compute_surface_dice(*given, class_thresholds=[TOLERANCE], **how),
+            compute_dice(one, two),
+            compute_hausdorff_distance(one, two, percentile=95, **how),
+            compute_surface_dice(one, two, class_thresholds=[TOLERANCE], **how),
         )
     overlap, largest, surface = (float(value) for value in found)
     return overlap, largest, surface
