@@ -6,7 +6,6 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 import torch
 from PIL import Image
 from runs import SMALL, prompted_run, train
@@ -123,12 +122,11 @@ def test_two_inputs_for_one_result_are_refused_before_anything_is_written(run, t
 
 
 def test_a_stack_that_no_png_can_hold_is_refused_before_it_is_predicted(run, tmp_path, monkeypatch):
-    frames = SimpleITK.GetImageFromArray(np.ones((3, 8, 8), np.uint8))
-    SimpleITK.WriteImage(frames, str(tmp_path / "a.dcm"))
+    np.save(tmp_path / "a.npy", np.ones((3, 8, 8), np.uint8))
     predictor = load_run(run)
     monkeypatch.setattr(type(predictor), "__call__", lambda *_: pytest.fail("it was predicted"))
-    with pytest.raises(UserError, match=r"a\.dcm: holds 3 slices, .*; save the stack as NIfTI"):
-        list(predict_files(predictor, [tmp_path / "a.dcm"], tmp_path / "out"))
+    with pytest.raises(UserError, match=r"a\.npy: holds 3 slices, .*; save the stack as NIfTI"):
+        list(predict_files(predictor, [tmp_path / "a.npy"], tmp_path / "out"))
 
 
 def test_a_folder_that_is_no_run(tmp_path):
