@@ -41,7 +41,7 @@ def test_students_get_everything_but_the_solutions(chapter):
     ]
     assert not any("2 * x" in cell.source or "0.5\n" in cell.source for cell in after)
     checks = [cell for cell in after if book.CHECK in book.tags(cell)]
-    assert len(checks) == 2
+    assert len(checks) == 3
     for cell in checks:
         assert cell.outputs == []
         assert "raises-exception" in book.tags(cell)
@@ -59,11 +59,11 @@ def test_instructors_get_times_notes_and_open_answers(chapter, small_book):
     assert after[1] is own[0]
     assert notes in own[0].source
     # 29 words are a quarter of a minute; the cells take 1 minute, each exercise 1
-    assert "| the cells, run | 1 |\n| exercise 1 (easy) | 1 |\n| exercise 2 (hard) | 1 |\n" in (
+    assert "| the cells, run | 1 |\n| exercise 1 (easy) | 1 |\n| exercise 2 (easy) | 1 |\n" in (
         own[0].source
     )
     solutions = [cell for cell in after if book.SOLUTION in book.tags(cell)]
-    assert len(solutions) == 2
+    assert len(solutions) == 3
     for cell in solutions:
         assert "hide-cell" not in book.tags(cell)
         assert after[after.index(cell) - 1].source == "**Expected answer**"
@@ -93,4 +93,4 @@ def test_the_student_edition_is_a_site_and_notebooks_without_solutions(small_boo
         assert "2 * x" not in one.read_text(encoding="utf-8"), one
     own = pairs.read_notebook(folder / "notebooks" / "01_small.ipynb")
     assert not any(cell.get("outputs") for cell in own.cells)
-    assert len(own.cells) == len(pairs.read_notebook(small_book.notebook).cells) - 2
+    assert len(own.cells) == len(pairs.read_notebook(small_book.notebook).cells) - 3
