@@ -435,16 +435,13 @@ def enlarged(
     On a CPU, the 16 logits of an image token are computed only near the mask: if one of 16, in the
     middle of a token or of one of its 8 neighbours, is above -FAR, and around positive ones.
     Elsewhere this one logit stands for all 16. A part of a mask that is smaller than a token and
-    whose surroundings are all below -FAR is therefore missed; `bench.boxes` compares the masks.
+    whose surroundings are all below -FAR is therefore missed, unless it is the whole mask: where
+    nothing is found, all logits are computed. `bench.boxes` compares the masks.
 
     classifier: (C/8,) the weights of the channels.
     """
     enlarge = _Enlarging(decoder, shared, image, classifier)
-    if enlarge.is_whole:
-        parts = pieces(shared.enlarged2, 16 * len(classifier))
-        blocks = torch.cat([enlarge(part) for part in parts])
-    else:
-        blocks = _near_the_mask(enlarge, grid)
+    blocks = _everywhere(enlarge) if enlarge.is_whole else _near_the_mask(enlarge, grid)
     blocks = blocks.view(*grid, 2, 2, 2, 2)  # h, w; row, column; row, column
     return blocks.permute(0, 2, 4, 1, 3, 5).reshape(CELLS * grid[0], CELLS * grid[1])
 
@@ -486,6 +483,12 @@ class _Enlarging:
         return self.last(x.unflatten(2, (-1, len(self.second_bias)))) @ self.classifier
 
 
+def _everywhere(enlarge: _Enlarging) -> Tensor:
+    """Return the logits (N, 4, 4) of all image tokens."""
+    parts = pieces(enlarge.shared, 16 * len(enlarge.classifier))
+    return torch.cat([enlarge(part) for part in parts])
+
+
 def _near_the_mask(enlarge: _Enlarging, grid: torch.Size) -> Tensor:
     """Return logits (N, 4, 4) as described in `enlarged`."""
     middles = enlarge.middles()
@@ -496,7 +499,7 @@ def _near_the_mask(enlarge: _Enlarging, grid: torch.Size) -> Tensor:
         around = functional.max_pool2d(near[None].float(), 3, stride=1, padding=1)[0] > 0
         new = (around & ~done).flatten().nonzero().flatten()
         if not len(new):
-            return blocks
+            return blocks if (blocks > 0).any() else _everywhere(enlarge)
         for some in pieces(new, 16 * len(enlarge.classifier)):
             blocks[new[some]] = enlarge(new[some])
         done |= around

@@ -163,3 +163,21 @@ def test_a_mask_grows_until_its_border_is_negative(monkeypatch):
     assert (logits[:8] == 1).all()
     assert (logits[8:16] == -1).all()
     assert (logits[16:] == -9).all()
+
+
+def test_a_mask_smaller_than_a_token_is_not_lost():
+    """All middles are far below 0, and one token has a positive logit: it is the whole mask."""
+
+    class Speck:
+        classifier, shared = torch.zeros(16), torch.zeros(64, 1)
+
+        def middles(self):
+            return torch.full((64,), -9.0)
+
+        def __call__(self, tokens):
+            blocks = torch.full((64, 4, 4), -9.0)
+            blocks[37, 0, 3] = 2.0
+            return blocks[tokens]
+
+    logits = box_decoder._near_the_mask(Speck(), torch.Size((8, 8)))
+    assert (logits > 0).nonzero().tolist() == [[37, 0, 3]]
