@@ -610,9 +610,7 @@ print(f"{factor:.2f}")
 
 # %% tags=["exercise-check"]
 given = as_number("factor", factor)
-assert given > 1, (
-    f"The factor is {given:.2f}, but the activations fall: divide the larger by the smaller."
-)
+assert given > 1, f"The factor is {given:.2f}, but the activations fall: divide the larger by the smaller."
 plans = [Plan("vit_b", 1, side, 8, attention="original") for side in (512, 256)]
 before, after = (predict_ledger(full, plan).activations for plan in plans)
 assert abs(given - before / after) < 0.05, (

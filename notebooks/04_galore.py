@@ -120,7 +120,8 @@ display.show(figure, alt=alt)
 
 # %%
 numbers = {
-    name: [round(share, 5) for share in energy(matrix).tolist()] for name, matrix in kept.items()
+    name: [round(share, 5) for share in energy(matrix).tolist()]
+    for name, matrix in kept.items()
 }
 display.interactive(
     "spectrum",
@@ -302,7 +303,9 @@ def timed(basis):
 timed(lambda: randomized_basis(drifted, 64, None, seed))
 exact_time, exact_energy = timed(lambda: exact_basis(drifted, 64))
 for name, previous in {"cold": None, "warm": P_before}.items():
-    seconds, held = timed(lambda before=previous: randomized_basis(drifted, 64, before, seed))
+    seconds, held = timed(
+        lambda before=previous: randomized_basis(drifted, 64, before, seed)
+    )
     faster, share = exact_time / seconds, held / exact_energy
     print(f"{name}: {faster:.0f} times faster, {share:.1%} of the exact energy")
 
@@ -407,7 +410,8 @@ def read(name):
     recorded = json.loads(Path(f"recorded/{name}.json").read_text())
     runs = pd.DataFrame(recorded["runs"])
     runs["method"] = [
-        next(name for part, name in called.items() if part in recipe) for recipe in runs["recipe"]
+        next(name for part, name in called.items() if part in recipe)
+        for recipe in runs["recipe"]
     ]
     return runs.assign(rate=runs["recipe"].str.rpartition("=")[2].astype(float))
 

@@ -565,9 +565,7 @@ assert given == expected, (
 )
 rank = as_number("useless_from", useless_from)
 numbers_at, numbers_below = (2 * 768 * (rank - less) for less in (0, 1))
-assert numbers_at >= 768**2, (
-    f"LoRA of rank {rank:g} has {numbers_at / 768**2:.1%} of the numbers of W."
-)
+assert numbers_at >= 768**2, f"LoRA of rank {rank:g} has {numbers_at / 768**2:.1%} of the numbers of W."
 assert numbers_below < 768**2, f"Rank {rank - 1:g} is already useless; count both A and B."
 
 

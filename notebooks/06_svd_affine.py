@@ -783,9 +783,7 @@ print(candidates, number)
 from medsaga_lib.display.answers import as_number, as_returned
 
 picked = as_number("number", number)
-assert picked in range(1, 321), (
-    f"number is {number}; the singular values have the numbers 1 to 320."
-)
+assert picked in range(1, 321), f"number is {number}; the singular values have the numbers 1 to 320."
 times = change("qkv", int(picked), 0.0) / change("qkv", 1, 0.0)
 assert times >= 1.2, (
     f"The removal of value {number} changes the embedding {times:.2f} times as much as that of the 1st. "

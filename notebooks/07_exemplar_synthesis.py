@@ -805,13 +805,9 @@ pasted = as_returned("honest(sample, ground)", honest(*painted), {})
 assert torch.equal(pasted["image"], naive(*painted)["image"]), "The image differs from naive's."
 shown = torch.where(corner > 0, corner, middle)  # the pasted organ is in front
 missed = ((pasted["label"] != shown) & (shown == 2)).sum().item()
-assert missed == 0, (
-    f"{missed} pixels show the background's own organ, and the label does not say so."
-)
+assert missed == 0, f"{missed} pixels show the background's own organ, and the label does not say so."
 behind = (pasted["label"] != shown).sum().item()
-assert behind == 0, (
-    f"{behind} pixels show the pasted organ, but have the label of the one behind it."
-)
+assert behind == 0, f"{behind} pixels show the pasted organ, but have the label of the one behind it."
 
 
 # %% [markdown]

@@ -1085,9 +1085,7 @@ for name, given in {"published": published, "ours": ours}.items():
         f"{n:.0f} boxes take {costs[name](n):.1f} billion operations ({name}): the encoding and the first "
         "box count, too."
     )
-    assert costs[name](n + 1) > 100, (
-        f"One box more still stays below 100 billion operations ({name})."
-    )
+    assert costs[name](n + 1) > 100, f"One box more still stays below 100 billion operations ({name})."
 
 # %% [markdown]
 # ### Exercise 4: find the fault (hard, 15 minutes)

@@ -79,7 +79,8 @@ answer(claim).found
 recorded = json.loads(Path("recorded/claims.json").read_text())
 print(recorded["provenance"]["command"], "|", recorded["provenance"]["date"])
 answers = [
-    Answer(find([name])[0], Found(*found), by) for name, (*found, by) in recorded["found"].items()
+    Answer(find([name])[0], Found(*found), by)
+    for name, (*found, by) in recorded["found"].items()
 ]
 
 # %%
@@ -623,9 +624,7 @@ share, larger = (
     for size in (given, given + 16)
 )
 assert share < 0.45, f"At {given:.0f} px the share is {share:.3f} %, printed as {share:.1f}."
-assert larger >= 0.45, (
-    f"At {given + 16:.0f} px the share is {larger:.3f} %, printed as 0.4 as well."
-)
+assert larger >= 0.45, f"At {given + 16:.0f} px the share is {larger:.3f} %, printed as 0.4 as well."
 
 # %% [markdown]
 # ### Exercise 3: find the fault (medium, 10 minutes)

@@ -296,7 +296,9 @@ table.round(3).astype({"boxes drawn": int})
 pixel = thick.spacing[1] * thick.spacing[2] / 100  # cm^2
 heights = (np.arange(len(organ)) - middle) * thick.spacing[0]
 areas = {"annotator": organ, **{name: masks[name] for name in ("same box", "propagated")}}
-curves = [display.Curve(name, heights, pixel * mask.sum((1, 2))) for name, mask in areas.items()]
+curves = [
+    display.Curve(name, heights, pixel * mask.sum((1, 2))) for name, mask in areas.items()
+]
 
 # %%
 alt = (
@@ -759,9 +761,7 @@ assert abs(alone - own) < 0.02, (
 )
 for step in (2, 4):
     again = as_number(f"propagated_every({step})", propagated_every(step))
-    assert abs(dices[step] - again) < 1e-6, (
-        f"by_step[{step}] is {dices[step]:.3f}, not {again:.3f}."
-    )
+    assert abs(dices[step] - again) < 1e-6, f"by_step[{step}] is {dices[step]:.3f}, not {again:.3f}."
 
 
 # %% [markdown]

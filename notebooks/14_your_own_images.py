@@ -689,13 +689,9 @@ assert {*by_change} == {"as above", "30 steps", "4 shots"}, (
 for name, run in (("30 steps", "unet_30_12"), ("4 shots", "unet_60_4")):
     given = as_number(f"by_change['{name}']", by_change[name])
     path = temporary / run / "val/summary.json"
-    assert path.exists(), (
-        f"There is no run {run}: change one thing alone, with trained(steps, shots)."
-    )
+    assert path.exists(), f"There is no run {run}: change one thing alone, with trained(steps, shots)."
     wanted = json.loads(path.read_text())["dice"]
-    assert abs(given - wanted) < 1e-6, (
-        f"by_change['{name}'] is not {wanted:.3f}, the Dice of {run}."
-    )
+    assert abs(given - wanted) < 1e-6, f"by_change['{name}'] is not {wanted:.3f}, the Dice of {run}."
 
 # %% [markdown]
 # ### Exercise 3: find the fault (hard, 15 minutes)
