@@ -1,5 +1,6 @@
 """Every name has one colour, and the style does not change other figures."""
 
+import re
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,13 @@ def test_colours_are_okabe_ito_and_do_not_change():
     assert set(style.COLOURS.values()) <= OKABE_ITO | {style.GREY}
     assert len({display.colour(name) for name in ("right lung", "left lung", "heart")}) == 3
     assert display.colour("gallbladder") == style.OTHERS[2332613143 % 6]  # by its CRC-32
+
+
+def test_the_fit_page_has_the_colours_of_the_figures():
+    css = (Path(__file__).parents[2] / "book/_static/book.css").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^\.fit-(\w+) \{ background: (#\w{6}); \}", css, re.MULTILINE))
+    parts = ("weights", "gradients", "states", "activations")
+    assert found == {part: display.colour(part).lower() for part in parts}
 
 
 def test_the_style_is_used_and_does_not_leak():
