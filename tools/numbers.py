@@ -27,7 +27,7 @@ def unprinted(notebook: NotebookNode, root: Path) -> Iterator[tuple[str, str]]:
     """Yield (number, its sentence) for each number of the prose that the page does not show."""
     shown = sorted(set(map(value, ANY_NUMBER.findall("\n".join(sources(notebook, root))))))
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":
+        if cell.cell_type == "markdown" and not cell.source.startswith("<aside"):  # no card
             for line in HIDDEN.sub(" ", FENCE.sub("", cell.source)).splitlines():
                 for number in NUMBER.findall(line):
                     if not any(agrees(number, other) for other in shown):
