@@ -9,4 +9,11 @@ document.addEventListener("DOMContentLoaded", () => {
     if (corner.textContent.trim()) continue; // an empty corner is no header
     corner.replaceWith(document.createElement("td"));
   }
+  // What scrolls must be reachable with the Tab key.
+  const article = document.querySelector(".bd-article");
+  if (article) new ResizeObserver(() => {
+    for (const one of article.querySelectorAll("pre, table, .math")) {
+      if (one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight) one.tabIndex = 0;
+    }
+  }).observe(article);
 });

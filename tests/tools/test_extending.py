@@ -80,7 +80,11 @@ class Reader:
         }
         environment.pop(DATA_VARIABLE, None)
         done = subprocess.run(
-            ["sh", "-c", command], cwd=self.root, env=environment, capture_output=True, text=True
+            ["sh", "-c", command],
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         self.said[command.split(" --")[0]] = done.stdout
@@ -99,7 +103,7 @@ def reader(tmp_path):
 def test_a_method(reader):
     reader.follow("A method")
     assert "norm_tuning" in reader.said["medsaga methods"]
-    record = json.loads((reader.root / "runs/norm_tuning/run.json").read_text())
+    record = json.loads((reader.root / "runs/norm_tuning/run.json").read_text(encoding="utf-8"))
     assert record["recipe"]["name"] == "norm_tuning"
 
 

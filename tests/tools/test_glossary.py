@@ -64,13 +64,15 @@ def test_linked_pages_exist():
 @pytest.fixture
 def page(tmp_path):
     """A chapter of two paragraphs in a browser as wide as a phone."""
-    texts = {name: (STATIC / f"{name}.js").read_text() for name in ("shared", "glossary")}
-    style = (STATIC / "book.css").read_text(encoding="utf-8")
+    names = ("shared.js", "glossary.js", "book.css")
+    shared, tips, style = [(STATIC / name).read_text(encoding="utf-8") for name in names]
     path = tmp_path / "notebooks" / "01_small.html"
     for folder in ("notebooks", "book"):
         (tmp_path / folder).mkdir()
     (tmp_path / "book" / "glossary.html").touch()
-    path.write_text(CHAPTER.format(style=style, terms=glossary.script(ROOT), **texts))
+    terms = glossary.script(ROOT)
+    content = CHAPTER.format(style=style, terms=terms, shared=shared, glossary=tips)
+    path.write_text(content, encoding="utf-8")
     if site.browser_path() is None:
         pytest.skip("no Chromium on this machine")
     with sync_playwright() as playwright:

@@ -276,6 +276,34 @@ def test_exported_matrices_are_int16_and_compute_the_same():
     assert list(stored.dims) in ([16, 8], [8, 16])
 
 
+def test_a_matrix_and_its_multiple_are_stored_once():
+    onnx = pytest.importorskip("onnx")
+    from onnx.reference import ReferenceEvaluator
+
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(16, 8))
+            self.halved = torch.nn.Parameter(self.weight.detach() / 2)
+
+        def forward(self, x):
+            return torch.relu(x @ self.weight) @ self.halved.T
+
+    torch.manual_seed(0)
+    module, given, file = Twice(), torch.randn(3, 16), io.BytesIO()
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    torch.onnx.export(module, (given,), file, dynamo=False, do_constant_folding=False, **names)
+    model = onnx.load_from_string(live.in_16_bits(file.getvalue()))
+    onnx.checker.check_model(model)
+    (found,) = ReferenceEvaluator(model).run(["y"], {"x": given.numpy()})
+    torch.testing.assert_close(
+        torch.from_numpy(found), module(given).detach(), atol=1e-2, rtol=1e-3
+    )
+    whole = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT16]
+    assert [list(tensor.dims) for tensor in whole] == [[16, 8]]
+    assert {node.name for node in model.graph.node} == {""}
+
+
 def test_the_server_isolates_its_pages(folder):
     with site.served(folder) as address, urlopen(f"{address}/book/live.html") as answer:
         assert HEADERS.items() <= dict(answer.headers).items()

@@ -45,15 +45,15 @@ def opened(browser, tmp_path):
 
     def open_page(sources, scripts=True):
         content = "".join(MarkdownIt().render(source) for source in sources)
-        tags = [
-            f"<script>{(STATIC / name).read_text()}</script>"
-            for name in ("shared.js", "questions.js")
-        ]
+        names = ("book.css", "shared.js", "questions.js")
+        style, *scripts_of = [(STATIC / name).read_text(encoding="utf-8") for name in names]
+        tags = [f"<script>{text}</script>" for text in scripts_of]
         page = tmp_path / "page.html"
         page.write_text(
             f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Q</title>"
-            f"<style>{(STATIC / 'book.css').read_text()}</style>"
-            f"{''.join(tags)}</head><body><main class='bd-article'>{content}</main></body></html>"
+            f"<style>{style}</style>"
+            f"{''.join(tags)}</head><body><main class='bd-article'>{content}</main></body></html>",
+            encoding="utf-8",
         )
         contexts.append(browser.new_context(java_script_enabled=scripts))
         shown = contexts[-1].new_page()
