@@ -437,7 +437,7 @@ def reproduce(
     as_list: Annotated[bool, typer.Option("--list", help="List the tables.")] = False,
     profile: Annotated[
         Profile,
-        typer.Option(help="Profile: full trains as the paper; quick takes stand-ins, 10 minutes."),
+        typer.Option(help="Profile: full trains as the paper; quick takes small stand-ins."),
     ] = "full",
     datasets: Annotated[
         list[str] | None,
