@@ -63,6 +63,8 @@ def read(name: str, path: Path) -> int:
         from medsaga_lib.models.weights import read_tensors
 
         return sum(tensor.nbytes for tensor in read_tensors(path).values())
+    if name in ("zip", "tar", "tar.gz"):
+        return _unpack(path)
     if name == "checkpoint":
         from medsaga_lib.training.run_folder import read_checkpoint
 
@@ -88,6 +90,21 @@ def _read_folder(folder: Path) -> int:
 
     report(folder)
     return len(open_dataset(folder).cases)
+
+
+def _unpack(archive: Path) -> int:
+    """Unpack an archive, look for files outside its folder, and return the bytes of its files."""
+    from medsaga_lib.data.fetching.archives import unpack
+
+    folder = archive.parent / "unpacked"
+    folder.mkdir()
+    try:
+        unpack(archive, folder, progress=False)
+    finally:
+        outside = sorted(path.name for path in archive.parent.iterdir())
+        assert outside == [archive.name, folder.name], f"it wrote {outside}"
+        assert not any(path.is_symlink() for path in folder.rglob("*"))
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _read_picture(path: Path) -> int:
@@ -264,6 +281,7 @@ def _load() -> None:
     from PIL import Image
 
     import medsaga_lib.data.check
+    import medsaga_lib.data.fetching.archives
     import medsaga_lib.data.label_files
     import medsaga_lib.training.run_folder  # noqa: F401
 

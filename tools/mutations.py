@@ -1,8 +1,9 @@
 """Small valid files of each format that the library reads, and random damage to them.
 
 A file is damaged as a whole, or in a part that a reader reaches only if the rest is right: the
-content of a gzip stream, a member of a zip archive, a chunk of a PNG with its checksum, the JSON of
-a safetensors file. The same seed gives the same file, with the same versions of the libraries.
+content of a gzip stream, a member of a zip archive, a header of a tar archive or a chunk of a PNG
+with its checksum, the JSON of a safetensors file. The same seed gives the same file, with the same
+versions of the libraries.
 """
 
 import gzip
@@ -10,6 +11,7 @@ import io
 import json
 import re
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -226,6 +228,33 @@ def _zip(content: bytes) -> tuple[Parts, Callable[[Parts], bytes]]:
         return written.getvalue()
 
     return members, join
+
+
+TAR_BLOCK = 512  # bytes; the fields of a header, POSIX.1-2001, ustar
+TAR_FIELDS = [(0, 100), (100, 8), (108, 8), (116, 8), (124, 12), (136, 12), (156, 1), (157, 100),
+              (257, 6), (345, 155)]  # fmt: skip
+
+
+def _tar(content: bytes) -> tuple[Parts, Callable[[Parts], bytes]]:
+    """The headers of the members; the checksums fit after the change."""
+    headers, contents, start = [], [], 0
+    while any(header := content[start : start + TAR_BLOCK]):
+        blocks = -(-int(header[124:136].rstrip(b"\0 ") or b"0", 8) // TAR_BLOCK)
+        end = start + TAR_BLOCK * (1 + blocks)
+        headers.append(header)
+        contents.append(content[start + TAR_BLOCK : end])
+        start = end
+
+    def join(parts: Parts) -> bytes:
+        whole = b""
+        for part, member in zip(parts, contents, strict=True):
+            header = bytearray(part[:TAR_BLOCK].ljust(TAR_BLOCK, b"\0"))
+            header[148:156] = b" " * 8  # as the checksum counts itself
+            header[148:156] = b"%06o\0 " % sum(header)
+            whole += bytes(header) + member
+        return whole + content[start:]
+
+    return headers, join
 
 
 def _zip_fields(content: bytes) -> list[Place]:
@@ -501,6 +530,34 @@ def _npz_samples() -> list[Files]:
     ]
 
 
+ARCHIVED = {"set/images/a.txt": b"an image " * 40, "set/masks/a.txt": b"a mask", "read me": b""}
+
+
+def _archive_samples() -> list[Files]:
+    samples = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", method) as archive:
+            for name, content in ARCHIVED.items():
+                archive.writestr(zipfile.ZipInfo(name), content, method)
+        samples.append({"a.zip": stream.getvalue()})
+    return samples
+
+
+def _tar_samples(name: str) -> list[Files]:
+    samples = []
+    for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w", format=kind) as archive:
+            for path, content in {**ARCHIVED, f"{'long' * 20}/{'name' * 20}.txt": b"a"}.items():
+                member = tarfile.TarInfo(path)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        whole = stream.getvalue()
+        samples.append({name: gzip.compress(whole, 1, mtime=0) if name[-1] == "z" else whole})
+    return samples
+
+
 def _npy_samples() -> list[Files]:
     def written(values: np.ndarray) -> Files:
         stream = io.BytesIO()
@@ -614,6 +671,11 @@ FORMATS = {
     ),
     "tiff": Format(_tiff_samples, "a.tif", (View(_whole, _tiff_fields),)),
     "npz": Format(_npz_samples, "a.npz", (View(_whole, _zip_fields), View(_zip))),
+    "zip": Format(_archive_samples, "a.zip", (View(_whole, _zip_fields), View(_zip))),
+    "tar": Format(
+        lambda: _tar_samples("a.tar"), "a.tar", (WHOLE, View(_tar, lambda part: TAR_FIELDS))
+    ),
+    "tar.gz": Format(lambda: _tar_samples("a.tar.gz"), "a.tar.gz", (WHOLE, View(_gzip))),
     "npy": Format(_npy_samples, "a.npy", (WHOLE, View(_whole, lambda part: [(8, 2)]))),
     "index.csv": Format(lambda: _folder_samples("index.csv"), "index.csv", (WHOLE,), text=True),
     "dataset.toml": Format(

@@ -107,7 +107,8 @@ def displacement(one: Array, other: Array, shape: tuple[int, ...]) -> float:
     ends = np.array(np.meshgrid(*[(0, length - 1) for length in shape[::-1]])).reshape(3, -1)
     corners = np.vstack([ends, np.ones(ends.shape[1])])
     moved = np.linalg.solve(one, other @ corners)
-    return float(np.linalg.norm(moved[:3] - ends, axis=0).max())
+    with np.errstate(over="ignore"):  # of damaged headers: infinitely far apart
+        return float(np.linalg.norm(moved[:3] - ends, axis=0).max())
 
 
 _INSIDE = orientations.axcodes2ornt(INSIDE)

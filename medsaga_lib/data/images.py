@@ -133,8 +133,10 @@ def read_mask(path: str | Path) -> tuple[Array, tuple[float, ...]]:
 def scale(values: Array, low: float, high: float) -> Array:
     """Clip values to [low, high] and map them to [0, 1], float32; return 0 if low = high."""
     low, high = float(low), float(high)
-    is_wide = max(abs(low), abs(high), abs(high - low)) > np.finfo(np.float32).max
+    is_wide = max(abs(low), abs(high), abs(high - low)) > float(np.finfo(np.float32).max)
     kind: type[np.floating] = np.float64 if is_wide else np.float32
+    if is_wide:  # halves, whose difference is finite
+        values, low, high = values.astype(kind) / 2, low / 2, high / 2
     if not kind(high - low) > 0:
         return np.zeros(values.shape, np.float32)
     with np.errstate(over="ignore", divide="ignore"):  # of a range that is nearly 0

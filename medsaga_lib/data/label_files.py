@@ -86,7 +86,7 @@ def write_labels(
         content = _nifti(small, picture)
         write_bytes(target, gzip.compress(content, mtime=0) if suffix == ".gz" else content)
         return
-    with replacing(target) as temporary:
+    with quiet, replacing(target) as temporary:
         if suffix == ".npz":
             with temporary.open("wb") as file:
                 np.savez_compressed(file, segs=small)
@@ -158,8 +158,7 @@ def _holds(path: Path, image: Any) -> bool:
     import SimpleITK as sitk  # noqa: N813
 
     try:
-        with quiet:
-            found = sitk.ReadImage(str(path))
+        found = sitk.ReadImage(str(path))
     except RuntimeError:
         return False
     return np.array_equal(sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(image))

@@ -13,6 +13,7 @@ where readers differ:
 - Lengths come from pixdim, and directions from the form, as in ITK.
 """
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -315,4 +316,5 @@ def _window(head: dict[str, str]) -> tuple[float, float] | None:
         slope, intercept = float(head.get(SLOPE, 1)), float(head.get(INTERCEPT, 0))
         ends = -1 if head.get(SIGNED, "0").strip() == "1" else 2 ** int(head[BITS]) - 1  # their sum
         centre = slope * ends + 2 * intercept - centre
-    return (float(centre - width / 2), float(centre + width / 2)) if width > 0 else None
+    low, high = float(centre - width / 2), float(centre + width / 2)
+    return (low, high) if low < high and math.isfinite(high - low) else None

@@ -24,6 +24,7 @@ from segment_anything.modeling import Sam
 from segment_anything.modeling.image_encoder import ImageEncoderViT
 from torch import Tensor, nn
 
+from medsaga_lib import models
 from medsaga_lib.adapt.adaptation import Adaptation
 from medsaga_lib.errors import UserError
 from medsaga_lib.files import cache_folder, replacing
@@ -135,7 +136,7 @@ def exported(encoder: nn.Module) -> Path:
 
 
 def _fingerprint(encoder: nn.Module) -> str:
-    """Return a hash of the layers, their settings, their weights and the versions that export."""
+    """Return a hash of the layers, their code, settings and weights, and of what exports them."""
     settings = [
         (name, {k: v for k, v in vars(module).items() if isinstance(v, int | float)})
         for name, module in encoder.named_modules()
@@ -143,6 +144,8 @@ def _fingerprint(encoder: nn.Module) -> str:
     written = {"layers": str(encoder), "settings": settings, "opset": OPSET}
     versions = {name: _version(name) for name in ("torch", "onnx", "medsaga-lib")}
     digest = hashlib.sha256(json.dumps([written, versions]).encode())
+    for file in sorted(Path(models.__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
     for name, tensor in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().contiguous().numpy().tobytes())

@@ -1,5 +1,6 @@
 """Volumes have one orientation inside, and results lie where the file lies, for several readers."""
 
+import warnings
 from itertools import permutations, product
 
 import nibabel as nib
@@ -148,6 +149,9 @@ def test_displacement_is_the_largest_of_a_corner_in_voxels():
     moved[2, 3] += 2
     assert displacement(LPS, moved, shape) == pytest.approx(0.5)
     assert displacement(LPS, LPS, shape) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert displacement(LPS, LPS * 1e200, shape) == np.inf
 
 
 @pytest.mark.parametrize("codes", ORDERS)

@@ -234,9 +234,12 @@ def test_scaling_keeps_the_order_within_0_and_1(values, low, width):
     assert (np.diff(scaled.ravel()[order]) >= 0).all()
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_range_beyond_single_precision_is_scaled():
     values = np.array([-3e38, 0.0, 3e38])
     scaled = scale(values, np.float32(-3e38), np.float32(3e38))
     np.testing.assert_allclose(scaled, [0, 0.5, 1], atol=1e-6)
     np.testing.assert_allclose(scale(values * 1e10, -3e48, 3e48), [0, 0.5, 1])
+    ends = np.array([-1.7e308, 0.0, 1.7e308])
+    np.testing.assert_allclose(scale(ends, ends[0], ends[-1]), [0, 0.5, 1])
     assert scale(values, -3e38, 3e38).dtype == np.float32

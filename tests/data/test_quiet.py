@@ -9,7 +9,9 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from medsaga_lib.data.images import read_stored
+from medsaga_lib.data.geometry import Geometry
+from medsaga_lib.data.images import Stored, read_stored
+from medsaga_lib.data.label_files import write_labels
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.data.quiet import LOGGERS, quiet
 
@@ -70,3 +72,14 @@ def test_a_damaged_picture_gives_one_sentence_and_no_warning(tmp_path, capfd):
     with pytest.raises(BadFile, match=r"cannot be read as \.png"):
         read_stored(tmp_path / "a.png")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_written_volume_prints_nothing(tmp_path, capfd):
+    """ITK writes about directions that are nearly orthogonal to the standard error itself."""
+    affine = np.diag([0.7, 0.5, 2.5, 1.0])
+    affine[0, 2] = 1e-310
+    values = np.zeros((2, 3, 4))
+    picture = Stored(tmp_path / "a.nrrd", values, (2.5, 0.5, 0.7), Geometry(affine))
+    write_labels(tmp_path / "b.nrrd", picture, np.zeros((2, 3, 4), np.int64))
+    assert capfd.readouterr() == ("", "")
+    assert (tmp_path / "b.nrrd").exists()

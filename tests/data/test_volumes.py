@@ -109,8 +109,10 @@ def test_monochrome1_is_black_as_zero_with_its_window(scaled, tmp_path):
     assert picture.spacing == (0.5, 0.7)
 
 
-def test_an_x_ray_without_a_window_needs_one(tmp_path):
-    dicom(tmp_path / "a.dcm", SLICES[0])
+@pytest.mark.parametrize("width", [None, 0, "1e999"])
+def test_an_x_ray_without_a_window_needs_one(width, tmp_path):
+    window = {} if width is None else {"WindowCenter": 100, "WindowWidth": width}
+    dicom(tmp_path / "a.dcm", SLICES[0], **window)
     with pytest.raises(UserError, match=r"not 8 bits; add `window = \[low, high\]`"):
         read_image(tmp_path / "a.dcm", "X-ray")
     pixels = read_image(tmp_path / "a.dcm", "X-ray", (0, 4095)).pixels

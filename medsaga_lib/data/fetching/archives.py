@@ -6,11 +6,12 @@ archive states may be wrong.
 """
 
 import fnmatch
+import os
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -21,6 +22,8 @@ MOST_MEMBERS = 500_000  # our choice; CholecSeg8k has about 40,000 files
 MOST_TIMES = 20  # our choice: files may take so many times the bytes of their archive ...
 ALWAYS_BYTES = 1 << 30  # ... and 1 GiB in any case
 CHUNK = 1 << 20  # bytes
+LONGEST = 255  # bytes of a name, on the usual file systems
+SHOWN = 60  # our choice: characters of such a name in a message
 UNIX_LINK = 0o120000  # file type of a symbolic link in the attributes of a zip's member
 UNIX_TYPES = 0o170000
 
@@ -49,19 +52,34 @@ def unpack(archive: Path, folder: Path, wanted: Sequence[str] = (), progress: bo
         UserError: the archive is damaged or refused, or holds none of the wanted files.
         OSError: a file cannot be written.
     """
-    try:
-        with _open(archive) as opened:
+    with _reading(archive):
+        opened = _open(archive)
+    with opened:
+        with _reading(archive):
             members = [m for m in _members(archive, opened) if _is_wanted(m.path, wanted)]
-            if not members:
-                raise UserError(
-                    f"{archive} holds no files such as {' or '.join(wanted) or '*'}; it may be "
-                    "another archive: check where it is from."
-                )
-            _write(archive, opened, members, folder, progress)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:
+        if not members:
+            raise UserError(
+                f"{archive} holds no files such as {' or '.join(wanted) or '*'}; it may be "
+                "another archive: check where it is from."
+            )
+        _write(archive, opened, members, folder, progress)
+
+
+@contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    """Turn every error of a damaged archive into one sentence.
+
+    The standard library has no type for them: it raises OSError, ValueError, IndexError and others.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
         why = str(error).partition("\n")[0].rstrip(":")  # tarfile lists what it tried
         raise UserError(
-            f"{archive} cannot be unpacked ({why}); delete it and fetch it again."
+            f"{archive} cannot be unpacked ({why or type(error).__name__}); "
+            "delete it and fetch it again."
         ) from None
 
 
@@ -76,6 +94,8 @@ def _open(archive: Path) -> Opened:
 
 def _members(archive: Path, opened: Opened) -> Iterator[_Member]:
     """Yield the files of an archive; refuse what is not a file in a folder below its root."""
+    files: set[PurePosixPath] = set()
+    folders: set[PurePosixPath] = set()
     infos: Iterable[Any] = opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened
     for number, info in enumerate(infos, start=1):
         if number > MOST_MEMBERS:
@@ -92,6 +112,13 @@ def _members(archive: Path, opened: Opened) -> Iterator[_Member]:
             continue
         if not is_file:
             _refuse(archive, f"has the member '{name}', which is a link or a device")
+        lengths = [len(os.fsencode(part)) for part in path.parts]
+        if max(lengths, default=0) not in range(1, LONGEST + 1) or "\0" in name:
+            _refuse(archive, f"has the member {name[:SHOWN]!a}, whose name no file can have")
+        if path in files or path in folders or not files.isdisjoint(path.parents):
+            _refuse(archive, f"has the member '{name}' twice, or as a file and a folder")
+        files.add(path)
+        folders.update(path.parents)
         yield _Member(path, size, info)
 
 
@@ -122,13 +149,20 @@ def _write(
         for member in members:
             target = folder / member.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _content(opened, member) as source, target.open("xb") as file:
-                while chunk := source.read(CHUNK):
+            with _reading(archive):
+                source = _content(opened, member)
+            with source, target.open("xb") as file:
+                while chunk := _chunk(archive, source):
                     limit -= len(chunk)
                     if limit < 0:
                         _refuse(archive, "holds more bytes than it states")
                     file.write(chunk)
                     bar.update(len(chunk))
+
+
+def _chunk(archive: Path, source: IO[bytes]) -> bytes:
+    with _reading(archive):
+        return source.read(CHUNK)
 
 
 def _content(opened: Opened, member: _Member) -> IO[bytes]:

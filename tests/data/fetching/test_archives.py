@@ -1,6 +1,7 @@
 """Archives from the internet: what is refused, and that nothing of it is written."""
 
 import io
+import re
 import stat
 import tarfile
 import zipfile
@@ -111,6 +112,27 @@ def test_a_changed_byte_is_found(put):
     archive, folder = put(bytes(content))
     with pytest.raises(UserError, match="cannot be unpacked"):
         unpack(archive, folder, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a.txt", "a.txt"], "'a.txt' twice"),
+        (["a", "a/b.txt"], "'a/b.txt' twice, or as a file and a folder"),
+        (["a/b.txt", "a"], "'a' twice, or as a file and a folder"),
+        (["x" * 256], "whose name no file can have"),
+        (["."], "whose name no file can have"),
+    ],
+)
+def test_names_that_no_folder_can_hold_are_refused(names, said, put):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    archive, folder = put(stream.getvalue(), "a.tar")
+    with pytest.raises(UserError, match=re.escape(said)):
+        unpack(archive, folder, progress=False)
+    assert contents(folder) == {}
 
 
 def test_another_archive_is_recognised(put):
