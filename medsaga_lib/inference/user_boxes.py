@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medsaga_lib.data.quiet import quiet
 from medsaga_lib.errors import UserError
 
 Boxes = NDArray[np.float64]  # (N, 4) x0, y0, x1, y1, or (N, 6) x0, y0, z0, x1, y1, z1; pixels
@@ -47,7 +48,7 @@ def stored_boxes(path: Path) -> Boxes:
     if path.suffix.lower() != ".npz" or not path.is_file():
         raise UserError(f"{path} contains no boxes; {way_out}.")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with quiet, np.load(path, allow_pickle=False) as arrays:
             boxes = np.asarray(arrays.get("boxes", []), np.float64)
     except ValueError as error:  # text, or objects
         raise UserError(

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import warnings
+import zipfile
 
 import imagecodecs
 import numpy as np
@@ -14,6 +15,8 @@ from medsaga_lib.data.images import Stored, read_stored
 from medsaga_lib.data.label_files import write_labels
 from medsaga_lib.data.problems import BadFile
 from medsaga_lib.data.quiet import LOGGERS, quiet
+from medsaga_lib.errors import UserError
+from medsaga_lib.inference.user_boxes import stored_boxes
 
 
 def speak(word):
@@ -83,3 +86,21 @@ def test_a_written_volume_prints_nothing(tmp_path, capfd):
     write_labels(tmp_path / "b.nrrd", picture, np.zeros((2, 3, 4), np.int64))
     assert capfd.readouterr() == ("", "")
     assert (tmp_path / "b.nrrd").exists()
+
+
+def test_an_array_whose_header_warns_prints_nothing(tmp_path, capfd):
+    """NumPy evaluates the header of an array; Python warns of an escape that it does not know."""
+    path = tmp_path / "a.npz"
+    header = rb"{'descr': '<f8', 'fortran_order': False, 'shape': (1, 4), '\z': 0}"
+    header = header[:-1] + b", }" + b" " * 40 + b"\n"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("boxes", "gts"):
+            start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+            file.writestr(f"{name}.npy", start + header + np.zeros(4).tobytes())
+    for read in (stored_boxes, lambda path: read_stored(path, is_mask=True)):
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            with pytest.raises(UserError):
+                read(path)
+        assert not warned
+    assert capfd.readouterr().err == ""

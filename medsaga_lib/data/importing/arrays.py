@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from medsaga_lib.data.folder import known_modality
+from medsaga_lib.data.images import reading
 from medsaga_lib.data.importing.found import Copied, Found, Item, LabelMap, Options, read_label_map
 from medsaga_lib.data.importing.source import Source, case_name
 from medsaga_lib.data.problems import BadFile, listed
@@ -88,11 +89,8 @@ def _has_masks(path: Path) -> bool:
     """Return whether an npz file has the array `gts`."""
     if not path.is_file():
         return False
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return "gts" in arrays
-    except Exception as error:  # NumPy raises errors of many kinds for damaged files
-        raise BadFile(path, f"cannot be read as npz ({error})", "copy it again.") from None
+    with reading(path, "npz"), np.load(path, allow_pickle=False) as arrays:
+        return "gts" in arrays
 
 
 def _drawn(path: Path | None) -> LabelMap | None:
