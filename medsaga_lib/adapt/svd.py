@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsaga_lib.adapt.adaptation import Adaptation
+from medsaga_lib.models.linear import linear
 from medsaga_lib.models.stages import ImageEncoder
 from medsaga_lib.models.tinyvit import TinyViT
 
@@ -96,8 +97,8 @@ class SVDLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.how:
-            between = functional.linear(x, self.right) * self.values()
-            return functional.linear(between, self.left, self.bias)
+            between = linear(x, self.right) * self.values()
+            return linear(between, self.left, self.bias)
         right, left = self.right.unflatten(1, self.kernel), self.left[..., None, None]
         between = functional.conv2d(x, right, **self.how) * self.values()[:, None, None]
         return functional.conv2d(between, left, self.bias)

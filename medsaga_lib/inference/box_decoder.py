@@ -34,6 +34,7 @@ from torch.nn import functional
 
 from medsaga_lib.models.evaluated import pieces
 from medsaga_lib.models.frame import Frame
+from medsaga_lib.models.linear import linear
 
 # Image tokens decoded at a time; our choice by measurement (`bench.boxes`): one box of a 64 x 64
 # grid stays in the processor's cache; several together took longer than one after the other.
@@ -353,10 +354,10 @@ def _found(
     heads = attention.num_heads, -1
     seen = weights.unflatten(1, heads) @ v.transpose(1, 2)  # (b, heads, T, c)
     of_rows = (weights @ image.weights.transpose(1, 2)).unflatten(1, heads)  # (b, heads, T, R)
-    rows = functional.linear(image.rows, attention.v_proj.weight)
+    rows = linear(image.rows, attention.v_proj.weight)
     seen = seen + of_rows @ _by_head(attention, rows)
     # The softmax sums to 1, so the value of the shift is added unchanged
-    same = functional.linear(shift, attention.v_proj.weight, attention.v_proj.bias)
+    same = linear(shift, attention.v_proj.weight, attention.v_proj.bias)
     return attention.out_proj(seen.transpose(1, 2).flatten(2) + same)
 
 
@@ -371,7 +372,7 @@ def _logits(
         image: the image tokens.
         x, position: (heads, c, N) the projections of x and of the positions.
     """
-    rows = functional.linear(image.rows, layer.weight).unflatten(2, (asking.shape[1], -1))
+    rows = linear(image.rows, layer.weight).unflatten(2, (asking.shape[1], -1))
     of_rows = (asking @ rows.permute(0, 2, 3, 1)).flatten(1, 2)  # (b, heads x T, R)
     inner = torch.baddbmm(_head_product(asking, x), of_rows, image.weights)
     return torch.addcmul(_head_product(asking, position), inner, image.scale)
@@ -455,8 +456,8 @@ class _Enlarging:
         first, self.norm, self.activation, second, self.last = decoder.output_upscaling
         first_weight = _doubling(first)
         shift = decoder.transformer.layers[-1].norm4.bias
-        self.rows = functional.linear(image.rows, first_weight)  # (R, 4 C/4)
-        self.bias = functional.linear(shift, first_weight, first.bias.repeat(4))
+        self.rows = linear(image.rows, first_weight)  # (R, 4 C/4)
+        self.bias = linear(shift, first_weight, first.bias.repeat(4))
         self.second, self.second_bias = _doubling(second), second.bias
         self.shared, self.image, self.classifier = shared.enlarged2, image, classifier
         self.is_whole = shared.enlarged2.device.type != "cpu" or torch.jit.is_tracing()
@@ -479,7 +480,7 @@ class _Enlarging:
         x = functional.layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias, self.norm.eps)
         weight = self.second[grandchildren]
         bias = self.second_bias.repeat(len(weight) // len(self.second_bias))
-        x = functional.linear(self.activation(x), weight, bias)
+        x = linear(self.activation(x), weight, bias)
         return self.last(x.unflatten(2, (-1, len(self.second_bias)))) @ self.classifier
 
 

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from medsaga_lib.errors import UserError
 from medsaga_lib.models.attention import fuse_attention
+from medsaga_lib.models.linear import with_fast_layers
 from medsaga_lib.models.tinyvit import BatchNorm, TinyViT
 
 Attention = Literal["fused", "original"]
@@ -126,6 +127,7 @@ def build_sam(
             iou_head_hidden_dim=shape.iou_hidden,
         ),
     )
+    with_fast_layers(sam)
     if shape.raw:
         sam.pixel_mean.zero_()  # (255 x - 0) / 255 = x
         sam.pixel_std.fill_(255)

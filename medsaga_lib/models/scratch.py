@@ -8,6 +8,7 @@ from torch import nn
 
 from medsaga_lib.errors import UserError
 from medsaga_lib.models.dae_former import DAEFormer
+from medsaga_lib.models.linear import with_fast_layers
 
 NetworkName = Literal["unet", "segresnet", "dae_former"]
 SIZE = 256  # pixels along one side; our choice, as for the pocket SAM
@@ -48,6 +49,7 @@ class FromScratch(nn.Module):
     def __init__(self, name: NetworkName, size: int, classes: int):
         super().__init__()
         self.network, self.size = NETWORKS[name].build(classes), size
+        with_fast_layers(self.network)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, K + 1, S, S) of images (B, 3, S, S) in [0, 1]."""

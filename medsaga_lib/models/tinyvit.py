@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsaga_lib.models.evaluated import by_rows, depthwise, folded, in_pieces, is_evaluated
+from medsaga_lib.models.linear import linear
 
 # The 4 stages of TinyViT-5M, with the windows of MobileSAM
 WIDTHS = (64, 128, 160, 320)
@@ -153,13 +154,13 @@ class Merge(nn.Module):
         stride = self.conv2.c.stride[0]
 
         def widen(tokens: Tensor) -> Tensor:
-            return functional.gelu(functional.linear(tokens, first.flatten(1), bias))
+            return functional.gelu(linear(tokens, first.flatten(1), bias))
 
         def convolve(rows: Tensor) -> Tensor:
             return depthwise(rows, second, shift, stride, pad=(0, 1))
 
         def narrow(middle: Tensor, tokens: Tensor) -> Tensor:
-            out = functional.linear(functional.gelu(middle), third.flatten(1), last)
+            out = linear(functional.gelu(middle), third.flatten(1), last)
             return finish(out, tokens)
 
         tokens = x.permute(0, 2, 3, 1).contiguous()

@@ -14,6 +14,7 @@ from medsaga_lib.models.heads import (
     Promptable,
     class_tokens,
 )
+from medsaga_lib.models.linear import with_fast_layers
 from medsaga_lib.models.sam import Attention, build_sam, input_size, recompute_blocks
 from medsaga_lib.models.scratch import FromScratch, network_size
 from medsaga_lib.models.text import ClipText, MiniLMText, Spelling
@@ -86,6 +87,7 @@ def build_model(
         for module in model.sam.mask_decoder.modules():
             if isinstance(module, nn.LayerNorm):
                 module.requires_grad_(True)
+    with_fast_layers(model)  # those of LoRA too
     return model
 
 
