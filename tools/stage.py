@@ -4,6 +4,7 @@ A file with the same content keeps its time, so that Sphinx renders only changed
 """
 
 import html
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ STATUS_PAGE = Path("book/status.md")
 STATUS_MARK = "<!-- The table stands here once the book is built. -->"
 FOLDED = {book.SOLUTION: "the solution", book.COLAB: "how Colab gets the library"}
 VERBS = ("show", "hide")
+CAPTION = "<figcaption>"  # where the caption of a figure begins
 
 
 def stage(root: Path, executed: dict[Path, Path]) -> None:
@@ -46,14 +48,16 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
     written |= {folder / file for file in inputs(root)}  # copied before the chapters ran
     for chapter, notebook in executed.items():
         written.add(folder / chapter)
-        text = nbformat.writes(page(pairs.read_notebook(notebook)), indent=1)
+        number = int(chapter.name.partition("_")[0])
+        text = nbformat.writes(page(pairs.read_notebook(notebook), number), indent=1)
         book.write(folder / chapter, text)
     for path in [path for path in folder.rglob("*") if path.is_file() and path not in written]:
         path.unlink()
 
 
-def page(notebook: NotebookNode) -> NotebookNode:
-    """Return the executed notebook to render: solutions folded, its provenance at the end."""
+def page(notebook: NotebookNode, chapter: int) -> NotebookNode:
+    """Return the executed notebook to render: figures numbered, solutions folded, provenance."""
+    number_figures(notebook, chapter)
     for cell in book.code_cells(notebook):
         for tag in FOLDED.keys() & set(book.tags(cell)):
             cell.metadata["tags"] = [*book.tags(cell), "hide-cell"]
@@ -63,6 +67,17 @@ def page(notebook: NotebookNode) -> NotebookNode:
     card["id"] = "provenance"
     notebook.cells.append(card)
     return notebook
+
+
+def number_figures(notebook: NotebookNode, chapter: int) -> None:
+    """Put "Figure 5.2." before each caption, in the order of the page."""
+    count = itertools.count(1)
+    for cell in book.code_cells(notebook):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if CAPTION in data.get("text/html", ""):
+                numbered = f"{CAPTION}<b>Figure {chapter}.{next(count)}.</b> "
+                data["text/html"] = data["text/html"].replace(CAPTION, numbered, 1)
 
 
 def provenance_card(made: dict[str, Any]) -> str:

@@ -17,12 +17,13 @@ SOFT_SIDE = 128  # pixels of a soft mask in a page; our choice
 PALETTE = 256  # number of colours in a PNG with a palette
 
 
-def show(figure: Figure, alt: str = "") -> None:
-    """Show a figure in the notebook with alt text, at most as wide as the column.
+def show(figure: Figure, alt: str = "", caption: str = "") -> None:
+    """Show a figure in the notebook with alt text and a caption, at most as wide as the column.
 
     Args:
         figure: a figure of this package, or any other figure of matplotlib.
         alt: what a reader sees and what follows from it; default: the label of the figure.
+        caption: a sentence below the figure; the book puts "Figure 5.2." before it.
 
     Raises:
         ValueError: there is no alt text.
@@ -30,7 +31,7 @@ def show(figure: Figure, alt: str = "") -> None:
     import matplotlib.pyplot as plt
     from IPython.display import display
 
-    display(Shown(figure, alt or str(figure.get_label())))
+    display(Shown(figure, alt or str(figure.get_label()), caption))
     plt.close(figure)  # otherwise a figure of pyplot is drawn again
 
 
@@ -40,10 +41,10 @@ class Shown:
     The alt text is also the plain text of the output and its metadata `alt`.
     """
 
-    def __init__(self, figure: Figure, alt: str) -> None:
+    def __init__(self, figure: Figure, alt: str, caption: str = "") -> None:
         if not alt.strip():
             raise ValueError("The figure has no alt text; describe in `alt` what a reader sees.")
-        self.alt = " ".join(alt.split())
+        self.alt, self.caption = (" ".join(text.split()) for text in (alt, caption))
         self.mime, self.picture = encode(figure)
         self.width = round(figure.get_figwidth() * CSS_DPI)
 
@@ -56,7 +57,14 @@ class Shown:
             f'<img alt="{html.escape(self.alt)}" src="{source}" width="{self.width}" '
             'style="max-width: 100%; height: auto">'
         )
+        if self.caption:
+            tag = f'<figure style="margin: 0">{tag}{figcaption(self.caption)}</figure>'
         return {"text/html": tag, "text/plain": self.alt}, {"alt": self.alt}
+
+
+def figcaption(caption: str) -> str:
+    """Return a caption as HTML; the build puts the number of the figure into its beginning."""
+    return f"<figcaption>{html.escape(caption)}</figcaption>"
 
 
 def interactive(
@@ -122,7 +130,7 @@ class Interactive:
         stored = json.dumps(self.numbers).replace("<", "\\u003c")  # so that no tag ends the script
         content = (
             f'<figure class="figure-live" data-kind="{self.kind}">'
-            f"<figcaption>{html.escape(self.caption)}</figcaption>"
+            f"{figcaption(self.caption)}"
             f'<script type="application/json">{stored}</script></figure>'
         )
         return {"text/html": content, "text/plain": self.caption}

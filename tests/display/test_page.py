@@ -25,12 +25,12 @@ class ImageTag(HTMLParser):
         self.tag, self.attributes = tag, dict(attributes)
 
 
-def emitted(figure, alt=""):
+def emitted(figure, alt="", caption=""):
     """The data and metadata of the one output of `show` in an IPython session."""
     InteractiveShell.instance()
     try:
         with capture_output() as captured:
-            display.show(figure, alt)
+            display.show(figure, alt, caption)
     finally:
         InteractiveShell.clear_instance()
     (output,) = captured.outputs
@@ -57,6 +57,15 @@ def test_show_emits_an_image_with_alt_text(chest):
     assert picture.format == "WEBP"
     assert picture.width == 1050
     assert int(tag["width"]) == 672  # 7 in of 96 pixels, as CSS has it
+
+
+def test_a_caption_stands_below_the_image(chest):
+    figure = display.show_case(*chest, LUNGS, alt="Two lungs")
+    data, metadata = emitted(figure, caption="Both lungs,\n  a < b.")
+    start, rest = data["text/html"].split("<img")
+    assert start == '<figure style="margin: 0">'
+    assert rest.endswith("><figcaption>Both lungs, a &lt; b.</figcaption></figure>")
+    assert data["text/plain"] == metadata["alt"] == "Two lungs"
 
 
 def test_show_takes_any_figure_of_matplotlib_and_closes_it():

@@ -30,7 +30,7 @@ def chapter(small_book):
             cell.outputs = [nbformat.v4.new_output("stream", text="right\n")]
     made = dict.fromkeys(("data", "profile", "seed", "minutes", "gigabytes", "device"), "")
     notebook.metadata["medsaga"] = made | {"versions": {}, "commit": "", "date": ""}
-    return page(notebook)
+    return page(notebook, 1)
 
 
 def test_students_get_everything_but_the_solutions(chapter):

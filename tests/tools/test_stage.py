@@ -84,3 +84,20 @@ def test_a_page_ends_with_how_it_was_made_and_folds_its_solutions(small_book, ex
     folded = [cell for cell in book.code_cells(notebook) if "hide-cell" in book.tags(cell)]
     assert [book.tags(cell)[0] for cell in folded] == ["colab", "solution", "solution", "solution"]
     assert folded[1].metadata["mystnb"]["code_prompt_show"] == "Show the solution"
+
+
+def test_figures_with_a_caption_are_numbered_in_the_order_of_the_page():
+    pages = [
+        "<p>1</p>",
+        "<img><figcaption>One.</figcaption>",
+        "<figcaption>Two.</figcaption>",
+    ]
+    outputs = [nbformat.v4.new_output("display_data", {"text/html": html}) for html in pages]
+    cells = [nbformat.v4.new_code_cell("", outputs=some) for some in (outputs[:2], outputs[2:])]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("Text"), *cells])
+    stage.number_figures(notebook, 7)
+    assert [output.data["text/html"] for output in outputs] == [
+        "<p>1</p>",
+        "<img><figcaption><b>Figure 7.1.</b> One.</figcaption>",
+        "<figcaption><b>Figure 7.2.</b> Two.</figcaption>",
+    ]
