@@ -17,6 +17,7 @@ BUILD = Path("_build")
 
 # Cell tags with a meaning for the tools; CONTRIBUTING.md explains them.
 COLAB, PARAMETERS, DATA, REAL = "colab", "parameters", "data", "real"
+FIGURE = "figure"
 EXERCISE, SOLUTION, CHECK = "exercise", "solution", "exercise-check"
 
 KINDS = "calculate", "experiment", "find the fault"
@@ -46,6 +47,9 @@ if "google.colab" in sys.modules:
     os.chdir("/content/book/notebooks")
 """
 SOLUTION_TITLE = "# @title Solution"  # the title that Colab shows of a folded cell
+
+
+DRAWS = re.compile(r"\bdisplay\.(show|interactive)\(")
 
 
 class BookError(Exception):
@@ -97,6 +101,11 @@ def chapters(root: Path) -> list[Path]:
 def tags(cell: NotebookNode) -> list[str]:
     """Tags of a cell."""
     return cell.metadata.get("tags", [])
+
+
+def is_figure(cell: NotebookNode) -> bool:
+    """Return whether a cell draws a figure, or prepares one, and teaches nothing else."""
+    return FIGURE in tags(cell) or (EXERCISE not in tags(cell) and bool(DRAWS.search(cell.source)))
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:

@@ -59,14 +59,20 @@ def page(notebook: NotebookNode, chapter: int) -> NotebookNode:
     """Return the executed notebook to render: figures numbered, solutions folded, provenance."""
     number_figures(notebook, chapter)
     for cell in book.code_cells(notebook):
+        if book.is_figure(cell):
+            _fold(cell, "hide-input", "the code of the figure")
         for tag in FOLDED.keys() & set(book.tags(cell)):
-            cell.metadata["tags"] = [*book.tags(cell), "hide-cell"]
-            words = {f"code_prompt_{verb}": f"{verb.title()} {FOLDED[tag]}" for verb in VERBS}
-            cell.metadata["mystnb"] = words
+            _fold(cell, "hide-cell", FOLDED[tag])
     card = nbformat.v4.new_markdown_cell(provenance_card(notebook.metadata["medsaga"]))
     card["id"] = "provenance"
     notebook.cells.append(card)
     return notebook
+
+
+def _fold(cell: NotebookNode, what: str, name: str) -> None:
+    """Let the page show a cell's code, or all of it, after a click on its name."""
+    cell.metadata["tags"] = [*book.tags(cell), what]
+    cell.metadata["mystnb"] = {f"code_prompt_{verb}": f"{verb.title()} {name}" for verb in VERBS}
 
 
 def number_figures(notebook: NotebookNode, chapter: int) -> None:

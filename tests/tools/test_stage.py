@@ -101,3 +101,22 @@ def test_figures_with_a_caption_are_numbered_in_the_order_of_the_page():
         "<img><figcaption><b>Figure 7.1.</b> One.</figcaption>",
         "<figcaption><b>Figure 7.2.</b> Two.</figcaption>",
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "tags", "folded"),
+    [
+        ("display.show(figure, alt='x')", [], True),
+        ("display.interactive('bytes', {}, 'x')", [], True),
+        ("panels = []", ["figure"], True),
+        ("panels = []", [], False),
+        ("display.show(figure, alt='x')", ["exercise"], False),
+    ],
+)
+def test_code_that_draws_a_figure_is_folded(source, tags, folded):
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": tags})
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"medsaga": MADE})
+    stage.page(notebook, 1)
+    assert ("hide-input" in cell.metadata["tags"]) == folded
+    words = cell.metadata.get("mystnb", {})
+    assert words.get("code_prompt_show", "") == "Show the code of the figure" * folded
