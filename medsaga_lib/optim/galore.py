@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from medsaga_lib.errors import UserError
+from medsaga_lib.models.linear import linear
 from medsaga_lib.optim.subspace import exact_basis, randomized_basis, refresh_seed, rotate_moments
 
+SMALL = 2**14  # numbers in a tensor that is updated together with others; our choice
 STATE_BYTES = 4  # moments and bases are float32 for weights of every dtype
 
 
@@ -280,11 +282,16 @@ class GaLoreAdamW(torch.optim.Optimizer):
                 f"The gradient of {broken[0]} contains NaN or infinity ({len(broken)} of "
                 f"{len(tensors)} tensors do); lower the learning rate."
             )
+        small: dict[int, list[Tensor]] = {id(group): [] for group in self.param_groups}
         for index, group, W in tensors:
             if is_projected(tuple(W.shape), group["rank"]):
                 self._galore(index, group, W, projections.get(W))
+            elif W.numel() <= SMALL:
+                small[id(group)].append(W)
             else:
-                self._adamw(group, W)
+                self._adamw(group, [W])
+        for group in self.param_groups:
+            self._adamw(group, small[id(group)])
 
     def _in_kept_basis(self, group: dict[str, Any], W: Tensor) -> Tensor | None:
         """R_t = P^T G_t for a tensor that keeps its basis P in this step, None for others.
@@ -295,7 +302,8 @@ class GaLoreAdamW(torch.optim.Optimizer):
             return None
         if self._is_due(group, W) or _gradient(W).dtype != torch.float32:
             return None
-        return self.state[W]["basis"].T @ _short_side_first(_gradient(W))
+        # The same product as P.T @ G, by the faster kernel
+        return linear(self.state[W]["basis"].T, _short_side_first(_gradient(W)).T)
 
     def _nonfinite(self, tensors: list[_Indexed], projections: dict[Tensor, Tensor]) -> list[str]:
         """Names of the tensors whose gradient is not finite.
@@ -311,20 +319,27 @@ class GaLoreAdamW(torch.optim.Optimizer):
         broken = [not _gradient(W).isfinite().all() for _, _, W in tensors]
         return [_name(*item) for item, bad in zip(tensors, broken, strict=True) if bad]
 
-    def _adamw(self, group: dict[str, Any], W: Tensor) -> None:
-        """Update W by torch's AdamW, with float32 states and arithmetic for lower precision."""
-        state = self.state[W]
-        if not state:
-            state.update(new_moments(torch.zeros_like(W, dtype=torch.float32)))
-        work = W.float()  # W itself where it is float32
+    def _adamw(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+        """Update tensors by torch's AdamW, with float32 states and arithmetic for lower precision.
+
+        Biases and other small tensors share a call, which takes longer than their update. A call
+        has temporary tensors of the size of all its tensors.
+        """
+        if not weights:
+            return
+        states = [self.state[W] for W in weights]
+        for state, W in zip(states, weights, strict=True):
+            if not state:
+                state.update(new_moments(torch.zeros_like(W, dtype=torch.float32)))
+        work = [W.float() for W in weights]  # W itself where it is float32
         adamw(
-            [work],
-            [_gradient(W).float()],
-            [state["exp_avg"]],
-            [state["exp_avg_sq"]],
+            work,
+            [_gradient(W).float() for W in weights],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
             [],
-            [state["step"]],
-            foreach=False,
+            [state["step"] for state in states],
+            foreach=True,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -333,8 +348,9 @@ class GaLoreAdamW(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
-        if work is not W:
-            W.copy_(work)
+        for W, updated in zip(weights, work, strict=True):
+            if updated is not W:
+                W.copy_(updated)
 
     def _galore(
         self, index: int, group: dict[str, Any], W: Tensor, projection: Tensor | None
