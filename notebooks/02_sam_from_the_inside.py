@@ -633,8 +633,8 @@ cut = [number, groups.get("hippocampus", groups[[*groups][-1]])[0]]
 display.interactive(
     "threshold",
     {"objects": [at_thresholds(each) for each in cut]},
-    "Move the threshold. Blue: LiteMedSAM's mask. Orange: the true contour. "
-    "The curves are Dice and IoU of this object at all thresholds.",
+    "Move the threshold of LiteMedSAM's mask (blue); the true contour is "
+    "orange. The curves are Dice and IoU of this object at all thresholds.",
 )
 credit(*(examples[each].data for each in cut))
 
@@ -695,8 +695,8 @@ each = -(-5 // len(groups))
 ranked = boxes.sort_values("IoU", ascending=False)
 ranked = ranked.groupby("images", sort=False)
 reading = (
-    "Solid: LiteMedSAM's mask. Dashed: the true contour. "
-    "Titles: IoU of the mask, IoU of the ellipse in the box."
+    f"{each} of each kind of images, with LiteMedSAM's mask (solid) and the "
+    "true contour (dashed). Titles: IoU of the mask and of the ellipse."
 )
 
 # %% tags=["figure"]
@@ -710,8 +710,7 @@ display.show(
     alt="The objects with the highest IoU of each kind of images, with "
     "LiteMedSAM's mask and the annotator's contour, and a title with the IoU "
     "of the mask and of the ellipse.",
-    caption="The objects with the highest IoU, "
-    f"{each} of each kind of images. {reading}",
+    caption=f"The objects with the highest IoU, {reading}",
 )
 credit(*datasets)
 
@@ -725,8 +724,7 @@ display.show(
     alt="The objects with the lowest IoU of each kind of images, with "
     "LiteMedSAM's mask and the annotator's contour, and a title with the IoU "
     "of the mask and of the ellipse.",
-    caption="The objects with the lowest IoU, "
-    f"{each} of each kind of images. {reading}",
+    caption=f"The objects with the lowest IoU, {reading}",
 )
 credit(*datasets)
 

@@ -215,7 +215,7 @@ display.show(
     "bar is about as long as that of full fine-tuning, and LoRA's is about "
     "30 % shorter.",
     caption="Predicted memory of a training step of 3 methods with SAM's own "
-    "attention. Colours: the four parts of the ledger. Bold: their sum.",
+    "attention: the colours are the four parts, the bold number is their sum.",
 )
 
 # %%
@@ -289,8 +289,9 @@ display.show(
     alt="Three stacked bars, about a quarter as long as with fused attention "
     "alone. States are about 30 % of the bar of full fine-tuning, and GaLore's "
     "bar is clearly shorter.",
-    caption="The same prediction with fused attention and checkpointing; the "
-    "axis is shorter. Colours: the four parts of the ledger. Bold: their sum.",
+    caption="The same prediction with fused attention and checkpointing, on a "
+    "shorter axis: the colours are the four parts, the bold number is their "
+    "sum.",
 )
 
 # %%

@@ -477,7 +477,7 @@ alt = (
 )
 caption = (
     f"Test Dice on {tested}, for each method with its learning rate (lr). "
-    "Dots: 5 seeds. Bars: their means. Dashed: the mean of AdamW."
+    "Dots are 5 seeds, bars their means; the dashed line is the mean of AdamW."
 )
 dots = {"lungs from 32 X-rays": table.to_dict("list")}
 figure = display.dots_of_seeds(dots, "Dice", alt, baseline)
