@@ -106,12 +106,15 @@ def panel(dataset):
 
 
 # %% tags=["real"]
+panels = [panel(dataset) for dataset in opened]
 display.show(
-    display.grid([panel(dataset) for dataset in opened], {}, alt="Six modalities."),
-    alt="Six images. A chest X-ray. A red frame from inside a colon with a round "
-    "polyp. Grey nuclei on a black background. A part of a CT slice with the "
-    "spleen, fat and ribs. A small MR slice of a few dozen large pixels. An MR"
-    " slice of a brain with a few bright spots.",
+    display.grid(panels, {}, alt="Six modalities."),
+    alt="Six images. A chest X-ray. A red frame from inside a colon with a "
+    "round polyp. Grey nuclei on a black background. A part of a CT slice with "
+    "the spleen, fat and ribs. A small MR slice with large pixels. An MR slice "
+    "of a brain with a few bright spots.",
+    caption="The first case of each data set. A volume is shown by the axial "
+    "slice with its largest mask, in its true proportions.",
 )
 for dataset in opened:
     credit(dataset)
@@ -138,10 +141,11 @@ for dataset in opened:
 from medsaga_lib.data.cases import read_case_mask
 
 # %% tags=["real"]
-hounsfield = read_stored(spleen.cases[0].image).values  # (slices, rows, columns)
+hounsfield = read_stored(spleen.cases[0].image).values  # (z, y, x)
 organ = read_case_mask(spleen, spleen.cases[0]).values == 1
 low, median, high = np.percentile(hounsfield[organ], [5, 50, 95])
-print(f"spleen: median {median:.0f} HU, 5 % below {low:.0f}, 5 % above {high:.0f}")
+print(f"spleen: median {median:.0f} HU")
+print(f"5 % of its voxels are below {low:.0f} HU, 5 % above {high:.0f} HU")
 print(f"90 % of its voxels are within {high - low:.0f} HU")
 print(f"all voxels: {hounsfield.min():.0f} to {hounsfield.max():.0f} HU")
 
@@ -162,25 +166,32 @@ windows = {
 
 # %% tags=["real"]
 middle = organ.sum((1, 2)).argmax()
-panels, rows = [], {}
+panels = [
+    display.Panel(scale(hounsfield[middle], *ends), title=name)
+    for name, ends in windows.items()
+]
+
+# %% tags=["real"]
+display.show(
+    display.grid(panels, {}, alt="One CT slice with three windows."),
+    alt="One CT slice with three windows. All values: everything but the ribs "
+    "is a similar grey. Bone: the ribs show their structure, and soft tissue "
+    "is dark. Abdomen: the grey spleen is clearly separated from the dark fat "
+    "around it, and the ribs are white.",
+    caption="One axial CT slice with 3 windows. Values at or below the lower "
+    "end of the window are black, values at or above its upper end are white.",
+)
+credit(spleen)
+
+# %% tags=["real"]
+rows = {}
 for name, ends in windows.items():
-    panels.append(display.Panel(scale(hounsfield[middle], *ends), title=name))
     rows[name] = {
         "window (HU)": "{:.0f} to {:.0f}".format(*ends),
         "grey levels of the spleen": round(255 * (high - low) / np.ptp(ends)),
         "voxels made black": f"{(hounsfield < ends[0]).mean():.0%}",
         "voxels made white": f"{(hounsfield > ends[1]).mean():.0%}",
     }
-
-# %% tags=["real"]
-display.show(
-    display.grid(panels, {}, alt="One CT slice with three windows."),
-    alt="One CT slice with three windows. All values: everything but the ribs is a"
-    " similar grey. Bone: the ribs show their structure, and soft tissue is "
-    "dark. Abdomen: the grey spleen is clearly separated from the dark fat "
-    "around it, and the ribs are white.",
-)
-credit(spleen)
 pd.DataFrame(rows).T
 
 # %% [markdown] tags=["real"]
@@ -206,8 +217,8 @@ pd.DataFrame(rows).T.round(2)
 
 # %% tags=["real"]
 index = pd.read_csv(hippocampus.root / "index.csv")
-highest = index["vmax"]
-print(f"highest of {len(index)} volumes: {highest.min():,.0f} to {highest.max():,.0f}")
+low, high = index["vmax"].min(), index["vmax"].max()
+print(f"highest of {len(index)} volumes: {low:,.0f} to {high:,.0f}")
 
 # %% [markdown] tags=["real"]
 # The median of the hippocampus ranges from 49 to 500 in 4 volumes. The scale of MR depends on the device, its settings and the export of the file.
@@ -235,15 +246,16 @@ print(volume.shape, "voxels of", np.round(volume.spacing, 2), "mm")
 # %% [markdown]
 # A *coronal* slice is a view from the front: each of its rows comes from another axial slice. The figure shows it with square voxels, and with voxels of their true size.
 
-# %%
+# %% tags=["figure"]
 z, y = organ.sum((1, 2)).argmax(), organ.sum((0, 2)).argmax()
 slices = {"coronal, squares": y, "coronal, in mm": y, "axial": z}
 spacings = (1, 1), (volume.spacing[0], volume.spacing[2]), (1, 1)
 panels = []
 for (title, number), spacing in zip(slices.items(), spacings, strict=True):
-    part = number if title == "axial" else np.s_[::-1, number]  # head at the top
-    mask = organ[part].astype(int)
-    panels.append(display.Panel(volume.pixels[part], mask, None, title, spacing))
+    # The head is at the top of a coronal slice
+    part = number if title == "axial" else np.s_[::-1, number]
+    both = volume.pixels[part], organ[part].astype(int)
+    panels.append(display.Panel(*both, None, title, spacing))
 
 # %%
 display.show(
@@ -252,6 +264,8 @@ display.show(
     "square voxels, the coronal slice is a flat band, and the organ is "
     "stretched sideways. In mm, it has its true proportions, and the steps of "
     "the contour show how thick the slices are.",
+    caption="The organ (dashed contour) in a coronal slice with square voxels, "
+    "in the same slice in mm, and in an axial slice.",
 )
 print(source)
 
@@ -279,17 +293,20 @@ print(read_stored(spleen.cases[0].image).geometry.affine.round(2))
 # %% tags=["real"]
 import nibabel
 
-# %% tags=["real"]
 as_stored = nibabel.load(spleen.cases[0].image).get_fdata()[:, :, middle]
+
+# %% tags=["real"]
 panels = [
     display.Panel(scale(as_stored, *CT_WINDOW), title="array of the file"),
     display.Panel(volume.pixels[middle], title="as in radiology"),
 ]
 display.show(
     display.grid(panels, {}, alt="A slice of the file, and turned.", columns=2),
-    alt="The same CT slice twice. As stored, the body is rotated, and the ribs are"
-    " on the left. As in radiology, the ribs and the side of the body are on "
-    "the right, and the back is below.",
+    alt="The same CT slice twice. As stored, the body is rotated, and the ribs "
+    "are on the left. As in radiology, the ribs and the side of the body are "
+    "on the right, and the back is below.",
+    caption="One axial CT slice as the file stores it, and turned as radiology "
+    "shows it: the front at the top, the patient's left on the right side.",
 )
 print(source)
 
@@ -309,9 +326,11 @@ image, truth = read_pair(chest, case)
 # %%
 display.show(
     display.show_case(image.pixels, truth, labels=chest.labels),
-    alt="A chest X-ray, without and with the contours of its label map. The right "
-    "lung is on the left side of the image, and the left lung on the right "
-    "side.",
+    alt="A chest X-ray, without and with the contours of its label map. The "
+    "right lung is on the left side of the image, and the left lung on the "
+    "right side.",
+    caption="A chest X-ray, and the same X-ray with its label map: a dashed "
+    "contour and a name in one colour for each label.",
 )
 credit(chest)
 
@@ -337,18 +356,24 @@ from scipy.ndimage import label
 rows = []
 for one in nuclei.cases:
     instances = read_case_mask(nuclei, one).values
-    rows.append((one.name, len(np.unique(instances)) - 1, label(instances > 0)[1]))
+    number = len(np.unique(instances)) - 1
+    rows.append((one.name, number, label(instances > 0)[1]))
 counted = pd.DataFrame(rows, columns=["case", "nuclei", "components"])
 print(counted[["nuclei", "components"]].sum().to_string())
 
 # %% tags=["real"]
-from medsaga_lib.data.prompts import box_of
-
-crowded = next(one for one in nuclei.cases if one.name.startswith("4d14a362"))
+crowded = next(
+    one for one in nuclei.cases if one.name.startswith("4d14a362")
+)
 part = np.s_[130:, :150]
-tissue, _ = read_pair(nuclei, crowded)
 instances = read_case_mask(nuclei, crowded).values[part]
 ids = np.unique(instances)[1:]
+print(f"{len(ids)} nuclei in {label(instances > 0)[1]} connected components")
+
+# %% tags=["real", "figure"]
+from medsaga_lib.data.prompts import box_of
+
+tissue, _ = read_pair(nuclei, crowded)
 numbered = np.searchsorted([0, *ids], instances)  # 1 ... N
 boxes = np.array([box_of(instances == one) for one in ids])
 
@@ -358,8 +383,9 @@ display.show(
     alt="A part of a microscopy image with violet nuclei, without and with a "
     "contour and a box for each instance. Many contours touch, so one "
     "connected region contains several nuclei.",
+    caption="A part of a microscopy image, without and with its instances: "
+    "each nucleus has a contour and a box in one colour.",
 )
-print(f"{len(ids)} nuclei in {label(instances > 0)[1]} connected components")
 credit(nuclei)
 
 # %% [markdown] tags=["real"]
@@ -496,7 +522,7 @@ for name, mask in changes.items():
     }
 pd.DataFrame(rows).T.round(3)
 
-# %%
+# %% tags=["figure"]
 panels = [
     display.Panel(image.pixels, lung.astype(int), mask.astype(int), name)
     for name, mask in changes.items()
@@ -509,6 +535,8 @@ display.show(
     "changed mask, moved, eroded, dilated, cut at the bottom, with one pixel "
     "or a square added in the lower right corner of the image, with the left "
     "lung added, and an ellipse instead of the lung.",
+    caption="The right lung of a chest X-ray (truth, dashed) and 8 changes of "
+    "its mask, scored as if each were a prediction (solid).",
 )
 credit(chest)
 
@@ -539,7 +567,12 @@ alt = (
     "distance is high from the smallest patch on. HD95 is 0 for small patches, "
     "then jumps to nearly the same height."
 )
-display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
+caption = (
+    "Largest distance and HD95 between the mask with the far patch and the "
+    "mask without it, against the side of the patch, in pixels."
+)
+figure = display.curve_with_interval(curves, *axes, alt)
+display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
 # There are two rules for HD95. This library and MedPy take the percentile of the distances in both directions together (`pooled`). MONAI takes the larger of two percentiles, one for each direction (`maximum`). They differ for the lung without its lowest rows:
@@ -568,7 +601,12 @@ alt = (
     "pixels. The moved mask rises in steps and reaches 1 at 5. The cut mask is "
     "high from the start and rises little."
 )
-display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
+caption = (
+    "NSD of 3 changed masks of the right lung against its tolerance in pixels: "
+    "the share of the two surfaces that is at most this far apart."
+)
+figure = display.curve_with_interval(curves, *axes, alt)
+display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
 # At 2 px the eroded mask scores 0, and at 6 px nearly 1. An NSD without its tolerance says nothing.
@@ -624,7 +662,7 @@ pd.DataFrame(rows).T.round(3)
 # %% [markdown]
 # ## Empty masks
 #
-# In many slices an organ is absent. What is the score of a method that finds nothing there, and rightly so? The formula of Dice gives 0 / 0. The table has the rule of this library, and the rule behind published tables of the Synapse data set (`dice_synapse`, `hd95_synapse`).
+# In many slices an organ is absent. What is the score of a method that finds nothing there, and rightly so? The formula of Dice gives 0 / 0. The table has the rule of this library, and the rule behind published tables of Synapse, CTs of the abdomen (`dice_synapse`, `hd95_synapse`).
 
 # %%
 from medsaga_lib.evaluation.metrics import score_case
@@ -680,7 +718,9 @@ table.astype({"pixels": int}).rename_axis("radius (px)").round(3)
 def one_pixel(masks):
     """The size of each mask, and its Dice when it is moved by one pixel."""
     padded = [np.pad(mask, 1) for mask in masks]
-    return [(mask.sum(), dice(np.roll(mask, 1, axis=1), mask)) for mask in padded]
+    moved = [np.roll(mask, 1, axis=1) for mask in padded]
+    pairs = zip(moved, padded, strict=True)
+    return [(mask.sum(), dice(other, mask)) for other, mask in pairs]
 
 
 # %% tags=["real"]
@@ -712,6 +752,8 @@ display.show(
     alt="Dice after a move by one pixel against the size of the object, on a "
     "logarithmic axis. Nuclei of a few dozen pixels lose most, and large "
     "nuclei little. Polyps and lungs are nearly at 1.",
+    caption="Dice after a move by 1 px against the size of the object in "
+    "pixels (logarithmic axis). Each dot is the mask of one object.",
 )
 
 # %% [markdown]
@@ -754,7 +796,7 @@ def nearest(samples, excluded):
 
 # %%
 def copied(samples, sources, labels):
-    """Dice of masks copied from the sources, for the classes that a sample shows."""
+    """Dice of masks copied from the sources, for the classes of a sample."""
     maps = [samples[number]["label"].numpy() for number in range(len(samples))]
     rows = []
     for number, source in enumerate(sources):
@@ -771,19 +813,20 @@ def sources_of(samples):
     """The nearest samples among all, and among those of other patients."""
     patients = patients_of(samples)
     itself = np.eye(len(patients), dtype=bool)
-    return nearest(samples, itself), nearest(samples, patients[:, None] == patients)
+    same = patients[:, None] == patients
+    return nearest(samples, itself), nearest(samples, same)
 
 
 # %%
 def count_mates(patients, source):
-    """Print how often the source is of the same patient; return who has several."""
+    """Print how often a source is of the same patient; return who has mates."""
     mates = (patients[:, None] == patients).sum(axis=1) - 1
     several = mates > 0
     found = (patients[source] == patients)[several].mean()
     chance = mates[several].mean() / (len(patients) - 1)
     people = len({*patients[several]})
     print(f"{several.sum()} images of {people} patients with several images")
-    print(f"the nearest is of the same patient: {found:.1%}; by chance {chance:.1%}")
+    print(f"nearest of the same patient: {found:.1%}; by chance {chance:.1%}")
     return several
 
 
@@ -807,14 +850,14 @@ leaking, honest = compare(xrays, chest.labels)
 for name, table in (("all images", leaking), ("other patients", honest)):
     print(f"copies from {name:14} Dice {table['dice'].mean():.3f}")
 
-# %% tags=["real"]
+# %% tags=["real", "figure"]
 patients = patients_of(xrays)
 mate, other = sources_of(xrays)
 first = np.flatnonzero(patients[mate] == patients)[0]
 chosen = {"an X-ray": first, "nearest: same patient": mate[first]}
 chosen["nearest of others"] = other[first]
 
-# %% tags=["real"]
+# %% tags=["real", "figure"]
 panels = []
 for title, number in chosen.items():
     xray, lungs = read_pair(chest, chest.cases[number])
@@ -823,9 +866,11 @@ for title, number in chosen.items():
 # %% tags=["real"]
 display.show(
     display.grid(panels, chest.labels, alt="An X-ray and its two nearest."),
-    alt="Three chest X-rays with the contours of both lungs: one X-ray, the most "
-    "similar one, which is of the same patient with another exposure, and the "
-    "most similar one of another patient. The contours of all three are alike.",
+    alt="Three chest X-rays with the contours of both lungs: one X-ray, the "
+    "most similar one, which is of the same patient with another exposure, and "
+    "the most similar one of another patient. All contours are alike.",
+    caption="An X-ray, the X-ray most similar to it, and the most similar one "
+    "of another patient. Dashed: the annotator's contours of both lungs.",
 )
 credit(chest)
 
@@ -869,7 +914,8 @@ def intervals(table):
     """The mean Dice, and its 95 % intervals over patients and over images."""
     rows = {}
     for unit in ("patient", "case"):
-        low, high = Evaluation(table.assign(patient=table[unit])).interval("dice")
+        drawn = table.assign(patient=table[unit])
+        low, high = Evaluation(drawn).interval("dice")
         rows[f"over {table[unit].nunique()} {unit}s"] = low, high, high - low
     return pd.DataFrame(rows, ["from", "to", "width"]).T.round(3)
 
@@ -895,7 +941,7 @@ for count in (5, 10, len(in_order)):
     some = honest[honest["patient"].isin(in_order[:count])]
     low, high = Evaluation(some).interval("dice")
     mean = some["dice"].mean()
-    print(f"{count:2} patients: mean {mean:.3f}, interval {low:.3f} to {high:.3f}")
+    print(f"{count:2} patients: {mean:.3f}, interval {low:.3f} to {high:.3f}")
 
 
 # %% [markdown] tags=["real"]
@@ -913,7 +959,8 @@ def gain(better, other):
     """The mean of the paired differences, and its interval over patients."""
     difference = better.assign(dice=better["dice"] - other["dice"])
     low, high = Evaluation(difference).interval("dice")
-    return f"{difference['dice'].mean():.3f}, 95 % interval {low:.3f} to {high:.3f}"
+    mean = difference["dice"].mean()
+    return f"{mean:.3f}, 95 % interval {low:.3f} to {high:.3f}"
 
 
 # %% tags=["real"]
@@ -1024,7 +1071,8 @@ hints = {
     "Dice": "15 of 20 columns overlap.",
     "IoU": "the union has 25 columns.",
     "NSD": "which surface pixel is more than 5 px from the other surface?",
-    "HD95 in mm": "more than 5 % of the surface pixels are 5 px away; give it in mm.",
+    "HD95 in mm": "more than 5 % of the surface pixels are 5 px away; "
+    "give it in mm.",
 }
 for name, value in expected.items():
     answer = as_number(name, by_hand.get(name))
@@ -1032,7 +1080,7 @@ for name, value in expected.items():
 
 # %% [markdown]
 # ### Exercise 2: experiment (medium, 15 minutes)
-# In the figure above, HD95 ignores small patches. `with_patch(lung, side)` makes the masks. Find the smallest side of the patch, to the pixel, for which HD95 is above 50 px, and put it into `smallest`. Explain the number with the lengths of the surfaces: what share of all surface pixels does the patch have?
+# HD95 ignores a small far patch. `with_patch(lung, side)` makes the masks. Find the smallest side of the patch, to the pixel, for which HD95 is above 50 px, and put it into `smallest`. Explain the number with the lengths of the surfaces: what share of all surface pixels does the patch have?
 
 # %% tags=["exercise"]
 smallest, share = None, None
@@ -1045,19 +1093,23 @@ while hd95(with_patch(lung, smallest), lung) <= 50:
 both = surface_distances(with_patch(lung, smallest), lung)
 border = 4 * (smallest - 1)  # surface pixels of a square
 share = border / sum(some.size for some in both)
-print(f"{smallest} px: {border} surface pixels of the patch, {share:.1%} of all")
-# All distances of the lung are 0, and those of the patch are several hundred pixels. The 95th
-# percentile is one of the patch's distances as soon as they are more than 5 % of all.
+print(f"{smallest} px: {border} surface pixels, {share:.1%} of all")
+# All distances of the lung are 0, and those of the patch are several hundred
+# pixels. The 95th percentile is one of the patch's distances as soon as they
+# are more than 5 % of all.
 
 # %% tags=["exercise-check"]
 side = as_number("smallest", smallest)
-assert side % 1 == 0 and side > 0, f"A side of {smallest} px cannot be drawn; give whole pixels."
-distance, before = (hd95(with_patch(lung, int(side) - less), lung) for less in (0, 1))
+assert side % 1 == 0 and side > 0, (
+    f"A side of {smallest} px cannot be drawn; give whole pixels."
+)
+distance = hd95(with_patch(lung, int(side)), lung)
+before = hd95(with_patch(lung, int(side) - 1), lung)
 assert distance > 50, f"With {smallest} px, HD95 is still {distance:.1f} px."
 assert before <= 50, f"With {smallest - 1} px, HD95 is already {before:.0f} px."
 assert 0.045 < as_number("share", share) < 0.06, (
-    f"The share is not {share}. Divide the surface pixels of the patch, 4 (side - 1), by those of "
-    "both masks; a surface is a line, not an area."
+    f"The share is not {share}. Divide the surface pixels of the patch, "
+    "4 (side - 1), by those of both masks; a surface is a line, not an area."
 )
 
 # %% [markdown]
@@ -1071,12 +1123,13 @@ half = truth[::2, ::2]
 
 
 def enlarge(labels):
-    return resize(labels.astype(float), truth.shape, order=1).round().astype(int)
+    large = resize(labels.astype(float), truth.shape, order=1)
+    return large.round().astype(int)
 
 
 def show_scores(labels):
-    for score in score_case(labels, truth, chest.labels):
-        print(f"{score.name:11} Dice {score.dice:.3f}, HD95 {score.hd95:5.1f} px")
+    for one in score_case(labels, truth, chest.labels):
+        print(f"{one.name:11} Dice {one.dice:.3f}, HD95 {one.hd95:5.1f} px")
 
 
 enlarged = enlarge(half)
@@ -1084,8 +1137,8 @@ show_scores(enlarged)
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
-edges = (enlarged == 1) & (truth != 1)
-print("wrong pixels of label 1, by their true label:", np.bincount(truth[edges]))
+edges = np.bincount(truth[(enlarged == 1) & (truth != 1)])
+print("wrong pixels of label 1, by their true label:", edges)
 
 
 def enlarge(labels):
@@ -1094,21 +1147,26 @@ def enlarge(labels):
 
 enlarged = enlarge(half)
 show_scores(enlarged)
-# Interpolation makes values between 0 and 2 along the edge of label 2, and rounding makes some of
-# them 1. So the left lung gets a rim of "right lung". Dice hardly shows it, because the rim is
-# thin, but it has a long surface, and HD95 becomes the distance from the rim to the right lung.
-# Labels have to be resized by the nearest pixel.
+# Interpolation makes values between 0 and 2 along the edge of label 2, and
+# rounding makes some of them 1. So the left lung gets a rim of "right lung".
+# Dice hardly shows it, because the rim is thin, but it has a long surface, and
+# HD95 becomes the distance from the rim to the right lung. Labels have to be
+# resized by the nearest pixel.
 
 # %% tags=["exercise-check"]
 assert np.shape(enlarged) == truth.shape, (
-    f"`enlarged` has the shape {np.shape(enlarged)}; it must be {truth.shape}, as the truth is."
+    f"`enlarged` has the shape {np.shape(enlarged)}; it must be {truth.shape}, "
+    "as the truth is."
 )
 for score in score_case(enlarged, truth, chest.labels):
     assert score.hd95 < 3, (
-        f"{score.name} still has an HD95 of {score.hd95:.0f} px. Which label do the pixels at the "
-        "edge of label 2 have, if 0 and 2 are interpolated?"
+        f"{score.name} still has an HD95 of {score.hd95:.0f} px. Which label "
+        "do the pixels at the edge of label 2 have, "
+        "if 0 and 2 are interpolated?"
     )
-assert dice(enlarged > 0, truth > 0) > 0.98, "This is not the annotator's mask any more."
+assert dice(enlarged > 0, truth > 0) > 0.98, (
+    "This is not the annotator's mask any more."
+)
 
 # %% [markdown]
 # ## Summary

@@ -32,7 +32,7 @@ seed = 0
 # ## An image and a prompt
 #
 # The Segment Anything Model, SAM ([Kirillov et al. 2023](../book/references.md)), gets an image and a *prompt*: points, a box, or a rough mask. It returns a mask of the object that the prompt means.
-# This chapter takes a SAM apart. The network is LiteMedSAM, a small SAM for medical images, with its published weights ([Where the weights come from](../book/weights.md)). It has the parts of SAM; the section before the exercises lists the differences. All scores below are LiteMedSAM's, not SAM's.
+# This chapter takes a SAM apart. The network is LiteMedSAM, a small SAM for medical images, with its published weights ([Where the weights come from](../book/weights.md)). It has the parts of SAM; the last section before the questions lists the differences. All scores below are LiteMedSAM's, not SAM's.
 #
 # A mask is compared with the annotator's by the intersection over union: the number of pixels in both masks, divided by the number of pixels in at least one. This IoU is 1 for equal masks, and 0 for masks without a common pixel.
 #
@@ -41,8 +41,13 @@ seed = 0
 # %% tags=["data"]
 from medsaga_lib.data.catalog import open_or_phantoms
 
-organs = {"polyp_kvasir": "polyps", "cxr_hannover_lungs": "lungs", "nuclei_dsb2018": "nuclei",
-          "hippocampus_msd": "hippocampus", "ct_spleen_msd_crop": "spleen"}  # fmt: skip
+organs = {
+    "polyp_kvasir": "polyps",
+    "cxr_hannover_lungs": "lungs",
+    "nuclei_dsb2018": "nuclei",
+    "hippocampus_msd": "hippocampus",
+    "ct_spleen_msd_crop": "spleen",
+}
 datasets = {(data := open_or_phantoms(name)).name: data for name in organs}
 for dataset in datasets.values():
     print(dataset.describe())
@@ -65,15 +70,37 @@ for name in datasets:
 # %%
 from medsaga_lib.data.examples import examples_of
 
-counts = {"polyp_kvasir": 8, "cxr_hannover_lungs": 5, "nuclei_dsb2018": 2, "hippocampus_msd": 4,
-          "ct_spleen_msd_crop": 2, "phantom_cxr": 5}  # fmt: skip
+counts = {
+    "polyp_kvasir": 8,
+    "cxr_hannover_lungs": 5,
+    "nuclei_dsb2018": 2,
+    "hippocampus_msd": 4,
+    "ct_spleen_msd_crop": 2,
+    "phantom_cxr": 5,
+}
 
 # %%
-examples = [one for name, data in datasets.items() for one in examples_of(data, counts[name])]
-groups = {}
+examples, groups = [], {}
+for name, data in datasets.items():
+    examples += examples_of(data, counts[name])
 for number, one in enumerate(examples):
     groups.setdefault(organs.get(one.data, "phantoms"), []).append(number)
 print(groups)
+
+
+# %%
+def first_object(number):
+    """An example, and the annotator's mask of its first object."""
+    one = examples[number]
+    return one, one.truth == one.values[0]
+
+
+# %%
+def credit(*names):
+    """Print the sources and the licences of data sets."""
+    for name in names:
+        print(datasets[name].citation, "|", datasets[name].licence)
+
 
 # %% [markdown]
 # ## Three parts
@@ -84,6 +111,7 @@ print(groups)
 
 # %%
 import torch
+from torch.nn.functional import interpolate
 
 from medsaga_lib.inference.box_predictor import load_box_predictor
 
@@ -98,7 +126,8 @@ prompter, decoder = sam.prompt_encoder, sam.mask_decoder
 from time import process_time
 
 # %%
-embeddings, seconds = [], {"image encoder": [], "prompt encoder": [], "mask decoder": []}
+seconds = {"image encoder": [], "prompt encoder": [], "mask decoder": []}
+embeddings = []
 for one in examples:
     start = process_time()
     embeddings.append(lite.embed(one.pixels))
@@ -110,7 +139,8 @@ for embedding in embeddings[:5]:
     start = process_time()
     sparse, dense = prompter(points=None, boxes=box, masks=None)
     middle = process_time()
-    logits, scores = decoder(embedding, position, sparse, dense, multimask_output=True)
+    given = embedding, position, sparse, dense
+    logits, scores = decoder(*given, multimask_output=True)
     seconds["prompt encoder"].append(middle - start)
     seconds["mask decoder"].append(process_time() - middle)
 
@@ -126,11 +156,19 @@ def shapes(*tensors):
 
 # %%
 gives = (embedding,), (sparse, dense), (logits, scores)
-parts = pd.DataFrame({"gives": [shapes(*tensors) for tensors in gives]}, [*seconds])
+text = [shapes(*tensors) for tensors in gives]
+parts = pd.DataFrame({"gives": text}, [*seconds])
+
+
+# %%
+def size(module):
+    """The number of parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
 
 # %%
 modules = sam.image_encoder, prompter, decoder
-parts["parameters"] = [sum(p.numel() for p in part.parameters()) for part in modules]
+parts["parameters"] = [size(module) for module in modules]
 median = pd.Series({name: np.median(took) for name, took in seconds.items()})
 parts["ms"] = (1000 * median).round(1)
 parts
@@ -154,33 +192,41 @@ from medsaga_lib.data.prompts import box_of
 display.use_style()
 
 # %%
-one = examples[0]
+one, target = first_object(0)
 frame = lite.frame(one.truth.shape)
-exact = torch.tensor(box_of(one.truth == one.values[0])[None])
+exact = torch.tensor(box_of(target)[None])
+inside = frame.boxes(exact)
 print(f"image {frame.size}, within the input {frame.inner}")
-print("box in the image", exact[0].tolist(), "in the input", frame.boxes(exact)[0].tolist())
+print("box in the image", exact[0].tolist(), "in the input", inside[0].tolist())
 
 # %%
 pixels = torch.tensor(one.pixels).float()
-channels = pixels.movedim(-1, 0) if pixels.ndim == 3 else pixels.expand(3, -1, -1)
+if pixels.ndim == 3:
+    channels = pixels.movedim(-1, 0)
+else:
+    channels = pixels.expand(3, -1, -1)
 given = lite.feed.images(channels[None], 256)  # (1, 3, 256, 256)
 print(f"values from {given.min():.2f} to {given.max():.2f}")
 
-# %%
-input_image = given[0].movedim(0, -1).numpy()
-panels = [display.Panel(one.pixels, title="image"), display.Panel(input_image, title="input")]
+# %% tags=["figure"]
+titles = {"image": one.pixels, "input": given[0].movedim(0, -1).numpy()}
+panels = [display.Panel(array, title=title) for title, array in titles.items()]
 figure = display.grid(panels, {}, "An image and the input.", columns=2)
-for axes, corners in zip(figure.axes, (exact[0], frame.boxes(exact)[0]), strict=True):
+for axes, corners in zip(figure.axes, (exact[0], inside[0]), strict=True):
     left, top, right, bottom = corners.tolist()
-    axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white")
+    x, y = (left, right, right, left, left), (top, top, bottom, bottom, top)
+    axes.plot(x, y, color="white")
 
 # %%
 display.show(
     figure,
-    alt="An image and the input of the network, each with the same box in white. The input is a "
-    "square; the image fills its upper left part, and a black strip the rest.",
+    alt="An image and the input of the network, each with the same box in "
+    "white. The input is a square; the image fills its upper left part, and a "
+    "black strip the rest.",
+    caption="An image, and the input of 256 x 256 px that LiteMedSAM gets. "
+    "White: the exact box of one object, in both.",
 )
-print(datasets[one.data].citation, "|", datasets[one.data].licence)
+credit(one.data)
 
 
 # %% [markdown]
@@ -195,7 +241,8 @@ print(datasets[one.data].citation, "|", datasets[one.data].licence)
 # %%
 def cells_of(number):
     """The embedding (256, h, w) of an example without the padding."""
-    rows, columns = (-(-length // 4) for length in lite.frame(examples[number].truth.shape).inner)
+    inner = lite.frame(examples[number].truth.shape).inner
+    rows, columns = (-(-length // 4) for length in inner)
     return embeddings[number][0, :, :rows, :columns]
 
 
@@ -203,14 +250,15 @@ def cells_of(number):
 def on_image(grid, number):
     """Enlarge a grid (h, w) or (h, w, 3) to the pixels of an example."""
     grid = torch.as_tensor(grid)
-    channels = (grid if grid.ndim == 3 else grid[..., None]).movedim(-1, 0)[None]
-    large = torch.nn.functional.interpolate(channels, examples[number].truth.shape, mode="nearest")
+    grid = grid if grid.ndim == 3 else grid[..., None]
+    channels = grid.movedim(-1, 0)[None]
+    large = interpolate(channels, examples[number].truth.shape, mode="nearest")
     return large[0].movedim(0, -1).squeeze(-1).numpy()
 
 
 # %%
 def principal_colours(number):
-    """The first 3 principal components (h, w, 3) in [0, 1], and their share of the variance."""
+    """3 principal components (h, w, 3) in [0, 1]; their share of variance."""
     cells = cells_of(number)
     vectors = cells.flatten(1).T
     vectors = vectors - vectors.mean(0)
@@ -218,7 +266,8 @@ def principal_colours(number):
     parts = vectors @ axes[:, -3:].flip(1)
     low, high = parts.quantile(torch.tensor([0.02, 0.98]), dim=0)
     colours = ((parts - low) / (high - low)).clamp(0, 1)
-    return colours.unflatten(0, cells.shape[1:]), float(variance[-3:].sum() / variance.sum())
+    share = float(variance[-3:].sum() / variance.sum())
+    return colours.unflatten(0, cells.shape[1:]), share
 
 
 # %%
@@ -236,28 +285,29 @@ def middle_of(mask):
 # %%
 def similarity(number, x, y):
     """The cosine similarity (h, w) of each cell with the cell at a pixel."""
-    x, y = (lite.frame(examples[number].truth.shape).coordinates(torch.tensor([x, y])) / 4).long()
+    frame = lite.frame(examples[number].truth.shape)
+    x, y = (frame.coordinates(torch.tensor([x, y])) / 4).long()
     cells = torch.nn.functional.normalize(cells_of(number), dim=0)
     return torch.einsum("chw,c->hw", cells, cells[:, y, x])
 
 
 # %%
 shown = groups.get("lungs", [0])[0], groups.get("polyps", [0, 1])[1]
-panels, dots, rows = [], [], []
 
-# %%
+# %% tags=["figure"]
+panels, dots = [], []
 for number in shown:
-    one, first = examples[number], examples[number].truth == examples[number].values[0]
+    one, target = first_object(number)
     colours, share = principal_colours(number)
-    like = similarity(number, *middle_of(first))
-    panels += [display.Panel(one.pixels, title="image")]
-    panels += [display.Panel(on_image(colours, number), title=f"{share:.0%} of the variance")]
-    panels += [display.Panel(on_image(like.clamp(0, 1), number), title="similarity to the dot")]
-    dots.append(middle_of(first))
-    large = on_image(like, number)
-    other = (one.truth > 0) & ~first
-    rest = large[one.truth == 0].mean()
-    rows.append([large[first].mean(), large[other].mean() if other.any() else np.nan, rest])
+    dots.append(middle_of(target))
+    like = similarity(number, *dots[-1]).clamp(0, 1)
+    titles = {
+        "image": one.pixels,
+        f"{share:.0%} of the variance": on_image(colours, number),
+        "similarity to the dot": on_image(like, number),
+    }
+    for title, array in titles.items():
+        panels.append(display.Panel(array, title=title))
 
 # %%
 figure = display.grid(panels, {}, "Two embeddings.")
@@ -265,14 +315,24 @@ for place, dot in zip((2, 5), dots, strict=True):
     figure.axes[place].plot(*dot, "o", color="white", markeredgecolor="black")
 display.show(
     figure,
-    alt="Two images, each with the principal components of its embedding as colours, and with the "
-    "similarity of all cells to one cell. The colours follow the edges of the organs. The "
-    "similarity is high in the whole object with the dot, and in other regions like it.",
+    alt="Two images, each with the principal components of its embedding as "
+    "colours, and with the similarity of all cells to one cell. The colours "
+    "follow the edges of the organs. The similarity is high in the whole "
+    "object with the dot, and in other regions like it.",
+    caption="Two images; the first 3 principal components of their embeddings "
+    "as red, green and blue; the cosine similarity of each cell with the cell "
+    "at the dot, from 0 or less (black) to 1 (white).",
 )
+credit(*(examples[number].data for number in shown))
 
 # %%
+rows = []
 for number in shown:
-    print(datasets[examples[number].data].citation, "|", datasets[examples[number].data].licence)
+    one, target = first_object(number)
+    like = on_image(similarity(number, *middle_of(target)), number)
+    other = (one.truth > 0) & ~target
+    other = like[other].mean() if other.any() else np.nan
+    rows.append([like[target].mean(), other, like[one.truth == 0].mean()])
 
 # %%
 columns = ["same object", "other object", "rest"]
@@ -296,14 +356,15 @@ matrix = prompter.pe_layer.positional_encoding_gaussian_matrix  # G, (2, 128)
 
 
 def positional(x, y):
-    """The encoding (256,) of a position in the input, in pixels; whole numbers are centres."""
+    """The encoding (256,) of a pixel of the input; whole numbers: centres."""
     angle = 2 * torch.pi * ((torch.tensor([x, y]) + 0.5) / 256 * 2 - 1) @ matrix
     return torch.cat([angle.sin(), angle.cos()])
 
 
 # %%
 row, column = 20, 44
-by_hand = positional(4 * column + 1.5, 4 * row + 1.5)  # the centre of a cell has 4 x 4 pixels
+# The centre of a cell of 4 x 4 pixels is between its second and third pixel
+by_hand = positional(4 * column + 1.5, 4 * row + 1.5)
 print("equal:", torch.allclose(by_hand, position[0, :, row, column], atol=1e-4))
 
 # %% [markdown]
@@ -311,16 +372,24 @@ print("equal:", torch.allclose(by_hand, position[0, :, row, column], atol=1e-4))
 
 # %%
 alike = torch.einsum("chw,c->hw", position[0], by_hand) / 128
-waves = [position[0, channel] for channel in matrix.norm(dim=0).argsort()[[5, 64, 120]]]
-panels = [display.Panel(alike.clamp(0, 1).numpy(), title="product with one cell")]
-panels += [display.Panel((wave / 2 + 0.5).numpy(), title="one channel") for wave in waves]
+product = alike.clamp(0, 1).numpy()
+
+# %% tags=["figure"]
+panels = [display.Panel(product, title="product with one cell")]
+for channel in matrix.norm(dim=0).argsort()[[5, 64, 120]]:
+    wave = (position[0, channel] / 2 + 0.5).numpy()
+    panels.append(display.Panel(wave, title="one channel"))
 
 # %%
 display.show(
     display.grid(panels, {}, "Positional encoding.", columns=4),
-    alt="Four maps of 64 x 64 cells. The product of the encoding of one cell with those of all "
-    "cells is bright at this cell and becomes dark within a few cells. Three single channels are "
-    "stripes of different direction and width.",
+    alt="Four maps of 64 x 64 cells. The product of the encoding of one cell "
+    "with those of all cells is bright at this cell and becomes dark within a "
+    "few cells. Three single channels are stripes of different direction and "
+    "width.",
+    caption="The product of one cell's encoding with that of each cell, "
+    "divided by 128 (black: 0 or less, white: 1), and 3 of the 256 channels of "
+    "the encoding (black: -1, white: 1).",
 )
 
 # %% [markdown]
@@ -334,7 +403,8 @@ display.show(
 # %%
 left, top, right, bottom = box[0]
 first, second = (prompter.point_embeddings[role].weight[0] for role in (2, 3))
-tokens = torch.stack([positional(left, top) + first, positional(right, bottom) + second])
+corners = positional(left, top), positional(right, bottom)
+tokens = torch.stack([corners[0] + first, corners[1] + second])
 print("equal:", torch.allclose(tokens, sparse[0], atol=1e-4))
 
 # %% [markdown]
@@ -343,10 +413,16 @@ print("equal:", torch.allclose(tokens, sparse[0], atol=1e-4))
 # %%
 point = torch.tensor([[[120.0, 110]]]), torch.ones(1, 1)
 mask = torch.zeros(1, 1, 256, 256)
-prompts = {"a point": (point, None, None), "a box": (None, box, None),
-           "a point and a box": (point, box, None), "a mask": (None, None, mask),
-           "no prompt": (None, None, None)}  # fmt: skip
-rows = {name: [shapes(part) for part in prompter(*prompt)] for name, prompt in prompts.items()}
+prompts = {
+    "a point": (point, None, None),
+    "a box": (None, box, None),
+    "a point and a box": (point, box, None),
+    "a mask": (None, None, mask),
+    "no prompt": (None, None, None),
+}
+rows = {}
+for name, prompt in prompts.items():
+    rows[name] = [shapes(part) for part in prompter(*prompt)]
 pd.DataFrame(rows, ["tokens", "grid added to the embedding"]).T
 
 # %% [markdown]
@@ -373,18 +449,22 @@ def ask(number, prompt, mask=None):
 
 # %%
 def attention_maps(number, prompt):
-    """The attention (64, 64) of mask token 0 to the image, mean over the heads, 3 times."""
+    """3 maps (64, 64) of mask token 0's attention, means over the heads."""
     maps, transformer = [], decoder.transformer
 
     def keep(module, _, given):
         q, k = module.q_proj(given["q"]), module.k_proj(given["k"])
-        q, k = (x.unflatten(2, (module.num_heads, -1)).transpose(1, 2) for x in (q, k))
-        weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)  # (1, 8, 7, 4096)
+        heads = module.num_heads, -1
+        q, k = (x.unflatten(2, heads).transpose(1, 2) for x in (q, k))
+        weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)
+        # weights: (1, 8 heads, 7 tokens, 4096 cells)
         maps.append(weights[0, :, 1].mean(0).view(64, 64))
 
     layers = [layer.cross_attn_token_to_image for layer in transformer.layers]
     layers.append(transformer.final_attn_token_to_image)
-    hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in layers]
+    hooks = []
+    for layer in layers:
+        hooks.append(layer.register_forward_pre_hook(keep, with_kwargs=True))
     ask(number, prompt)
     for hook in hooks:
         hook.remove()
@@ -393,36 +473,47 @@ def attention_maps(number, prompt):
 
 # %%
 number = shown[1]
-one, target = examples[number], examples[number].truth == examples[number].values[0]
-maps = attention_maps(number, box_around(target, None))
+one, target = first_object(number)
 height, width = cells_of(number).shape[1:]
+names = "first layer", "second layer", "last attention"
+found = attention_maps(number, box_around(target, None))
+maps = {
+    name: weights[:height, :width]
+    for name, weights in zip(names, found, strict=True)
+}
 
-# %%
-panels = [display.Panel(one.pixels, target.astype(int), title="image")]
-for name, weights in zip(("first layer", "second layer", "last attention"), maps, strict=True):
-    inner = weights[:height, :width]
-    bright = (inner / inner.quantile(0.995)).clamp(0, 1) ** 0.5
-    panels.append(display.Panel(on_image(bright, number), target.astype(int), title=name))
+# %% tags=["figure"]
+contour = target.astype(int)
+panels = [display.Panel(one.pixels, contour, title="image")]
+for name, weights in maps.items():
+    bright = (weights / weights.quantile(0.995)).clamp(0, 1) ** 0.5
+    panels.append(display.Panel(on_image(bright, number), contour, title=name))
 
 # %%
 display.show(
     display.grid(panels, {1: "object"}, "Attention.", columns=4),
-    alt="An image with the annotator's contour dashed, and three maps of attention. In the first "
-    "layer, mask token 0 attends to spots outside the object. In the second layer and in the last "
-    "attention, it attends to the object and most to its edge.",
+    alt="An image with the annotator's contour dashed, and three maps of "
+    "attention. In the first layer, mask token 0 attends to spots outside the "
+    "object. In the second layer and in the last attention, it attends to the "
+    "object and most to its edge.",
+    caption="An image with the true contour of its object (dashed), and the "
+    "attention of mask token 0 to the cells, mean over the heads: white is "
+    "most, on the scale of each map.",
 )
-print(datasets[one.data].citation, "|", datasets[one.data].licence)
+credit(one.data)
 
 # %%
 from medsaga_lib.data.prompts import fill_box
 
-inside = {"object": target, "rest of the box": fill_box(box_of(target), target.shape) & ~target}
+in_box = fill_box(box_of(target), target.shape)
+inside = {"object": target, "rest of the box": in_box & ~target}
 
 # %%
 share = {}
-for name, weights in zip(("first layer", "second layer", "last attention"), maps, strict=True):
-    large = on_image(weights[:height, :width], number)
-    share[name] = {part: large[region].sum() / large.sum() for part, region in inside.items()}
+for name, weights in maps.items():
+    large = on_image(weights, number)
+    large = large / large.sum()
+    share[name] = {part: large[region].sum() for part, region in inside.items()}
 share["area"] = {part: region.mean() for part, region in inside.items()}
 pd.DataFrame(share).T.round(2)
 
@@ -450,8 +541,10 @@ tokens = torch.cat([learned[None], prompt], dim=1)
 print("tokens", tuple(tokens.shape))
 
 # %%
-hidden, image = decoder.transformer(embeddings[number] + dense, position, tokens)
-upscaled = decoder.output_upscaling(image.transpose(1, 2).view(1, 256, 64, 64))[0]
+embedding = embeddings[number] + dense
+hidden, image = decoder.transformer(embedding, position, tokens)
+image = image.transpose(1, 2).view(1, 256, 64, 64)
+upscaled = decoder.output_upscaling(image)[0]
 weights = decoder.output_hypernetworks_mlps[0](hidden[:, 1])[0]
 by_hand = torch.einsum("c,chw->hw", weights, upscaled)
 print(shapes(upscaled, weights, by_hand))
@@ -459,25 +552,31 @@ print(shapes(upscaled, weights, by_hand))
 # %%
 library = ask(number, (coordinates, roles))
 largest = (by_hand - library.logits[0]).abs().max()
-print(f"logits from {by_hand.min():.1f} to {by_hand.max():.1f}, largest difference {largest:.1e}")
+print(f"logits from {by_hand.min():.1f} to {by_hand.max():.1f}")
+print(f"largest difference {largest:.1e}")
 
-# %%
+# %% tags=["figure"]
 height, width = frame.inner
 order = (weights.abs() * upscaled.std((1, 2))).argsort(descending=True)
 panels = []
 for channel in order[:3].tolist():
     grey = upscaled[channel, :height, :width]
     grey = (grey - grey.min()) / (grey.max() - grey.min())
-    panels.append(display.Panel(grey.numpy(), title=f"channel {channel} x {weights[channel]:.2f}"))
+    title = f"channel {channel} x {weights[channel]:.2f}"
+    panels.append(display.Panel(grey.numpy(), title=title))
 probability = by_hand.sigmoid()[:height, :width].numpy()
 panels.append(display.Panel(probability, title="all 32 together"))
 
 # %%
 display.show(
     display.grid(panels, {}, "Channels.", columns=4),
-    alt="Three of the 32 channels of the upscaled embedding in grey, with their factors, and the "
-    "probability from all 32. In each channel the object differs from its surroundings. In the "
-    "probability, the object is white and everything else is black.",
+    alt="Three of the 32 channels of the upscaled embedding in grey, with "
+    "their factors, and the probability from all 32. In each channel the "
+    "object differs from its surroundings. In the probability, the object is "
+    "white and everything else is black.",
+    caption="Three of the 32 channels, each from its minimum (black) to its "
+    "maximum (white), with its factor in the title; right, the probability "
+    "from all 32, from 0 (black) to 1 (white).",
 )
 
 # %% [markdown]
@@ -496,7 +595,7 @@ from medsaga_lib.evaluation.metrics import dice, hd95
 
 # %%
 def soft_masks(number):
-    """The annotator's mask and the probability from its exact box, for each object."""
+    """For each object its true mask, and the probability from its box."""
     one, frame = examples[number], lite.frame(examples[number].truth.shape)
     for value in one.values:
         target = one.truth == value
@@ -507,12 +606,13 @@ def soft_masks(number):
 # %%
 cuts, rows = [0.05, 0.1, 0.3, 0.5, 0.7, 0.9], {}
 for name, numbers in groups.items():
-    masks = [pair for number in numbers for pair in soft_masks(number)]
-    rows[name] = [np.mean([dice(soft > cut, target) for target, soft in masks]) for cut in cuts]
+    pairs = [pair for number in numbers for pair in soft_masks(number)]
+    scores = [[dice(soft > cut, true) for cut in cuts] for true, soft in pairs]
+    rows[name] = np.mean(scores, axis=0)
 pd.DataFrame(rows, pd.Index(cuts, name="threshold")).T.round(3)
 
 
-# %%
+# %% tags=["figure"]
 def at_thresholds(number):
     """The first soft mask of an example, with the metrics at 99 thresholds."""
     one, (target, soft) = examples[number], next(soft_masks(number))
@@ -533,14 +633,10 @@ cut = [number, groups.get("hippocampus", groups[[*groups][-1]])[0]]
 display.interactive(
     "threshold",
     {"objects": [at_thresholds(each) for each in cut]},
-    "Move the threshold. Blue: the mask. Orange: the annotator's contour. "
-    "The curves are Dice and IoU at all thresholds.",
+    "Move the threshold of LiteMedSAM's mask (blue); the true contour is "
+    "orange. The curves are Dice and IoU of this object at all thresholds.",
 )
-
-# %%
-for each in cut:
-    data = datasets[examples[each].data]
-    print(data.citation, "|", data.licence)
+credit(*(examples[each].data for each in cut))
 
 # %% [markdown] tags=["real"]
 # On polyps, nuclei and spleen, 0.5 is within 0.01 of the best threshold in the table. On lungs and hippocampus it is far from it: LiteMedSAM's masks are too small, and a threshold of 0.05 raises the mean Dice by more than 0.1. The network is less sure there, so the probability falls slowly from the middle of the object to its edge.
@@ -567,62 +663,70 @@ for name, numbers in groups.items():
             target = one.truth == value
             found = ask(number, box_around(target, None))
             ellipse = fill_box(box_of(target), target.shape, ellipse=True)
-            row = {
-                "images": name,
-                "number": number,
-                "value": value,
-                "ellipse": iou(ellipse, target),
-            }
-            row |= {f"mask {k}": iou(mask, target) for k, mask in enumerate(found.masks)}
-            row |= {f"predicted {k}": found.predicted_iou[k] for k in range(4)}
+            row = {"images": name, "number": number, "value": value}
+            row["ellipse"] = iou(ellipse, target)
+            for k, mask in enumerate(found.masks):
+                row[f"mask {k}"] = iou(mask, target)
+                row[f"predicted {k}"] = found.predicted_iou[k]
             rows.append(row | {"logits": found.logits[0]})
-boxes = pd.DataFrame(rows).rename(columns={"mask 0": "IoU", "predicted 0": "predicted"})
+boxes = pd.DataFrame(rows)
+boxes = boxes.rename(columns={"mask 0": "IoU", "predicted 0": "predicted"})
 
 # %%
-boxes["ahead of the ellipse"] = boxes["IoU"] > boxes["ellipse"]
+boxes["ahead"] = boxes["IoU"] > boxes["ellipse"]
 by_kind = boxes.groupby("images", sort=False)
 table = by_kind[["IoU", "ellipse"]].mean().round(2)
-table.assign(objects=by_kind.size(), ahead=by_kind["ahead of the ellipse"].sum())
+table.assign(objects=by_kind.size(), ahead=by_kind["ahead"].sum())
 
 
-# %%
+# %% tags=["figure"]
 def panel_of(row):
-    """The image of an object with its mask from the exact box, and the IoU of mask and ellipse."""
+    """An object with its mask from the exact box; IoU of mask and ellipse."""
     one = examples[row["number"]]
     target = one.truth == row["value"]
     mask = ask(row["number"], box_around(target, None)).masks[0]
     title = f"{row['images']}: {row['IoU']:.2f}, ellipse {row['ellipse']:.2f}"
-    return display.Panel(one.pixels, target.astype(int), mask.astype(int), title, one.spacing)
+    both = target.astype(int), mask.astype(int)
+    return display.Panel(one.pixels, *both, title, one.spacing)
 
 
+# %% tags=["figure"]
 each = -(-5 // len(groups))
-ranked = boxes.sort_values("IoU", ascending=False).groupby("images", sort=False)
+ranked = boxes.sort_values("IoU", ascending=False)
+ranked = ranked.groupby("images", sort=False)
+reading = (
+    f"{each} of each kind of images, with LiteMedSAM's mask (solid) and the "
+    "true contour (dashed). Titles: IoU of the mask and of the ellipse."
+)
 
-# %%
-best = pd.concat([part.head(each) for _, part in ranked]).sort_values("IoU", ascending=False)
+# %% tags=["figure"]
+best = pd.concat([part.head(each) for _, part in ranked])
+best = best.sort_values("IoU", ascending=False)
 panels = [panel_of(row) for _, row in best.iterrows()]
 
 # %%
 display.show(
     display.grid(panels, {1: "object"}, "Objects with the highest IoU."),
-    alt="For each kind of images, the object with the highest IoU; LiteMedSAM's mask is solid, the "
-    "annotator's contour dashed. The titles give the IoU of the mask and of the ellipse.",
+    alt="The objects with the highest IoU of each kind of images, with "
+    "LiteMedSAM's mask and the annotator's contour, and a title with the IoU "
+    "of the mask and of the ellipse.",
+    caption=f"The objects with the highest IoU, {reading}",
 )
-for data in datasets.values():
-    print(data.citation, "|", data.licence)
+credit(*datasets)
 
-# %%
+# %% tags=["figure"]
 worst = pd.concat([part.tail(each) for _, part in ranked]).sort_values("IoU")
 panels = [panel_of(row) for _, row in worst.iterrows()]
 
 # %%
 display.show(
     display.grid(panels, {1: "object"}, "Objects with the lowest IoU."),
-    alt="For each kind of images, the object with the lowest IoU; LiteMedSAM's mask is solid, the "
-    "annotator's contour dashed. The titles give the IoU of the mask and of the ellipse.",
+    alt="The objects with the lowest IoU of each kind of images, with "
+    "LiteMedSAM's mask and the annotator's contour, and a title with the IoU "
+    "of the mask and of the ellipse.",
+    caption=f"The objects with the lowest IoU, {reading}",
 )
-for data in datasets.values():
-    print(data.citation, "|", data.licence)
+credit(*datasets)
 
 # %% [markdown] tags=["real"]
 # Draw your own boxes on such images: [LiteMedSAM runs in your browser](../book/live.md).
@@ -640,7 +744,7 @@ for data in datasets.values():
 # %% [markdown]
 # ## How exact must a box be?
 #
-# A person's box is not exact. LiteMedSAM's training script moves each side of a box outwards by a random number of 0 to 5 px of 256 ([train_one_gpu.py](https://github.com/bowang-lab/MedSAM/blob/LiteMedSAM/train_one_gpu.py)). We enlarge all sides by k px of the input, or move the box to the right by k px, and measure the IoU.
+# A person's box is not exact. LiteMedSAM's training script moves each side of a box outwards by a random number of 0 to 5 px of 256 ([train_one_gpu.py](https://github.com/bowang-lab/MedSAM/blob/LiteMedSAM/train_one_gpu.py)). We move all sides outwards by k px of the input, or the whole box to the right by k px, and measure the IoU.
 #
 # > **Predict.** Which costs more: a box that is 16 px too large on each side, one that is 8 px too small, or one that is moved by 16 px?
 
@@ -653,14 +757,16 @@ kinds = {"all sides outwards": (-1, -1, 1, 1), "to the right": (1, 0, 1, 0)}
 
 # %%
 def tolerance(number, direction):
-    """The mean IoU over the objects of an example, for boxes moved by each of the steps."""
+    """The mean IoU over the objects of an example, for boxes at each step."""
     one, scores = examples[number], []
     frame = lite.frame(one.truth.shape)
-    move = torch.tensor(steps)[:, None] * torch.tensor(direction) * max(frame.size) / 256
+    move = torch.tensor(steps)[:, None] * torch.tensor(direction)
+    move = move * max(frame.size) / 256
     for value in one.values:
         target = one.truth == value
-        moved = torch.tensor(box_of(target)) + move
-        found = segment_boxes(sam, embeddings[number], moved.float(), frame.size, frame=frame).masks
+        moved = (torch.tensor(box_of(target)) + move).float()
+        given = embeddings[number], moved, frame.size
+        found = segment_boxes(sam, *given, frame=frame).masks
         scores.append([iou(mask.whole(frame.size), target) for mask in found])
     return np.mean(scores, axis=0)
 
@@ -673,7 +779,8 @@ from medsaga_lib.evaluation.scores import bootstrap
 def curve(name, numbers, direction):
     """The mean over examples and its 95 % interval, a bootstrap over images."""
     scores = np.array([tolerance(number, direction) for number in numbers])
-    ends = [bootstrap(column[:, None], np.ones((len(column), 1))) for column in scores.T]
+    once = np.ones((len(numbers), 1))
+    ends = [bootstrap(column[:, None], once) for column in scores.T]
     return display.Curve(name, steps, scores.mean(0), *zip(*ends, strict=True))
 
 
@@ -682,13 +789,16 @@ numbers = groups.get("polyps", groups.get("phantoms"))
 curves = [curve(name, numbers, direction) for name, direction in kinds.items()]
 
 # %%
+axes = "movement of the sides (px of the 256 px input)", "mean IoU"
 display.show(
-    display.curve_with_interval(
-        curves, "movement of the sides (px of the 256 px input)", "mean IoU", "Tolerance."
-    ),
-    alt="Mean IoU against the movement of the sides, with bands of 95 %. With all sides outwards, "
-    "the curve is flat from 0 to 8 px and falls steeply to the left, where boxes are too small, "
-    "and slowly to the right. With a box moved to the side, it falls in both directions.",
+    display.curve_with_interval(curves, *axes, "Tolerance."),
+    alt="Mean IoU against the movement of the sides, with bands of 95 %. With "
+    "all sides outwards, the curve is flat from 0 to 8 px and falls steeply to "
+    "the left, where boxes are too small, and slowly to the right. With a box "
+    "moved to the side, it falls in both directions.",
+    caption="Mean IoU for boxes that are larger (below 0: smaller) than the "
+    "exact box, or moved to the right (below 0: left). "
+    f"Bands: 95 % over {len(numbers)} images.",
 )
 
 # %%
@@ -696,7 +806,7 @@ pd.DataFrame({one.name: one.y for one in curves}, steps).T.round(2)
 
 # %% [markdown] tags=["real"]
 # Up to 8 px outwards, the IoU of the polyps does not fall: the training had boxes that are up to 5 px too large. A box that is too small costs most. With 8 px inwards, the IoU falls from 0.93 to 0.53, because the mask hardly leaves the box. A box moved to a side by 16 px costs 0.3.
-# If in doubt, draw the box too large. Negative numbers are boxes that are smaller or moved to the left. The intervals are from 8 frames; they are wide at the ends.
+# If in doubt, draw the box too large. The intervals are from 8 frames; they are wide at the ends.
 
 # %% [markdown]
 # ## One mask or three
@@ -753,7 +863,8 @@ for _, row in boxes.iterrows():
         "pocket SAM, point": iou(small.masks[0], target),
     }
     three = [iou(mask, target) for mask in small.masks[1:]]
-    found["pocket SAM, point, chosen of 3"] = three[small.predicted_iou[1:].argmax()]
+    best = small.predicted_iou[1:].argmax()
+    found["pocket SAM, point, chosen of 3"] = three[best]
     found["pocket SAM, point, best of 3"] = max(three)
     rows.append(found)
 
@@ -762,29 +873,33 @@ pd.DataFrame(rows).groupby(boxes["images"], sort=False).mean().T.round(2)
 
 # %%
 number = groups.get("polyps", groups.get("phantoms"))[2]
-one, target = examples[number], examples[number].truth == examples[number].values[0]
+one, target = first_object(number)
 prompt, frame = point_in_middle(target), pocket.frame(target.shape)
 small = answer(pocket.sam, pocket_embeddings[number], frame, *prompt)
 masks = {"LiteMedSAM": ask(number, prompt).masks[0]}
-masks |= {f"pocket, mask {k}": small.masks[k] for k in (1, 2, 3)}
+masks |= {f"pocket SAM {k}": small.masks[k] for k in (1, 2, 3)}
 
-# %%
+# %% tags=["figure"]
 panels = []
 for name, mask in masks.items():
     title = f"{name}: {iou(mask, target):.2f}"
-    panels.append(display.Panel(one.pixels, target.astype(int), mask.astype(int), title))
+    both = target.astype(int), mask.astype(int)
+    panels.append(display.Panel(one.pixels, *both, title))
 
 # %%
 figure = display.grid(panels, {1: "object"}, "One point.", columns=4)
+dot = {"color": "white", "markeredgecolor": "black", "markersize": 4}
 for axes in figure.axes:
-    axes.plot(*prompt[0][0], "o", color="white", markeredgecolor="black", markersize=4)
+    axes.plot(*prompt[0][0], "o", **dot)
 display.show(
     figure,
-    alt="One image with one point, 4 times. LiteMedSAM has no mask that overlaps the object. The "
-    "3 masks of the pocket SAM are regions of different size around or beside the point. The "
-    "titles give the IoU.",
+    alt="One image with one point, 4 times. LiteMedSAM has no mask that "
+    "overlaps the object. The 3 masks of the pocket SAM are regions of "
+    "different size around or beside the point. The titles give the IoU.",
+    caption="One point (white) in the middle of an object (dashed). Solid: the "
+    "mask of LiteMedSAM, and masks 1 to 3 of the pocket SAM, with their IoU.",
 )
-print(datasets[one.data].citation, "|", datasets[one.data].licence)
+credit(one.data)
 
 # %% [markdown]
 # With a point, LiteMedSAM's IoU is almost 0. There is no error message: the roles of points exist in its prompt encoder, but the training used boxes alone. [Chapter 7](07_exemplar_synthesis.ipynb) teaches it what a point means.
@@ -805,7 +920,8 @@ for name, network in {"LiteMedSAM": sam, "pocket SAM": pocket.sam}.items():
     found = everything(network, one.pixels, per_side=5)
     nearest = named_by(target.astype(int), found, [1]) == 1
     area = np.median([mask.mean() for mask in found])
-    rows[name] = {"masks": len(found), "median area": area, "best IoU": iou(nearest, target)}
+    rows[name] = {"masks": len(found), "median area": area}
+    rows[name]["best IoU"] = iou(nearest, target)
 pd.DataFrame(rows).T.round(3)
 
 # %% [markdown] tags=["real"]
@@ -831,23 +947,28 @@ axes.set(xlim=(0, 1), ylim=(0, 1.02))
 axes.legend(loc="lower right")
 display.show(
     figure,
-    alt="IoU estimated by the network against the IoU with the annotator, a dot for each object, "
-    "and the diagonal. Nearly all dots are above the diagonal where the IoU is low, and near it "
-    "where the IoU is high.",
+    alt="IoU estimated by the network against the IoU with the annotator, a "
+    "dot for each object, and the diagonal. Nearly all dots are above the "
+    "diagonal where the IoU is low, and near it where the IoU is high.",
+    caption="IoU that LiteMedSAM estimates for its mask from the exact box, "
+    "against the true IoU. A dot is an object; on the line, both are equal.",
 )
 
 
 # %%
 def agreement(part):
     """How the estimates of some objects agree with the IoU."""
-    error, rank = part["predicted"] - part["IoU"], part[["predicted", "IoU"]].corr("spearman")
-    means = part[["IoU", "predicted"]].mean()
-    return pd.Series({**means, "mean error": error.mean(), "rank correlation": rank.iloc[0, 1]})
+    error = part["predicted"] - part["IoU"]
+    row = part[["IoU", "predicted"]].mean()
+    row["mean error"] = error.mean()
+    rank = part[["predicted", "IoU"]].corr("spearman")
+    row["rank correlation"] = rank.iloc[0, 1]
+    return row
 
 
 # %%
-table = pd.DataFrame({name: agreement(part) for name, part in by_kind} | {"all": agreement(boxes)})
-table.T.round(2)
+table = {name: agreement(part) for name, part in by_kind}
+pd.DataFrame(table | {"all": agreement(boxes)}).T.round(2)
 
 # %% [markdown] tags=["real"]
 # On polyps and spleen, which LiteMedSAM has probably seen, the mean error is 0.01 and -0.01. On hippocampus and lungs, the estimate is too high by 0.23 and 0.35: a mask of a lung with an IoU of 0.1 gets an estimate of 0.7.
@@ -863,15 +984,14 @@ from medsaga_lib.models.sam import SHAPES, build_sam
 
 # %%
 rows = {}
-for name in ("vit_b", "lite_medsam"):
+for title, name in {"SAM, ViT-B": "vit_b", "LiteMedSAM": "lite_medsam"}.items():
     with torch.device("meta"):  # shapes without memory
         network, shape = build_sam(name), SHAPES[name]
-    sizes = [sum(p.numel() for p in part.parameters()) for part in network.children()]
-    rows[name] = {
+    rows[title] = {
         "image encoder": type(network.image_encoder).__name__,
-        "parameters of image encoder": f"{sizes[0]:,}",
-        "parameters of prompt encoder": f"{sizes[1]:,}",
-        "parameters of mask decoder": f"{sizes[2]:,}",
+        "parameters of image encoder": f"{size(network.image_encoder):,}",
+        "parameters of prompt encoder": f"{size(network.prompt_encoder):,}",
+        "parameters of mask decoder": f"{size(network.mask_decoder):,}",
         "input": f"{shape.size} px",
         "cells": f"{shape.size // shape.patch} x {shape.size // shape.patch}",
         "a cell": f"{shape.patch} px",
@@ -879,15 +999,18 @@ for name in ("vit_b", "lite_medsam"):
     }
 
 # %%
-rows["vit_b"] |= {
+rows["SAM, ViT-B"] |= {
     "input values": "minus a mean, by a deviation",
     "trained on": "photographs",
     "prompts in training": "points, boxes, masks",
     "masks in training": "1 and 3",
 }
-rows["lite_medsam"] |= {"input values": "[0, 1] by minimum and maximum",
-                        "trained on": "medical images", "prompts in training": "boxes",
-                        "masks in training": "1"}  # fmt: skip
+rows["LiteMedSAM"] |= {
+    "input values": "[0, 1] by minimum and maximum",
+    "trained on": "medical images",
+    "prompts in training": "boxes",
+    "masks in training": "1",
+}
 pd.DataFrame(rows)
 
 # %% [markdown]
@@ -958,11 +1081,15 @@ from medsaga_lib.display.answers import as_number, as_returned
 
 used = lite.frame((300, 640)).inner[0] // 4
 cells = as_number("padding_cells", padding_cells)
-assert cells != 64 - used, f"{cells:.0f} is the number of rows; each row has 64 cells."
-assert cells != 64 * used, f"{cells:.0f} cells contain the image; the others contain padding."
+assert cells != 64 - used, (
+    f"{cells:.0f} is the number of rows; each row has 64 cells."
+)
+assert cells != 64 * used, (
+    f"{cells:.0f} cells contain the image; the others contain padding."
+)
 assert cells == 64 * (64 - used), (
-    f"{cells} is wrong: the longer side becomes 256 px, a cell has 4 x 4 px, and there are "
-    "64 x 64 cells."
+    f"{cells} is wrong: the longer side becomes 256 px, a cell has 4 x 4 px, "
+    "and there are 64 x 64 cells."
 )
 
 # %% [markdown]
@@ -977,27 +1104,36 @@ scores, side = np.zeros(len(steps)), None
 # @title Solution
 scores = tolerance(few, (-1, -1, 1, 1))
 one = examples[few]
-exact = torch.tensor(np.stack([box_of(one.truth == value) for value in one.values]))
-inside = lite.frame(one.truth.shape).boxes(exact)
+exact = np.stack([box_of(one.truth == value) for value in one.values])
+inside = lite.frame(one.truth.shape).boxes(torch.tensor(exact))
 side = float((inside[:, 2:] - inside[:, :2]).mean())
-print(dict(zip(steps, scores.round(2).tolist(), strict=True)), f"side {side:.0f} px")
-# With the real images: up to 8 px, the IoU of the nuclei falls slowly; with 16 px it falls to 0.3.
-# A nucleus has a side of about 12 px in the input, so such a box is almost 4 times as wide.
-# The tolerance depends on the size of the object and on what is beside it.
+print(dict(zip(steps, scores.round(2).tolist(), strict=True)))
+print(f"side {side:.0f} px")
+# With the real images: up to 8 px, the IoU of the nuclei falls slowly; with
+# 16 px it falls to 0.3. A nucleus has a side of about 12 px in the input, so
+# such a box is almost 4 times as wide. The tolerance depends on the size of
+# the object and on what is beside it.
 
 # %% tags=["exercise-check"]
 given = as_number("side", side)
-assert np.shape(scores) == (len(steps),), f"`scores` needs {len(steps)} numbers, one for each step."
-assert np.any(scores), "`scores` is still 0: call `tolerance` with the image number `few`."
+assert np.shape(scores) == (len(steps),), (
+    f"`scores` needs {len(steps)} numbers, one for each step."
+)
+assert np.any(scores), (
+    "`scores` is still 0: call `tolerance` with the image number `few`."
+)
 measured = tolerance(few, (-1, -1, 1, 1))
 assert np.allclose(scores, measured, atol=1e-6), (
-    "These are not the mean IoUs of boxes whose sides all move outwards: compare the direction with "
-    "`kinds`."
+    "These are not the mean IoUs of boxes whose sides all move outwards: "
+    "compare the direction with `kinds`."
 )
-boxes_of_few = [box_of(examples[few].truth == value) for value in examples[few].values]
-sides = [box[2:] - box[:2] for box in boxes_of_few]
-expected = np.mean(sides) * 256 / max(examples[few].truth.shape)
-assert abs(given - expected) < 1.5, f"{side} is not the mean side; is it in px of the input?"
+truth = examples[few].truth
+exact = [box_of(truth == value) for value in examples[few].values]
+sides = [corners[2:] - corners[:2] for corners in exact]
+expected = np.mean(sides) * 256 / max(truth.shape)
+assert abs(given - expected) < 1.5, (
+    f"{side} is not the mean side; is it in px of the input?"
+)
 
 
 # %% [markdown]
@@ -1007,14 +1143,15 @@ assert abs(given - expected) < 1.5, f"{side} is not the mean side; is it in px o
 # %% tags=["exercise"]
 def to_image(logits, frame):
     """The mask (H, W) bool of logits (256, 256)."""
-    large = torch.nn.functional.interpolate(logits[None, None], frame.size, mode="bilinear")
+    large = interpolate(logits[None, None], frame.size, mode="bilinear")
     return (large[0, 0] > 0).numpy()
 
 
-for size in ((256, 256), (300, 640)):
-    frame, logits = lite.frame(size), library.logits[0]
+for sides in ((256, 256), (300, 640)):
+    frame, logits = lite.frame(sides), library.logits[0]
     right = (frame.enlarge(logits[None, None])[0, 0] > 0).numpy()
-    print(size, f"IoU with the library's mask {iou(to_image(logits, frame), right):.2f}")
+    agree = iou(to_image(logits, frame), right)
+    print(sides, f"IoU with the library's mask {agree:.2f}")
 
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
@@ -1022,19 +1159,21 @@ for size in ((256, 256), (300, 640)):
 def to_image(logits, frame):
     rows, columns = frame.inner  # the rest of the input is padding
     logits = logits[None, None, :rows, :columns]
-    large = torch.nn.functional.interpolate(logits, frame.size, mode="bilinear")
+    large = interpolate(logits, frame.size, mode="bilinear")
     return (large[0, 0] > 0).numpy()
 
 
 # %% tags=["exercise-check"]
-for size in ((300, 640), (640, 300), (256, 256)):
-    frame = lite.frame(size)
-    logits = library.logits[0]
+for sides in ((300, 640), (640, 300), (256, 256)):
+    frame, logits = lite.frame(sides), library.logits[0]
     right = (frame.enlarge(logits[None, None])[0, 0] > 0).numpy()
-    agree = iou(as_returned("to_image(logits, frame)", to_image(logits, frame), right), right)
+    mask = to_image(logits, frame)
+    mask = as_returned("to_image(logits, frame)", mask, right)
+    agree, inner = iou(mask, right), frame.inner
     assert agree > 0.999, (
-        f"For an image of {size[0]} x {size[1]} pixels, the IoU with the right mask is {agree:.2f}: "
-        f"the image fills only {frame.inner[0]} x {frame.inner[1]} px of the logits."
+        f"For an image of {sides[0]} x {sides[1]} pixels, the IoU with the "
+        f"right mask is {agree:.2f}: the image fills only {inner[0]} x "
+        f"{inner[1]} px of the logits."
     )
 
 # %% [markdown]

@@ -95,13 +95,18 @@ from medsaga_lib import display
 from medsaga_lib.data.samples import Samples
 
 samples = Samples(dataset, dataset.split("train")[:8], size=256)
-panels = [display.Panel(samples[i]["image"][0].numpy(), title=samples.key(i)) for i in range(4)]
+
+# %%
+panels = []
+for number in range(4):
+    pixels = samples[number]["image"][0].numpy()
+    panels.append(display.Panel(pixels, title=samples.key(number)))
 display.show(
     display.grid(panels, {}, alt="Four X-rays.", columns=4),
     alt="Four chest X-rays, squeezed to squares of 256 pixels for the network.",
+    caption="Four chest X-rays of the training images as the network gets "
+    "them, 256 x 256 px. Each title is the name of a case.",
 )
-
-# %%
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
@@ -116,7 +121,11 @@ from medsaga_lib.recipes.encoder import Full
 
 samed, medsaga = get_recipe("samed"), get_recipe("medsaga")
 full = replace(samed, name="full", image_encoder=Full())
-recipes = {"full, AdamW": full, "MedSAGa, GaLore": medsaga, "SAMed, LoRA": samed}
+recipes = {
+    "full, AdamW": full,
+    "MedSAGa, GaLore": medsaga,
+    "SAMed, LoRA": samed,
+}
 
 # %% [markdown]
 # The next cells make one training step of the pocket SAM on one X-ray. They measure the states and the activations.
@@ -128,7 +137,7 @@ from medsaga_lib.recipes.build import build_model, build_optimizer
 classes = len(dataset.labels)
 model = build_model(full, "pocket", 256, classes, seed=seed)
 images = samples[0]["image"][None]  # (1, 3, 256, 256)
-labels = samples[0]["label"][None, ::4, ::4].contiguous()  # (1, 64, 64), as the masks
+labels = samples[0]["label"][None, ::4, ::4].contiguous()  # (1, 64, 64)
 
 # %%
 with saved_bytes(model) as saved:
@@ -162,7 +171,8 @@ for count in (1, 2, 4, 8):
 # %%
 from medsaga_lib.memory.plan import Plan, predict_ledger
 
-predicted = predict_ledger(full, Plan("pocket", batch=1, size=256, classes=classes))
+step = Plan("pocket", batch=1, size=256, classes=classes)
+predicted = predict_ledger(full, step)
 print(f"predicted {predicted.activations:,} bytes, measured {for_one:,}")
 print(f"difference {abs(predicted.activations - for_one) / for_one:.3%}")
 
@@ -172,26 +182,40 @@ print(f"difference {abs(predicted.activations - for_one) / for_one:.3%}")
 # > **Predict.** GaLore reduces the states of full fine-tuning to 15 %. By how many % does the sum fall?
 
 # %%
+PARTS = ("weights", "gradients", "states", "activations")
+
+
+def predict(recipes, plan):
+    """The ledger of each recipe."""
+    return {name: predict_ledger(one, plan) for name, one in recipes.items()}
+
+
+# %%
 plan = Plan("vit_b", batch=12, size=512, classes=8, attention="original")
-ledgers = {name: predict_ledger(recipe, plan) for name, recipe in recipes.items()}
+ledgers = predict(recipes, plan)
 for name, entry in ledgers.items():
     states, total = entry.states / 2**20, entry.sum / 2**30
     print(f"{name:16} states {states:6.0f} MiB, sum {total:6.2f} GiB")
 
-# %%
-PARTS = ("weights", "gradients", "states", "activations")
 
-
+# %% tags=["figure"]
 def parts(entries):
     """The sizes of the four parts of each ledger, for a figure."""
-    return {name: {part: getattr(entry, part) for part in PARTS} for name, entry in entries.items()}
+    return {
+        name: {part: getattr(entry, part) for part in PARTS}
+        for name, entry in entries.items()
+    }
 
 
+# %%
 title = "ViT-B, 512 px, batch 12, fp32"
 display.show(
     display.bar_ledger(parts(ledgers), alt="Ledgers.", title=title),
-    alt="Three stacked bars. Activations fill more than 90 % of each. GaLore's bar is about as "
-    "long as that of full fine-tuning, and LoRA's is about 30 % shorter.",
+    alt="Three stacked bars. Activations fill more than 90 % of each. GaLore's "
+    "bar is about as long as that of full fine-tuning, and LoRA's is about "
+    "30 % shorter.",
+    caption="Predicted memory of a training step of 3 methods with SAM's own "
+    "attention: the colours are the four parts, the bold number is their sum.",
 )
 
 # %%
@@ -216,7 +240,8 @@ for name, entry in ledgers.items():
 
 # %%
 pairs = (32 * 32) ** 2
-print(f"{4 * 12 * 12 * pairs * 4 / 2**30:.2f} GiB")  # blocks, heads, images, bytes
+blocks, heads, images, bytes_each = 4, 12, 12, 4
+print(f"{blocks * heads * images * pairs * bytes_each / 2**30:.2f} GiB")
 
 # %% [markdown]
 # The maps need not be stored. A *fused* kernel, one function of the GPU for the whole attention, computes a map in small tiles and discards them. The backward pass computes the tiles again.
@@ -239,8 +264,7 @@ print(f"largest difference {difference.abs().max():.0e}")
 
 # %%
 plan = replace(plan, attention="fused")
-without_maps = {name: predict_ledger(recipe, plan) for name, recipe in recipes.items()}
-for name, entry in without_maps.items():
+for name, entry in predict(recipes, plan).items():
     old, new = ledgers[name].sum / 2**30, entry.sum / 2**30
     print(f"{name:16} {old:5.2f} -> {new:5.2f} GiB, {new / old - 1:+.0%}")
 
@@ -256,12 +280,18 @@ for name, entry in without_maps.items():
 
 # %%
 plan = replace(plan, checkpointing=True)
-lean = {name: predict_ledger(recipe, plan) for name, recipe in recipes.items()}
+lean = predict(recipes, plan)
+
+# %%
 title = "ViT-B, 512 px, batch 12, fp32, fused attention, checkpointing"
 display.show(
     display.bar_ledger(parts(lean), alt="Ledgers.", title=title),
-    alt="Three stacked bars, about a quarter as long as with fused attention alone. States are "
-    "about 30 % of the bar of full fine-tuning, and GaLore's bar is clearly shorter.",
+    alt="Three stacked bars, about a quarter as long as with fused attention "
+    "alone. States are about 30 % of the bar of full fine-tuning, and GaLore's "
+    "bar is clearly shorter.",
+    caption="The same prediction with fused attention and checkpointing, on a "
+    "shorter axis: the colours are the four parts, the bold number is their "
+    "sum.",
 )
 
 # %%
@@ -286,19 +316,28 @@ print(f"GaLore saves {saving:.0%} of the sum")
 import pandas as pd
 
 methods = {**recipes, "S-SAM, SVD": get_recipe("s_sam")}
-switches = [("attention", "original"), ("attention", "fused"), ("checkpointing", True),
-            ("per_layer", True), ("precision", "bf16")]  # fmt: skip
+switches = [
+    ("attention", "original"),
+    ("attention", "fused"),
+    ("checkpointing", True),
+    ("per_layer", True),
+    ("precision", "bf16"),
+]
+
+# %%
 all_on, rows, each = Plan("vit_b", batch=12, size=512, classes=8), {}, []
 for switch, value in switches:
     all_on = replace(all_on, **{switch: value})
-    entries = {name: predict_ledger(recipe, all_on) for name, recipe in methods.items()}
-    rows[f"{switch} = {value}"] = [entry.sum / 2**30 for entry in entries.values()]
+    entries = predict(methods, all_on)
+    sums = [entry.sum / 2**30 for entry in entries.values()]
+    rows[f"{switch} = {value}"] = sums
     each.append((switch, value, entries))
 
 # %%
 from medsaga_lib.memory.plan import predict_peak
 
-rows["peak"] = [predict_peak(recipe, all_on) / 2**30 for recipe in methods.values()]
+peaks = [predict_peak(recipe, all_on) for recipe in methods.values()]
+rows["peak"] = [peak / 2**30 for peak in peaks]
 print("GiB, whole model, ViT-B, 512 px, batch 12")
 pd.DataFrame(rows, index=list(methods)).T.round(2)
 
@@ -307,23 +346,28 @@ pd.DataFrame(rows, index=list(methods)).T.round(2)
 #
 # On the site, the next figure shows what each sum is made of.
 
+# %% tags=["figure"]
+words = {
+    "original": "SAM's own attention",
+    "fused": "fused attention",
+    "per_layer": "per-layer updates",
+    "precision": "bf16",
+}
+
+# %% tags=["figure"]
+bars = []
+for switch, value, entries in each:
+    saving = words.get(value, words.get(switch, switch))
+    for name, sizes in parts(entries).items():
+        bars.append({"method": name, "saving": saving, "parts": sizes})
+
 # %%
-words = {"original": "SAM's own attention", "fused": "fused attention", "per_layer":
-         "per-layer updates", "precision": "bf16"}  # fmt: skip
-sums = [
-    {
-        "method": name,
-        "saving": words.get(value, words.get(switch, switch)),
-        "parts": {part: getattr(entry, part) for part in PARTS},
-    }
-    for switch, value, entries in each
-    for name, entry in entries.items()
-]
 display.interactive(
     "bytes",
-    {"rows": sums, "colours": {part: display.colour(part) for part in PARTS}},
-    "Choose a method and move the slider: each step adds a way to save. "
-    "The bar is as long as the memory that stays, next to that of full fine-tuning without savings.",
+    {"rows": bars, "colours": {part: display.colour(part) for part in PARTS}},
+    "Choose a method and move the slider: each step adds a saving to a "
+    "training step of ViT-B (512 px, batch 12). The full width is full "
+    "fine-tuning without savings.",
 )
 
 # %% [markdown]
@@ -356,8 +400,10 @@ print(origin["date"], "|", recorded["rows"][0]["device"])
 # %%
 times = pd.json_normalize(recorded["rows"])
 times.columns = times.columns.str.removeprefix("plan.")
+names = {recipe.name: name for name, recipe in methods.items()}
+times["method"] = times["recipe"].map(names)
 on = ["attention", "checkpointing", "per_layer", "precision"]
-seconds = times.pivot_table("seconds", on, "recipe", sort=False)
+seconds = times.pivot_table("seconds", on, "method", sort=False)
 seconds.round(1)
 
 # %%
@@ -384,14 +430,19 @@ for dtype in (torch.float32, torch.bfloat16):
 # %% [markdown]
 # ## Comparison with SAMed and DAE-Former
 #
-# So far we compared GaLore with AdamW on the same network. MedSAGa's paper compares itself with other methods. Its 66 % are an average over "current state-of-the-art", SAMed and DAE-Former. Against DAE-Former alone it claims 61 %, for memory that "depend[s] only on the model parameters". [Chapter 9](09_from_scratch.ipynb) introduces DAE-Former, a network that is trained from scratch.
+# So far we compared GaLore with AdamW on the same network. MedSAGa's paper compares itself with other methods. Its number of 66 % is an average over "current state-of-the-art", SAMed and DAE-Former. Against DAE-Former alone it claims 61 %, for memory that "depend[s] only on the model parameters". [Chapter 9](09_from_scratch.ipynb) introduces DAE-Former, a network that is trained from scratch.
 #
 # > **Predict.** Which of the three methods needs the least memory for weights, gradients and states? Which one needs the most when the activations of 12 images are added?
 
 # %%
-asked = {"MedSAGa": ("medsaga", "vit_b", 512), "SAMed": ("samed", "vit_b", 512),
-         "DAE-Former, its own 224 px": ("dae_former", "none", 224),
-         "DAE-Former at SAM's 512 px": ("dae_former", "none", 512)}  # fmt: skip
+asked = {
+    "MedSAGa": ("medsaga", "vit_b", 512),
+    "SAMed": ("samed", "vit_b", 512),
+    "DAE-Former, its own 224 px": ("dae_former", "none", 224),
+    "DAE-Former at SAM's 512 px": ("dae_former", "none", 512),
+}
+
+# %%
 table = {}
 for name, (recipe, on, side) in asked.items():
     there = Plan(on, 12, side, 8, attention="original")
@@ -419,8 +470,11 @@ from medsaga_lib.optim.galore import treatment
 with torch.device("meta"):  # shapes without memory
     encoder = build_model(medsaga, "vit_b", 512, 8, "random").sam.image_encoder
 config = medsaga.image_encoder.config(encoder)
-plans = [t for t in treatment(encoder, config) if t.how == "projected" and len(t.shape) == 2]
-hidden = sum(4 * min(t.matrix) * (min(t.matrix) - config.rank) for t in plans)
+hidden = 0
+for tensor in treatment(encoder, config):
+    if tensor.how == "projected" and len(tensor.shape) == 2:
+        shorter = min(tensor.matrix)
+        hidden += 4 * shorter * (shorter - config.rank)
 total = table["MedSAGa"]["sum"] + hidden / 2**30
 print(f"{hidden / 2**20:.0f} MiB more, so the sum is {total:.2f} GiB")
 
@@ -452,13 +506,14 @@ alone = [cross_entropy_dice(logits[[i]], targets[[i]]) for i in range(8)]
 
 # %%
 for name in ("cross_entropy", "dice"):
-    one_by_one = sum(getattr(part, name) for part in alone) / 8
-    print(f"{name:14} together {getattr(together, name):.4f}, one by one {one_by_one:.4f}")
+    mean = sum(getattr(part, name) for part in alone) / 8
+    at_once = getattr(together, name)
+    print(f"{name:14} together {at_once:.4f}, one by one {mean:.4f}")
 
 # %% [markdown]
 # Cross-entropy is a mean over pixels. The mean of 8 means of equal size is the mean of all pixels, so both values are equal.
 # The Dice loss is a ratio of two sums over *all images of a pass*. The mean of 8 ratios is not the ratio of the sums. With single images, each image has the same weight, even if its organ is small, and an image without an organ adds a loss of nearly 1 for this organ.
-# Neither objective is wrong, but they differ. A run with `--accumulate 12` does not reproduce a run with a batch of 12.
+# Neither objective is wrong, but they differ. A run of `medsaga train` with `--accumulate 12` does not reproduce a run with a batch of 12.
 #
 # ## The claim of 66 % less memory
 #
@@ -542,16 +597,19 @@ by_hand |= {"gradients": 4 * of_lora, "states": 2 * 4 * of_lora}
 from medsaga_lib.display.answers import as_number
 
 frozen = nn.Linear(768, 3072, bias=False).requires_grad_(False)
-lora = nn.Sequential(nn.Linear(768, 4, bias=False), nn.Linear(4, 3072, bias=False))
+lora = nn.Sequential(
+    nn.Linear(768, 4, bias=False), nn.Linear(4, 3072, bias=False)
+)
 adamw = torch.optim.AdamW(lora.parameters())
 x = torch.randn(2, 768)
 (frozen(x) + lora(x)).sum().backward()
 adamw.step()
-moments = [state[name] for state in adamw.state.values() for name in ("exp_avg", "exp_avg_sq")]
+states = adamw.state.values()
+trained = sum(p.nbytes for p in lora.parameters())
 expected = {
-    "weights": sum(p.nbytes for part in (frozen, lora) for p in part.parameters()),
+    "weights": frozen.weight.nbytes + trained,
     "gradients": sum(p.grad.nbytes for p in lora.parameters()),
-    "states": sum(moment.nbytes for moment in moments),
+    "states": sum(s["exp_avg"].nbytes + s["exp_avg_sq"].nbytes for s in states),
 }
 hints = {
     "weights": "the frozen matrix is in memory, too, and a number has 4 bytes.",
@@ -578,15 +636,18 @@ largest_batch = (13 * 2**30 - fixed) // entry.activations
 
 # %% tags=["exercise-check"]
 batches = as_number("largest_batch", largest_batch)
-assert batches % 1 == 0 and batches > 0, f"{largest_batch} is not a number of images; round down."
-fits, does_not = (
-    predict_ledger(full, replace(one, batch=int(batches) + more)).sum / 2**30 for more in (0, 1)
+assert batches % 1 == 0 and batches > 0, (
+    f"{largest_batch} is not a number of images; round down."
 )
+both = (replace(one, batch=int(batches) + more) for more in (0, 1))
+fits, does_not = (predict_ledger(full, each).sum / 2**30 for each in both)
 assert fits <= 13, (
-    f"A batch of {largest_batch} has a sum of {fits:.2f} GiB: weights, gradients and states take "
-    "memory, too."
+    f"A batch of {largest_batch} has a sum of {fits:.2f} GiB: weights, "
+    "gradients and states take memory, too."
 )
-assert does_not > 13, f"One image more still fits, with a sum of {does_not:.2f} GiB."
+assert does_not > 13, (
+    f"One image more still fits, with a sum of {does_not:.2f} GiB."
+)
 
 # %% [markdown]
 # ### Exercise 3: experiment (medium, 10 minutes)
@@ -598,23 +659,27 @@ factor = None
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 original = replace(one, attention="original")
-large, small = (
-    predict_ledger(full, replace(original, size=side)).activations for side in (512, 256)
-)
+large = predict_ledger(full, replace(original, size=512)).activations
+small = predict_ledger(full, replace(original, size=256)).activations
 factor = large / small
 print(f"{factor:.2f}")
-# Two things pull in opposite directions. The attention maps have one number for each pair of
-# tokens: in the 4 blocks with global attention they become 16 times smaller. The other 8 blocks
-# have windows of 14 x 14 tokens and fill the grid up with zeros until the windows fit: 32 becomes
-# 42, and 16 becomes 28. There, the number of tokens becomes only 2.25 times smaller.
+# Two effects have opposite directions. The attention maps have one number for
+# each pair of tokens: in the 4 blocks with global attention they become 16
+# times smaller. The other 8 blocks have windows of 14 x 14 tokens and fill the
+# grid up with zeros until the windows fit: 32 becomes 42, and 16 becomes 28.
+# There, the number of tokens becomes only 2.25 times smaller.
 
 # %% tags=["exercise-check"]
 given = as_number("factor", factor)
-assert given > 1, f"The factor is {given:.2f}, but the activations fall: divide the larger by the smaller."
+assert given > 1, (
+    f"The factor is {given:.2f}, but the activations fall: "
+    "divide the larger by the smaller."
+)
 plans = [Plan("vit_b", 1, side, 8, attention="original") for side in (512, 256)]
 before, after = (predict_ledger(full, plan).activations for plan in plans)
 assert abs(given - before / after) < 0.05, (
-    f"The factor is not {given:.2f}. Predict it with batch 1, 8 classes and attention='original'."
+    f"The factor is not {given:.2f}. "
+    "Predict it with batch 1, 8 classes and attention='original'."
 )
 
 
@@ -628,8 +693,12 @@ def bytes_of(tensors):
     return sum(tensor.nbytes for tensor in tensors)
 
 
-kept, three = [], nn.ModuleList(nn.Linear(768, 768, bias=False) for _ in range(3))
-with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+kept = []
+three = nn.ModuleList(nn.Linear(768, 768, bias=False) for _ in range(3))
+hooks = torch.autograd.graph.saved_tensors_hooks(
+    lambda x: kept.append(x) or x, lambda x: x
+)
+with hooks:
     tokens = torch.randn(50, 768)
     results = [layer(tokens) for layer in three]
 with saved_bytes(three) as saved:
@@ -643,24 +712,28 @@ print(f"bytes_of {bytes_of(kept):,}, library {without_results:,}")
 def bytes_of(tensors):
     """Bytes of memory that these tensors keep."""
     storages = [tensor.untyped_storage() for tensor in tensors]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    sizes = {one.data_ptr(): one.nbytes() for one in storages}
+    return sum(sizes.values())
 
 
 print([tensor.data_ptr() for tensor in kept])
-# All 3 layers keep their input, and it is the same memory. It is held once, and freed when the last
-# of them has had its backward pass. A view of a tensor shares its memory, too.
+# All 3 layers keep their input, and it is the same memory. It is held once, and
+# freed when the last of them has had its backward pass. A view of a tensor
+# shares its memory, too.
 
 # %% tags=["exercise-check"]
-one_tensor, other = torch.randn(50, 768), torch.randn(10, 10)
+first, second = torch.randn(50, 768), torch.randn(10, 10)
 cases = {
-    "the same tensor 3 times": ([one_tensor] * 3, one_tensor.nbytes),
-    "a tensor and its transpose": ([one_tensor, one_tensor.T], one_tensor.nbytes),
-    "5 rows, which keep the whole tensor": ([one_tensor[:5]], one_tensor.nbytes),
-    "two tensors": ([one_tensor, other], one_tensor.nbytes + other.nbytes),
+    "the same tensor 3 times": ([first] * 3, first.nbytes),
+    "a tensor and its transpose": ([first, first.T], first.nbytes),
+    "5 rows, which keep the whole tensor": ([first[:5]], first.nbytes),
+    "two tensors": ([first, second], first.nbytes + second.nbytes),
 }
 for name, (tensors, expected) in cases.items():
     counted = as_number("bytes_of(...)", bytes_of(tensors))
-    assert counted == expected, f"For {name}, it gives {counted:,.0f} bytes, not {expected:,}."
+    assert counted == expected, (
+        f"For {name}, it gives {counted:,.0f} bytes, not {expected:,}."
+    )
 
 # %% [markdown]
 # ## Summary

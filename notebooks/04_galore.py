@@ -92,28 +92,36 @@ def energy(matrix):
     return squares.cumsum(0) / squares.sum()
 
 
+# %%
 noise = torch.randn_like(G)
 weight = model.sam.image_encoder.blocks[3].attn.qkv.weight.detach().T
 kept = {"gradient": G, "weight": weight, "noise": noise}
 for name, matrix in kept.items():
     print(f"{name:9} {energy(matrix)[15]:.1%}")
 
-# %%
+# %% tags=["figure"]
 from medsaga_lib import display
 
-ranks = [1, 2, 4, 8, 16, 32, 64, 128, 192]
+ranks = [1, 4, 8, 16, 32, 64, 128, 192]
 curves = [
     display.Curve(name, ranks, [energy(matrix)[r - 1].item() for r in ranks])
     for name, matrix in kept.items()
 ]
+
+# %%
 alt = (
     "Share of the energy against the rank, on a logarithmic axis. The curve of "
     "the gradient reaches 0.8 at rank 4. The curves of the weight matrix and "
     "of the noise rise slowly and reach 0.8 between rank 64 and rank 128."
 )
 axes = "rank (directions)", "share of energy"
+caption = (
+    "Share of the energy in the strongest directions of a gradient, of its "
+    "weight matrix and of random numbers, all of 192 x 576, against the number "
+    "of directions (logarithmic axis)."
+)
 figure = display.curve_with_interval(curves, *axes, alt, log_x=True)
-display.show(figure, alt=alt)
+display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
 # On the site, the next figure has a slider for the rank.
@@ -176,8 +184,8 @@ for t in range(1, 11):
     theirs.grad = torch.randn_like(weight) + G / G.std()
     ours = galore_step(ours, theirs.grad, state, t, rank=16, T=4)
     optimizer.step()
-moved = (ours - weight).norm()
-print(f"difference / change of the weights: {(ours - theirs).norm() / moved:.0e}")
+moved, difference = (ours - weight).norm(), (ours - theirs).norm()
+print(f"difference / change of the weights: {difference / moved:.0e}")
 
 # %% [markdown]
 # Both are equal up to rounding errors.
@@ -209,6 +217,7 @@ def cosine(A, B):
     return cosine_similarity(A.flatten(), B.flatten(), dim=0).item()
 
 
+# %%
 P, M = state["P"], state["M"]
 flipped = -P
 print(f"before and after: cosine {cosine(P @ M, flipped @ M):+.2f}")
@@ -401,10 +410,18 @@ from pathlib import Path
 
 import pandas as pd
 
-called = {"full": "AdamW", "samed": "LoRA", "fira": "Fira", "apollo": "APOLLO",
-          "keep": "kept", "published": "galore-torch", "galore": "rotated"}  # fmt: skip
+called = {
+    "full": "AdamW",
+    "samed": "LoRA",
+    "fira": "Fira",
+    "apollo": "APOLLO",
+    "keep": "kept",
+    "published": "galore-torch",
+    "galore": "rotated",
+}
 
 
+# %%
 def read(name):
     """Recorded runs, each with its method and learning rate."""
     recorded = json.loads(Path(f"recorded/{name}.json").read_text())
@@ -423,6 +440,7 @@ def by_rate(runs):
     return table.round(3).astype(object).fillna("")
 
 
+# %%
 by_rate(read("optimizers_bracket"))
 
 # %%
@@ -433,14 +451,15 @@ by_rate(tried)
 
 # %% [markdown]
 # In the second table, neighbouring rates differ by at most 0.02 Dice, and often by about as much as seeds do. So one seed can choose a rate by chance: galore-torch has its highest value at 0.03 in the first table, and at 0.01 in the second.
-# The test uses the best rate of the second table for each method. For AdamW, APOLLO and kept, the first table has a highest value at a lower rate, which was not tried again.
+# The test uses the best rate of the second table for each method. For AdamW and APOLLO, the first table has its highest value at a lower rate, which was not tried again. For kept, such a rate is level with the highest value.
 #
 # > **Predict.** The test has 5 seeds. Rank the methods: AdamW on every weight, LoRA, galore-torch, GaLore with kept and with rotated moments, Fira, APOLLO.
 
 # %%
 origin = json.loads(Path("recorded/optimizers.json").read_text())["provenance"]
 print(origin["date"], "|", origin["device"], "|", origin["data"])
-print(origin["test_cases"], "test X-rays of", origin["test_patients"], "patients")
+tested = f"{origin['test_cases']} X-rays of {origin['test_patients']} patients"
+print("test:", tested)
 
 # %%
 runs = read("optimizers")
@@ -456,8 +475,13 @@ alt = (
     "galore-torch and LoRA the lowest. The dots of each method overlap with "
     "those of AdamW."
 )
+caption = (
+    f"Test Dice on {tested}, for each method with its learning rate (lr). "
+    "Dots are 5 seeds, bars their means; the dashed line is the mean of AdamW."
+)
 dots = {"lungs from 32 X-rays": table.to_dict("list")}
-display.show(display.dots_of_seeds(dots, "Dice", alt, baseline), alt=alt)
+figure = display.dots_of_seeds(dots, "Dice", alt, baseline)
+display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
 # The next table has the mean Dice, and the mean difference to AdamW, seed by seed. The number after ± is half of a 95 % interval over 5 seeds (Student's t).
@@ -482,10 +506,16 @@ pd.DataFrame(columns).loc[table.columns].fillna("")
 
 # %%
 by_name = table.rename(columns=lambda name: name.split()[0])
-chosen = [("rotated", "kept"), ("rotated", "galore-torch"),
-          ("kept", "galore-torch"), ("kept", "LoRA")]  # fmt: skip
-pairs = {f"{one} - {other}": by_name[one] - by_name[other] for one, other in chosen}
-pd.DataFrame(pairs).agg(with_interval, sign="+").rename("difference").to_frame()
+chosen = [
+    ("rotated", "kept"),
+    ("rotated", "galore-torch"),
+    ("kept", "galore-torch"),
+    ("kept", "LoRA"),
+]
+pairs = pd.DataFrame()
+for one, other in chosen:
+    pairs[f"{one} - {other}"] = by_name[one] - by_name[other]
+pairs.agg(with_interval, sign="+").rename("difference").to_frame()
 
 # %% [markdown]
 # - **AdamW.** The means of all 7 methods are within 0.012, on 19 X-rays of 11 patients. All 6 intervals of the difference to AdamW include 0, so these runs do not rank the methods against AdamW. They show that methods with few moments reach about the Dice of AdamW, which keeps all of them. The intervals are over seeds; other patients would make them wider.
@@ -518,7 +548,7 @@ lines[["what", "goal", "least", "largest"]]
 # ## Questions
 
 # %% [markdown] tags=["question"]
-# **Question 1.** At a refresh, an SVD returns the same directions with opposite signs, and the first moment $M$ keeps its numbers. Why does the momentum point backwards?
+# **Question 1.** At a refresh, an SVD returns the same directions with opposite signs, and the first moment $M$ keeps its numbers. Why does the momentum $P M$ point backwards?
 #
 # - **A.** The gradient has changed its sign, too.
 # - **B.** The refresh sets the moments to 0.
@@ -576,9 +606,14 @@ states = 4 * (2 * 64 * 3072 + 768 * 64)
 from medsaga_lib.display.answers import as_number, as_returned
 from medsaga_lib.optim.galore import projected_bytes
 
-given, expected = as_number("states", states), sum(projected_bytes((768, 3072), 64))
-assert given != expected / 4, f"{given:,.0f} is the count of numbers; each has 4 bytes."
-assert given == expected, f"{given:,.0f} is wrong: 2 moments (r, n) and a basis (m, r) of 4 bytes."
+given = as_number("states", states)
+expected = sum(projected_bytes((768, 3072), 64))
+assert given != expected / 4, (
+    f"{given:,.0f} is the count of numbers; each has 4 bytes."
+)
+assert given == expected, (
+    f"{given:,.0f} is wrong: 2 moments (r, n) and a basis (m, r) of 4 bytes."
+)
 
 # %% [markdown]
 # ### Exercise 2: calculate (medium, 5 minutes)
@@ -590,35 +625,46 @@ useless_from = None
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 m, n = 768, 3072
-useless_from = next(r for r in range(1, m + 1) if 2 * r * n + m * r >= 2 * m * n)
+useless_from = 1
+while (2 * n + m) * useless_from < 2 * m * n:
+    useless_from += 1
 # The basis is the price: without it, every rank below 768 would save memory.
 
 # %% tags=["exercise-check"]
-rank, adams = as_number("useless_from", useless_from), 2 * 4 * 768 * 3072
-assert rank in range(1, 769), f"useless_from is {useless_from}; it must be a rank from 1 to 768."
-at, below = (sum(projected_bytes((768, 3072), int(rank) - less)) / adams for less in (0, 1))
-assert at >= 1, f"At rank {rank:.0f}, GaLore takes {at:.1%} of Adam's two moments."
-assert below < 1, f"Rank {rank - 1:.0f} is already useless: it takes {below:.1%}. Count the basis."
+rank, shape = as_number("useless_from", useless_from), (768, 3072)
+assert rank in range(1, 769), (
+    f"useless_from is {useless_from}; it must be a rank from 1 to 768."
+)
+sizes = (sum(projected_bytes(shape, int(rank) - less)) for less in (0, 1))
+at, below = (size / (2 * 4 * 768 * 3072) for size in sizes)
+assert at >= 1, (
+    f"At rank {rank:.0f}, GaLore takes {at:.1%} of Adam's two moments."
+)
+assert below < 1, (
+    f"Rank {rank - 1:.0f} is already useless: it takes {below:.1%}. "
+    "Count the basis."
+)
 
 
 # %% [markdown]
 # ### Exercise 3: find the fault (medium, 10 minutes)
-# A colleague's optimizer takes the first moment through a refresh by `carry`. The training works, and the loss of each refresh looks normal. The cell below renews the basis within the same subspace, so the momentum should not change; it prints the cosine of the momentum before and after. Find the fault, and repair `carry`. `M` has the shape (r, n) and both bases have the shape (m, r).
+# A colleague's optimizer takes the first moment through a refresh by `carry`. The training works, and the loss of each refresh looks normal. The cell below renews the basis within the same subspace, so the momentum $P M$ should not change; it prints the cosine of the momentum before and after. Find the fault, and repair `carry`. `M` has the shape (r, n) and both bases have the shape (m, r).
 
 # %% tags=["exercise"]
 def carry(M, P_old, P_new):
     return M
 
 
-P_same = P_old @ torch.linalg.qr(torch.randn(16, 16)).Q  # another basis, the same subspace
+# Another basis of the same subspace
+P_same = P_old @ torch.linalg.qr(torch.randn(16, 16)).Q
 print(f"cosine {cosine(P_old @ M, P_same @ carry(M, P_old, P_same)):+.2f}")
 
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def carry(M, P_old, P_new):
-    # M are coordinates, P_old @ M is the momentum, and P_new.T gives its new coordinates. The part
-    # of it outside of the new subspace is lost.
+    # M are coordinates, P_old @ M is the momentum, and P_new.T gives its new
+    # coordinates. The part of it outside of the new subspace is lost.
     return (P_new.T @ P_old) @ M
 
 
@@ -626,12 +672,15 @@ def carry(M, P_old, P_new):
 carried = as_returned("carry(M, P_old, P_same)", carry(M, P_old, P_same), M)
 error = (P_same @ carried - P_old @ M).norm() / M.norm()
 assert error < 1e-4, (
-    f"The momentum changed by {error:.0%} of its length although the subspace is the same: which "
-    "coordinates does P_old @ M have in the new basis?"
+    f"The momentum changed by {error:.0%} of its length although the subspace "
+    "is the same: which coordinates does P_old @ M have in the new basis?"
 )
-expected = P_new @ (P_new.T @ (P_old @ M))  # what another subspace can express of it
+# The part of the momentum that another subspace can represent
+expected = P_new @ (P_new.T @ (P_old @ M))
 error = (P_new @ carry(M, P_old, P_new) - expected).norm() / expected.norm()
-assert error < 1e-4, f"In another subspace, the momentum is wrong by {error:.0%} of its length."
+assert error < 1e-4, (
+    f"In another subspace, the momentum is wrong by {error:.0%} of its length."
+)
 
 
 # %% [markdown]
@@ -660,26 +709,38 @@ def random_share(matrix, rank):
     return float((Q.T @ matrix).square().sum() / matrix.square().sum())
 
 
-by_rank = {rank: sum(random_share(G, rank) for _ in range(20)) / 20 for rank in (4, 16, 64)}
-for rank, share in by_rank.items():
-    print(f"rank {rank}: random {share:.1%}, strongest {energy(G)[rank - 1]:.1%}")
-# On average, each direction holds 1/192 of the energy. GaLore works because the strongest
-# directions of this gradient hold much more, and not because few directions are enough for any.
+by_rank = {}
+for rank in (4, 16, 64):
+    share = sum(random_share(G, rank) for _ in range(20)) / 20
+    by_rank[rank], strongest = share, energy(G)[rank - 1]
+    print(f"rank {rank}: random {share:.1%}, strongest {strongest:.1%}")
+# On average, each direction holds 1/192 of the energy. GaLore works because the
+# strongest directions of this gradient hold much more, and not because a few
+# directions are enough for any gradient.
 
 # %% tags=["exercise-check"]
-flat = as_number("random_share(torch.eye(192), 16)", random_share(torch.eye(192), 16))
+flat = random_share(torch.eye(192), 16)
+flat = as_number("random_share(torch.eye(192), 16)", flat)
 assert abs(flat - 16 / 192) < 1e-4, (
-    f"For the identity matrix, every orthonormal basis of 16 holds 16/192 of the energy, not {flat:.3f}: "
-    "make the directions orthonormal, and square the lengths."
+    "For the identity matrix, every orthonormal basis of 16 holds 16/192 of "
+    f"the energy, not {flat:.3f}: make the directions orthonormal, and square "
+    "the lengths."
 )
 draws = [random_share(G, 16) for _ in range(4)]
-assert max(draws) > min(draws), f"4 draws give exactly {draws[0]:.4f}, so nothing is drawn."
-assert {*by_rank} == {4, 16, 64}, f"`by_rank` has the ranks {[*by_rank]}; fill it for 4, 16 and 64."
+assert max(draws) > min(draws), (
+    f"4 draws give exactly {draws[0]:.4f}, so nothing is drawn."
+)
+assert {*by_rank} == {4, 16, 64}, (
+    f"`by_rank` has the ranks {[*by_rank]}; fill it for 4, 16 and 64."
+)
 for rank, share in by_rank.items():
-    measured = as_number(f"by_rank[{rank}]", share)
-    assert measured != rank / 192, f"by_rank[{rank}] is exactly {rank}/192, which no 20 draws give."
-    assert abs(measured - rank / 192) < 0.06, (
-        f"by_rank[{rank}] is {measured:.3f}; the mean of 20 draws is near {rank / 192:.3f}."
+    name, mean = f"by_rank[{rank}]", rank / 192
+    measured = as_number(name, share)
+    assert measured != mean, (
+        f"{name} is exactly {rank}/192, which no 20 draws give."
+    )
+    assert abs(measured - mean) < 0.06, (
+        f"{name} is {measured:.3f}; the mean of 20 draws is near {mean:.3f}."
     )
 
 # %% [markdown]
