@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+PLAIN = {Tensor, nn.Parameter}
 Operator = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -58,6 +59,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _is_simple(x: Tensor, weight: Tensor) -> bool:
     """Return whether oneDNN's kernel can take these tensors, and nothing else watches them."""
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return False
+    if not {type(x), type(weight)} <= PLAIN:  # the ledger's tensors without memory
         return False
     on_cpu = x.device.type == weight.device.type == "cpu" and x.numel() > 0
     single = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")

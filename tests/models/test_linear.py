@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from medsaga_lib.memory.ledger import fake
 from medsaga_lib.models import linear as module
 from medsaga_lib.models.linear import Linear, linear, with_fast_layers
 from medsaga_lib.models.sam import build_sam
@@ -82,6 +83,8 @@ def test_only_what_the_backward_pass_needs_is_stored(fast):
 def test_other_dtypes_devices_autocast_empty_tensors_and_exports_are_left_to_torch(fast):
     double = tensors((7, 3), dtype=torch.float64)
     assert torch.equal(linear(*double), functional.linear(*double))
+    with fake():
+        assert linear(*tensors((7, 3))).shape == (7, 5)
     meta = [t.to("meta") for t in double]
     assert linear(*meta).shape == (7, 5)
     single = tensors((7, 3))
