@@ -42,7 +42,8 @@ from medsaga_lib.data.catalog import open_or_phantoms
 from medsaga_lib.data.phantoms import LICENCE
 
 names = "ct_spleen_msd_crop", "hippocampus_msd", "mr_dwi_stroke_isles22"
-spleen, hippocampus, stroke = opened = [open_or_phantoms(name) for name in names]
+opened = [open_or_phantoms(name) for name in names]
+spleen, hippocampus, stroke = opened
 are_real = spleen.dimensions == 3
 for dataset in opened if are_real else ():
     print(dataset.describe())
@@ -58,8 +59,9 @@ from medsaga_lib.data.phantoms import draw_volume
 # %%
 volumes = {"drawn": draw_volume(seed)}
 if are_real:
+    names = "spleen CT", "hippocampus MR", "stroke MR"
     pairs = [read_pair(dataset, dataset.cases[0]) for dataset in opened]
-    volumes = dict(zip(("spleen CT", "hippocampus MR", "stroke MR"), pairs, strict=True))
+    volumes = dict(zip(names, pairs, strict=True))
 
 # %%
 credits = [f"{data.name}: {data.citation} | {data.licence}" for data in opened]
@@ -83,10 +85,11 @@ import pandas as pd
 rows = {}
 for name, (volume, truth) in volumes.items():
     spacing = np.array(volume.spacing)
+    extent = spacing * volume.shape
     rows[name] = {
         "shape (z, y, x)": " x ".join(map(str, volume.shape)),
         "voxel (mm)": " x ".join(f"{length:.2f}" for length in spacing),
-        "extent (mm)": " x ".join(f"{length:.0f}" for length in spacing * volume.shape),
+        "extent (mm)": " x ".join(f"{length:.0f}" for length in extent),
         "anisotropy": f"{spacing.max() / spacing.min():.1f}",
         "labelled slices": f"{(truth > 0).any((1, 2)).sum()} of {len(truth)}",
         "labelled (ml)": f"{(truth > 0).sum() * spacing.prod() / 1000:.1f}",
@@ -102,24 +105,33 @@ pd.DataFrame(rows)
 from medsaga_lib import display
 
 
-# %%
+# %% tags=["figure"]
 def three_planes(volume, truth):
-    """The axial, coronal and sagittal slice through the middle of the labelled voxels."""
+    """Axial, coronal and sagittal slice through the middle of the object."""
+    arrays = volume.pixels, (truth > 0).astype(int)
     middle = [int(np.median(places)) for places in np.nonzero(truth)]
     for axis, plane in enumerate(("axial", "coronal", "sagittal")):
         head_up = slice(None) if axis == 0 else slice(None, None, -1)
-        pixels, mask = (array.take(middle[axis], axis)[head_up] for array in (volume.pixels, truth))
+        image, mask = (it.take(middle[axis], axis)[head_up] for it in arrays)
         spacing = tuple(np.delete(volume.spacing, axis))
-        yield display.Panel(pixels, (mask > 0).astype(int), None, plane, spacing)
+        yield display.Panel(image, mask, None, plane, spacing)
 
+
+# %% tags=["figure"]
+panels = [panel for pair in volumes.values() for panel in three_planes(*pair)]
+alt = (
+    "A row for each volume with an axial, a coronal and a sagittal slice, and "
+    "the contour of the labelled object, dashed. In the volume with slices of "
+    "5 mm, the coronal and the sagittal slice consist of flat bands, and the "
+    "contour has steps."
+)
 
 # %%
-panels = [panel for pair in volumes.values() for panel in three_planes(*pair)]
 display.show(
-    display.grid(panels, {1: "object"}, alt="Volumes in three planes."),
-    alt="A row for each volume with an axial, a coronal and a sagittal slice, and the contour of "
-    "the labelled object, dashed. In the volume with slices of 5 mm, the coronal and the sagittal "
-    "slice consist of flat bands, and the contour has steps.",
+    display.grid(panels, {1: "object"}, alt),
+    caption=f"Rows: {', '.join(volumes)}. Columns: an axial, a coronal and a "
+    "sagittal slice through the middle of the object, in mm. Dashed: ground "
+    "truth.",
 )
 for number in range(len(volumes)):
     credit(number)
@@ -131,7 +143,7 @@ for number in range(len(volumes)):
 # %% [markdown]
 # ## Resampling
 #
-# Many pipelines bring all volumes to one spacing, because a network that sees 26 slices of 5 mm and 130 slices of 1 mm sees two different organs. The result has to return to the grid of the input. How much is lost on the way, if the network makes no error at all?
+# Many pipelines bring all volumes to one spacing, because the same organ looks different in 26 slices of 5 mm and in 130 slices of 1 mm. The result has to return to the grid of the input. How much is lost on the way, if the network makes no error at all?
 #
 # `regrid` does this with SimpleITK. An image is interpolated linearly. Labels are names, so a mask takes the nearest voxel ([chapter 1](01_images_and_metrics.ipynb), exercise 3).
 
@@ -141,19 +153,20 @@ import SimpleITK as sitk
 
 # %%
 def regrid(values, spacing, wanted, linear=False):
-    """An array (z, y, x) with about the wanted spacing and the same extent; and the spacing."""
-    counts = [max(1, round(n * a / b)) for n, a, b in zip(values.shape, spacing, wanted)]
-    exact = [n * a / count for n, a, count in zip(values.shape, spacing, counts)]
+    """An array (z, y, x) on a grid near the wanted spacing, and its spacing."""
+    extent = np.multiply(values.shape, spacing)
+    counts = np.maximum(1, (extent / wanted).round()).astype(int)
+    exact = extent / counts
     image = sitk.GetImageFromArray(values)
     image.SetSpacing(spacing[::-1])  # ITK's order is x, y, z
     to = sitk.ResampleImageFilter()
     to.SetInterpolator(sitk.sitkLinear if linear else sitk.sitkNearestNeighbor)
-    to.SetSize(counts[::-1])
-    to.SetOutputSpacing(exact[::-1])
-    # The outer faces of both grids coincide, so the centres of the first voxels do not
-    to.SetOutputOrigin([(b - a) / 2 for a, b in zip(spacing, exact)][::-1])
+    to.SetSize(counts[::-1].tolist())
+    to.SetOutputSpacing(exact[::-1].tolist())
+    # The outer faces of both grids coincide, so the first centres do not
+    to.SetOutputOrigin(((exact - spacing) / 2)[::-1].tolist())
     to.UseNearestNeighborExtrapolatorOn()
-    return sitk.GetArrayFromImage(to.Execute(image)), tuple(exact)
+    return sitk.GetArrayFromImage(to.Execute(image)), tuple(exact.tolist())
 
 
 # %% [markdown]
@@ -166,10 +179,10 @@ from medsaga_lib.evaluation.metrics import dice, hd95, nsd
 
 
 def there_and_back(mask, spacing, wanted):
-    """Dice, HD95 in mm and NSD of a mask that was resampled to a spacing and back."""
+    """Dice, HD95 in mm and NSD of a mask after resampling and back."""
     coarse, between = regrid(mask.astype(np.uint8), spacing, wanted)
-    again = regrid(coarse, between, spacing)[0] > 0
-    return dice(again, mask), hd95(again, mask, spacing), nsd(again, mask, spacing)
+    pair = regrid(coarse, between, spacing)[0] > 0, mask
+    return dice(*pair), hd95(*pair, spacing), nsd(*pair, spacing)
 
 
 # %%
@@ -177,8 +190,8 @@ thick, organ = next(iter(volumes.values()))
 organ = organ == 1
 
 # %%
-factors = {"slices x 2": (2, 1, 1), "slices x 3": (3, 1, 1), "pixels x 2": (1, 2, 2)}
-factors |= {"pixels x 4": (1, 4, 4)}
+factors = {"slices x 2": (2, 1, 1), "slices x 3": (3, 1, 1)}
+factors |= {"pixels x 2": (1, 2, 2), "pixels x 4": (1, 4, 4)}
 rows = {}
 for name, factor in factors.items():
     wanted = np.multiply(thick.spacing, factor)
@@ -187,7 +200,7 @@ for name, factor in factors.items():
 
 # %%
 isotropic = there_and_back(organ, thick.spacing, 3 * [max(thick.spacing)])
-rows["cubes"] = " x ".join(f"{max(thick.spacing):.2g}" for _ in range(3)), *isotropic
+rows["cubes"] = " x ".join(3 * [f"{max(thick.spacing):.2g}"]), *isotropic
 columns = ["voxel (mm)", "Dice", "HD95 (mm)", "NSD, 2 mm"]
 pd.DataFrame(rows, columns).T.infer_objects().round(3)
 
@@ -198,15 +211,18 @@ pd.DataFrame(rows, columns).T.infer_objects().round(3)
 # The hippocampus has about 1 % of the spleen's volume. The next table has the means over 10 test volumes.
 
 # %% tags=["real"]
-small = [read_pair(hippocampus, case) for case in hippocampus.split("test")[:10]]
+tested = hippocampus.split("test")[:10]
+small = [read_pair(hippocampus, case) for case in tested]
 grids = [(2, 1, 1), (3, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3)]
 rows = {}
 for wanted in grids:
-    scores = [there_and_back(mask > 0, one.spacing, wanted) for one, mask in small]
+    scores = [
+        there_and_back(mask > 0, one.spacing, wanted) for one, mask in small
+    ]
     rows[" x ".join(map(str, wanted))] = np.mean(scores, 0)
 pd.DataFrame(rows, columns[1:]).T.rename_axis("voxel (mm)").round(3)
 
-# %% tags=["real"]
+# %% tags=["real", "figure"]
 one, mask = small[0]
 z = (mask > 0).sum((1, 2)).argmax()
 panels = []
@@ -214,14 +230,23 @@ for side in (1, 2, 3):
     low, between = regrid((mask > 0).astype(np.uint8), one.spacing, 3 * [side])
     back = regrid(low, between, one.spacing)[0].astype(int)
     title = f"{side} mm and back: {dice(back > 0, mask > 0):.2f}"
-    panels.append(display.Panel(one.pixels[z], (mask[z] > 0).astype(int), back[z], title))
+    pair = (mask[z] > 0).astype(int), back[z]
+    panels.append(display.Panel(one.pixels[z], *pair, title))
+
+# %% tags=["real", "figure"]
+alt = (
+    "One MR slice 3 times with the hippocampus, dashed the annotator's "
+    "contour, solid the contour after resampling and back. At 1 mm they "
+    "agree. At 2 and 3 mm the solid contour consists of large steps and is up "
+    "to 2 pixels off. The titles give the Dice of the volume."
+)
 
 # %% tags=["real"]
 display.show(
-    display.grid(panels, {1: "object"}, alt="A mask that was resampled and returned."),
-    alt="One MR slice 3 times with the hippocampus, dashed the annotator's contour, solid the "
-    "contour after resampling and back. At 1 mm they agree. At 2 and 3 mm the solid contour "
-    "consists of large steps and is up to 2 pixels off. The titles give the Dice of the volume.",
+    display.grid(panels, {1: "object"}, alt),
+    caption="The mask of a hippocampus before (dashed) and after (solid) "
+    "resampling to cubes of 1, 2 and 3 mm and back. The titles give the Dice "
+    "of the volume.",
 )
 credit(1)
 
@@ -232,7 +257,7 @@ credit(1)
 # %% [markdown]
 # ## From one box to a volume
 #
-# A person draws one box on the middle slice, and names the first and the last slice. [Chapter 8](08_lite_medsam.ipynb) compared two ways to go on: the *same box* on every slice, and *propagation*, where each next box surrounds the last mask. We add the exact box of every slice, which is the most that boxes can give, and the ellipse in the first box, which needs no network.
+# A person draws one box on the middle slice, and names the first and the last slice. [Chapter 8](08_lite_medsam.ipynb) compared two ways to go on: the *same box* on every slice, and *propagation*, where each next box surrounds the last mask. We add the exact box of every slice, which is the most that boxes can give, and the ellipse in the person's box, which needs no network.
 #
 # Most of the time goes into the encoder, and its output does not depend on the boxes. The dictionary `kept` holds the embeddings, so that each slice is encoded once. To save time, the input has 128 px instead of LiteMedSAM's 256 px; a slice of the spleen has 166 x 164 pixels.
 # LiteMedSAM has probably seen this CT in its own training ([Where the weights come from](../book/weights.md)), so the scores say nothing about new patients. The kinds of errors are what to look at.
@@ -254,14 +279,16 @@ first, last = inside[0], inside[-1]
 middle = (first + last) // 2
 left, top, right, bottom = box_of(organ[middle])
 one_box = np.array([[left, top, first, right, bottom, last]])
-each_box = [[*box_of(organ[z])[:2], z, *box_of(organ[z])[2:], z] for z in inside]
-print(f"{len(inside)} slices, {first} to {last}; box on slice {middle}: {one_box[0]}")
+exact = [box_of(organ[z]) for z in inside]
+each_box = [[*box[:2], z, *box[2:], z] for box, z in zip(exact, inside)]
+print(f"{len(inside)} slices, {first} to {last}")
+print(f"box on slice {middle}: {one_box[0]}")
 
 # %%
 from time import process_time
 
-ways = {"a box per slice": (np.array(each_box), "same"), "same box": (one_box, "same")}
-ways["propagated"] = one_box, "propagate"
+ways = {"a box per slice": (np.array(each_box), "same")}
+ways |= {"same box": (one_box, "same"), "propagated": (one_box, "propagate")}
 
 # %%
 masks, seconds = {}, {}
@@ -271,8 +298,9 @@ for name, (boxes, rule) in ways.items():
     seconds[name] = process_time() - start
 
 # %%
+ellipse = fill_box(box_of(organ[middle]), organ.shape[1:], ellipse=True)
 masks["ellipse"] = np.zeros_like(organ)
-masks["ellipse"][inside] = fill_box(box_of(organ[middle]), organ.shape[1:], ellipse=True)
+masks["ellipse"][inside] = ellipse
 
 
 # %% [markdown]
@@ -281,11 +309,13 @@ masks["ellipse"][inside] = fill_box(box_of(organ[middle]), organ.shape[1:], elli
 # %%
 def scores_of(mask):
     """Dice, HD95 in mm and NSD of a mask of the whole volume."""
-    return dice(mask, organ), hd95(mask, organ, thick.spacing), nsd(mask, organ, thick.spacing)
+    pair, spacing = (mask, organ), thick.spacing
+    return dice(*pair), hd95(*pair, spacing), nsd(*pair, spacing)
 
 
 # %%
-table = pd.DataFrame({name: scores_of(mask) for name, mask in masks.items()}, columns[1:]).T
+rows = {name: scores_of(mask) for name, mask in masks.items()}
+table = pd.DataFrame(rows, columns[1:]).T
 table.insert(0, "boxes drawn", [len(inside), 1, 1, 1])
 table.round(3).astype({"boxes drawn": int})
 
@@ -293,24 +323,38 @@ table.round(3).astype({"boxes drawn": int})
 # The score of a volume does not say where a method fails. The figure shows the area of each slice.
 
 # %%
-pixel = thick.spacing[1] * thick.spacing[2] / 100  # cm^2
-heights = (np.arange(len(organ)) - middle) * thick.spacing[0]
-areas = {"annotator": organ, **{name: masks[name] for name in ("same box", "propagated")}}
+pixel = thick.spacing[1] * thick.spacing[2] / 100  # cm²
+drawn = {"annotator": organ}
+drawn |= {name: masks[name] for name in ("same box", "propagated")}
+areas = {name: pixel * mask.sum((1, 2)) for name, mask in drawn.items()}
+
+# %% tags=["figure"]
+heights = (inside - middle) * thick.spacing[0]
 curves = [
-    display.Curve(name, heights, pixel * mask.sum((1, 2))) for name, mask in areas.items()
+    display.Curve(name, heights, area[inside]) for name, area in areas.items()
 ]
 
-# %%
+# %% tags=["figure"]
 alt = (
-    "Area of the object in each slice against the distance from the slice with the box, for the "
-    "annotator, the same box and propagation. All three agree in the middle. The same box keeps "
-    "a large area where the object becomes small."
+    "Area of the object in each slice against the distance from the slice "
+    "with the box, for the annotator, the same box and propagation. "
+    "Propagation follows the annotator. The same box can keep a large area "
+    "where the object becomes small."
 )
-axes = "distance from the slice with the box (mm)", "area (cm^2)"
-display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
 
 # %%
-by_slice = {name: [dice(mask[z], organ[z]) for z in inside] for name, mask in masks.items()}
+axes = "distance from the slice with the box (mm)", "area (cm²)"
+display.show(
+    display.curve_with_interval(curves, *axes, alt),
+    caption="Area of the object in each of its slices. The distance is "
+    "negative towards the feet and positive towards the head.",
+)
+
+# %%
+by_slice = {
+    name: [dice(mask[z], organ[z]) for z in inside]
+    for name, mask in masks.items()
+}
 
 # %%
 parts = {"first 3": slice(3), "middle": slice(3, -3), "last 3": slice(-3, None)}
@@ -322,33 +366,48 @@ print("mean Dice of slices")
 pd.DataFrame(rows).T.round(2)
 
 # %%
-print("area in cm^2")
-at = {"first slice": first, "slice with the box": middle, "4 above": middle + 4, "last slice": last}
-rows = {name: pixel * mask.sum((1, 2))[[*at.values()]] for name, mask in areas.items()}
+print("area in cm²")
+at = {"first slice": first, "slice with the box": middle}
+at |= {"4 above": middle + 4, "last slice": last}
+rows = {name: area[[*at.values()]] for name, area in areas.items()}
 pd.DataFrame(rows, at).T.round(1)
+
 
 # %% [markdown] tags=["real"]
 # With a box on each slice, Dice is 0.97: the network can segment this organ. With one box instead of 20, propagation keeps 0.93, and the same box 0.83.
 #
 # - Towards both ends the spleen becomes small, and the same box does not. In the first slice, the organ has 2 cm² and the mask 26 cm².
-# - Propagation follows the organ downwards. Upwards, both masks are too small: 4 slices above the box, they lack 9 cm². The spleen leaves the first box, and a propagated box is only 3 px of 256 larger than the last mask.
+# - Propagation follows the organ downwards. Upwards, both masks are too small: 4 slices above the box, they lack 8 and 9 cm². The spleen leaves the first box, and a propagated box is only 3 px of 256 larger than the last mask.
 # - Even exact boxes have 0.91 in the outer slices, and 0.97 between them. The organ is cut along its surface there, and 5 mm of tissue are averaged in a voxel.
 
-# %%
-panels = []
-for name in ("same box", "propagated"):
-    for z in (first, middle, last):
-        pair = organ[z].astype(int), masks[name][z].astype(int)
-        title = f"{name}, slice {z}"
-        panels.append(display.Panel(thick.pixels[z], *pair, title, thick.spacing[1:]))
+# %% tags=["figure"]
+def panel_of(z, mask, title):
+    """A slice with the contours of the annotator and of a mask."""
+    pair = organ[z].astype(int), mask[z].astype(int)
+    return display.Panel(thick.pixels[z], *pair, title, thick.spacing[1:])
+
+
+panels = [
+    panel_of(z, masks[name], f"{name}, slice {z}")
+    for name in ("same box", "propagated")
+    for z in (first, middle, last)
+]
+
+# %% tags=["figure"]
+alt = (
+    "The first, the middle and the last slice of the organ, above with the "
+    "same box and below with propagation. Dashed: the annotator. Solid: the "
+    "network. In the middle slice, the contours agree. In the first and the "
+    "last slice, the organ is small. There, the same box also has a mask of "
+    "other tissue, and the propagated mask is a little larger than the organ."
+)
 
 # %%
 display.show(
-    display.grid(panels, {1: "organ"}, alt="First, middle and last slice."),
-    alt="The first, the middle and the last slice of the organ, above with the same box and below "
-    "with propagation. Dashed: the annotator. Solid: the network. In the middle slice, the "
-    "contours agree. In the first and the last slice, the organ is small. There, the same box also "
-    "has a mask of other tissue, and the propagated mask is a little larger than the organ.",
+    display.grid(panels, {1: "organ"}, alt),
+    caption="First, middle and last slice of the organ. Top: the same box on "
+    "every slice; bottom: propagated boxes. Solid: LiteMedSAM's masks; "
+    "dashed: ground truth.",
 )
 credit(0)
 
@@ -365,15 +424,16 @@ credit(0)
 # %%
 long_box = one_box.copy()
 long_box[0, [2, 5]] = max(first - 3, 0), min(last + 3, len(organ) - 1)
-for name, rule in (("same box, long", "same"), ("propagated, long", "propagate")):
-    masks[name] = lite(thick, long_box, rule, kept) > 0
+for name, rule in (("same box", "same"), ("propagated", "propagate")):
+    masks[f"{name}, long"] = lite(thick, long_box, rule, kept) > 0
 
 # %%
 empty = ~organ.any((1, 2))
+voxel = np.prod(thick.spacing) / 1000  # ml
 rows = {}
 for name in ("same box", "same box, long", "propagated", "propagated, long"):
     invented = masks[name][empty]
-    rows[name] = [invented.any((1, 2)).sum(), invented.sum() * np.prod(thick.spacing) / 1000]
+    rows[name] = [invented.any((1, 2)).sum(), invented.sum() * voxel]
     rows[name] += scores_of(masks[name])
 
 # %%
@@ -403,11 +463,11 @@ def rules(mask, truth, spacing):
     """The same mask, scored by several rules."""
     pairs = list(zip(mask, truth, strict=True))
     values = np.array([dice(*pair) for pair in pairs])  # NaN if both are empty
-    shown, both = truth.any((1, 2)), truth.any((1, 2)) & mask.any((1, 2))
-    flat = [hd95(*pair, spacing[1:]) for pair, use in zip(pairs, both, strict=True) if use]
+    both = [pair for pair in pairs if pair[0].any() and pair[1].any()]
+    flat = [hd95(*pair, spacing[1:]) for pair in both]
     return {
         "volume": dice(mask, truth),
-        "slices with the organ": values[shown].mean(),
+        "slices with the organ": values[truth.any((1, 2))].mean(),
         "slices with a mask": np.nanmean(values),
         "all slices": np.nan_to_num(values, nan=1).mean(),
         "HD95 (mm)": hd95(mask, truth, spacing),
@@ -417,7 +477,8 @@ def rules(mask, truth, spacing):
 
 # %%
 chosen = "a box per slice", "same box", "propagated", "propagated, long"
-pd.DataFrame({name: rules(masks[name], organ, thick.spacing) for name in chosen}).T.round(3)
+rows = {name: rules(masks[name], organ, thick.spacing) for name in chosen}
+pd.DataFrame(rows).T.round(3)
 
 # %% [markdown] tags=["real"]
 # Compare the last two rows. The range is 3 slices too long at each end:
@@ -433,7 +494,7 @@ pd.DataFrame({name: rules(masks[name], organ, thick.spacing) for name in chosen}
 #
 # ## The largest component
 #
-# Slices that are segmented one by one may have stray patches. Two simple steps use that they belong to one volume: `majority` gives each voxel the label that 2 of 3 neighbouring slices agree on, and `largest` keeps the largest component of each label, connected by faces. Both are options of `medsaga predict`; neither belongs to a published method.
+# Slices that are segmented one by one may have stray patches. Two simple steps use the fact that they belong to one volume: `majority` gives each voxel the label that 2 of 3 neighbouring slices agree on, and `largest` keeps the largest component of each label, connected by faces. Both are options of `medsaga predict`; neither belongs to a published method.
 #
 # > **Predict.** Which of the masks above gains from `largest`, and which does not?
 
@@ -443,24 +504,28 @@ from medsaga_lib.inference.volume_labels import consistent
 rows = {}
 for name in chosen:
     for step in ("none", "majority", "largest"):
-        rows[name, step] = scores_of(consistent(masks[name].astype(int), step) > 0)
+        mask = consistent(masks[name].astype(int), step) > 0
+        rows[name, step] = scores_of(mask)
 pd.DataFrame(rows, columns[1:]).T.round(3)
 
-# %%
+# %% tags=["figure"]
 alone = consistent(masks["same box"].astype(int), "largest") > 0
-lost = (masks["same box"] & ~alone).sum((1, 2))
-z = lost.argmax()
-panels = [
-    display.Panel(thick.pixels[z], organ[z].astype(int), part.astype(int), title, thick.spacing[1:])
-    for title, part in (("same box", masks["same box"][z]), ("largest component", alone[z]))
-]
+z = (masks["same box"] & ~alone).sum((1, 2)).argmax()
+both = {"same box": masks["same box"], "largest component": alone}
+panels = [panel_of(z, mask, title) for title, mask in both.items()]
+alt = (
+    "One slice twice, with the organ dashed. On the left, the solid contours "
+    "of the same box, with the largest stray patch of the volume. On the "
+    "right, only the part that is connected with the rest of the organ is "
+    "left."
+)
 
 # %%
 display.show(
-    display.grid(panels, {1: "organ"}, alt="Before and after.", columns=2),
-    alt="One slice twice, with the organ dashed. On the left, the solid contours of the same box, "
-    "with the largest stray patch of the volume. On the right, only the part that is connected "
-    "with the rest of the organ is left.",
+    display.grid(panels, {1: "organ"}, alt, columns=2),
+    caption="The slice that loses most when the largest component of the "
+    "volume is kept: before (left) and after (right). Solid: the mask of the "
+    "same box; dashed: ground truth.",
 )
 credit(0)
 
@@ -486,7 +551,7 @@ print(f"HD95 {hd95(largest_piece, infarct == 1, brain.spacing):.1f} mm")
 # %% [markdown]
 # ## Back to the grid of the file
 #
-# The library turns each volume to one orientation. A result has to return: to the axes, the spacing and the position of its input. Otherwise a viewer shows it beside the organ, and no score tells, because scores compare arrays.
+# The library turns each volume to one orientation. A result has to return: to the axes, the spacing and the position of its input. Otherwise a viewer shows it beside the organ, and no score shows this error, because scores compare arrays.
 #
 # The next cells use a file whose axes are oblique, and run in other directions than those of the library. `write_labels` writes a label map into the grid of its image.
 
@@ -507,7 +572,8 @@ if are_real:
 else:
     scan, wanted = folder / "scan.nii.gz", volumes["drawn"][1]
     cos, sin = np.cos(0.3), np.sin(0.3)  # the slices are tilted by 0.3 radians
-    oblique = np.array([[-1, 0, 0, 60], [0, cos, -sin, -40], [0, sin, cos, -60], [0, 0, 0, 1]])
+    oblique = np.eye(4)
+    oblique[:3] = [[-1, 0, 0, 60], [0, cos, -sin, -40], [0, sin, cos, -60]]
     oblique[:3, :3] *= volumes["drawn"][0].spacing[::-1]
     stored = nibabel.Nifti1Image(volumes["drawn"][0].pixels.T[:, ::-1], oblique)
     stored.set_qform(oblique, 2)
@@ -535,19 +601,21 @@ def centre_itk(path):
     """The same by SimpleITK, turned from LPS to RAS."""
     image = sitk.ReadImage(str(path))
     voxel = np.argwhere(sitk.GetArrayViewFromImage(image) > 0).mean(0)[::-1]
-    return image.TransformContinuousIndexToPhysicalPoint(voxel) * np.array([-1, -1, 1])
+    place = image.TransformContinuousIndexToPhysicalPoint(voxel)
+    return place * np.array([-1, -1, 1])
 
 
 # %%
 for reader in (centre_nibabel, centre_itk):
     print(f"{reader.__name__:15} {reader(folder / 'result.nii.gz').round(2)}")
-before, after = (nibabel.load(path).header for path in (scan, folder / "result.nii.gz"))
+files = scan, folder / "result.nii.gz"
+before, after = (nibabel.load(path).header for path in files)
 for key in ("qform_code", "sform_code", "pixdim", "dim"):
     print(f"{key:10} equal: {np.array_equal(before[key], after[key])}")
 
 
 # %% [markdown]
-# Both readers agree, and the header is that of the input: both forms, their codes and the lengths of the voxels. The figure shows the result on the scan, as each of the two readers gives the arrays.
+# Both readers agree, and the header has the dimensions and the voxel lengths of the input, and its two codes, which are explained below. The figure shows the result on the scan, as each of the two readers gives the arrays.
 
 # %%
 def by_nibabel(path):
@@ -558,21 +626,28 @@ def by_itk(path):
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
-# %%
+# %% tags=["figure"]
 panels = []
 for name, read in (("nibabel", by_nibabel), ("SimpleITK", by_itk)):
-    arrays = read(scan), read(folder / "result.nii.gz")
+    arrays = [read(file) for file in files]
     z = arrays[1].sum((1, 2)).argmax()
     grey = np.clip(arrays[0][z] / np.percentile(arrays[0], 99.5), 0, 1)
-    title = f"{name}, slice {z}"
-    panels.append(display.Panel(grey, None, (arrays[1][z] > 0).astype(int), title))
+    mask = (arrays[1][z] > 0).astype(int)
+    panels.append(display.Panel(grey, None, mask, f"{name}, slice {z}"))
+
+# %% tags=["figure"]
+alt = (
+    "The same slice of the file twice, read by nibabel and by SimpleITK, with "
+    "the solid contour of the result. Image and contour are the same in both, "
+    "and the contour surrounds the bright object. The slice is upside down, "
+    "because the axes are those of the file."
+)
 
 # %%
 display.show(
-    display.grid(panels, {1: "object"}, alt="The result in two readers.", columns=2),
-    alt="The same slice of the file twice, read by nibabel and by SimpleITK, with the solid contour "
-    "of the result. Image and contour are the same in both, and the contour surrounds the bright "
-    "object. The slice is upside down, because the axes are those of the file.",
+    display.grid(panels, {1: "object"}, alt, columns=2),
+    caption="The result (solid) on its scan, as two readers give the arrays. "
+    "The axes are those of the file, so the slice may be upside down.",
 )
 credit(2)
 
@@ -580,12 +655,13 @@ credit(2)
 # > **Predict.** A colleague saves the array without a header: `nibabel.Nifti1Image(labels, numpy.eye(4))`. How far is the object from its place?
 
 # %%
-nibabel.save(nibabel.Nifti1Image(wanted.astype(np.uint8), np.eye(4)), folder / "bare.nii.gz")
-right_place, bare = (centre_nibabel(folder / f"{name}.nii.gz") for name in ("result", "bare"))
-print(f"off by {np.linalg.norm(bare - right_place):.0f} mm")
+bare = nibabel.Nifti1Image(wanted.astype(np.uint8), np.eye(4))
+nibabel.save(bare, folder / "bare.nii.gz")
+places = [centre_nibabel(folder / f"{it}.nii.gz") for it in ("result", "bare")]
+print(f"off by {np.linalg.norm(places[1] - places[0]):.0f} mm")
 
 # %% [markdown]
-# A NIfTI file may have two forms, the *qform* and the *sform*, and they may differ. The next cell moves the qform of a copy by 10 mm.
+# A NIfTI file may have two forms of its affine, the *qform* and the *sform*. Each has a code that says what its positions mean, and the two may differ. The next cell moves the qform of a copy by 10 mm.
 
 # %%
 moved = nibabel.Nifti1Image.from_filename(scan)
@@ -689,7 +765,8 @@ by_hand = {"volume": None, "slices": None, "HD95 in mm": None}
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 by_hand = {"volume": 2 * 8 / (10 + 8), "slices": 8 / 10, "HD95 in mm": 5.0}
-# All voxels of both end discs are surface, so far more than 5 % of the distances are 5 mm.
+# All voxels of both end discs are surface, so far more than 5 % of the
+# distances are 5 mm.
 
 # %% tags=["exercise-check"]
 from medsaga_lib.display.answers import as_number
@@ -700,16 +777,17 @@ cylinder[2:12] = y**2 + x**2 <= 20**2
 short = cylinder.copy()
 short[[2, 11]] = False
 scored = rules(short, cylinder, (5, 1, 1))
-expected = {"volume": scored["volume"], "slices": scored["slices with the organ"]}
-expected["HD95 in mm"] = scored["HD95 (mm)"]
+expected = {"volume": "volume", "slices": "slices with the organ"}
+expected["HD95 in mm"] = "HD95 (mm)"
 hints = {
     "volume": "the masks have 8 and 10 discs, and 8 in common.",
     "slices": "a missed slice has Dice 0.",
-    "HD95 in mm": "how far is the annotator's end disc from that of the prediction?",
+    "HD95 in mm": "how far is the annotator's end disc from the prediction's?",
 }
-for name, value in expected.items():
+for name, rule in expected.items():
     answer = as_number(name, by_hand.get(name))
-    assert abs(answer - value) < 1e-3, f"{name} is not {answer}: {hints[name]}"
+    right = abs(answer - scored[rule]) < 1e-3
+    assert right, f"{name} is not {answer}: {hints[name]}"
 
 # %% [markdown]
 # ### Exercise 2: experiment (medium, 15 minutes)
@@ -743,25 +821,32 @@ def propagated_every(step):
 
 by_step = {step: propagated_every(step) for step in (1, 2, 4)}
 print({step: round(score, 3) for step, score in by_step.items()})
-# A propagated box is SHIFT = 3 px of 256 larger than the last mask, whatever the distance of the
-# slices is. If the organ grows or moves by more than that from slice to slice, its new part lies
-# outside of the box. The step from mask to box should depend on the spacing.
+# A propagated box is SHIFT = 3 px of 256 larger than the last mask, whatever
+# the distance of the slices is. If the organ grows or moves by more than that
+# from slice to slice, its new part lies outside of the box. The step from mask
+# to box should depend on the spacing.
 
 # %% tags=["exercise-check"]
-assert {*by_step} == {1, 2, 4}, f"by_step has the steps {[*by_step]}; fill it for 1, 2 and 4."
-dices = {step: as_number(f"by_step[{step}]", score) for step, score in by_step.items()}
+assert {*by_step} == {1, 2, 4}, (
+    f"by_step has the steps {[*by_step]}; fill it for 1, 2 and 4."
+)
+dices = {n: as_number(f"by_step[{n}]", by_step[n]) for n in by_step}
 assert abs(dices[1] - dice(masks["propagated"], organ)) < 1e-6, (
     f"With step 1, the Dice is that of `propagated` above, not {dices[1]:.3f}."
 )
-alone = as_number(f"propagated_every({len(inside)})", propagated_every(len(inside)))
+every = len(inside)
+alone = as_number(f"propagated_every({every})", propagated_every(every))
 own = dice(masks["a box per slice"][first], organ[first])
 assert abs(alone - own) < 0.02, (
-    f"With step {len(inside)}, one slice is left, so the Dice is that of its own exact box, {own:.3f}, and "
-    f"not {alone:.3f}. Which box, and which numbers of slices, does `lite` get?"
+    f"With step {every}, one slice is left, so the Dice is that of its own "
+    f"exact box, {own:.3f}, and not {alone:.3f}. Which box, and which numbers "
+    "of slices, does `lite` get?"
 )
 for step in (2, 4):
     again = as_number(f"propagated_every({step})", propagated_every(step))
-    assert abs(dices[step] - again) < 1e-6, f"by_step[{step}] is {dices[step]:.3f}, not {again:.3f}."
+    assert abs(dices[step] - again) < 1e-6, (
+        f"by_step[{step}] is {dices[step]:.3f}, not {again:.3f}."
+    )
 
 
 # %% [markdown]
@@ -770,7 +855,7 @@ for step in (2, 4):
 
 # %% tags=["exercise"]
 def score_resampled(mask, truth, spacing, wanted):
-    """HD95 in mm between two masks with a spacing, after both are brought to another one."""
+    """HD95 in mm between two masks, after both got another spacing."""
     small, new = regrid(mask.astype(np.uint8), spacing, wanted)
     small_truth, new = regrid(truth.astype(np.uint8), spacing, wanted)
     return hd95(small > 0, small_truth > 0, spacing)
@@ -781,19 +866,20 @@ def score_resampled(mask, truth, spacing, wanted):
 def score_resampled(mask, truth, spacing, wanted):
     small, new = regrid(mask.astype(np.uint8), spacing, wanted)
     small_truth, new = regrid(truth.astype(np.uint8), spacing, wanted)
-    return hd95(small > 0, small_truth > 0, new)  # the grid has another spacing now
+    return hd95(small > 0, small_truth > 0, new)  # the grid's new spacing
 
 
 # %% tags=["exercise-check"]
 z, y, x = np.indices((20, 40, 40))
-ball = (4 * (z - 10)) ** 2 + (y - 20) ** 2 + (x - 20) ** 2 <= 15**2  # voxels of 4 x 1 x 1 mm
+# Voxels of 4 x 1 x 1 mm
+ball = (4 * (z - 10)) ** 2 + (y - 20) ** 2 + (x - 20) ** 2 <= 15**2
 beside = np.roll(ball, 6, axis=2)
 for wanted in ((4.0, 2.0, 2.0), (4.0, 1.0, 1.0)):
     scored = score_resampled(beside, ball, (4.0, 1.0, 1.0), wanted)
     scored = as_number("score_resampled(...)", scored)
     assert abs(scored - 6) < 2.1, (
-        f"A mask that was moved by 6 mm has an HD95 of {scored:.1f} mm after resampling to {wanted} mm: "
-        "which spacing do the resampled masks have?"
+        f"A mask that was moved by 6 mm has an HD95 of {scored:.1f} mm after "
+        f"resampling to {wanted} mm: which spacing do the resampled masks have?"
     )
 
 # %% [markdown]
