@@ -56,24 +56,48 @@ display.use_style()
 def read(path):
     """The runs of a recorded file; its command and date are printed."""
     recorded = json.loads(Path(path).read_text())
-    print(recorded["provenance"]["date"], "|", recorded["provenance"]["command"][:66], "...")
+    made = recorded["provenance"]
+    print(made["date"], "|", made["command"][:66], "...")
     return recorded["runs"]
 
 
 # %%
-rows = read("recorded/late_polyps.json") + read("recorded/late_polyps_seeds.json")
-rows += read("recorded/late_lungs.json") + read("recorded/late_lungs_seeds.json")
-rows += read("recorded/late_hippocampus.json") + read("recorded/late_rates.json")
+rows = read("recorded/late_polyps.json")
+rows += read("recorded/late_polyps_seeds.json")
+rows += read("recorded/late_lungs.json")
+rows += read("recorded/late_lungs_seeds.json")
+rows += read("recorded/late_hippocampus.json")
+rows += read("recorded/late_rates.json")
 rows += read("recorded/late_prompted.json")
 
 # %% [markdown]
 # A run may be in several files. It is counted once. Lifts are named where a method was recorded with and without one ([chapter 10](10_few_labels.ipynb)).
 
 # %%
+ORGANS = {
+    "polyp_kvasir": "polyps",
+    "cxr_hannover_lungs": "lungs",
+    "hippocampus_msd": "hippocampus",
+}
+NAMES = {
+    "samed": "SAMed",
+    "medsaga": "MedSAGa",
+    "s_sam": "S-SAM",
+    "svf": "SVF",
+    "adaptive_sam": "AdaptiveSAM",
+    "late_stages": "late stages",
+    "frozen_encoder": "frozen encoder",
+    "unet": "U-Net",
+    "segresnet": "SegResNet",
+    "cheap_lunch": "Cheap Lunch",
+    "lite_medsam_lora": "LiteMedSAM + LoRA",
+    "sam_zero_shot": "no training",
+}
+
+# %%
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.recipe import changed
 
-ORGANS = {"polyp_kvasir": "polyps", "cxr_hannover_lungs": "lungs", "hippocampus_msd": "hippocampus"}
 BOTH = "late_stages", "frozen_encoder"  # recorded with and without a lift
 
 
@@ -87,14 +111,15 @@ def name_of(text):
     """The name of a recorded method in this chapter."""
     recipe = recipe_of(text)
     has_lift = recipe.name in BOTH and recipe.lift != "none"
-    return recipe.name + (" + lift" if has_lift else "")
+    return NAMES.get(recipe.name, recipe.name) + " + lift" * has_lift
 
 
 # %%
 runs = pd.DataFrame({row["command"]: row for row in rows}.values())
 runs["task"] = runs["data"].map(ORGANS)
 runs["method"] = runs["recipe"].map(name_of)
-runs["told"] = [recipe_of(text).head in ("points", "boxes") for text in runs["recipe"]]
+heads = runs["recipe"].map(lambda text: recipe_of(text).head)
+runs["told"] = heads.isin(["points", "boxes"])
 runs["MiB"] = runs["peak_bytes"] / 2**20
 by_case = runs["case_dice"].map(lambda cases: isinstance(cases, list))
 print(len(runs), "runs;", by_case.sum(), "of them with the Dice of each case")
@@ -109,19 +134,18 @@ from medsaga_lib.evaluation.compare import compare, detectable
 
 
 def scores_of(part):
-    """The Dice of each case as `compare` takes it, for the runs that have it."""
-    tables = [
-        pd.DataFrame(run.case_dice, columns=["case", "patient", "score"]).assign(
-            method=run.method, seed=run.seed
-        )
-        for run in part.itertuples()
-        if isinstance(run.case_dice, list)
-    ]
+    """The Dice of each case for `compare`, of the runs that have it."""
+    tables, columns = [], ["case", "patient", "score"]
+    for run in part.itertuples():
+        if isinstance(run.case_dice, list):
+            table = pd.DataFrame(run.case_dice, columns=columns)
+            tables.append(table.assign(method=run.method, seed=run.seed))
     return pd.concat(tables)
 
 
+# %%
 def first_rate(part):
-    """The first recorded run of each method: the rates of chapter 9's main table."""
+    """The first recorded run of each method, as in chapter 9's main table."""
     return part.drop_duplicates(["task", "method", "seed"])
 
 
@@ -172,21 +196,21 @@ def differences(scores, baseline):
 
 # %%
 one_seed = first_rate(runs.query("seed == 0 and not told"))
-scores = {task: scores_of(part) for task, part in one_seed.groupby("task", sort=False)}
-print("polyps: minus samed")
-differences(scores["polyps"], "samed")
+scores = {task: scores_of(part) for task, part in one_seed.groupby("task")}
+print("polyps: minus SAMed")
+differences(scores["polyps"], "SAMed")
 
 # %%
-print("lungs: minus unet")
-differences(scores["lungs"], "unet")
+print("lungs: minus U-Net")
+differences(scores["lungs"], "U-Net")
 
 # %%
-print("hippocampus: minus late_stages + lift")
-differences(scores["hippocampus"], "late_stages + lift")
+print("hippocampus: minus late stages + lift")
+differences(scores["hippocampus"], "late stages + lift")
 
 # %% [markdown]
-# - **Polyps.** `unet`, `segresnet` and `svf` are behind SAMed, after Holm's rule too. The other three differ from it by 0.03 to 0.06, and their intervals contain 0. If these differences are real, it takes about 90 to 170 patients to find them; the test set has 40. The data set names no patients, so each frame counts as one, and this may be too good.
-# - **Lungs.** 11 patients tell nothing apart from the U-Net once p is adjusted. The smallest differences that they find are 0.04 to 0.06. The observed ones are smaller, and some would need hundreds or thousands of patients. For `samed`, the bootstrap over patients leaves 0 out and the test does not agree: with 11 patients a bootstrap is too narrow.
+# - **Polyps.** U-Net, SegResNet and SVF are behind SAMed, after Holm's rule too. The other three differ from it by 0.03 to 0.06, and their intervals contain 0. If these differences are real, it takes about 90 to 170 patients to find them; the test set has 40. The data set names no patients, so each frame counts as one, and this may be too good.
+# - **Lungs.** 11 patients tell nothing apart from the U-Net once p is adjusted. The smallest differences that they find are 0.04 to 0.06. The observed ones are smaller, and some would need hundreds or thousands of patients. For SAMed, the bootstrap over patients leaves 0 out and the test does not agree: with 11 patients a bootstrap is too narrow.
 # - **Hippocampus.** There are 60 patients and small spreads, so differences of 0.007 to 0.035 are found. Late stages are told apart from every method but MedSAGa and late stages without the lift. These three train all weights of the last stage.
 #
 # These numbers hold for one seed. The column `needed` takes the observed difference for the true one. It is an estimate with the same noise as the difference, so read it as an order of magnitude.
@@ -207,10 +231,10 @@ differences(scores["hippocampus"], "late_stages + lift")
 # %%
 several = {}
 for task in ("polyps", "lungs"):
-    part = runs.query("task == @task and method in ('samed', 'late_stages')")
-    (one,) = compare(scores_of(first_rate(part)), "samed")
+    part = runs.query("task == @task and method in ('SAMed', 'late stages')")
+    (one,) = compare(scores_of(first_rate(part)), "SAMed")
     several[task] = {
-        "late_stages - samed": f"{one.mean:+.3f}",
+        "late stages - SAMed": f"{one.mean:+.3f}",
         "seeds x patients": f"{one.seeds} x {one.patients}",
         "over patients": ends(one.over_patients),
         "over seeds": ends(one.over_seeds),
@@ -226,12 +250,15 @@ pd.DataFrame(several)
 
 # %%
 def mean_squares(dice):
-    """Mean squares of seeds, patients and the rest; dice is (..., seeds, patients)."""
+    """Mean squares of seeds, patients and the rest in (..., seeds, cases)."""
     count, patients = dice.shape[-2:]
-    by_seed, by_patient = dice.mean(-1, keepdims=True), dice.mean(-2, keepdims=True)
+    by_seed = dice.mean(-1, keepdims=True)
+    by_patient = dice.mean(-2, keepdims=True)
     rest = dice - by_seed - by_patient + by_seed.mean(-2, keepdims=True)
     error = (rest**2).sum((-2, -1)) / max(1, (count - 1) * (patients - 1))
-    of_seeds = patients * by_seed.var((-2, -1), ddof=1) if count > 1 else 0 * error
+    of_seeds = 0 * error  # not known from one seed
+    if count > 1:
+        of_seeds = patients * by_seed.var((-2, -1), ddof=1)
     return of_seeds, count * by_patient.var((-2, -1), ddof=1), error
 
 
@@ -242,38 +269,42 @@ from scipy import stats
 def over_patients(dice):
     """Half of the 95 % interval over patients, for these seeds."""
     count, patients = dice.shape[-2:]
-    return stats.t.ppf(0.975, patients - 1) * np.sqrt(mean_squares(dice)[1] / (count * patients))
+    variance = mean_squares(dice)[1] / (count * patients)
+    return stats.t.ppf(0.975, patients - 1) * np.sqrt(variance)
 
 
 # %%
 def over_both(dice):
-    """Half of the 95 % interval over at least 2 seeds and the patients, both random."""
+    """Half of the 95 % interval over 2 or more seeds and the patients."""
     count, patients = dice.shape[-2:]
     of_seeds, of_patients, error = mean_squares(dice)
-    squares = [np.maximum(of_seeds, error), np.maximum(of_patients, error), error]
+    squares = [np.maximum(one, error) for one in (of_seeds, of_patients, error)]
     free = [count - 1, patients - 1, (count - 1) * (patients - 1)]
     whole = squares[0] + squares[1] - error
-    freedom = whole**2 / sum(square**2 / n for square, n in zip(squares, free, strict=True))
+    parts = [square**2 / n for square, n in zip(squares, free, strict=True)]
+    freedom = whole**2 / sum(parts)
     return stats.t.ppf(0.975, freedom) * np.sqrt(whole / (count * patients))
 
 
 # %%
 def by_seed_and_case(method, seeds):
     """The Dice of a method on the polyps as an array (seeds, cases)."""
-    part = runs.query("task == 'polyps' and method == @method and seed in @seeds")
-    dice = scores_of(first_rate(part))
+    wanted = "task == 'polyps' and method == @method and seed in @seeds"
+    dice = scores_of(first_rate(runs.query(wanted)))
     return dice.pivot(index="seed", columns="case", values="score").to_numpy()
 
 
 # %%
-apart = by_seed_and_case("late_stages", [1, 2]) - by_seed_and_case("samed", [1, 2])
-print(f"{apart.mean():+.3f} ± {over_both(apart):.3f}; compare has {several['polyps']['over both']}")
+of_both = [by_seed_and_case(it, [1, 2]) for it in ("late stages", "SAMed")]
+apart = of_both[0] - of_both[1]
+print(f"{apart.mean():+.3f} ± {over_both(apart):.3f}", end="; ")
+print("compare has", several["polyps"]["over both"])
 
 # %% [markdown]
 # The spreads of the simulation come from SAMed's 3 networks on the 40 polyp frames. They are estimates; behind that of the seeds are 3 networks.
 
 # %%
-samed_dice = by_seed_and_case("samed", [0, 1, 2])
+samed_dice = by_seed_and_case("SAMed", [0, 1, 2])
 of_seeds, of_patients, error = mean_squares(samed_dice)
 spread = {
     "seeds": np.sqrt(max(0, of_seeds - error) / samed_dice.shape[1]),
@@ -288,10 +319,11 @@ print({source: round(float(value), 3) for source, value in spread.items()})
 
 # %%
 def holds(count, patients=40, studies=4000):
-    """Share of studies whose 95 % interval holds the truth: over patients, and over both."""
+    """Share of studies whose interval holds 0: over patients, and over both."""
     rng = np.random.default_rng(seed)
     dice = spread["seeds"] * rng.standard_normal((studies, count, 1))
-    dice = dice + spread["patients"] * rng.standard_normal((studies, 1, patients))
+    of_patients = rng.standard_normal((studies, 1, patients))
+    dice = dice + spread["patients"] * of_patients
     dice += spread["rest"] * rng.standard_normal((studies, count, patients))
     away = np.abs(dice.mean((1, 2)))
     both = (away <= over_both(dice)).mean() if count > 1 else np.nan
@@ -303,21 +335,35 @@ def holds(count, patients=40, studies=4000):
 
 # %%
 numbers = [1, 2, 3, 5, 10, 20]
-shares = pd.DataFrame([holds(n) for n in numbers], numbers, ["over patients", "over both"])
+intervals = ["over patients", "over both"]
+shares = pd.DataFrame([holds(n) for n in numbers], numbers, intervals)
 shares.rename_axis("seeds").round(3).astype(object).fillna("")
 
-# %%
+# %% tags=["figure"]
 holding = [
     display.Curve("over patients", numbers, [*shares["over patients"]]),
     display.Curve("over both", numbers[1:], [*shares["over both"].dropna()]),
 ]
-figure = display.curve_with_interval(
-    holding, "seeds", "share that holds the truth", alt="Two curves.", log_x=True
+
+# %% tags=["figure"]
+alt = (
+    "The share of simulated studies whose interval holds the truth, against "
+    "the number of seeds, with a dashed line at 0.95. Over patients alone it "
+    "rises from 0.78 with 1 seed to 0.93 with 20. Over both it is within 0.01 "
+    "of the line everywhere."
 )
-figure.axes[0].axhline(0.95, color=display.style.GREY, linestyle="--", linewidth=1)
+
+# %%
+figure = display.curve_with_interval(
+    holding, "seeds", "share that holds the truth", alt, log_x=True
+)
+line = {"color": display.style.GREY, "linestyle": "--", "linewidth": 1}
+figure.axes[0].axhline(0.95, **line)
 display.show(
     figure,
-    alt="The share of simulated studies whose interval holds the truth, against the number of seeds, with a dashed line at 0.95. Over patients alone it rises from 0.78 with 1 seed to 0.93 with 20. Over both it is within 0.01 of the line everywhere.",
+    caption="Share of 4,000 simulated studies, with 40 patients each, whose "
+    "95 % interval holds the truth. Dashed: the promised 0.95. The axis of "
+    "the seeds is logarithmic.",
 )
 
 # %% [markdown]
@@ -329,7 +375,16 @@ display.show(
 # A fair comparison gives each method the same memory. The figure has Dice against the peak memory of the training process, as measured, for all methods on LiteMedSAM that get the image alone. Where several rates were recorded, the one with the highest validation Dice is shown.
 
 # %%
-FAMILIES = {"from scratch": "ORANGE", "frozen encoder": "GREEN", "last stage": "BLUE"}
+alone = runs.query("seed == 0 and not told")
+alone = alone.sort_values("val_dice", ascending=False)
+alone = alone.drop_duplicates(["task", "method"]).sort_values("MiB")
+
+# %% tags=["figure"]
+FAMILIES = {
+    "from scratch": display.style.ORANGE,
+    "frozen encoder": display.style.GREEN,
+    "last stage": display.style.BLUE,
+}
 
 
 def family(text):
@@ -340,53 +395,75 @@ def family(text):
     return "frozen encoder" if recipe.name == "frozen_encoder" else "last stage"
 
 
-alone = runs.query("seed == 0 and not told").sort_values("val_dice", ascending=False)
-alone = alone.drop_duplicates(["task", "method"]).sort_values("MiB")
-alone["family"] = alone["recipe"].map(family)
-
-# %%
+# %% tags=["figure"]
 from matplotlib.figure import Figure
 
 by_memory = Figure(figsize=(display.style.WIDTH, 3.2))
-panels = dict(zip(ORGANS.values(), by_memory.subplots(1, 3, sharex=True), strict=True))
+panels = by_memory.subplots(1, 3, sharex=True)
+panels = dict(zip(ORGANS.values(), panels, strict=True))
+alone["family"] = alone["recipe"].map(family)
 for (task, kind), part in alone.groupby(["task", "family"]):
     low, high = zip(*part["dice_interval"], strict=True)
-    colour = getattr(display.style, FAMILIES[kind])
-    panels[task].vlines(part["MiB"], low, high, color=colour, linewidth=1, alpha=0.4)
-    panels[task].plot(part["MiB"], part["dice"], "o", color=colour, markersize=5, label=kind)
+    axes, tint = panels[task], FAMILIES[kind]
+    axes.vlines(part["MiB"], low, high, color=tint, linewidth=1, alpha=0.4)
+    axes.plot(part["MiB"], part["dice"], "o", color=tint, label=kind)
+
+# %% tags=["figure"]
 for task, axes in panels.items():
     best = alone[alone["task"] == task]
     best = best[best["dice"] > best["dice"].cummax().shift(fill_value=0)]
-    axes.step(best["MiB"], best["dice"], where="post", color=display.style.INK, linewidth=0.8)
+    step = {"where": "post", "color": display.style.INK, "linewidth": 0.8}
+    axes.step(best["MiB"], best["dice"], **step)
     axes.set(title=task, xlabel="peak (MiB)")
-panels["polyps"].set_ylabel("Dice")
-by_memory.legend(*panels["polyps"].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-display.show(
-    by_memory,
-    alt="Three panels of Dice against peak memory, one dot for each method, with a vertical line for its interval over patients and a staircase through the best so far. Polyps: two networks from scratch below 800 MiB at 0.4 and less, the frozen encoder near 1,160 MiB at 0.79, the last stage at 1,400 to 1,700 MiB at 0.76 to 0.83. Lungs: all dots within 0.1, whatever the memory. Hippocampus: two networks from scratch near 700 MiB at 0.66 and 0.69, the frozen encoder below them with more memory, the last stage at 1,100 to 1,250 MiB, from 0.50 to 0.72.",
+
+# %% tags=["figure"]
+alt = (
+    "Three panels of Dice against peak memory, one dot for each method, with "
+    "a vertical line for its interval over patients and a staircase through "
+    "the best so far. Polyps: two networks from scratch below 800 MiB at 0.4 "
+    "and less, the frozen encoder near 1,160 MiB at 0.73 and 0.79, the last "
+    "stage at 1,400 to 1,700 MiB at 0.76 to 0.83. Lungs: all dots within 0.1, "
+    "whatever the memory. Hippocampus: two networks from scratch near 700 MiB "
+    "at 0.66 and 0.69, the frozen encoder below them with more memory, the "
+    "last stage at 1,100 to 1,250 MiB, from 0.50 to 0.72."
 )
 
 # %%
-alone.pivot(index="method", columns="task", values="MiB").sort_values("polyps").round().astype(
-    "Int64"
-).astype(object).fillna("")
+panels["polyps"].set_ylabel("Dice")
+key = panels["polyps"].get_legend_handles_labels()
+by_memory.legend(*key, loc="outside lower center", ncols=3)
+display.show(
+    by_memory,
+    alt,
+    caption="Test Dice against the measured peak, one dot for each method "
+    "with one seed; bars: 95 % intervals over patients. Black: the best Dice "
+    "up to each peak.",
+)
+
+# %%
+peaks = alone.pivot(index="method", columns="task", values="MiB")
+peaks = peaks.sort_values("polyps").round().astype("Int64")
+peaks.astype(object).fillna("")
+
 
 # %% [markdown]
 # The table has the peaks of the dots in MiB. The staircase is the best test Dice up to each peak. Nobody may choose by it: it uses the test images. The next table chooses by validation Dice among all recorded runs under the budget, and shows the test Dice of the chosen one with its interval over patients.
 
 # %%
-budgets = [700, 1000, 1200, 1450, 1800]  # MiB
-
-
 def chosen(task, budget):
-    """The method with the highest validation Dice under the budget, and its test Dice."""
+    """The best method on validation under the budget, and its test Dice."""
     fits = alone.query("task == @task and MiB <= @budget")
     best = fits.loc[fits["val_dice"].idxmax()]
     low, high = best["dice_interval"]
     return f"{best['method']}: {best['dice']:.2f} ({low:.2f} to {high:.2f})"
 
 
-within = {task: [chosen(task, budget) for budget in budgets] for task in ORGANS.values()}
+# %%
+budgets = [700, 1000, 1200, 1450, 1800]  # MiB
+within = {
+    task: [chosen(task, budget) for budget in budgets]
+    for task in ORGANS.values()
+}
 pd.DataFrame(within, pd.Index(budgets, name="MiB"))
 
 # %% [markdown]
@@ -403,19 +480,25 @@ peaks = groups.agg(["count", "min", "max"]).query("count > 1").round()
 peaks.set_axis(peaks.index.map(name_of)).astype(int)
 
 # %% [markdown]
-# Differences below about 150 MiB say nothing. Second, the peak is that of a process. It includes Python, PyTorch and all other libraries, the computation of the kept copies, and the evaluation on validation images. The ledger of [chapter 3](03_memory_ledger.ipynb) predicts the training step alone:
+# A difference of less than about 160 MiB says nothing. Second, the peak is that of a process. It includes Python, PyTorch and all other libraries, the computation of the kept copies, and the evaluation on validation images. The ledger of [chapter 3](03_memory_ledger.ipynb) predicts the training step alone:
 
 # %%
 from medsaga_lib.memory.plan import Plan, kept_bytes, predict_peak
 
 predicted = {}
-for name in ("unet", "frozen_encoder", "late_stages"):
+for name in ("U-Net", "frozen encoder", "late stages"):
     run = alone.query("task == 'polyps' and method == @name").iloc[0]
     recipe = recipe_of(run["recipe"])
-    plan = Plan("none" if recipe.network else "lite_medsam", batch=4, size=128, classes=1)
-    copies = run["shots"] * recipe.image_encoder.copies * kept_bytes(recipe, plan)
-    predicted[name] = {"measured": run["MiB"], "a step": predict_peak(recipe, plan) / 2**20}
-    predicted[name]["kept copies"] = copies / 2**20
+    backbone = "none" if recipe.network else "lite_medsam"
+    plan = Plan(backbone, batch=4, size=128, classes=1)
+    copies = run["shots"] * recipe.image_encoder.copies
+    predicted[name] = {
+        "measured": run["MiB"],
+        "a step": predict_peak(recipe, plan) / 2**20,
+        "kept copies": copies * kept_bytes(recipe, plan) / 2**20,
+    }
+
+# %%
 steps = pd.DataFrame(predicted).T
 steps["the rest"] = steps["measured"] - steps["a step"] - steps["kept copies"]
 steps.round().astype(int)
@@ -429,8 +512,10 @@ steps.round().astype(int)
 
 # %%
 timed = pd.DataFrame(read("recorded/few_labels.json"))
-timed["method"], timed["task"] = timed["recipe"].map(name_of), timed["data"].map(ORGANS)
-timed["minutes"], timed["MiB"] = timed["cpu_seconds"] / 60, timed["peak_bytes"] / 2**20
+timed["method"] = timed["recipe"].map(name_of)
+timed["task"] = timed["data"].map(ORGANS)
+timed["minutes"] = timed["cpu_seconds"] / 60
+timed["MiB"] = timed["peak_bytes"] / 2**20
 timed["wait"] = timed["seconds"] / timed["cpu_seconds"]
 shown = timed.set_index(["task", "method"])[["dice", "MiB", "minutes", "wait"]]
 shown.round({"dice": 3, "MiB": 0, "minutes": 1, "wait": 1}).astype({"MiB": int})
@@ -456,15 +541,25 @@ new_images = 200  # to be segmented
 
 # %%
 PROMPTS = {"points": "point", "boxes": "box"}
-names = ["samed", "late_stages", "unet", "cheap_lunch", "lite_medsam_lora", "sam_zero_shot"]
-ways = first_rate(runs.query("task == 'polyps' and seed == 0")).set_index("method").loc[names]
-ways["prompt"] = [PROMPTS.get(recipe_of(text).head, "none") for text in ways["recipe"]]
+names = ["SAMed", "late stages", "U-Net"]
+names += ["Cheap Lunch", "LiteMedSAM + LoRA", "no training"]
+ways = first_rate(runs.query("task == 'polyps' and seed == 0"))
+ways = ways.set_index("method").loc[names]
+heads = ways["recipe"].map(lambda text: recipe_of(text).head)
+ways["prompt"] = heads.map(PROMPTS).fillna("none")
 ways["labels"] = ways["shots"].where(ways["trainable"] > 0, 0)
 
 
+# %%
 def hours(way, images):
-    """Hours of annotation: contours of training images, and a prompt in each new image."""
-    return (way["labels"] * SECONDS["contour"] + images * SECONDS[way["prompt"]]) / 3600
+    """Hours of annotation: contours once, and a prompt in each new image."""
+    once = way["labels"] * SECONDS["contour"]
+    return (once + images * SECONDS[way["prompt"]]) / 3600
+
+
+def as_text(interval):
+    """An interval as text."""
+    return "{:.2f} to {:.2f}".format(*interval)
 
 
 # %%
@@ -472,7 +567,7 @@ ways["hours"] = [hours(way, new_images) for _, way in ways.iterrows()]
 ways["Dice per hour"] = ways["dice"] / ways["hours"]
 print(f"{new_images} new images with one polyp each; contours: ", end="")
 print(f"{new_images * SECONDS['contour'] / 3600:.1f} hours")
-ways["interval"] = ways["dice_interval"].map(lambda pair: "{:.2f} to {:.2f}".format(*pair))
+ways["interval"] = ways["dice_interval"].map(as_text)
 columns = ["labels", "prompt", "hours", "dice", "interval", "Dice per hour"]
 ways[columns].round(2).sort_values("dice")
 
@@ -483,27 +578,38 @@ ways[columns].round(2).sort_values("dice")
 
 # %%
 even = 16 * SECONDS["contour"] / SECONDS["box"]
+print(f"from {even:.0f} new images on")
+
+# %% tags=["figure"]
 counts = [10, 30, 100, round(even), 300, 1000]
-labelled = {"box, no training": "sam_zero_shot", "16 contours": "samed"}
-labelled["16 contours + box"] = "lite_medsam_lora"
+labelled = {"box, no training": "no training", "16 contours": "SAMed"}
+labelled["16 contours + box"] = "LiteMedSAM + LoRA"
 lines = [
     display.Curve(title, counts, [hours(ways.loc[name], n) for n in counts])
     for title, name in labelled.items()
 ]
-print(f"from {even:.0f} new images on")
 
-# %%
-display.show(
-    display.curve_with_interval(
-        lines, "new images", "hours of annotation", alt="Three lines.", log_x=True
-    ),
-    alt="Hours of annotation against the number of new images, on a logarithmic axis. 16 contours without a prompt are flat at 0.35 hours. A box without training starts near 0, crosses this line at about 180 images, and reaches 1.9 hours at 1,000. Contours and boxes lie 0.35 hours above it.",
+# %% tags=["figure"]
+alt = (
+    "Hours of annotation against the number of new images, on a logarithmic "
+    "axis. 16 contours without a prompt are flat at 0.35 hours. A box without "
+    "training starts near 0, crosses this line at about 180 images, and "
+    "reaches 1.9 hours at 1,000. Contours and boxes lie 0.35 hours above it."
 )
 
 # %%
-print("polyps: minus samed, which gets no prompt")
-with_prompts = ways.loc[["samed", "cheap_lunch", "lite_medsam_lora", "sam_zero_shot"]]
-differences(scores_of(with_prompts.reset_index()), "samed")
+axes = "new images", "hours of annotation"
+display.show(
+    display.curve_with_interval(lines, *axes, alt, log_x=True),
+    caption="Hours of annotation against the number of new images "
+    f"(logarithmic) with one polyp each. From {even:.0f} images on, a box in "
+    "each costs more than 16 contours once.",
+)
+
+# %%
+print("polyps: minus SAMed, which gets no prompt")
+with_prompts = ways.drop(["late stages", "U-Net"]).reset_index()
+differences(scores_of(with_prompts), "SAMed")
 
 # %% [markdown]
 # For a few frames, the box without training wins: it is cheaper, and its Dice is higher by 0.07, with an interval from 0.02 to 0.12 and a p of 0.04 after Holm's rule. From about 180 frames on, 16 contours are cheaper, for a lower Dice. Contours *and* boxes cost more than boxes alone, and have a lower mean Dice, 0.87 instead of 0.90, so nothing here speaks for them.
@@ -526,7 +632,7 @@ lite = load_box_predictor("lite_medsam")
 
 # %%
 def moved(box, share, shape, rng):
-    """The box with each side moved by up to a share of the box's length, inside the image."""
+    """The box with each side moved by up to a share of the box's length."""
     width, height = box[2] - box[0], box[3] - box[1]
     shift = rng.uniform(-share, share, 4) * [width, height, width, height]
     return np.clip(box + shift, 0, [shape[1], shape[0]] * 2).round().astype(int)
@@ -545,8 +651,8 @@ for case in frames.split("test")[:6]:
     embedding, frame = lite.embed(picture.pixels), lite.frame(truth.shape)
     for share in (0, 0.1, 0.2, 0.3):
         box = moved(box_of(organ), share, truth.shape, rng)
-        given = torch.tensor(box)[None].float()
-        mask = segment_boxes(lite.sam, embedding, given, truth.shape, None, frame).labels > 0
+        asked = torch.tensor(box)[None].float(), truth.shape, None, frame
+        mask = segment_boxes(lite.sam, embedding, *asked).labels > 0
         ellipse = fill_box(box, truth.shape, ellipse=True)
         answers.append((share, dice_of(mask, organ), dice_of(ellipse, organ)))
 
@@ -555,7 +661,7 @@ tried = pd.DataFrame(answers, columns=["largest move", "LiteMedSAM", "ellipse"])
 tried.groupby("largest move").mean().round(3)
 
 # %% [markdown] tags=["real"]
-# Sides that are wrong by up to 10 % of the box cost 0.01. With up to 20 %, the network loses 0.17 and is level with the ellipse in the same box; with up to 30 %, it is below. These are 6 frames at 256 px, so they show the direction, not the size of the loss. The Dice of `sam_zero_shot` above, from exact boxes, is an upper end, and the 7 seconds must buy a careful box.
+# Sides that are wrong by up to 10 % of the box cost 0.01. With up to 20 %, the network loses 0.17 and is level with the ellipse in the same box; with up to 30 %, it is below. These are 6 frames at 256 px, so they show the direction, not the size of the loss. The Dice of *no training* above, from exact boxes, is an upper end, and the 7 seconds must buy a careful box.
 
 # %% [markdown]
 # ### Where a box does not win
@@ -563,28 +669,31 @@ tried.groupby("largest move").mean().round(3)
 # Lungs need two boxes in each X-ray. `python -m tools.feeds` recorded the IoU of exact boxes on the same 19 test X-rays ([chapter 10](10_few_labels.ipynb)), with the published preprocessing and with a squeezed image. The Dice of one object is $2 \, \text{IoU} / (1 + \text{IoU})$. The interval is over patients for the runs, and over X-rays for the boxes, whose file does not name patients.
 
 # %%
-feeds = pd.DataFrame(json.loads(Path("recorded/feeds.json").read_text())["rows"])
-feeds = feeds.query("data == 'cxr_hannover_lungs' and split == 'test' and size == 128")
-feeds = feeds[feeds["way"].isin(["area", "linear_squeezed"])].set_index("way")["iou"]
+feeds = json.loads(Path("recorded/feeds.json").read_text())["rows"]
+feeds = pd.DataFrame(feeds).query("data == 'cxr_hannover_lungs'")
+feeds = feeds.query("split == 'test' and size == 128").set_index("way")["iou"]
 
 # %%
 from medsaga_lib.evaluation.scores import bootstrap
 
 boxed = {}
-for way, iou in feeds.items():
-    dice = np.mean([2 * np.array(lung) / (1 + np.array(lung)) for lung in iou], axis=0)[:, None]
-    boxed[f"2 boxes, {way}"] = {"Dice": dice.mean(), "interval": bootstrap(dice, 0 * dice + 1)}
-for name in ("samed", "unet"):
+for way, name in {"area": "published", "linear_squeezed": "squeezed"}.items():
+    iou = np.array(feeds[way])  # lungs x X-rays
+    dice = (2 * iou / (1 + iou)).mean(axis=0)[:, None]
+    boxed[f"2 boxes, {name}"] = dice.mean(), bootstrap(dice, 0 * dice + 1)
+for name in ("SAMed", "U-Net"):
     run = one_seed.query("task == 'lungs' and method == @name").iloc[0]
-    boxed[f"4 labels, {name}"] = {"Dice": run["dice"], "interval": run["dice_interval"]}
-boxed = pd.DataFrame(boxed).T
-boxed["interval"] = boxed["interval"].map(lambda pair: "{:.2f} to {:.2f}".format(*pair))
+    boxed[f"4 labels, {name}"] = run["dice"], run["dice_interval"]
+
+# %%
+boxed = pd.DataFrame(boxed, ["Dice", "interval"]).T
+boxed["interval"] = boxed["interval"].map(as_text)
 boxed.astype({"Dice": float}).round(3)
 
 # %%
-once = 4 * 2 * SECONDS["contour"]
+once, each = 4 * 2 * SECONDS["contour"], 2 * SECONDS["box"]
 print(f"4 X-rays with 2 contours: {once / 60:.1f} minutes, once")
-print(f"as many seconds as the boxes of {once / (2 * SECONDS['box']):.0f} X-rays")
+print(f"as many seconds as the boxes of {once / each:.0f} X-rays")
 
 # %% [markdown]
 # On lungs the box loses twice. With both preprocessings its mean is below that of networks that were trained with 4 labels, although some intervals overlap. And from 45 X-rays on, the boxes take more time.
@@ -596,8 +705,10 @@ print(f"as many seconds as the boxes of {once / (2 * SECONDS['box']):.0f} X-rays
 
 # %%
 exemplars = pd.DataFrame(read("recorded/exemplar_shares.json"))
-exemplars["synthesis"] = exemplars["recipe"].str.contains("share=0").map({True: "no", False: "yes"})
-exemplars["hours"] = (exemplars["shots"] * 2 * SECONDS["contour"] / 3600).round(1)
+real_alone = exemplars["recipe"].str.contains("share=0")
+exemplars["synthesis"] = real_alone.map({True: "no", False: "yes"})
+spent = exemplars["shots"] * 2 * SECONDS["contour"] / 3600
+exemplars["hours"] = spent.round(1)
 
 # %%
 from medsaga_lib.evaluation.scores import over_seeds
@@ -612,10 +723,11 @@ def over_3_seeds(dice):
 
 
 # %%
-steps_up = [wide[kind].diff(axis=1).iloc[:, 1:] for kind in ("no", "yes")]
-gains = pd.concat(dict(zip(("no", "yes"), steps_up, strict=True)), axis=1, names=keys)
-bought = pd.DataFrame({"Dice": wide.agg(over_3_seeds), "gain": gains.agg(over_3_seeds)})
-bought.rename_axis(keys).fillna("")
+kinds = "no", "yes"
+steps_up = {kind: wide[kind].diff(axis=1).iloc[:, 1:] for kind in kinds}
+gains = pd.concat(steps_up, axis=1, names=keys)
+bought = {"Dice": wide.agg(over_3_seeds), "gain": gains.agg(over_3_seeds)}
+pd.DataFrame(bought).rename_axis(keys).fillna("")
 
 # %% [markdown]
 # The column `gain` is the Dice minus that with fewer labels, seed by seed; the number after ± is half of a 95 % interval over 3 seeds. The first doubling, for one hour of work, has a mean gain of 0.016, and without synthesis its interval leaves 0 out. The next step costs 4 hours and has a mean gain below 0.01, with intervals around 0. Synthesis does not replace contours: without it, the means are higher at each number of labels.
@@ -768,7 +880,8 @@ assert abs(given - alone) < 0.02, f"{given:.3f} is not the share for 3 seeds and
 # A colleague has 2 seeds of two methods on 40 polyp frames, and compares them on "80 patients". Her interval over both sources of chance is narrow. Find the fault in her table, and make `mended` a table that `compare` treats correctly.
 
 # %% tags=["exercise"]
-two_seeds = runs.query("task == 'polyps' and method in ('samed', 'late_stages') and seed > 0")
+wanted = "task == 'polyps' and method in ('SAMed', 'late stages')"
+two_seeds = runs.query(wanted).query("seed > 0")
 hers = scores_of(first_rate(two_seeds))
 hers["case"] = hers["patient"] = hers["case"] + "_" + hers["seed"].astype(str)
 hers["seed"] = 0
@@ -778,13 +891,13 @@ mended = hers
 # @title Solution
 mended = scores_of(first_rate(two_seeds))
 for whose, made in (("hers", hers), ("mended", mended)):
-    (one,) = compare(made, "samed")
+    (one,) = compare(made, "SAMed")
     print(f"{whose}: {one.seeds} seeds, {one.patients} patients, {ends(one.over_both)}")
 # She made a patient of each image and seed. The same image with two networks is not two patients,
 # and the seeds, which are only two, disappeared from the table.
 
 # %% tags=["exercise-check"]
-(one,) = compare(mended, "samed")
+(one,) = compare(mended, "SAMed")
 assert one.patients == 40, f"The table has {one.patients} patients; each frame was tested twice."
 assert one.seeds == 2, f"The table has 1 seed; 2 networks were trained with each method."
 
