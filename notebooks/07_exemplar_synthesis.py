@@ -39,7 +39,8 @@ seed = 0
 # %% tags=["data"]
 from medsaga_lib.data.catalog import open_or_phantoms
 
-dataset, brain = open_or_phantoms("polyp_kvasir"), open_or_phantoms("hippocampus_msd")
+names = "polyp_kvasir", "hippocampus_msd"
+dataset, brain = (open_or_phantoms(name) for name in names)
 print(*dict.fromkeys([dataset.describe(), brain.describe()]), sep="\n")
 
 # %%
@@ -48,13 +49,15 @@ from medsaga_lib.data.shots import choose_shots
 
 size = 128
 shots = choose_shots(dataset, 3, size, seed)
-exemplars = [shots[i] for i in range(3)]  # {"image": (3, 128, 128), "label": (128, 128)} each
+# {"image": (3, 128, 128), "label": (128, 128)} each
+exemplars = [shots[i] for i in range(3)]
 
 
 def panel(sample, title="", outlined=True):
     """The image of a sample, with the contours of its label."""
     label = sample["label"].numpy() if outlined else None
-    return display.Panel(sample["image"].movedim(0, -1).numpy(), label, None, title)
+    pixels = sample["image"].movedim(0, -1).numpy()
+    return display.Panel(pixels, label, None, title)
 
 
 # %% [markdown]
@@ -67,6 +70,7 @@ import numpy as np
 import torch
 
 
+# %%
 def naive(sample, ground):
     """The organs of a sample on the image of another sample."""
     pasted = torch.where(sample["label"] > 0, sample["image"], ground["image"])
@@ -78,14 +82,22 @@ def naive(sample, ground):
 
 # %%
 first, second = exemplars[:2]
-panels = [panel(first, "exemplar 1"), panel(second, "exemplar 2")]
-panels.append(panel(naive(first, second), "organ 1 on image 2"))
+pasted = naive(first, second)
 
 # %%
-display.show(
-    display.grid(panels, dataset.labels, alt="A naive paste."),
-    alt="Two exemplars with the annotator's contours, and the organ of the first pasted on the second. The pasted piece ends in a hard edge. The image still shows the second exemplar's own organ, which has no contour now.",
+panels = [panel(first, "exemplar 1"), panel(second, "exemplar 2")]
+panels.append(panel(pasted, "organ 1 on image 2"))
+alt = (
+    "Two exemplars with the annotator's contours, and the organ of the first "
+    "pasted on the second. The pasted piece ends in a hard edge. The image "
+    "still shows the second exemplar's own organ, which has no contour now."
 )
+caption = (
+    "Two exemplars, and the organ of the first pasted on the image of the "
+    "second. Dashed: the label of each image."
+)
+figure = display.grid(panels, dataset.labels, alt)
+display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
@@ -133,7 +145,8 @@ def trained_on(pastes, steps=80, batch=6):
         drawn = torch.randperm(len(pastes["image"]))[:batch]
         optimizer.zero_grad()
         logits = network(pastes["image"][drawn])
-        cross_entropy_dice(logits, pastes["label"][drawn], 0.2, 0.8).total.backward()
+        loss = cross_entropy_dice(logits, pastes["label"][drawn], 0.2, 0.8)
+        loss.total.backward()
         optimizer.step()
     return network.eval()
 
@@ -141,7 +154,7 @@ def trained_on(pastes, steps=80, batch=6):
 # %%
 @torch.no_grad()
 def on_organs(network, batch):
-    """The probability of any organ (N, 64, 64), and its mean over the labelled pixels."""
+    """The probability of any organ (N, 64, 64), and its mean on organs."""
     probability = 1 - network(batch["image"]).softmax(1)[:, 0]
     return probability, probability[batch["label"] > 0].mean().item()
 
@@ -155,16 +168,17 @@ grounds = {
     "organs left in": [small[i]["image"] for i in range(3)],
     "organs removed": backgrounds(small, dataset),
 }
-rows, maps = {}, {}
+
+# %%
+rows, maps, truth = {}, {}, unseen["label"].numpy() > 0
 for name, images in grounds.items():
     pastes = pastes_on(images)
     network = trained_on(pastes)
-    maps[name], there = on_organs(network, original)
+    rows[name] = {"pasted": on_organs(network, pastes)[1]}
+    maps[name], rows[name]["not pasted"] = on_organs(network, original)
     new = (on_organs(network, unseen)[0] > 0.5).numpy()
-    truth = unseen["label"].numpy() > 0
     scores = [dice(*pair) for pair in zip(new, truth, strict=True)]
-    pasted = on_organs(network, pastes)[1]
-    rows[name] = {"pasted": pasted, "not pasted": there, "Dice, new images": np.mean(scores)}
+    rows[name]["Dice, new images"] = np.mean(scores)
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
@@ -174,13 +188,19 @@ pd.DataFrame(rows).T.round(2)
 panels = []
 for i in range(2):
     panels.append(panel(small[i], f"exemplar {i + 1}"))
-    panels += [display.Panel(found[i].numpy(), title=name) for name, found in maps.items()]
-
-# %%
-display.show(
-    display.grid(panels, dataset.labels, alt="Two exemplars and the answers of two networks."),
-    alt="Two rows: an exemplar with its contour, then the probability of an organ in this image by two networks; bright is high. Both networks mark a place at the organ; bright patches away from the contour are errors.",
+    for name, found in maps.items():
+        panels.append(display.Panel(found[i].numpy(), title=name))
+alt = (
+    "Two rows: an exemplar with its contour, then the probability of an organ "
+    "in this image by two networks; bright is high. Both networks mark a place "
+    "at the organ; bright patches away from the contour are errors."
 )
+caption = (
+    "Two exemplars, where nothing was pasted, and the probability of an organ "
+    "by the networks trained on the two kinds of pastes; black is 0, white 1."
+)
+figure = display.grid(panels, dataset.labels, alt)
+display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
@@ -199,11 +219,12 @@ from torch.nn.functional import pad
 
 
 def flow_in(image, hole, rounds):
-    """Replace each pixel of the hole by the mean of its neighbours, `rounds` times."""
+    """Replace each pixel of the hole by the mean of its neighbours."""
     image = image * ~hole
     for _ in range(rounds):
         wide = pad(image, (1, 1, 1, 1), mode="replicate")
-        around = wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1] + wide[:, 1:-1, :-2] + wide[:, 1:-1, 2:]
+        around = wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1]
+        around = around + wide[:, 1:-1, :-2] + wide[:, 1:-1, 2:]
         image = torch.where(hole, around / 4, image)
     return image
 
@@ -216,15 +237,25 @@ from medsaga_lib.data.synthesis import filled
 
 image, hole = second["image"], second["label"] > 0
 room = filled(image, hole).expand(3, -1, -1)
-stages = {f"{rounds} rounds": flow_in(image, hole, rounds) for rounds in (0, 20, 500)}
+stages = {f"{n} rounds": flow_in(image, hole, n) for n in (0, 20, 500)}
 stages["library, with margin"] = room
-panels = [display.Panel(x.movedim(0, -1).numpy(), title=name) for name, x in stages.items()]
 
 # %%
-display.show(
-    display.grid(panels, {}, alt="Filling a hole.", columns=4),
-    alt="An exemplar with a black hole in place of its organ. After 20 rounds, colour has come in from the rim. After 500 rounds, and in the library's solution, a smooth patch fills the hole.",
+panels = [
+    display.Panel(x.movedim(0, -1).numpy(), title=name)
+    for name, x in stages.items()
+]
+alt = (
+    "An exemplar with a black hole in place of its organ. After 20 rounds, "
+    "colour has come in from the rim. After 500 rounds, and in the library's "
+    "solution, a smooth patch fills the hole."
 )
+caption = (
+    "An exemplar without its organ: the hole after 0, 20 and 500 rounds of "
+    "averaging, and the library's solution, which also fills a margin."
+)
+figure = display.grid(panels, {}, alt, columns=4)
+display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
@@ -242,7 +273,8 @@ def blend(sample, ground):
     """The organs of a sample on an image (3, S, S) without organs."""
     alpha = blurred((sample["label"] > 0).float()[None], SOFT * size)
     edge = alpha * (1 - alpha)
-    light = ((ground - sample["image"]) * edge).sum((1, 2), keepdim=True) / edge.sum()
+    lighter = (ground - sample["image"]) * edge
+    light = lighter.sum((1, 2), keepdim=True) / edge.sum()
     image = alpha * (sample["image"] + light) + (1 - alpha) * ground
     return {**sample, "image": image.clamp(0, 1)}
 
@@ -252,7 +284,7 @@ def blend(sample, ground):
 
 # %%
 def step_of(sample):
-    """Mean difference of brightness between neighbours on the two sides of the contour."""
+    """Mean difference of brightness between neighbours across the contour."""
     image, inside = sample["image"].mean(0), sample["label"] > 0
     across = inside[:, 1:] != inside[:, :-1]
     return (image[:, 1:] - image[:, :-1]).abs()[across].mean().item()
@@ -261,16 +293,25 @@ def step_of(sample):
 # %%
 versions = {"exemplar": first, "naive": naive(first, {"image": room})}
 versions["blended"] = blend(first, room)
-panels = [panel(x, f"{name}: step {step_of(x):.3f}", False) for name, x in versions.items()]
 
 # %%
-display.show(
-    display.grid(panels, {}, alt="An exemplar, a naive and a blended paste."),
-    alt="Three images: the exemplar; its organ, pasted with a hard edge on a "
+panels = [
+    panel(x, f"{name}: step {step_of(x):.3f}", outlined=False)
+    for name, x in versions.items()
+]
+alt = (
+    "Three images: the exemplar; its organ, pasted with a hard edge on a "
     "background whose own organ is filled in; the same with a soft edge and "
     "the brightness of the background. The titles give the step of brightness "
-    "across the contour.",
+    "across the contour."
 )
+caption = (
+    "An organ in its own image (exemplar), and pasted on another image without "
+    "(naive) and with blending. In the titles: the step of brightness across "
+    "the contour, on a scale from 0 to 1."
+)
+figure = display.grid(panels, {}, alt)
+display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
@@ -288,27 +329,41 @@ print(dataset.citation, "|", dataset.licence)
 # %%
 from medsaga_lib.data.transforms import move
 
-rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+places = torch.arange(64)
+rows, columns = torch.meshgrid(places, places, indexing="ij")
 label = 2 * ((rows - 36) ** 2 + (columns - 27) ** 2 < 15**2).long()
-turn, factor, shift = 0.25, 1.2, (-0.05, 0.1)  # radians, times, image widths (down, right)
-moved = move({"image": label[None].float(), "label": label}, turn, factor, shift)
 
 # %%
-ways = {"interpolated": moved["image"][0].round().long(), "nearest pixel": moved["label"]}
+turn, factor = 0.25, 1.2  # radians, times
+shift = -0.05, 0.1  # down and right, in image widths
+sample = {"image": label[None].float(), "label": label}
+moved = move(sample, turn, factor, shift)
+
+# %%
+rounded = moved["image"][0].round().long()
+ways = {"interpolated": rounded, "nearest pixel": moved["label"]}
 for name, result in ways.items():
     values, counts = result.unique(return_counts=True)
-    print(f"{name:13}", dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    counted = zip(values.tolist(), counts.tolist(), strict=True)
+    print(f"{name:13}", dict(counted))
 
 # %%
-shown = {"before": label, **ways}
-panels = [display.Panel(np.zeros((64, 64)), x.numpy(), None, name) for name, x in shown.items()]
+panels = [
+    display.Panel(np.zeros((64, 64)), x.numpy(), None, name)
+    for name, x in {"before": label, **ways}.items()
+]
 alt = (
-    "A disc called left lung; the same disc turned, scaled and shifted. After interpolation, a thin "
-    "ring called right lung is around it. With the nearest pixel there is no ring."
+    "A disc called left lung; the same disc turned, scaled and shifted. After "
+    "interpolation, a thin ring called right lung is around it. With the "
+    "nearest pixel there is no ring."
 )
-
-# %%
-display.show(display.grid(panels, {1: "right lung", 2: "left lung"}, alt), alt=alt)
+caption = (
+    "Label map with a disc called left lung, before and after it is turned, "
+    "scaled and shifted, by interpolation and by the label of the nearest "
+    "pixel. Dashed: the border of each label."
+)
+figure = display.grid(panels, {1: "right lung", 2: "left lung"}, alt)
+display.show(figure, alt=alt, caption=caption)
 
 
 # %% [markdown]
@@ -320,19 +375,23 @@ display.show(display.grid(panels, {1: "right lung", 2: "left lung"}, alt), alt=a
 def by_hand(label, turn, factor, shift):
     """The moved label map, pixel by pixel."""
     size, result = len(label), torch.zeros_like(label)
-    middle, cos, sin = (size - 1) / 2, np.cos(turn) / factor, np.sin(turn) / factor
+    cos, sin = np.cos(turn) / factor, np.sin(turn) / factor
+    middle = (size - 1) / 2
     for row, column in np.ndindex(size, size):
-        down, right = row - middle - shift[0] * size, column - middle - shift[1] * size
-        source = round(cos * down + sin * right + middle), round(cos * right - sin * down + middle)
-        if 0 <= min(source) and max(source) < size:
-            result[row, column] = label[source]
+        down = row - middle - shift[0] * size
+        right = column - middle - shift[1] * size
+        y = round(cos * down + sin * right + middle)
+        x = round(cos * right - sin * down + middle)
+        if 0 <= min(y, x) and max(y, x) < size:
+            result[row, column] = label[y, x]
     return result
 
 
 # %%
-wrong = (by_hand(label, turn, factor, shift) != moved["label"]).sum().item()
-apart = ((moved["image"][0] > 1) != (moved["label"] == 2)).sum().item()  # 1 is half of 2
-print(f"{wrong} of {label.numel():,} labels differ from the computation by hand")
+wrong = (by_hand(label, turn, factor, shift) != moved["label"]).sum()
+in_image = moved["image"][0] > 1  # 1 is half of 2
+apart = (in_image != (moved["label"] == 2)).sum()
+print(f"{wrong} of {label.numel():,} labels differ from those by hand")
 print(f"image and label disagree at {apart} pixels of the border")
 
 # %% [markdown]
@@ -346,7 +405,8 @@ print(f"image and label disagree at {apart} pixels of the border")
 pd.Series(vars(Synthesis())).round(3)
 
 # %%
-pasting = Pasting(Synthesis(share=1), backgrounds(shots, dataset), classes, Augment("none"))
+grounds = backgrounds(shots, dataset)
+pasting = Pasting(Synthesis(share=1), grounds, classes, Augment("none"))
 pastes = [pasting(exemplars[number % 3], number) for number in range(9)]
 
 # %%
@@ -354,14 +414,17 @@ panels = []
 for i, sample in enumerate(exemplars[:2]):
     panels.append(panel(sample, f"exemplar {i + 1}"))
     panels += [panel(pastes[number], "paste") for number in range(i, 9, 3)]
-
-# %%
-display.show(
-    display.grid(panels, dataset.labels, alt="Exemplars and pastes.", columns=4),
-    alt="Two rows, each with an exemplar and three pastes of its organ: turned, "
+alt = (
+    "Two rows, each with an exemplar and three pastes of its organ: turned, "
     "larger or smaller, brighter or darker, on other backgrounds, always with "
-    "a contour that fits.",
+    "a contour that fits."
 )
+caption = (
+    "Two exemplars, each with 3 pastes of its organ. Dashed: the labels; those "
+    "of the pastes are made with the image."
+)
+figure = display.grid(panels, dataset.labels, alt, columns=4)
+display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
@@ -381,9 +444,12 @@ from collections import Counter
 
 from medsaga_lib.recipes.build import trainable
 
+# %%
 cheap_lunch = get_recipe("cheap_lunch")
 with torch.device("meta"):  # shapes without memory
-    on_vit_b = build_model(cheap_lunch, "vit_b", 512, classes=8, weights="random")
+    on_vit_b = build_model(cheap_lunch, "vit_b", 512, 8, weights="random")
+
+# %%
 kinds = Counter()
 for name, tensor in trainable(on_vit_b).items():
     place = name.split(".")[1]
@@ -404,7 +470,8 @@ for kind, number in [*kinds.items(), ("sum", sum(kinds.values()))]:
 from medsaga_lib.memory.plan import count
 
 trains = count(get_recipe("samed_s"), "vit_b", 512, classes=8).trainable
-print(f"SAMed_s: {trains:,} parameters of 4 bytes, {4 * trains / 2**20:.2f} MiB")
+needs = 4 * trains / 2**20
+print(f"SAMed_s: {trains:,} parameters of 4 bytes, {needs:.2f} MiB")
 print(f"6.32 million parameters would need {4 * 6.32e6 / 2**20:.2f} MiB")
 
 # %% [markdown]
@@ -442,23 +509,26 @@ from medsaga_lib.data.prompts import box_of, draw_prompts, fill_box
 @torch.no_grad()
 def label_map(model, embedding, prompts):
     """The label map (S, S) for one prompt of each organ."""
-    logits = model.decode(embedding, *(part[None] for part in prompts))  # (1, organs + 1, S, S)
+    batch = (part[None] for part in prompts)
+    logits = model.decode(embedding, *batch)  # (1, organs + 1, S, S)
     return logits[0].argmax(0)
 
 
 def dice_of(found, truth):
     """The Dice of each organ; NaN for an organ that the image does not show."""
-    return [dice(found == v, truth == v) if (truth == v).any() else np.nan for v in values]
+    both = [(found == value, truth == value) for value in values]
+    return [dice(a, b) if b.any() else np.nan for a, b in both]
 
 
 # %%
 def scores_of(model, embeddings, kind):
-    """The Dice (images, organs) of the model for points or boxes from the ground truth."""
+    """The Dice (images, organs) for points or boxes from the ground truth."""
     scores = []
     for number, sample in enumerate(held_out):
         truth = sample["label"].numpy()
         prompts = draw_prompts(kind, values, truth, number)
-        scores.append(dice_of(label_map(model, embeddings[number], prompts).numpy(), truth))
+        found = label_map(model, embeddings[number], prompts).numpy()
+        scores.append(dice_of(found, truth))
     return np.array(scores)
 
 
@@ -467,13 +537,15 @@ def ellipses(truth):
     """The ellipse in the box of each organ, as a label map."""
     found = np.zeros_like(truth)
     for value in np.unique(truth[truth > 0]):
-        found[fill_box(box_of(truth == value), truth.shape, ellipse=True)] = value
+        found[fill_box(box_of(truth == value), truth.shape, True)] = value
     return found
 
 
+# %%
 kept = embedded(lite)
 truths = [sample["label"].numpy() for sample in held_out]
-scored = {"ellipse in the box": np.array([dice_of(ellipses(truth), truth) for truth in truths])}
+of_ellipses = [dice_of(ellipses(truth), truth) for truth in truths]
+scored = {"ellipse in the box": np.array(of_ellipses)}
 for kind in ("boxes", "points"):
     scored[f"LiteMedSAM, {kind}"] = scores_of(lite, kept, kind)
 
@@ -483,7 +555,8 @@ from medsaga_lib.evaluation.scores import bootstrap
 
 def row(scores):
     """The mean over organs of the mean over images, and its 95 % interval."""
-    low, high = bootstrap(np.nan_to_num(scores), (~np.isnan(scores)).astype(float))
+    known = (~np.isnan(scores)).astype(float)
+    low, high = bootstrap(np.nan_to_num(scores), known)
     return {"Dice": np.nanmean(scores, 0).mean(), "from": low, "to": high}
 
 
@@ -491,33 +564,45 @@ print(f"{len(held_out)} held-out images")
 pd.DataFrame({name: row(scores) for name, scores in scored.items()}).T.round(3)
 
 # %%
-gain = scored["LiteMedSAM, boxes"] - scored["ellipse in the box"]
-print("LiteMedSAM with boxes minus ellipse:", {k: round(float(v), 3) for k, v in row(gain).items()})
+gain = row(scored["LiteMedSAM, boxes"] - scored["ellipse in the box"])
+gain = {name: round(float(value), 3) for name, value in gain.items()}
+print("LiteMedSAM with boxes minus ellipse:", gain)
 
 # %% [markdown]
 # The columns `from` and `to` are a 95 % bootstrap interval over images; for the difference, the bootstrap is paired.
 
 # %%
+areas = [(truth > 0).sum() for truth in truths]
+chosen = int(np.argsort(areas)[len(areas) // 2])  # of median size
+sample, truth = held_out[chosen], truths[chosen]
+
+# %% tags=["figure"]
 from dataclasses import replace
 
-chosen = np.argsort([(truth > 0).sum() for truth in truths])[len(truths) // 2]  # of median size
-sample, truth = held_out[chosen], truths[chosen]
-given = {kind: draw_prompts(kind, values, truth, int(chosen)) for kind in ("boxes", "points")}
-answers = {
-    f"LiteMedSAM, {kind}": label_map(lite, kept[chosen], prompts).numpy()
-    for kind, prompts in given.items()
-}
-answers["ellipse in the box"] = ellipses(truth)
-panels = [replace(panel(sample, name), prediction=answer) for name, answer in answers.items()]
+panels, given = [], {}
+for kind in ("boxes", "points"):
+    given[kind] = draw_prompts(kind, values, truth, chosen)
+    found = label_map(lite, kept[chosen], given[kind]).numpy()
+    shown = panel(sample, f"LiteMedSAM, {kind}")
+    panels.append(replace(shown, prediction=found))
+shown = panel(sample, "ellipse in the box")
+panels.append(replace(shown, prediction=ellipses(truth)))
 
 # %%
-figure = display.grid(panels, dataset.labels, alt="Boxes, points and ellipses.")
+alt = (
+    "The held-out image with the organ of median size, three times. Solid: "
+    "LiteMedSAM's mask from the exact box, its mask from the point at the "
+    "white dot, and the ellipse in the box. Dashed: the annotator's contour."
+)
+caption = (
+    "The held-out image with the organ of median size. Solid: LiteMedSAM's "
+    "mask from the exact box and from a point (white dot), and the ellipse in "
+    "the box; dashed: the annotator's mask."
+)
+figure = display.grid(panels, dataset.labels, alt)
 for point in given["points"].coordinates[given["points"].roles[:, 0] == 1, 0]:
     figure.axes[1].plot(*point, "o", color="white", markeredgecolor="black")
-display.show(
-    figure,
-    alt="The held-out image with the organ of median size, three times. Solid: LiteMedSAM's mask from the exact box, its mask from the point at the white dot, and the ellipse in the box. Dashed: the annotator's contour.",
-)
+display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
@@ -541,9 +626,14 @@ from medsaga_lib.training.loop import train
 from medsaga_lib.training.run_folder import Settings
 
 short = ["image_encoder.from_stage=3", "lr=0.001", "batch=4", "steps=14"]
-settings = Settings(shots=3, backbone="lite_medsam", size=size, seed=seed, validations=0)
+settings = Settings(
+    shots=3, backbone="lite_medsam", size=size, seed=seed, validations=0
+)
 result = train(changed(cheap_lunch, short), dataset, settings, progress=False)
-print("loss of the first and the last step:", *(round(result.log[i]["loss"], 2) for i in (0, -1)))
+
+# %%
+start, end = (result.log[step]["loss"] for step in (0, -1))
+print(f"loss of the first and the last step: {start:.2f} {end:.2f}")
 
 # %%
 kept_after = embedded(result.model)
@@ -567,6 +657,8 @@ from medsaga_lib.data.cases import read_pair
 organ = int(np.unique(truth)[1])  # the first organ that the image shows
 shape = read_pair(dataset, dataset.split("test")[chosen])[1].shape
 height, width = feed.frame(shape, size).inner  # without the padding
+
+# %%
 down, right = torch.arange(4, height, 8), torch.arange(4, width, 8)
 clicks = torch.cartesian_prod(down, right).flip(1)  # (n, 2) x, y
 
@@ -575,40 +667,52 @@ clicks = torch.cartesian_prod(down, right).flip(1)  # (n, 2) x, y
 @torch.no_grad()
 def mask_of(click):
     """The mask (S, S) of one click."""
-    points = torch.stack([click, torch.zeros(2)])[None, None]  # (1, 1, 2, 2): a point, no second
-    return result.model.decode(kept_after[chosen], points, torch.tensor([[[1, -1]]]))[0, 1] > 0
+    points = torch.stack([click, torch.zeros(2)])[None, None]  # (1, 1, 2, 2)
+    roles = torch.tensor([[[1, -1]]])  # a point of the organ, and no second
+    return result.model.decode(kept_after[chosen], points, roles)[0, 1] > 0
 
 
+# %%
 masks = torch.stack([mask_of(click) for click in clicks]).numpy()
 overlap = np.array([dice(mask, truth == organ) for mask in masks])
 x, y = clicks.T.numpy()
 inside, areas = truth[y, x] == organ, masks.mean((1, 2))
 
 # %%
-print(f"{inside.sum()} clicks in the organ: Dice {overlap[inside].min():.2f} to "
-      f"{overlap[inside].max():.2f}")  # fmt: skip
-print(f"{(~inside).sum()} clicks beside it: no mask for {(areas[~inside] == 0).sum()}")
+low, high = overlap[inside].min(), overlap[inside].max()
+print(f"{inside.sum()} clicks in the organ: Dice {low:.2f} to {high:.2f}")
+empty = (areas[~inside] == 0).sum()
+print(f"{(~inside).sum()} clicks beside it: no mask for {empty}")
 
-# %%
+# %% tags=["figure"]
 cut = {key: value[..., :height, :width] for key, value in sample.items()}
-of_clicks = torch.tensor(overlap).view(len(down), len(right)).repeat_interleave(8, 0)
-of_clicks = of_clicks.repeat_interleave(8, 1)[:height, :width].numpy()
-panels = [display.Panel(of_clicks, cut["label"].numpy(), None, "Dice by click, 0 to 1")]
-shown = [(overlap + 9 * ~inside).argmin(), (overlap + 9 * inside).argmin()]
-for number, title in zip(shown, ("worst click in the organ", "worst click beside"), strict=True):
+of_clicks = overlap.reshape(len(down), len(right)).repeat(8, 0).repeat(8, 1)
+of_clicks, label = of_clicks[:height, :width], cut["label"].numpy()
+panels = [display.Panel(of_clicks, label, None, "Dice by click, 0 to 1")]
+worst = {
+    "worst click in the organ": (overlap + 9 * ~inside).argmin(),
+    "worst click beside": (overlap + 9 * inside).argmin(),
+}
+for title, number in worst.items():
     answer = masks[number, :height, :width].astype(int) * organ
     panels.append(replace(panel(cut, title), prediction=answer))
 
 # %%
-figure = display.grid(panels, {organ: dataset.labels[organ]}, alt="Clicks.")
-for axes, number in zip(figure.axes[1:], shown, strict=True):
-    axes.plot(x[number], y[number], "o", color="white", markeredgecolor="black")
-
-# %%
-display.show(
-    figure,
-    alt="Left, a map of the Dice by position of the click; bright is high, and the dashed contour is the annotator's. Then the image twice with a click, a white dot, and the mask that it gives: for the click in the organ with the lowest Dice, and for the click beside the organ with the lowest Dice.",
+alt = (
+    "Left, a map of the Dice by position of the click; bright is high, and the "
+    "dashed contour is the annotator's. Then the image twice with a click, a "
+    "white dot, and the mask that it gives: for the click in the organ with "
+    "the lowest Dice, and for the click beside the organ with the lowest Dice."
 )
+caption = (
+    "Dice by position of the click, from black (0) to white (1), and the masks "
+    "(solid) of the clicks with the lowest Dice in the organ and beside it; "
+    "dashed: the annotator's mask."
+)
+figure = display.grid(panels, {organ: dataset.labels[organ]}, alt)
+for axes, i in zip(figure.axes[1:], worst.values(), strict=True):
+    axes.plot(x[i], y[i], "o", color="white", markeredgecolor="black")
+display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
@@ -637,34 +741,49 @@ for name in ("cheap_lunch", "exemplar_shares"):
 
 # %%
 runs = pd.DataFrame(runs)
-organ = runs["data"].map({"polyp_kvasir": "polyps", "hippocampus_msd": "hippocampus"})
-prompt = runs["recipe"].str.contains("classes").map({True: "no prompt", False: "point"})
-synthesis = runs["recipe"].str.contains("share=0").map({True: "without", False: "with"})
-runs["task"] = organ + ", " + runs["shots"].astype(str) + ", " + prompt
-paired = runs.assign(synthesis=synthesis).pivot(
-    index=["task", "seed"], columns="synthesis", values="dice"
-)
+organs = {"polyp_kvasir": "polyps", "hippocampus_msd": "hippocampus"}
+prompts = {True: ", no prompt", False: ", point"}
+task = runs["data"].map(organs) + ", " + runs["shots"].astype(str)
+task += runs["recipe"].str.contains("classes").map(prompts)
+without = runs["recipe"].str.contains("share=0")
+
+# %%
+synthesis = without.map({True: "without", False: "with"})
+runs = runs.assign(task=task, synthesis=synthesis)
+paired = runs.pivot(index=["task", "seed"], columns="synthesis", values="dice")
 paired["gain"] = paired["with"] - paired["without"]
 
 # %%
-from medsaga_lib.evaluation.scores import over_seeds  # mean, half of a 95 % interval (Student's t)
+from medsaga_lib.evaluation.scores import over_seeds  # by Student's t
 
 tasks = list(dict.fromkeys(runs["task"]))
 groups = paired.groupby("task")
-table = groups.mean().loc[tasks]
-table["+-"] = groups["gain"].agg(lambda gains: over_seeds(gains)[1])
-table["seeds ahead"] = groups["gain"].agg(lambda gains: f"{(gains > 0).sum()} of {len(gains)}")
+
+# %%
+table, gains = groups.mean().loc[tasks], groups["gain"]
+table["+-"] = gains.agg(lambda of: over_seeds(of)[1])
+table["seeds ahead"] = gains.agg(lambda of: f"{(of > 0).sum()} of {len(of)}")
 table.round(3)
 
 # %% [markdown]
 # `gain` is the mean of the paired differences over seeds, and `+-` is half of its 95 % interval. The figure shows the same differences, one dot for each seed.
 
 # %%
-gains = {"with minus without synthesis": {task: paired.loc[task, "gain"] for task in tasks}}
-alt = "Five rows of dots, one dot for each seed: the gain in mean Dice by synthesis. For polyps all dots are to the right of 0, for the hippocampus all are to the left of 0."
-figure = display.dots_of_seeds(gains, "difference of mean Dice", alt)
+gains = {task: paired.loc[task, "gain"] for task in tasks}
+panels = {"with minus without synthesis": gains}
+alt = (
+    "Five rows of dots, one dot for each seed: the gain in mean Dice by "
+    "synthesis. For polyps all dots are to the right of 0, for the hippocampus "
+    "all are to the left of 0."
+)
+caption = (
+    "Gain of mean Dice by synthesis in recorded runs on the pocket SAM: a dot "
+    "for each seed, a short line for their mean. A row names the organ, the "
+    "number of exemplars and the prompt."
+)
+figure = display.dots_of_seeds(panels, "difference of mean Dice", alt)
 figure.axes[0].axvline(0, color="black", linewidth=1)
-display.show(figure, alt=alt)
+display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
 # On polyps, synthesis raises the mean Dice in every seed, with a point and without a prompt, and both intervals are above 0. On the hippocampus, it lowers the mean Dice in every seed, by 0.02 on average. With 23 slices, the interval of 3 seeds includes 0.
@@ -675,15 +794,22 @@ display.show(figure, alt=alt)
 
 # %% tags=["real"]
 chosen = choose_shots(brain, 23, size, seed)
-paste = Pasting(Synthesis(share=1), backgrounds(chosen, brain), len(brain.labels), Augment("none"))
+grounds, parts = backgrounds(chosen, brain), len(brain.labels)
+paste = Pasting(Synthesis(share=1), grounds, parts, Augment("none"))
 panels = [panel(chosen[i], "exemplar") for i in (2, 15)]
 panels += [panel(paste(chosen[i], seed=i), "paste") for i in (2, 15)]
-
-# %% tags=["real"]
-display.show(
-    display.grid(panels, brain.labels, alt="Slices and pastes.", columns=4),
-    alt="Two MR slices around the hippocampus with contours of its two parts, and two pastes of the same parts on other slices or on slices with their own parts filled in. The tissue beside the pasted parts differs from that of the exemplars.",
+alt = (
+    "Two MR slices around the hippocampus with contours of its two parts, and "
+    "two pastes of the same parts on other slices or on slices with their own "
+    "parts filled in. The tissue beside the pasted parts differs from that of "
+    "the exemplars."
 )
+caption = (
+    "Two MR slices as exemplars, and a paste of the hippocampus of each; "
+    "dashed: the labels of its two parts."
+)
+figure = display.grid(panels, brain.labels, alt, columns=4)
+display.show(figure, alt=alt, caption=caption)
 print(brain.citation, "|", brain.licence)
 
 # %% [markdown]
@@ -756,15 +882,18 @@ from medsaga_lib.recipes.recipe import with_rank
 
 def off(rank):
     """The distance from 6.32 million parameters at this rank."""
-    return abs(count(with_rank(cheap_lunch, rank), "vit_b", 512, 8).trainable - 6.32e6)
+    trains = count(with_rank(cheap_lunch, rank), "vit_b", 512, 8).trainable
+    return abs(trains - 6.32e6)
 
 
 given = as_number("rank", rank)
-assert given % 1 == 0 and given > 1, f"rank is {rank}; it must be a whole number of at least 2."
+assert given % 1 == 0 and given > 1, (
+    f"rank is {rank}; it must be a whole number of at least 2."
+)
 given = int(given)
 assert off(given) < min(off(given - 1), off(given + 1)), (
-    f"With rank {given}, the network trains {off(given):,.0f} parameters more or fewer than 6.32 million. "
-    "Only LoRA's parameters grow with the rank."
+    f"With rank {given}, the network trains {off(given):,.0f} parameters more "
+    "or fewer than 6.32 million. Only LoRA's parameters grow with the rank."
 )
 
 
@@ -775,13 +904,15 @@ assert off(given) < min(off(given - 1), off(given + 1)), (
 
 # %% tags=["exercise"]
 def honest(sample, ground):
-    """The organs of a sample on the image of another, with the labels of both."""
+    """The organs of a sample on another image, with the labels of both."""
     label = torch.where(ground["label"] > 0, ground["label"], sample["label"])
     return naive(sample, ground) | {"label": label}
 
 
-front = {"label": torch.tensor([[1, 1, 0]]), "image": torch.full((3, 1, 3), 0.25)}
-behind = {"label": torch.tensor([[0, 2, 2]]), "image": torch.full((3, 1, 3), 0.5)}
+front = {"label": torch.tensor([[1, 1, 0]])}
+front["image"] = torch.full((3, 1, 3), 0.25)
+behind = {"label": torch.tensor([[0, 2, 2]])}
+behind["image"] = torch.full((3, 1, 3), 0.5)
 both = honest(front, behind)
 print("image", both["image"][0].tolist(), "label", both["label"].tolist())
 
@@ -789,7 +920,7 @@ print("image", both["image"][0].tolist(), "label", both["label"].tolist())
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def honest(sample, ground):
-    # The pasted organ is in front of the other, and the label must follow the image.
+    # The pasted organ is in front, and the label must follow the image.
     label = torch.where(sample["label"] > 0, sample["label"], ground["label"])
     return naive(sample, ground) | {"label": label}
 
@@ -802,12 +933,20 @@ painted = [
     for label, scale in ((corner, 1), (middle, 100))
 ]
 pasted = as_returned("honest(sample, ground)", honest(*painted), {})
-assert torch.equal(pasted["image"], naive(*painted)["image"]), "The image differs from naive's."
+assert torch.equal(pasted["image"], naive(*painted)["image"]), (
+    "The image differs from naive's."
+)
 shown = torch.where(corner > 0, corner, middle)  # the pasted organ is in front
 missed = ((pasted["label"] != shown) & (shown == 2)).sum().item()
-assert missed == 0, f"{missed} pixels show the background's own organ, and the label does not say so."
+assert missed == 0, (
+    f"{missed} pixels show the background's own organ, and the label does not "
+    "say so."
+)
 behind = (pasted["label"] != shown).sum().item()
-assert behind == 0, f"{behind} pixels show the pasted organ, but have the label of the one behind it."
+assert behind == 0, (
+    f"{behind} pixels show the pasted organ, but have the label of the one "
+    "behind it."
+)
 
 
 # %% [markdown]
@@ -822,21 +961,30 @@ def disc_at(point, area, size):
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def disc_at(point, area, size):
-    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    places = torch.arange(size)
+    rows, columns = torch.meshgrid(places, places, indexing="ij")
     return (columns - point[0]) ** 2 + (rows - point[1]) ** 2 <= area / torch.pi
 
 
 # %% tags=["exercise-check"]
 mask = torch.zeros(64, 64, dtype=torch.bool)
-disc = as_returned("disc_at((30, 50), 400, 64)", disc_at((30, 50), 400, 64), mask).bool()
-assert abs(disc.sum() - 400) < 20, f"The disc has {disc.sum()} pixels; it should have about 400."
-assert disc[50, 41], "The pixel x = 41, y = 50 should be in this disc around x = 30, y = 50."
-assert not disc[62, 30], "The pixel x = 30, y = 62 should be outside this disc."
+disc = disc_at((30, 50), 400, 64)
+disc = as_returned("disc_at((30, 50), 400, 64)", disc, mask).bool()
+assert abs(disc.sum() - 400) < 20, (
+    f"The disc has {disc.sum()} pixels; it should have about 400."
+)
+assert disc[50, 41], (
+    "The pixel x = 41, y = 50 should be in this disc around x = 30, y = 50."
+)
+assert not disc[62, 30], (
+    "The pixel x = 30, y = 62 should be outside this disc."
+)
 area, discs = np.mean([(one["label"] == 1).sum() for one in exemplars]), []
 for number, truth in enumerate(truths):
     point = draw_prompts("points", [1], truth, number).coordinates[0, 0]
     discs.append(dice(disc_at(point, area, size).numpy(), truth == 1))
-print(f"{dataset.labels[1]}: mean Dice {np.nanmean(discs):.3f} without the image")
+mean = np.nanmean(discs)
+print(f"{dataset.labels[1]}: mean Dice {mean:.3f} without the image")
 
 
 # %% [markdown]
@@ -859,8 +1007,9 @@ def deepest(mask):
     return x, y
 
 
-# A random pixel may lie near the border, where the network cannot tell which side is meant.
-# A paper must report the rule that places its points: the rule changes the score.
+# A random pixel may lie near the border, where the network cannot tell which
+# side is meant. A paper must report the rule that places its points: the rule
+# changes the score.
 
 # %% tags=["exercise-check"]
 flag = np.zeros((20, 40), bool)  # a square, and a thin line to the right
@@ -868,15 +1017,17 @@ flag[2:13, 6:17] = flag[7, 17:40] = True
 place = as_returned("deepest(mask)", deepest(flag), (0, 0))
 middle = tuple(int(part) for part in place)
 assert middle == (11, 7), (
-    f"The deepest pixel of a square with a thin line at its side is x = 11, y = 7, not x = {middle[0]}, "
-    f"y = {middle[1]}."
+    "The deepest pixel of a square with a thin line at its side is x = 11, "
+    f"y = 7, not x = {middle[0]}, y = {middle[1]}."
 )
 scores = []
 for number, truth in enumerate(truths):
     prompts = draw_prompts("points", values, truth, number)
     for value in np.unique(truth[truth > 0]):
-        prompts.coordinates[value - 1, 0] = torch.tensor(deepest(truth == value))
-    scores.append(dice_of(label_map(result.model, kept_after[number], prompts).numpy(), truth))
+        point = torch.tensor(deepest(truth == value))
+        prompts.coordinates[value - 1, 0] = point
+    found = label_map(result.model, kept_after[number], prompts).numpy()
+    scores.append(dice_of(found, truth))
 change = np.array(scores) - scored["trained, points"]
 print(f"mean Dice {np.nanmean(scores):.3f}; the mean change and its interval:")
 print({name: round(float(number), 3) for name, number in row(change).items()})
@@ -888,7 +1039,7 @@ print({name: round(float(number), 3) for name, number in row(change).items()})
 # - A background with an unlabelled organ gives a wrong label. A network can learn from it to find the traces of pasting instead of the organ.
 # - Labels are names, not quantities: never interpolate a label map.
 # - Synthesis makes many images of few organs. In the recorded runs on the pocket SAM, it raised the mean Dice on polyps and lowered it on the hippocampus. Train with and without it, and compare.
-# - Cheap Lunch trains less than 1 million parameters on ViT-B; "6.32M" is probably the size of a file, 6.3 MiB.
+# - Cheap Lunch trains fewer than 1 million parameters on ViT-B; "6.32M" is probably the size of a file, 6.3 MiB.
 # - A prompt from the ground truth contains a part of the answer. Report the ellipse in the box beside a result from boxes, and the rule that places the points beside a result from points.
 # - A network that was trained with boxes only cannot be prompted with points before it is trained with points.
 #

@@ -25,7 +25,7 @@ if "google.colab" in sys.modules:
     os.chdir("/content/book/notebooks")
 
 # %% tags=["parameters"]
-profile = "quick"  # "colab" runs the same cells: the subject is what a CPU can do
+profile = "quick"  # "colab" runs the same cells: the subject is a CPU
 seed = 0
 
 # %% [markdown]
@@ -42,9 +42,11 @@ seed = 0
 # %% tags=["data"]
 from medsaga_lib.data.catalog import open_or_phantoms
 
-names = "nuclei_dsb2018", "cxr_hannover_lungs", "ct_spleen_msd_crop", "mr_dwi_stroke_isles22"
-nuclei, chest, spleen, stroke = (open_or_phantoms(name) for name in names)
-for line in sorted({dataset.describe() for dataset in (nuclei, chest, spleen, stroke)}):
+names = "nuclei_dsb2018", "cxr_hannover_lungs"
+names += "ct_spleen_msd_crop", "mr_dwi_stroke_isles22"
+datasets = [open_or_phantoms(name) for name in names]
+nuclei, chest, spleen, stroke = datasets
+for line in sorted({dataset.describe() for dataset in datasets}):
     print(line)
 
 # %% [markdown] tags=["real"]
@@ -89,7 +91,10 @@ def answer(sam, embedding, boxes):
     """SAM's own decoder for boxes (N, 4): logits (N, 1, 4h, 4w)."""
     sparse, dense = sam.prompt_encoder(None, boxes, None)
     position = sam.prompt_encoder.get_dense_pe()
-    return sam.mask_decoder(embedding, position, sparse, dense, multimask_output=False)[0]
+    logits, _ = sam.mask_decoder(
+        embedding, position, sparse, dense, multimask_output=False
+    )
+    return logits
 
 
 # %%
@@ -98,7 +103,8 @@ for name in ("vit_b", "mobile_sam", "lite_medsam"):
     with torch.device("meta"):  # shapes without values
         sam = build_sam(name, attention="original").eval().requires_grad_(False)
         side, box = sam.image_encoder.img_size, torch.empty(1, 4)
-        once, embeddings[name] = operations(sam.image_encoder, torch.empty(1, 3, side, side))
+        image = torch.empty(1, 3, side, side)
+        once, embeddings[name] = operations(sam.image_encoder, image)
         each, _ = operations(answer, sam, embeddings[name], box)
     cost[name] = {"input (px)": side, "encoder": once, "decoder, a box": each}
 
@@ -112,7 +118,8 @@ table.round(2)
 # MobileSAM and LiteMedSAM have TinyViT in place of ViT-B, and SAM's decoder. With TinyViT, one encoding needs as many operations as 20 to 21 boxes. With more boxes, the decoder does the larger part:
 
 # %%
-once, each = (cost["lite_medsam"][part] for part in ("encoder", "decoder, a box"))
+of_lite = cost["lite_medsam"]
+once, each = of_lite["encoder"], of_lite["decoder, a box"]
 for boxes in (1, 21, 241):
     share = boxes * each / (once + boxes * each)
     print(f"{boxes:3} boxes: the decoder does {share:.0%} of the work")
@@ -139,7 +146,8 @@ for number, stage in enumerate(shapes.image_encoder.layers):
     grid, parameters = x.shape[-1], sum(p.numel() for p in stage.parameters())
     work, x = operations(stage, x)
     kind = f"windows of {tinyvit.WINDOWS[number]}" if number else "convolutions"
-    rows.append({"grid": grid, "kind": kind, "parameters": parameters, "billions": work})
+    row = {"grid": grid, "kind": kind, "parameters": parameters}
+    rows.append(row | {"billions": work})
 
 # %%
 stages = pd.DataFrame(rows).rename_axis("stage")
@@ -159,7 +167,7 @@ stages.round(1)
 
 # %%
 def reach(*blocks):
-    """How strongly each position of a 28 x 28 grid changes the token in row 10, column 13."""
+    """How strongly each position changes the token in row 10, column 13."""
     x = torch.randn(1, 128, 28, 28, requires_grad=True)
     y = nn.Sequential(*blocks).eval()(x)
     y[0, :, 10, 13].square().sum().backward()
@@ -175,7 +183,8 @@ alone = deepcopy(first)
 alone.local_conv = nn.Identity()
 
 # %%
-blocks = {"attention alone": [alone], "one block": [first], "two blocks": [first, second]}
+blocks = {"attention alone": [alone], "one block": [first]}
+blocks["two blocks"] = [first, second]
 reached = {name: reach(*some) for name, some in blocks.items()}
 for name, strength in reached.items():
     print(f"{name:15} {(strength > 0).sum():3} of {strength.numel()} positions")
@@ -184,16 +193,21 @@ for name, strength in reached.items():
 from medsaga_lib import display
 
 display.use_style()
-maps = {name: ((strength / strength.max()) ** 0.25).numpy() for name, strength in reached.items()}
-panels = [display.Panel(grey, title=name) for name, grey in maps.items()]
-
-# %%
-display.show(
-    display.grid(panels, {}, alt="Positions that change one token."),
-    alt="Three maps of 28 x 28 positions, bright where a position changes one token at the right "
-    "edge of its window. Attention alone: the window of 7 x 7. One block: this window and its "
-    "right neighbour. Two blocks: 12 of the 16 windows.",
+panels = []
+for name, strength in reached.items():
+    bright = (strength / strength.max()) ** 0.25
+    panels.append(display.Panel(bright.numpy(), title=name))
+alt = (
+    "Three maps of 28 x 28 positions, bright where a position changes one "
+    "token at the right edge of its window. Attention alone: the window of "
+    "7 x 7. One block: this window and its right neighbour. Two blocks: 12 of "
+    "the 16 windows."
 )
+caption = (
+    "Positions of a 28 x 28 grid that change one token at the right edge of "
+    "its window, in TinyViT with random weights; brighter is a stronger effect."
+)
+display.show(display.grid(panels, {}, alt), alt=alt, caption=caption)
 
 # %% [markdown]
 # After one block, the positions of two windows can change the token, and after two blocks, those of 12 windows.
@@ -219,11 +233,11 @@ print("TinyViT:  ", *tiny_rows.repeat(2))
 # %%
 number = torch.arange(3 * 128)  # of a row
 parts = {"first third": number < 128, "last third": number >= 256}
-shares = {  # heads; q, k, v; rows of each
-    (name, f"head {head}"): chosen.float().unflatten(0, (4, 3, 32)).mean(2)[head].tolist()
-    for name, chosen in parts.items()
-    for head in range(4)
-}
+shares = {}
+for name, chosen in parts.items():
+    by_head = chosen.float().unflatten(0, (4, 3, 32))  # heads; q, k, v; rows
+    for head, row in enumerate(by_head.mean(2).tolist()):
+        shares[name, f"head {head}"] = row
 pd.DataFrame(shares, ["q", "k", "v"]).T
 
 # %% [markdown]
@@ -241,15 +255,17 @@ q_rows = number.unflatten(0, (4, 3, 32))[:, 0].flatten()
 
 # %%
 tokens = torch.randn(2, 49, 128)
-print("split.q has the rows of q:", split.q.weight.equal(attention.qkv.weight[q_rows]))
-print("same output as before:", torch.allclose(split(tokens), attention.qkv(tokens), atol=1e-5))
+rows_of_q = attention.qkv.weight[q_rows]
+print("split.q has the rows of q:", split.q.weight.equal(rows_of_q))
+same = torch.allclose(split(tokens), attention.qkv(tokens), atol=1e-5)
+print("same output as before:", same)
 
 # %% [markdown]
 # > **Predict.** The recipe puts adapters of rank 4 on $q$, $v$ and both layers of the MLP, in the 10 blocks with attention: 2 of width 128, 6 of 160, 2 of 320. The hidden layer of an MLP has 4 times the width. How many parameters do the adapters have?
 
 # %%
 widths = 2 * [128] + 6 * [160] + 2 * [320]
-adapters = sum(4 * ((w + w) + (w + w) + (w + 4 * w) + (4 * w + w)) for w in widths)
+adapters = sum(4 * (2 * (w + w) + 2 * (w + 4 * w)) for w in widths)
 print(f"{adapters:,}")
 
 # %%
@@ -262,7 +278,8 @@ print(recipe.image_encoder)
 # %%
 counted = count(recipe, "lite_medsam", 256, classes=1)
 print(f"trains {counted.trainable:,} of {counted.total:,} parameters,")
-print(f"{counted.trainable - adapters:,} of them in mask decoder and prompt encoder")
+elsewhere = counted.trainable - adapters
+print(f"{elsewhere:,} of them in mask decoder and prompt encoder")
 
 # %% [markdown]
 # The adapters have 103,936 parameters. They are a small part of the trained parameters, because the recipe trains the whole decoder. With $\alpha = 1$ and $r = 4$, the output of an adapter is multiplied by 1/4. Both numbers are from the code; the paper does not give them.
@@ -285,7 +302,8 @@ for side in (4, 16, 64, 128):
     truth = torch.zeros(1, 256, 256, dtype=torch.int64)
     truth[:, :side, :side] = 1
     loss = focal_dice(nothing, truth)
-    print(f"{side:3} x {side:<3}: focal {loss.cross_entropy:.4f}, Dice {loss.dice:.2f}")
+    focal, overlap = loss.cross_entropy, loss.dice
+    print(f"{side:3} x {side:<3}: focal {focal:.4f}, Dice {overlap:.2f}")
 
 # %% [markdown]
 # The focal loss is a mean over all pixels, so a small missed object hardly changes it. The Dice loss is relative to the size of the object and is large in all rows.
@@ -300,9 +318,10 @@ for side in (4, 16, 64, 128):
 # %%
 from medsaga_lib.data.sampling import probabilities
 
-others = ("PET", "US", "X-ray", "dermoscopy", "endoscopy", "fundus", "microscopy", "mammography",
-          "OCT")  # fmt: skip
-amounts = {"CT": 820, "MR": 130, **{name: 1 + place for place, name in enumerate(others)}}
+others = "PET", "US", "X-ray", "dermoscopy", "endoscopy", "fundus"
+others += "microscopy", "mammography", "OCT"
+amounts = {"CT": 820, "MR": 130}
+amounts |= {name: 1 + place for place, name in enumerate(others)}
 
 # %%
 modalities = np.repeat([*amounts], [*amounts.values()])
@@ -331,14 +350,16 @@ from medsaga_lib.data.sampling import ModalitySampler
 
 # %%
 sampler = ModalitySampler(modalities.tolist(), length=10_000, seed=seed)
-picked = torch.cat([*DataLoader(range(len(modalities)), 100, sampler=sampler)]).numpy()
+batches = DataLoader(range(len(modalities)), 100, sampler=sampler)
+picked = torch.cat([*batches]).numpy()
 plain = np.random.default_rng(seed).integers(len(modalities), size=10_000)
 
 # %%
 for name, indices in (("by modality", picked), ("at random", plain)):
     found = pd.Series(modalities[indices]).value_counts().reindex(table.index)
     p = chisquare(found, 10_000 * table["by modality"]).pvalue
-    print(f"{name:11} CT {found['CT'] / 10_000:.1%}, OCT {found['OCT'] / 10_000:.1%}, p = {p:.2g}")
+    part = found / 10_000
+    print(f"{name:11} CT {part['CT']:.1%}, OCT {part['OCT']:.1%}, p = {p:.2g}")
 
 # %% [markdown]
 # The p-value of the sampler is not small, so the test finds no fault. The p-value of the random draws is 0 up to rounding: they do not follow these shares.
@@ -348,8 +369,9 @@ for name, indices in (("by modality", picked), ("at random", plain)):
 # > **Predict.** For which modalities is the Dice of the proposed method lower?
 
 # %%
-table_3 = {"CT": (92.26, 92.03), "MR": (89.63, 86.39), "PET": (51.58, 65.23), "US": (94.77, 87.17),
-           "X-Ray": (75.83, 84.26), "Dermatology": (92.47, 94.80), "Endoscopy": (96.04, 96.57),
+table_3 = {"CT": (92.26, 92.03), "MR": (89.63, 86.39), "PET": (51.58, 65.23),
+           "US": (94.77, 87.17), "X-Ray": (75.83, 84.26),
+           "Dermatology": (92.47, 94.80), "Endoscopy": (96.04, 96.57),
            "Fundus": (94.81, 95.96), "Microscopy": (61.63, 81.07)}  # fmt: skip
 
 # %%
@@ -402,11 +424,13 @@ from medsaga_lib.data.prompts import box_of, fill_box
 
 # %%
 def objects(case, most=1000):
-    """Masks (N, H, W) of at most `most` objects of a case, evenly chosen, and their boxes."""
+    """Masks (N, H, W) of at most `most` objects, evenly chosen, and boxes."""
     numbers = read_case_mask(nuclei, case).values
     values = [value for value in np.unique(numbers) if value]
-    masks = np.stack([numbers == value for value in values[:: -(-len(values) // most)]])
-    return masks, torch.tensor(np.stack([box_of(mask) for mask in masks])).float()
+    step = -(-len(values) // most)
+    masks = np.stack([numbers == value for value in values[::step]])
+    boxes = np.stack([box_of(mask) for mask in masks])
+    return masks, torch.tensor(boxes).float()
 
 
 # %%
@@ -415,7 +439,8 @@ example = chosen[-4]
 image, _ = read_pair(nuclei, example)
 masks, boxes = objects(example)
 embedding, frame = lite.embed(image.pixels), lite.frame(image.shape)
-print(example.name[:8], image.shape, len(boxes), "boxes, embedding", tuple(embedding.shape))
+print(example.name[:8], image.shape, len(boxes), "boxes")
+print("embedding", tuple(embedding.shape))
 
 
 # %% [markdown]
@@ -428,7 +453,7 @@ print(example.name[:8], image.shape, len(boxes), "boxes, embedding", tuple(embed
 # %%
 @torch.no_grad()
 def outputs(box):
-    """The output of each linear layer of the two-way transformer for a box of the input."""
+    """The output of each linear layer of the transformer for one box."""
     found, hooks = {}, []
     for name, module in lite.sam.mask_decoder.transformer.named_modules():
         if isinstance(module, nn.Linear):
@@ -448,17 +473,12 @@ print(f"{len(same)} of {len(one)}:", *same, sep="\n  ")
 # %% [markdown]
 # Three linear layers give the same output. They are in the first block of the transformer: the keys and values of the image, when the tokens attend to the image, and the queries of the image, when the image attends to the tokens. After that, the image tokens depend on the box. These three layers process all 4,096 image tokens. The layers on the side of the prompt process 7 tokens: 2 corners of the box, 4 mask tokens and 1 token for the predicted IoU.
 #
-# `medsaga_lib.inference.box_decoder` therefore computes these three projections once for an image. After the first
-# layer, the image tokens of a box are those that all boxes share, $X$, plus a product of low rank:
+# `medsaga_lib.inference.box_decoder` therefore computes these three projections once for an image. After the first block, the image tokens of a box are the tokens $X$ that all boxes share, plus a product of low rank:
 #
 # $$X_{\text{box}} = \operatorname{diag}(s)\, (X + P^\top R)$$
 #
-# Each of the 7 tokens adds one row to $R$ for each of the 8 heads, and $P$ contains the attention
-# weights. A normalisation scales each token, so it keeps this form. A later projection is
-# $X_{\text{box}} W = \operatorname{diag}(s)\, (X W + P^\top (R W))$. The decoder computes $XW$ once
-# for an image, and $RW$ has about 100 rows instead of 4,096. Up to here, nothing is approximated. It
-# computes only the one of the 4 masks that is used, and its fine logits only near the mask: the mask
-# is enlarged 4 times, and far from it one logit stands for 4 x 4 of them.
+# Each of the 7 tokens adds one row to $R$ for each of the 8 heads, and $P$ contains the attention weights. A normalisation scales each token, so it keeps this form. A later projection is $X_{\text{box}} W = \operatorname{diag}(s)\, (X W + P^\top (R W))$. Our decoder computes $XW$ once for an image, and $RW$ has about 100 rows instead of 4,096. Up to here, nothing is approximated.
+# Our decoder also computes only the one of the 4 masks that is used, and its fine logits only near the mask: the mask is enlarged 4 times, and far from it one logit stands for 4 x 4 of them.
 #
 # > **Predict.** By which factor does the number of operations for one more box fall?
 
@@ -471,30 +491,37 @@ def shared(n):
     """Billions of operations of our decoder for n boxes."""
     with torch.device("meta"):
         asked = torch.empty(n, 4)
-    return operations(lambda: [*decode_boxes(shapes, embeddings["lite_medsam"], asked)])[0]
+    embedding = embeddings["lite_medsam"]
+    return operations(lambda: [*decode_boxes(shapes, embedding, asked)])[0]
 
 
 # %%
 first_box = shared(1)
 further = shared(2) - first_box
-print(f"each further box: published {each:.2f}, ours {further:.2f} billion operations")
+print("billion operations for each further box:")
+print(f"published {each:.2f}, ours {further:.2f}")
 
 # %%
 numbers = [1, 50, 100, 150, 200, 241]
+sums = [once + first_box + further * (n - 1) for n in numbers]
 curves = [
     display.Curve("published", numbers, [once + each * n for n in numbers]),
-    display.Curve("ours", numbers, [once + first_box + further * (n - 1) for n in numbers]),
+    display.Curve("ours", numbers, sums),
     display.Curve("encoder alone", numbers, [once for _ in numbers]),
 ]
-
-# %%
 alt = (
-    "Billions of operations against the number of boxes, for LiteMedSAM. The encoder alone is a "
-    "flat line. With the published decoder, the sum of encoder and decoder rises to almost 13 "
-    "times this line at 241 boxes; with ours, it rises to about a third of that."
+    "Billions of operations against the number of boxes, for LiteMedSAM. The "
+    "encoder alone is a flat line. With the published decoder, the sum of "
+    "encoder and decoder rises to almost 13 times this line at 241 boxes; with "
+    "ours, it rises to about a third of that."
 )
 axes = "boxes on the image", "billion operations"
-display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
+caption = (
+    "Operations of LiteMedSAM for one image: the encoder alone, and the "
+    "encoder with the published decoder or with ours."
+)
+figure = display.curve_with_interval(curves, *axes, alt)
+display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
 # The number of operations for one more box falls by a factor of about 4, even if all fine logits are counted. Operations are not seconds, so we also measure the time. `measure` runs three ways in turn: the published decoder box by box, the same decoder with all boxes in one batch, and our decoder. The result is a ratio of times of the same run.
@@ -509,10 +536,10 @@ measured = measure(Task("LiteMedSAM", lite, image.pixels, boxes[:4]), rounds=3)
 
 # %%
 def speeds(row):
-    """How many times as fast as the published way, as the median round; agreement of the masks."""
-    took = row["seconds"]
-    ratios = {way: np.divide(took["published"], took[way]) for way in ("batched", "ours")}
-    medians = {way: np.median(ratio) for way, ratio in ratios.items()}
+    """How many times as fast as the published way, as the median round."""
+    took, medians = row["seconds"], {}
+    for way in ("batched", "ours"):
+        medians[way] = np.median(np.divide(took["published"], took[way]))
     return {"boxes": row["boxes"], **medians, "lowest IoU": row["least_iou"]}
 
 
@@ -522,7 +549,7 @@ pd.DataFrame([speeds(measured)], ["LiteMedSAM"]).round(4)
 # %% [markdown]
 # A number above 1 means faster than the published way. `lowest IoU` compares the masks of our decoder with the published masks and takes the box with the lowest agreement: the masks are equal up to single pixels at most.
 #
-# The next table is a recorded run with 241 boxes on the test image with most nuclei. It has two networks: the pocket SAM, our small stand-in with a grid of 16 x 16 tokens, and LiteMedSAM with random weights. Random weights change the masks, but not the times. A batch has 16 boxes.
+# The next table is a recorded run with 241 boxes on the test image with most nuclei. It has two networks: the pocket SAM, our small stand-in with a grid of 16 x 16 tokens, and LiteMedSAM with random weights. Random weights change the masks, but not the times.
 
 # %%
 import json
@@ -530,11 +557,13 @@ from pathlib import Path
 
 recorded = json.loads(Path("recorded/boxes.json").read_text())
 origin = recorded["provenance"]
-print(*(origin[key] for key in ("command", "date", "device", "batched_at_once")), sep=" | ")
+print(*(origin[key] for key in ("command", "date", "device")), sep=" | ")
+print(origin["batched_at_once"], "boxes in a batch")
 
 # %%
-many = pd.DataFrame(map(speeds, recorded["tasks"]), [task["name"] for task in recorded["tasks"]])
-many["ours, with encoder"] = [task["ratio_with_encoder"] for task in recorded["tasks"]]
+tasks = recorded["tasks"]
+many = pd.DataFrame(map(speeds, tasks), [task["name"] for task in tasks])
+many["ours, with encoder"] = [task["ratio_with_encoder"] for task in tasks]
 many.round(4)
 
 # %% [markdown]
@@ -543,8 +572,9 @@ many.round(4)
 # The same run tried other ways that are said to be fast, with the published decoder at LiteMedSAM's size and 12 boxes:
 
 # %%
-tried = pd.DataFrame(recorded["attempts"]).set_index("name")[["ratio", "start", "least_iou"]]
-names = {"ratio": "times as fast", "start": "first call (s)", "least_iou": "lowest IoU"}
+names = {"ratio": "times as fast", "start": "first call (s)"}
+names["least_iou"] = "lowest IoU"
+tried = pd.DataFrame(recorded["attempts"]).set_index("name")[[*names]]
 tried.rename(columns=names).round(2)
 
 # %% [markdown]
@@ -553,7 +583,7 @@ tried.rename(columns=names).round(2)
 # ## Whole cases
 #
 # A user waits for the whole case: reading the file, encoding the image, all boxes, and the label map in the size of the image. The last recorded run compares two cases with LiteMedSAM's network as its authors' script calls it: an image of 512 px with one box, and an image of nuclei with 241 boxes.
-# `medsaga predict --runtime` moves the image encoder to ONNX Runtime or OpenVINO, in float32. The published network always runs in torch. Both ways use the same number of threads.
+# `medsaga predict --runtime` moves the image encoder to ONNX Runtime or OpenVINO, two libraries that run trained networks fast, in float32. The published network always runs in torch. Both ways use the same number of threads.
 
 # %%
 recorded = json.loads(Path("recorded/cases.json").read_text())
@@ -563,13 +593,15 @@ print(*(origin[key] for key in ("command", "date", "device")), sep=" | ")
 # %%
 whole = pd.DataFrame(recorded["cases"])
 whole["lowest"], whole["highest"] = zip(*whole["ratios"])
-names = {
-    "ratio": "times as fast",
-    "processor_ratio": "in processor time",
-    "least_iou": "lowest IoU",
-}
-columns = ["objects", *list(names.values())[:2], "lowest", "highest", "lowest IoU"]
-whole.rename(columns=names).set_index(["name", "threads", "runtime"])[columns].round(3)
+cases = {"one_box": "one box", "boxes_241": "241 boxes"}
+runtimes = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+whole = whole.replace({"name": cases, "runtime": runtimes})
+
+# %%
+names = {"ratio": "times as fast", "processor_ratio": "in processor time"}
+names |= {"lowest": "lowest", "highest": "highest", "least_iou": "lowest IoU"}
+whole = whole.set_index(["name", "threads", "runtime"])[[*names]]
+whole.rename(columns=names).round(3)
 
 # %% [markdown]
 # `times as fast` is the median of the rounds by the clock on the wall; `lowest` and `highest` are the rounds where it is smallest and largest. Other programs on the machine disturb the processor time less. `lowest IoU` is that of the object whose two masks agree least.
@@ -588,7 +620,8 @@ print(torch.cat([torch.zeros(1, 5), logits]).argmax(0).tolist())
 
 # %%
 pixels = 1920 * 2560
-print(f"{241 * pixels * 4 / 2**30:.1f} GiB; a running maximum {pixels * 4 / 2**20:.0f} MiB")
+every, running = 241 * 4 * pixels / 2**30, 4 * pixels / 2**20
+print(f"{every:.1f} GiB; a running maximum {running:.0f} MiB")
 
 # %% [markdown]
 # At the end, the number of each box is replaced by the label value that the user asked for. The published code replaces one number after the other.
@@ -609,15 +642,20 @@ print(labels)
 # A box already gives the place and the size of an object. The baseline is therefore the ellipse inscribed in the box, and the score is the intersection over union (IoU) with the annotator's mask.
 
 # %%
-found = segment_boxes(lite.sam, embedding, boxes, image.shape, frame=frame).labels
-bright = image.pixels / image.pixels.max()
+found = segment_boxes(lite.sam, embedding, boxes, image.shape, frame=frame)
 
 # %%
+bright = image.pixels / image.pixels.max()
 alt = (
-    "An image, without and with the exact box of each object and, in the colour of the box, the "
-    "contour of LiteMedSAM's mask."
+    "An image, without and with the exact box of each object and, in the "
+    "colour of the box, the contour of LiteMedSAM's mask."
 )
-display.show(display.show_boxes(bright, found, boxes.numpy(), alt), alt=alt)
+caption = (
+    "The example, and the example with the exact box of each annotated object "
+    "and, in the same colour, the contour of LiteMedSAM's mask from this box."
+)
+figure = display.show_boxes(bright, found.labels, boxes.numpy(), alt)
+display.show(figure, alt=alt, caption=caption)
 print(nuclei.citation, "|", nuclei.licence)
 
 
@@ -628,10 +666,11 @@ print(nuclei.citation, "|", nuclei.licence)
 
 # %%
 def larger(boxes, part, size):
-    """Boxes (N, 4), enlarged by a part of their sides on each side, within an image (H, W)."""
+    """Boxes (N, 4), enlarged by a part of their sides, within an image."""
     sides = (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
     moved = boxes + part * sides * torch.tensor([-1, -1, 1, 1])
-    return torch.minimum(moved.clamp_min(0), torch.tensor([*size[::-1], *size[::-1]]) - 1)
+    last = torch.tensor([*size[::-1], *size[::-1]]) - 1  # x, y, x, y
+    return torch.minimum(moved.clamp_min(0), last)
 
 
 # %%
@@ -640,12 +679,13 @@ from medsaga_lib.bench.boxes import iou
 
 def compare(pixels, masks, boxes):
     """Mean IoU of LiteMedSAM, ellipse and box with the masks (N, H, W)."""
-    size = pixels.shape[:2]
-    found = segment_boxes(lite.sam, lite.embed(pixels), boxes, size, frame=lite.frame(size))
+    size, embedding = pixels.shape[:2], lite.embed(pixels)
+    frame = lite.frame(size)
+    found = segment_boxes(lite.sam, embedding, boxes, size, frame=frame)
     answers = {"LiteMedSAM": [mask.whole(size) for mask in found.masks]}
     for name, ellipse in (("ellipse", True), ("box", False)):
         answers[name] = [fill_box(box, size, ellipse) for box in boxes.numpy()]
-    return {name: np.mean([*map(iou, some, masks)]) for name, some in answers.items()}
+    return {n: np.mean([*map(iou, some, masks)]) for n, some in answers.items()}
 
 
 # %%
@@ -659,7 +699,8 @@ for case in chosen:
 table = pd.DataFrame(rows)
 
 # %%
-table.pivot(index="image", columns="enlarged by", values=["LiteMedSAM", "ellipse"]).round(2)
+both = ["LiteMedSAM", "ellipse"]
+table.pivot(index="image", columns="enlarged by", values=both).round(2)
 
 # %% [markdown]
 # The table has every 4th test image, with at most 10 objects each. The next table has the means over images, with 95 % intervals by bootstrap over images.
@@ -694,11 +735,13 @@ for case in nuclei.split("test")[24:26]:
     tile = np.s_[top : top + 256, left : left + 256]
     inside = [mask for mask in every if mask[tile].sum() == mask.sum()][:10]
     for name, part in (("whole image", np.s_[:, :]), ("tile", tile)):
-        some, cut = [mask[part] for mask in inside], np.ascontiguousarray(pixels[part])
+        some = [mask[part] for mask in inside]
+        cut = np.ascontiguousarray(pixels[part])
         exact = torch.tensor(np.stack([*map(box_of, some)])).float()
         widths = (exact[:, 2] - exact[:, 0] + 1) * 256 / max(cut.shape)
-        rows.append({"image": case.name[:8], "input": name, "width (px)": widths.median().item()})
-        rows[-1] |= compare(cut, some, exact)
+        row = {"image": case.name[:8], "input": name}
+        row["width (px)"] = widths.median().item()
+        rows.append(row | compare(cut, some, exact))
 
 # %% tags=["real"]
 pd.DataFrame(rows).set_index(["image", "input"]).round(2)
@@ -726,14 +769,18 @@ from medsaga_lib.training.loop import train
 from medsaga_lib.training.run_folder import Settings
 
 # %%
-settings = Settings(shots=8, backbone="lite_medsam", size=128, seed=seed, validations=0)
+settings = Settings(
+    shots=8, backbone="lite_medsam", size=128, seed=seed, validations=0
+)
 zero_shot = replace(get_recipe("sam_zero_shot"), head="boxes", answer="single")
-few = ["image_encoder.from_stage=3", "image_encoder.copies=2", "batch=4", "lr=0.001", "steps=12"]
+few = ["image_encoder.from_stage=3", "image_encoder.copies=2"]
+few += ["batch=4", "lr=0.001", "steps=12"]
 
 # %%
+recipes = {"LiteMedSAM": zero_shot, "after LoRA": changed(recipe, few)}
 models = {
     name: train(how, chest, settings, progress=False).model
-    for name, how in (("LiteMedSAM", zero_shot), ("after LoRA", changed(recipe, few)))
+    for name, how in recipes.items()
 }
 
 # %%
@@ -754,18 +801,22 @@ def drawn_shape(ellipse, case):
 
 
 # %%
-answers = {"box": partial(drawn_shape, False), "ellipse": partial(drawn_shape, True)}
+answers = {"box": partial(drawn_shape, False)}
+answers["ellipse"] = partial(drawn_shape, True)
+described = chest.labels, chest.modality, chest.window
 for name, model in models.items():
-    predictor = Predictor(model, chest.labels, chest.modality, chest.window, lite.feed)
+    predictor = Predictor(model, *described, lite.feed)
     answers[name] = partial(predictor.case, chest)
 
 # %%
 test, scores = chest.split("test")[:10], {}
 for name, predict in answers.items():
     evaluated = evaluate_cases(predict, chest, test)
-    evaluated.table["iou"] = evaluated.table["dice"] / (2 - evaluated.table["dice"])
+    dices = evaluated.table["dice"]
+    evaluated.table["iou"] = dices / (2 - dices)
     low, high = evaluated.interval("iou")
-    scores[name] = {"mean IoU": evaluated.means(["iou"]).mean().item(), "from": low, "to": high}
+    mean = evaluated.means(["iou"]).mean().item()
+    scores[name] = {"mean IoU": mean, "from": low, "to": high}
 
 # %%
 print(len(test), "X-rays of", len({case.patient for case in test}), "patients")
@@ -777,14 +828,19 @@ panels = [
     display.Panel(image_of_lungs.pixels, truth, predict(test[0]), name)
     for name, predict in answers.items()
 ]
-
-# %% tags=["real"]
-display.show(
-    display.grid(panels, chest.labels, alt="Four answers to two boxes.", columns=4),
-    alt="A held-out chest X-ray four times, with the annotator's lungs dashed. Boxes; ellipses; "
-    "LiteMedSAM, whose masks miss the inner part of both lungs; and after LoRA, where the masks "
-    "cover nearly all of both lungs, with ragged edges at the bottom.",
+alt = (
+    "A held-out chest X-ray four times, with the annotator's lungs dashed. "
+    "Boxes; ellipses; LiteMedSAM, whose masks miss the inner part of both "
+    "lungs; and after LoRA, where the masks cover nearly all of both lungs, "
+    "with ragged edges at the bottom."
 )
+caption = (
+    "Four answers (solid) to the exact boxes of both lungs, in one held-out "
+    "X-ray: the boxes, the ellipses in them, and LiteMedSAM before and after "
+    "LoRA; dashed: the annotator's masks."
+)
+figure = display.grid(panels, chest.labels, alt, columns=4)
+display.show(figure, alt=alt, caption=caption)
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown] tags=["real"]
@@ -808,7 +864,7 @@ from medsaga_lib.evaluation.metrics import dice
 
 # %%
 def middle_box(organ):
-    """The slices that have an organ, and the box (1, 6) around it in the middle slice."""
+    """The slices with the organ, and the box (1, 6) in the middle one."""
     slices = np.flatnonzero(organ.any((1, 2)))
     left, top, right, bottom = box_of(organ[(slices[0] + slices[-1]) // 2] == 1)
     return slices, np.array([[left, top, slices[0], right, bottom, slices[-1]]])
@@ -816,12 +872,14 @@ def middle_box(organ):
 
 # %%
 def from_one_box(volume, organ):
-    """Label maps of the volume: both ways, and the ellipse and the box without a network."""
+    """Label maps: both ways, and the ellipse and the box without a network."""
     slices, box = middle_box(organ)
-    found = {"same box": lite(volume, box, "same"), "propagated": lite(volume, box, "propagate")}
+    found = {"same box": lite(volume, box, "same")}
+    found["propagated"] = lite(volume, box, "propagate")
+    flat, size = box[0, [0, 1, 3, 4]], volume.shape[1:]
     for name, ellipse in (("ellipse", True), ("box", False)):
         found[name] = np.zeros_like(organ)
-        found[name][slices] = fill_box(box[0, [0, 1, 3, 4]], volume.shape[1:], ellipse)
+        found[name][slices] = fill_box(flat, size, ellipse)
     return found
 
 
@@ -836,7 +894,8 @@ else:
 # %%
 slices, box = middle_box(organ)
 middle = (slices[0] + slices[-1]) // 2
-print(f"{volume.shape} voxels of {np.round(volume.spacing, 2)} mm, box {box[0]}")
+spacing = np.round(volume.spacing, 2)
+print(f"{volume.shape} voxels of {spacing} mm, box {box[0]}")
 print(source)
 
 # %%
@@ -845,39 +904,47 @@ for name, labels in volumes.items():
     print(f"{name:11} Dice {dice(labels == 1, organ == 1):.3f}")
 
 # %% tags=["real"]
-apart = (slices - middle) * volume.spacing[0]
-curves = [
-    display.Curve(name, apart, [dice(labels[z] == 1, organ[z] == 1) for z in slices])
-    for name, labels in volumes.items()
-]
-
-# %% tags=["real"]
+apart, curves = (slices - middle) * volume.spacing[0], []
+for name, labels in volumes.items():
+    dices = [dice(labels[z] == 1, organ[z] == 1) for z in slices]
+    curves.append(display.Curve(name, apart, dices))
 alt = (
-    "Dice of each slice against its distance from the middle slice. The box and the ellipse are "
-    "lowest and fall to both ends. Propagation and the same box agree near the middle. Towards "
-    "the left end the same box falls much earlier than propagation, which is high nearly "
-    "everywhere and falls at the first and the last slice."
+    "Dice of each slice against its distance from the middle slice. The box "
+    "and the ellipse are lowest and fall to both ends. Propagation and the "
+    "same box agree near the middle. Towards the left end the same box falls "
+    "much earlier than propagation, which is high nearly everywhere and falls "
+    "at the first and the last slice."
 )
 axes = "distance from the middle slice (mm)", "Dice of the slice"
-display.show(display.curve_with_interval(curves, *axes, alt), alt=alt)
-
-# %% tags=["real"]
-panels = [
-    display.Panel(
-        volume.pixels[z], organ[z], volumes[name][z], f"{name}, slice {z}", volume.spacing[1:]
-    )
-    for name in ("same box", "propagated")
-    for z in (slices[len(slices) // 5], middle, slices[-3])
-]
-
-# %% tags=["real"]
-alt = (
-    "Three slices of a CT with the spleen dashed, with the same box above and propagation below. "
-    "Both agree with the annotator in the middle slice. In slice 7, the same box also covers fat "
-    "and another organ, and propagation a smaller part of the fat. In slice 20, the same box has "
-    "an additional small patch at a rib."
+caption = (
+    "Dice of each slice of the spleen by its distance from the middle slice, "
+    "where the box is drawn: the network in both ways, and the ellipse and the "
+    "box as they are."
 )
-display.show(display.grid(panels, {1: "spleen"}, alt), alt=alt)
+figure = display.curve_with_interval(curves, *axes, alt)
+display.show(figure, alt=alt, caption=caption)
+
+# %% tags=["real"]
+panels = []
+for name in ("same box", "propagated"):
+    for z in (slices[len(slices) // 5], middle, slices[-3]):
+        shown = volume.pixels[z], organ[z], volumes[name][z]
+        title, sides = f"{name}, slice {z}", volume.spacing[1:]
+        panels.append(display.Panel(*shown, title, sides))
+alt = (
+    "Three slices of a CT with the spleen dashed, with the same box above and "
+    "propagation below. Both agree with the annotator in the middle slice. In "
+    "slice 7, the same box also covers fat and another organ, and propagation "
+    "a smaller part of the fat. In slice 20, the same box has an additional "
+    "small patch at a rib."
+)
+caption = (
+    "LiteMedSAM's mask of the spleen (solid) in 3 slices of a CT, from the "
+    "same box on every slice (top) and propagated (bottom); dashed: the "
+    "annotator's mask."
+)
+figure = display.grid(panels, {1: "spleen"}, alt)
+display.show(figure, alt=alt, caption=caption)
 print(source)
 
 # %% [markdown] tags=["real"]
@@ -894,7 +961,8 @@ from scipy.ndimage import label
 brain, infarct = read_pair(stroke, stroke.cases[0])
 pieces, how_many = label(infarct == 1)
 largest = (pieces == np.bincount(pieces.flat)[1:].argmax() + 1).astype(int)
-print(f"{how_many} pieces; the largest has {largest.sum()} of {infarct.sum()} voxels")
+here, total = largest.sum(), infarct.sum()
+print(f"{how_many} pieces; the largest has {here} of {total} voxels")
 
 # %% tags=["real"]
 of_piece = from_one_box(brain, largest)
@@ -906,18 +974,23 @@ slices_of_piece, box_of_piece = middle_box(largest)
 left, top, _, right, bottom, _ = box_of_piece[0].astype(int)
 z = slices_of_piece[2]
 part = np.s_[z, top - 12 : bottom + 12, left - 12 : right + 12]
-panels = [
-    display.Panel(brain.pixels[part], largest[part], of_piece[name][part], f"{name}, slice {z}")
-    for name in ("same box", "propagated", "ellipse")
-]
-
-# %% tags=["real"]
+panels = []
+for name in ("same box", "propagated", "ellipse"):
+    shown = brain.pixels[part], largest[part], of_piece[name][part]
+    panels.append(display.Panel(*shown, f"{name}, slice {z}"))
 alt = (
-    "A part of slice 35 of a brain three times, with an infarct of a few bright voxels dashed. The "
-    "mask from the same box and the ellipse are larger than the infarct. The propagated mask is "
-    "the largest and also covers dark tissue to the left."
+    "A part of slice 35 of a brain three times, with an infarct of a few "
+    "bright voxels dashed. The mask from the same box and the ellipse are "
+    "larger than the infarct. The propagated mask is the largest and also "
+    "covers dark tissue to the left."
 )
-display.show(display.grid(panels, {1: "infarct"}, alt), alt=alt)
+caption = (
+    "A part of one MR slice: LiteMedSAM's mask of the infarct from the same "
+    "box and propagated, and the ellipse in the box (solid); dashed: the "
+    "annotator's mask."
+)
+figure = display.grid(panels, {1: "infarct"}, alt)
+display.show(figure, alt=alt, caption=caption)
 print(stroke.citation, "|", stroke.licence)
 
 # %% [markdown] tags=["real"]
@@ -934,7 +1007,8 @@ print(stroke.citation, "|", stroke.licence)
 # %%
 from medsaga_lib.evaluation.cvpr24 import cvpr24_scores
 
-for name, spacing in (("(z, y, x)", volume.spacing), ("(x, y, z)", volume.spacing[::-1])):
+orders = {"(z, y, x)": volume.spacing, "(x, y, z)": volume.spacing[::-1]}
+for name, spacing in orders.items():
     dsc, nsd = cvpr24_scores(volumes["propagated"], organ, spacing)
     print(f"spacing as {name}: Dice {dsc:.3f}, NSD {nsd:.3f}")
 
@@ -1013,12 +1087,16 @@ from medsaga_lib.display.answers import as_number, as_returned
 
 for values in ([2, 3, 5], [3, 1, 2], [7, 7, 1]):
     labels = np.arange(4).reshape(2, 2)
-    renamed = as_returned(f"rename(labels, {values})", rename(labels, values), labels)
+    renamed = rename(labels, values)
+    renamed = as_returned(f"rename(labels, {values})", renamed, labels)
     assert renamed.tolist() == [[0, values[0]], values[1:]], (
-        f"With the values {values}, [[0, 1], [2, 3]] became {renamed.tolist()}: compare each pixel with "
-        "the box numbers, and not with values that are already new."
+        f"With the values {values}, [[0, 1], [2, 3]] became "
+        f"{renamed.tolist()}: compare each pixel with the box numbers, and not "
+        "with values that are already new."
     )
-assert labels.tolist() == [[0, 1], [2, 3]], "rename changes the labels that it was given."
+assert labels.tolist() == [[0, 1], [2, 3]], (
+    "rename changes the labels that it was given."
+)
 
 # %% [markdown]
 # ### Exercise 2: experiment (medium, 10 minutes)
@@ -1029,7 +1107,7 @@ from medsaga_lib.inference import volume_boxes
 
 
 def propagated_dice(shift):
-    """Dice of the propagated masks if each box is `shift` px larger than the last mask."""
+    """Dice of the propagated masks with boxes `shift` px larger."""
     before, volume_boxes.SHIFT = volume_boxes.SHIFT, shift
     labels = lite(volume, box, "propagate")
     volume_boxes.SHIFT = before
@@ -1042,13 +1120,15 @@ by_shift = {3: propagated_dice(3)}
 # @title Solution
 by_shift = {shift: propagated_dice(shift) for shift in (0, 3, 8, 16)}
 print({shift: round(score, 3) for shift, score in by_shift.items()})
-# 3 px is the best of the four. With 0 px the box cannot grow with the organ; with more, it takes in
-# other tissue.
+# 3 px is the best of the four. With 0 px the box cannot grow with the organ;
+# with more, it takes in other tissue.
 # A number chosen on this volume has to be reported on other volumes.
 
 # %% tags=["exercise-check"]
-assert {*by_shift} == {0, 3, 8, 16}, f"There are results for {[*by_shift]}; try 0, 3, 8 and 16 px."
-dices = {shift: as_number(f"by_shift[{shift}]", score) for shift, score in by_shift.items()}
+assert {*by_shift} == {0, 3, 8, 16}, (
+    f"There are results for {[*by_shift]}; try 0, 3, 8 and 16 px."
+)
+dices = {s: as_number(f"by_shift[{s}]", score) for s, score in by_shift.items()}
 assert volume_boxes.SHIFT == 3, "Put volume_boxes.SHIFT back to 3 afterwards."
 assert abs(dices[16] - propagated_dice(16)) < 1e-6, (
     f"by_shift[16] is {dices[16]:.3f}, which is not the Dice with 16 px."
@@ -1066,8 +1146,8 @@ published, ours = None, None
 published = int((100 - once) // each)
 ours = 1 + int((100 - once - first_box) // further)
 print(published, ours)
-# With more boxes, the ratio comes closer to that of the operations for one further box. The
-# encoding, which both need, keeps it below.
+# With more boxes, the ratio comes closer to that of the operations for one
+# further box. The encoding, which both need, keeps it below.
 
 # %% tags=["exercise-check"]
 costs = {
@@ -1076,12 +1156,16 @@ costs = {
 }
 for name, given in {"published": published, "ours": ours}.items():
     n = as_number(name, given)
-    assert n % 1 == 0 and n > 0, f"{name} is {n:g}; it must be a whole number of boxes."
-    assert costs[name](n) <= 100, (
-        f"{n:.0f} boxes take {costs[name](n):.1f} billion operations ({name}): the encoding and the first "
-        "box count, too."
+    assert n % 1 == 0 and n > 0, (
+        f"{name} is {n:g}; it must be a whole number of boxes."
     )
-    assert costs[name](n + 1) > 100, f"One box more still stays below 100 billion operations ({name})."
+    assert costs[name](n) <= 100, (
+        f"{n:.0f} boxes take {costs[name](n):.1f} billion operations ({name}): "
+        "the encoding and the first box count, too."
+    )
+    assert costs[name](n + 1) > 100, (
+        f"One box more still stays below 100 billion operations ({name})."
+    )
 
 # %% [markdown]
 # ### Exercise 4: find the fault (hard, 15 minutes)
@@ -1089,11 +1173,12 @@ for name, given in {"published": published, "ours": ours}.items():
 
 # %% tags=["exercise"]
 mended = SplitQKV(attention.qkv, runs=1)
-print("same output:", torch.allclose(mended(tokens), attention.qkv(tokens), atol=1e-5))
+same = torch.allclose(mended(tokens), attention.qkv(tokens), atol=1e-5)
+print("same output:", same)
 
 
 def moved(split):
-    return torch.tensor([[True, False, False]] * 4)  # this is hoped, not measured
+    return torch.tensor([[True, False, False]] * 4)  # hoped, not measured
 
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
@@ -1108,16 +1193,19 @@ def moved(split):
     return apart.unflatten(0, (attention.heads, 3, -1)).amax(2) > 1e-3
 
 
-print(moved(SplitQKV(attention.qkv, runs=1)).int(), moved(mended).int(), sep="\n")
+print(moved(SplitQKV(attention.qkv, runs=1)).int())
+print(moved(mended).int())
 
 # %% tags=["exercise-check"]
 table = moved(SplitQKV(attention.qkv, runs=1))
 colleague = as_returned("moved(split)", table, torch.zeros(4, 3)).int().tolist()
 assert colleague == [[1, 1, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0]], (
-    f"With runs=1, your table is {colleague}. Change split.q in a copy, compare the outputs, and order "
-    "the parts as the layer does: heads first."
+    f"With runs=1, your table is {colleague}. Change split.q in a copy, "
+    "compare the outputs, and order the parts as the layer does: heads first."
 )
-assert mended.runs == 4, f"q, k, v repeat {mended.runs} times in `mended`, but it has 4 heads."
+assert mended.runs == 4, (
+    f"q, k, v repeat {mended.runs} times in `mended`, but it has 4 heads."
+)
 
 # %% [markdown]
 # ## Summary

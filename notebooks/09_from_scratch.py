@@ -39,7 +39,8 @@ seed = 0
 # %% tags=["data"]
 from medsaga_lib.data.catalog import open_or_phantoms
 
-chest, polyps = (open_or_phantoms(name) for name in ("cxr_hannover_lungs", "polyp_kvasir"))
+names = "cxr_hannover_lungs", "polyp_kvasir"
+chest, polyps = (open_or_phantoms(name) for name in names)
 for dataset in {data.name: data for data in (chest, polyps)}.values():
     print(dataset.describe())
 
@@ -68,7 +69,8 @@ recipe = changed(get_recipe("unet"), ["batch=4", f"steps={steps}"])
 unet = train(recipe, chest, settings, progress=False).model
 
 # %%
-changes = ["image_encoder.copies=4", "lift=fourier", "lr=0.001", "batch=4", f"steps={steps}"]
+changes = ["image_encoder.copies=4", "lift=fourier", "lr=0.001"]
+changes += ["batch=4", f"steps={steps}"]
 recipe = changed(get_recipe("frozen_encoder"), changes)
 settings = replace(settings, backbone="lite_medsam")
 frozen = train(recipe, chest, settings, progress=False).model
@@ -83,11 +85,13 @@ from medsaga_lib.models.feeding import FEED_OF
 
 def predictor(model, data=chest, backbone="none"):
     """A network with the preprocessing of a backbone; from scratch: "none"."""
-    return Predictor(model, data.labels, data.modality, data.window, FEED_OF[backbone])
+    described = data.labels, data.modality, data.window
+    return Predictor(model, *described, FEED_OF[backbone])
 
 
 # %%
-networks = {"U-Net": predictor(unet), "LiteMedSAM": predictor(frozen, backbone="lite_medsam")}
+networks = {"U-Net": predictor(unet)}
+networks["LiteMedSAM"] = predictor(frozen, backbone="lite_medsam")
 
 # %%
 import pandas as pd
@@ -96,13 +100,14 @@ test, scored = chest.split("test"), {}
 for name, network in networks.items():
     evaluation = evaluate_cases(partial(network.case, chest), chest, test)
     summary = evaluation.summary()
-    scored[name] = {key: round(summary[key], 3) for key in ("dice", "hd95", "confused")}
-    scored[name]["interval"] = "{:.3f} to {:.3f}".format(*evaluation.interval("dice"))
-    parameters = [p.numel() for p in network.model.parameters() if p.requires_grad]
-    scored[name]["trainable"] = f"{sum(parameters):,}"
+    row = {key: round(summary[key], 3) for key in ("dice", "hd95", "confused")}
+    row["interval"] = "{:.3f} to {:.3f}".format(*evaluation.interval("dice"))
+    trained = [p.numel() for p in network.model.parameters() if p.requires_grad]
+    scored[name] = row | {"trainable": f"{sum(trained):,}"}
 
 # %%
-print(f"{len(test)} test images of {len({case.patient for case in test})} patients, {steps} steps")
+patients = len({case.patient for case in test})
+print(f"{len(test)} test images of {patients} patients, {steps} steps")
 pd.DataFrame(scored).T
 
 # %% [markdown]
@@ -120,14 +125,21 @@ panels = []
 for case in test[:2]:
     picture, truth = read_pair(chest, case)
     for name, network in networks.items():
-        panels.append(display.Panel(picture.pixels, truth, network(picture), name))
-display.show(
-    display.grid(panels, chest.labels, alt="Two networks on two test images.", columns=2),
-    alt="Two test X-rays, each with the masks of the two networks; solid is the "
+        masks = truth, network(picture)
+        panels.append(display.Panel(picture.pixels, *masks, name))
+alt = (
+    "Two test X-rays, each with the masks of the two networks; solid is the "
     "prediction, dashed the annotator's mask. Both networks find the organs. "
     "Their edges are uneven and differ from the annotator's in places, and "
-    "small patches are outside the organs.",
+    "small patches are outside the organs."
 )
+caption = (
+    "Two test X-rays (rows) with the masks (solid) of the U-Net and of "
+    "LiteMedSAM, each trained on the same 4 X-rays; dashed: the annotator's "
+    "masks."
+)
+figure = display.grid(panels, chest.labels, alt, columns=2)
+display.show(figure, alt=alt, caption=caption)
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown] tags=["real"]
@@ -148,19 +160,36 @@ published = {  # number of training images, then the Dice of the three methods
     "chest X-ray": [(50, 0.899, 0.882, 0.842), (100, 0.913, 0.902, 0.859),
                     (200, 0.921, 0.916, 0.882), (350, 0.930, 0.924, 0.896),
                     (500, 0.934, 0.929, 0.924), (1800, 0.938, 0.943, 0.949)],
-    "ISLES": [(200, 0.343, 0.218, 0.267), (500, 0.537, 0.227, 0.435), (700, 0.534, 0.280, 0.553),
-              (1000, 0.574, 0.368, 0.546), (2000, 0.685, 0.686, 0.683),
-              (3200, 0.783, 0.742, 0.733)],
-    "Spleen": [(100, 0.842, 0.807, 0.793), (200, 0.838, 0.869, 0.877), (500, 0.882, 0.877, 0.905),
-               (700, 0.876, 0.878, 0.901), (800, 0.882, 0.907, 0.916)],
-    "AMOS": [(500, 0.199, 0.166, 0.268), (1000, 0.208, 0.201, 0.301), (2000, 0.222, 0.201, 0.299),
-             (5000, 0.314, 0.250, 0.314), (7000, 0.389, 0.377, 0.349)],
+    "ISLES": [(200, 0.343, 0.218, 0.267), (500, 0.537, 0.227, 0.435),
+              (700, 0.534, 0.280, 0.553), (1000, 0.574, 0.368, 0.546),
+              (2000, 0.685, 0.686, 0.683), (3200, 0.783, 0.742, 0.733)],
+    "Spleen": [(100, 0.842, 0.807, 0.793), (200, 0.838, 0.869, 0.877),
+               (500, 0.882, 0.877, 0.905), (700, 0.876, 0.878, 0.901),
+               (800, 0.882, 0.907, 0.916)],
+    "AMOS": [(500, 0.199, 0.166, 0.268), (1000, 0.208, 0.201, 0.301),
+             (2000, 0.222, 0.201, 0.299), (5000, 0.314, 0.250, 0.314),
+             (7000, 0.389, 0.377, 0.349)],
 }  # fmt: skip
 
 # %%
 for name, rows in published.items():
-    ahead = [f"{count}: {ours - scratch:+.3f}" for count, ours, _, scratch in rows]
+    ahead = [f"{images}: {one - other:+.3f}" for images, one, _, other in rows]
     print(f"{name:11}", ", ".join(ahead))
+
+# %% tags=["figure"]
+alt = (
+    "Published Dice against the number of training images, on four data sets, "
+    "with a curve for each of MedSAGa, SAMed and DAE-Former. Chest X-ray: "
+    "DAE-Former starts lowest and ends highest. ISLES: MedSAGa starts highest "
+    "and ends highest. Spleen: DAE-Former starts lowest and is highest from "
+    "the second point on. AMOS: DAE-Former is highest in the first three "
+    "points and lowest in the last."
+)
+caption = (
+    "Dice by number of training images in MedSAGa's Table 1, on 4 data sets. "
+    "The scale of the Dice differs from panel to panel; that of the images is "
+    "logarithmic."
+)
 
 # %%
 from matplotlib import pyplot as plt
@@ -169,16 +198,15 @@ figure, panels = plt.subplots(1, 4, figsize=(7, 2.4))
 for axes, (name, rows) in zip(panels, published.items(), strict=True):
     images, *dice = zip(*rows, strict=True)
     for method, values in zip(methods, dice, strict=True):
-        axes.plot(images, values, "o-", color=display.colour(method), markersize=3, label=method)
+        look = {"color": display.colour(method), "markersize": 3}
+        axes.plot(images, values, "o-", label=method, **look)
     axes.set(title=name, xscale="log", xlabel="training images")
     axes.set_xticks([images[0], images[-1]], [images[0], images[-1]])
     axes.minorticks_off()
 panels[0].set_ylabel("published Dice")
-figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-display.show(
-    figure,
-    alt="Published Dice against the number of training images, on four data sets, with a curve for each of MedSAGa, SAMed and DAE-Former. Chest X-ray: DAE-Former starts lowest and ends highest. ISLES: MedSAGa starts highest and ends highest. Spleen: DAE-Former starts lowest and is highest from the second point on. AMOS: DAE-Former is highest in the first three points and lowest in the last.",
-)
+key = axes.get_legend_handles_labels()
+figure.legend(*key, loc="outside lower center", ncols=3)
+display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
 # The adapted SAM is ahead with few labels, and the network from scratch with many, on two of the four data sets:
@@ -207,6 +235,7 @@ import torch
 torch.manual_seed(seed)
 
 
+# %%
 def attention(q, k, v):
     """Ordinary attention of q, k and v (N, d), with a map of N x N."""
     return (q @ k.T / q.shape[1] ** 0.5).softmax(1) @ v
@@ -220,7 +249,8 @@ def attention(q, k, v):
 # %%
 def linear_attention(q, k, v):
     """Efficient attention of q, k and v (N, d), with a summary of d x d."""
-    summary = k.softmax(0).T @ v  # each channel of k pools the whole image into one vector
+    # each channel of k pools the whole image into one vector
+    summary = k.softmax(0).T @ v
     return q.softmax(1) @ summary  # each token mixes these d vectors
 
 
@@ -232,9 +262,10 @@ def linear_attention(q, k, v):
 # %%
 q, k, v = torch.randn(3, 144, 16)  # a 12 x 12 map with 16 channels
 implied = q.softmax(1) @ k.softmax(0).T  # (144, 144)
-print("same result:", torch.allclose(linear_attention(q, k, v), implied @ v, atol=1e-6))
-print(f"smallest weight {implied.min():.1e}")
-print(f"sums of the rows from {implied.sum(1).min():.3f} to {implied.sum(1).max():.3f}")
+same = torch.allclose(linear_attention(q, k, v), implied @ v, atol=1e-6)
+sums = implied.sum(1)
+print(f"same result: {same}, smallest weight {implied.min():.1e}")
+print(f"sums of the rows from {sums.min():.3f} to {sums.max():.3f}")
 
 # %% [markdown]
 # The rows are weights over all tokens, so this is still attention. The next cells count the memory that autograd keeps for the backward pass, with the ledger of chapter 3.
@@ -243,6 +274,7 @@ print(f"sums of the rows from {implied.sum(1).min():.3f} to {implied.sum(1).max(
 from medsaga_lib.memory.ledger import saved_bytes
 
 
+# %%
 def kept(function, N, d=128):
     """MiB that one call keeps for its backward pass."""
     qkv = [torch.randn(N, d, requires_grad=True) for _ in range(3)]
@@ -264,9 +296,11 @@ pd.DataFrame(table, index=names).T.round(2)
 # %%
 from medsaga_lib.memory.plan import Plan, predict_ledger
 
+recipe = get_recipe("dae_former")
 for pixels in (224, 448):
-    entry = predict_ledger(get_recipe("dae_former"), Plan("none", 1, pixels, classes=8))
-    print(f"{pixels} px: {entry.activations / 2**20:6,.0f} MiB of activations for one image")
+    entry = predict_ledger(recipe, Plan("none", 1, pixels, classes=8))
+    needs = entry.activations / 2**20
+    print(f"{pixels} px: {needs:6,.0f} MiB of activations for one image")
 
 # %% [markdown]
 # An image with sides of twice the length has 4 times as many tokens, and needs about 4 times the memory. The statement in MedSAGa's paper is wrong: the cost of DAE-Former's attention is linear in the number of tokens.
@@ -274,8 +308,10 @@ for pixels in (224, 448):
 # Linear attention is not always cheaper. Efficient attention needs $2 N d^2$ multiplications. This is less than $2 N^2 d$ if there are more tokens than channels, $N / d > 1$:
 
 # %%
-for side, d in ((56, 128), (28, 320), (14, 512)):  # cells along a side and channels, at 224 px
-    print(f"{side:2} x {side:2} tokens, {d} channels: N / d = {side**2 / d:.1f}")
+# cells along a side and channels, at 224 px
+for side, d in ((56, 128), (28, 320), (14, 512)):
+    times = side**2 / d
+    print(f"{side:2} x {side:2} tokens, {d} channels: N / d = {times:.1f}")
 
 # %% [markdown]
 # For the map of 14 x 14 tokens, efficient attention needs more multiplications than ordinary attention.
@@ -295,19 +331,26 @@ maps = {
 }
 for name, weights in maps.items():
     rank = torch.linalg.matrix_rank(weights)
-    print(f"{name:17} mean weight on itself {weights.diag().mean():.2f}, rank {rank} of 144")
+    itself = weights.diag().mean()
+    print(f"{name:17} mean weight on itself {itself:.2f}, rank {rank} of 144")
 
 # %%
-panels = [
-    display.Panel((weights / weights.max()).numpy(), title=name) for name, weights in maps.items()
-]
-display.show(
-    display.grid(panels, {}, alt="Two attention maps.", columns=2),
-    alt="Two maps of 144 x 144 weights; bright is large. Ordinary attention: "
-    "a bright diagonal on black, so each token attends to itself. Linear "
+panels = []
+for name, weights in maps.items():
+    bright = weights / weights.max()
+    panels.append(display.Panel(bright.numpy(), title=name))
+alt = (
+    "Two maps of 144 x 144 weights; bright is large. Ordinary attention: a "
+    "bright diagonal on black, so each token attends to itself. Linear "
     "attention: a faint diagonal in noise, with some columns that are "
-    "brighter, the tokens to which many others attend.",
+    "brighter, the tokens to which many others attend."
 )
+caption = (
+    "Attention maps of 144 tokens. A row has the weights of one token, a "
+    "column those on one token; white is the largest weight of the map."
+)
+figure = display.grid(panels, {}, alt, columns=2)
+display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
 # With ordinary attention, almost all of the weight of a token is on itself. With linear attention, most of it is on other tokens. The map of linear attention has at most rank $d$, here 16, because it is a product of an $N \times d$ and a $d \times N$ matrix. The sum of its diagonal is at most $d$ for any $q$ and $k$, so the mean weight of a token on itself is at most $16/144 = 0.11$.
@@ -321,10 +364,11 @@ display.show(
 from torch.nn.functional import normalize
 
 
+# %%
 def channel_attention(q, k, v, temperature=1.0):
-    """Attention between the channels of q, k and v (N, d), with a map of d x d."""
-    weights = (normalize(q, dim=0).T @ normalize(k, dim=0) * temperature).softmax(1)
-    return v @ weights.T
+    """Attention between channels of q, k and v (N, d), with a map of d x d."""
+    cosines = normalize(q, dim=0).T @ normalize(k, dim=0)
+    return v @ (cosines * temperature).softmax(1).T
 
 
 # %% [markdown]
@@ -336,12 +380,16 @@ def channel_attention(q, k, v, temperature=1.0):
 from medsaga_lib.models import dae_former
 
 block = dae_former.DualBlock(width=16)
-x, order = torch.randn(1, 12, 12, 16), torch.randperm(144)  # maps are (B, H, W, C)
+x = torch.randn(1, 12, 12, 16)  # (B, H, W, C)
+order = torch.randperm(144)
 shuffled = x.flatten(1, 2)[:, order].view_as(x)
+
+# %%
 for part in block.parts[:3]:
     with torch.no_grad():
         back = part(shuffled).flatten(1, 2)[:, order.argsort()].view_as(x)
-        print(f"{type(part).__name__:19} changes by {(back - part(x)).abs().max():.0e}")
+        apart = (back - part(x)).abs().max()
+    print(f"{type(part).__name__:19} changes by {apart:.0e}")
 
 # %% [markdown]
 # The output of the feed-forward part changes. Both kinds of attention give the same output up to rounding, so their output does not depend on the positions of the tokens. SAM's ViT has a table of positions, and DAE-Former has none. It can tell a right lung from a left lung only by its convolutions, those in the feed-forward parts and those that embed the patches: beyond the border of the image, they get zeros.
@@ -354,10 +402,13 @@ for part in block.parts[:3]:
 # %%
 with torch.device("meta"):  # shapes without memory
     whole = dae_former.DAEFormer(outputs=9)
+
+# %%
 ours, published_count = sum(p.numel() for p in whole.parameters()), 48_073_065
 unused = published_count - ours
 print(f"published {published_count:,}, here {ours:,}")
-print(f"difference {unused:,}, {unused / published_count:.0%} of the published number")
+share = unused / published_count
+print(f"difference {unused:,}, {share:.0%} of the published number")
 
 
 # %% [markdown]
@@ -374,6 +425,7 @@ def count(modules):
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
+# %%
 def norms(modules):
     """The norms of all feed-forward parts within these modules."""
     inside = [part for module in modules for part in module.modules()]
@@ -383,13 +435,16 @@ def norms(modules):
 # %%
 with torch.device("meta"):
     stage = [torch.nn.Linear(512, 512), dae_former.SkipCrossAttention(512)]
-    stage += [torch.nn.Linear(1024, 512), dae_former.DualBlock(512), dae_former.DualBlock(512)]
+    stage += [torch.nn.Linear(1024, 512)]
+    stage += [dae_former.DualBlock(512), dae_former.DualBlock(512)]
 
 # %%
-in_stage = count(stage) + 2 * count(norms(stage))  # with 3 norms in each feed-forward part
+# with 3 norms in each feed-forward part
+in_stage = count(stage) + 2 * count(norms(stage))
 elsewhere = 2 * count(norms([whole]))
 print(f"lowest decoder stage {in_stage:,} + norms elsewhere {elsewhere:,}")
-print(f"= {in_stage + elsewhere:,}, all of the difference: {in_stage + elsewhere == unused}")
+both = in_stage + elsewhere
+print(f"= {both:,}, all of the difference: {both == unused}")
 
 # %% [markdown]
 # The two counts explain the whole difference. The unused norms inside the lowest stage are part of the first count, so the second count leaves them out.
@@ -421,14 +476,15 @@ def ellipses(data, case):
     truth = read_case_mask(data, case).values
     drawn = np.zeros_like(truth)
     for value in np.unique(truth[truth > 0]):
-        drawn[fill_box(box_of(truth == value), truth.shape, ellipse=True)] = value
+        drawn[fill_box(box_of(truth == value), truth.shape, True)] = value
     return drawn
 
 
 # %%
 def prompted(data, head, answer):
-    """LiteMedSAM without training, as a function from a case to its label map."""
-    recipe = changed(get_recipe("sam_zero_shot"), [f"head={head}", f"answer={answer}"])
+    """LiteMedSAM without training: a function from a case to a label map."""
+    values = [f"head={head}", f"answer={answer}"]
+    recipe = changed(get_recipe("sam_zero_shot"), values)
     model = build_model(recipe, "lite_medsam", size, len(data.labels)).eval()
     return partial(predictor(model, data, "lite_medsam").case, data)
 
@@ -436,10 +492,13 @@ def prompted(data, head, answer):
 # %%
 rows = {}
 for data in (chest, polyps):
-    ways = {"point": prompted(data, "points", "best"), "box": prompted(data, "boxes", "single")}
-    for name, way in (ways | {"ellipse in the box": partial(ellipses, data)}).items():
+    ways = {"point": prompted(data, "points", "best")}
+    ways["box"] = prompted(data, "boxes", "single")
+    ways["ellipse in the box"] = partial(ellipses, data)
+    for name, way in ways.items():
         evaluation = evaluate_cases(way, data, data.split("test")[:5])
-        rows.setdefault(name, {})[data.name] = round(evaluation.summary()["dice"], 3)
+        score = evaluation.summary()["dice"]
+        rows.setdefault(name, {})[data.name] = round(score, 3)
 pd.DataFrame(rows).T
 
 # %% [markdown] tags=["real"]
@@ -452,7 +511,7 @@ pd.DataFrame(rows).T
 # ## Recorded runs on LiteMedSAM
 #
 # These runs adapt LiteMedSAM with the methods of this book, on 3 tasks: polyps from 16 frames and lungs from 4 X-rays at 128 px, and the hippocampus from 16 slices at 64 px. Each method gets 150 steps of 4 images, and the U-Net, which starts from random weights, gets as many.
-# The methods that adapt the image encoder do so in its last stage ([chapter 10](10_few_labels.ipynb)). For lungs and hippocampus, the recipes have the position lift, except `svf`. `s_sam`, `svf` and `adaptive_sam` are prompted with the names of the labels, as MiniLM's vectors ([chapter 6](06_svd_affine.ipynb)).
+# The methods that adapt the image encoder do so in its last stage ([chapter 10](10_few_labels.ipynb)). *Late stages* trains all weights of this stage. For lungs and hippocampus, all methods have the position lift, except SVF; late stages and the frozen encoder were recorded with and without it on every task. S-SAM, SVF and AdaptiveSAM are prompted with the names of the labels, as MiniLM's vectors ([chapter 6](06_svd_affine.ipynb)).
 # The learning rates are our choice for LiteMedSAM: 0.001 for the decoder, LoRA, GaLore and AdaptiveSAM, 0.0001 for the dense last stage, 0.01 for S-SAM and 0.03 for SVF. Each method has the same rates on all tasks.
 
 # %%
@@ -468,37 +527,56 @@ for part in late:
     print(part["provenance"]["command"], "|", part["provenance"]["date"])
 
 # %% [markdown]
-# The next functions make the tables. A method is *told* a location if its head takes points or boxes. A recipe with changed values keeps those that tell it from others of the same name.
+# The next functions make the tables. A method is *told* a location if its head takes points or boxes. If a method was recorded with several values, its row names the value, for example *late stages, lift=none*.
 
 # %%
-ORGANS = {"cxr_hannover_lungs": "lungs", "polyp_kvasir": "polyps", "hippocampus_msd": "hippocampus"}
+ORGANS = {"cxr_hannover_lungs": "lungs", "polyp_kvasir": "polyps",
+          "hippocampus_msd": "hippocampus"}  # fmt: skip
+NAMES = {"samed": "SAMed", "samed_s": "SAMed_s", "medsaga": "MedSAGa",
+         "medsaga_v1": "MedSAGa_v1", "medsaga_v2": "MedSAGa_v2",
+         "s_sam": "S-SAM", "svf": "SVF", "adaptive_sam": "AdaptiveSAM",
+         "sam_adapter": "SAM adapter", "full": "full fine-tuning",
+         "unet": "U-Net", "segresnet": "SegResNet",
+         "late_stages": "late stages", "decoder_only": "decoder only",
+         "frozen_encoder": "frozen encoder", "cheap_lunch": "Cheap Lunch",
+         "lite_medsam_lora": "LoRA with boxes",
+         "sam_zero_shot": "not trained"}  # fmt: skip
 
 
-def short_names(recipes):
-    """The recipes without the changes that all recipes of the same name share."""
+# %%
+def methods_of(recipes):
+    """The names of methods, with the values that differ between their runs."""
     split = recipes.str.split(":")
-    shared = split.groupby(split.str[0]).agg(lambda of: set.intersection(*map(set, of)))
-    return [":".join([p[0], *(c for c in p[1:] if c not in shared[p[0]])]) for p in split]
+    by_recipe = split.groupby(split.str[0])
+    shared = by_recipe.agg(lambda of: set.intersection(*map(set, of)))
+    return [
+        ", ".join([NAMES[name], *(v for v in values if v not in shared[name])])
+        for name, *values in split
+    ]
 
 
 def rows_of(runs):
-    """The runs with the names of their task and method, and whether the method is told."""
+    """The runs with their task and method, and whether the method is told."""
     runs = pd.DataFrame(runs)
-    runs["task"] = runs["data"].map(ORGANS) + " from " + runs["shots"].astype(str)
-    runs["method"] = runs.groupby("task")["recipe"].transform(short_names)
+    shots = runs["shots"].astype(str)
+    runs["task"] = runs["data"].map(ORGANS) + " from " + shots
+    runs["method"] = runs.groupby("task")["recipe"].transform(methods_of)
     split = runs["recipe"].str.split(":")
-    heads = split.map(lambda parts: changed(get_recipe(parts[0]), parts[1:]).head)
+    heads = split.map(lambda of: changed(get_recipe(of[0]), of[1:]).head)
     return runs.assign(told=heads.isin(["points", "boxes", "grid"]))
 
 
 # %%
 def with_patients(runs):
-    """Dice of seed 0 with its 95 % interval over patients, by method and task."""
+    """Dice of seed 0 with its 95 % interval over patients."""
     rows = rows_of([run for run in runs if run["seed"] == 0])
-    ends = rows["dice_interval"].map(lambda pair: " ({:.2f} to {:.2f})".format(*pair))
+    brackets = " ({:.2f} to {:.2f})".format
+    ends = [brackets(*pair) for pair in rows["dice_interval"]]
     rows["Dice"] = rows["dice"].map("{:.3f}".format) + ends
-    order = rows.groupby("method")["dice"].mean().sort_values(ascending=False).index
-    return rows.pivot(index="method", columns="task", values="Dice").loc[order].fillna("")
+    means = rows.groupby("method")["dice"].mean()
+    order = means.sort_values(ascending=False).index
+    table = rows.pivot(index="method", columns="task", values="Dice")
+    return table.loc[order].fillna("")
 
 
 # %% [markdown]
@@ -508,7 +586,7 @@ def with_patients(runs):
 with_patients(late_runs)
 
 # %% [markdown]
-# The brackets are 95 % intervals over test patients, for one seed. LiteMedSAM has probably seen images of the polyps' and the lungs' sources in its training; about the hippocampus nothing is known.
+# The brackets are 95 % intervals over test patients, for one seed; the polyps' set names no patients, so each frame counts as one. LiteMedSAM has probably seen images of the polyps' and the lungs' sources in its training; about the hippocampus nothing is known.
 # The intervals of two methods may overlap although one is ahead on most cases. The next table therefore compares case by case: the mean difference to the U-Net on the same test cases, and its interval over patients.
 
 # %%
@@ -516,28 +594,29 @@ from medsaga_lib.evaluation.scores import bootstrap
 
 
 def paired(run, other):
-    """The mean difference of the Dice of two runs by case, and its interval over patients."""
+    """Mean difference of the Dice by case, and its interval over patients."""
     names = ["case", "patient"]
     one, two = (
         pd.DataFrame(r["case_dice"], columns=[*names, "dice"]).set_index(names)
         for r in (run, other)
     )
-    patients = (one - two).dropna().groupby("patient")["dice"].agg(["sum", "count"])
-    low, high = bootstrap(patients[["sum"]].to_numpy(), patients[["count"]].to_numpy())
-    mean = patients["sum"].sum() / patients["count"].sum()
+    patients = (one - two).dropna().groupby("patient")["dice"]
+    sums, counts = (x.to_numpy() for x in (patients.sum(), patients.count()))
+    low, high = bootstrap(sums[:, None], counts[:, None])
+    mean = sums.sum() / counts.sum()
     return f"{mean:+.3f} ({low:+.2f} to {high:+.2f})"
 
 
 # %%
-def ahead_of(runs, baseline="unet"):
-    """The paired differences to a baseline, for seed 0 and all runs with the Dice of each case."""
+def ahead_of(runs, baseline="U-Net"):
+    """Paired differences to a baseline, of runs of seed 0 with case scores."""
     rows = rows_of([run for run in runs if run["seed"] == 0])
     rows = rows[rows["case_dice"].map(lambda cases: isinstance(cases, list))]
     found = {}
     for task, part in rows.groupby("task", sort=False):
         runs_of = part.set_index("method").T.to_dict()
         other = runs_of.pop(baseline)
-        found[task] = {name: paired(run, other) for name, run in runs_of.items()}
+        found[task] = {n: paired(run, other) for n, run in runs_of.items()}
     return pd.DataFrame(found).fillna("")
 
 
@@ -549,7 +628,7 @@ ahead_of(late_runs)
 #
 # - **Polyps** may be anywhere in the frame. Every method that starts from LiteMedSAM is far ahead of both networks from scratch, and all intervals of the differences to the U-Net are far from 0.
 # - **Lungs** have a fixed place. All methods are within 0.1, and most intervals of the differences to the U-Net contain 0. SAMed's lower end is at 0.
-# - **The hippocampus** is small, and its two parts differ by their place. `late_stages` and MedSAGa, which train all weights of the last stage, are ahead of both networks from scratch. SAMed is level with the U-Net. S-SAM, SVF, AdaptiveSAM and the frozen encoder, which train few weights or none of the last stage, are behind both.
+# - **The hippocampus** is small, and its two parts differ by their place. Late stages and MedSAGa, which train all weights of the last stage, are ahead of both networks from scratch. SAMed is level with the U-Net. S-SAM, SVF, AdaptiveSAM and the frozen encoder, which train few weights or none of the last stage, are behind both.
 #
 # On polyps and lungs, the adapted methods differ from each other by less than their intervals are wide, and a different seed changes the order ([chapter 10](10_few_labels.ipynb)). On the hippocampus they are told apart. These images are far from what LiteMedSAM was trained on, and the whole slice has about 50 x 36 px, so it may take more trained weights. The rates may be a reason too: they were not chosen for this task.
 #
@@ -576,14 +655,15 @@ rates.set_index(["task", "method"])[["val_dice", "dice"]].round(3)
 
 # %%
 costs = rows_of(late_runs).query("seed == 0").groupby("method")
-costs = costs[["cpu_seconds", "peak_bytes", "trainable"]].mean() / [60, 2**20, 1]
+costs = costs[["cpu_seconds", "peak_bytes", "trainable"]].mean()
+costs = costs.sort_values("cpu_seconds") / [60, 2**20, 1]
 costs.columns = ["minutes", "MiB", "trained parameters"]
-costs.sort_values("minutes").round(1).astype({"MiB": int, "trained parameters": int})
+costs.round(1).astype({"MiB": int, "trained parameters": int})
 
 # %% [markdown]
 # ### LiteMedSAM from boxes and points
 #
-# Three more methods were recorded on the polyps. They get prompts from the ground truth, in training and in test, so their rows cannot be compared with those above. `sam_zero_shot` gets the exact box of each polyp and is not trained; `lite_medsam_lora` gets boxes ([chapter 8](08_lite_medsam.ipynb)), and `cheap_lunch` one random point of each polyp ([chapter 7](07_exemplar_synthesis.ipynb)). Both train the last stage and see 16 frames.
+# Three more methods were recorded on the polyps. They get prompts from the ground truth, in training and in test, so their rows cannot be compared with those above. The row *not trained* is LiteMedSAM with its published weights and the exact box of each polyp. *LoRA with boxes* is the method of [chapter 8](08_lite_medsam.ipynb), and *Cheap Lunch* gets one random point of each polyp ([chapter 7](07_exemplar_synthesis.ipynb)). Both train the last stage and see 16 frames.
 
 # %%
 prompts = json.loads(Path("recorded/late_prompted.json").read_text())
@@ -615,15 +695,17 @@ prompts
 from medsaga_lib.memory.plan import Plan, predict_ledger
 
 late_stage = ["image_encoder.from_stage=3", "image_encoder.copies=12"]
-plans = {
-    "LiteMedSAM, last stage, 128 px": (Plan("lite_medsam", 4, 128, classes=2), late_stage),
-    "ViT-B, whole encoder, 512 px": (Plan("vit_b", 4, 512, classes=2), []),
-}
+on_lite = Plan("lite_medsam", 4, 128, classes=2), late_stage
+on_vit_b = Plan("vit_b", 4, 512, classes=2), []
+plans = {"LiteMedSAM, last stage, 128 px": on_lite}
+plans["ViT-B, whole encoder, 512 px"] = on_vit_b
+
+# %%
 rows = {}
 for name in ("samed", "medsaga", "full"):
     for title, (plan, values) in plans.items():
         step = predict_ledger(changed(get_recipe(name), values), plan)
-        rows.setdefault(name, {})[title] = round(step.sum / 2**30, 2)
+        rows.setdefault(NAMES[name], {})[title] = round(step.sum / 2**30, 2)
 pd.DataFrame(rows).T
 
 # %% [markdown]
@@ -651,8 +733,10 @@ def table_of(runs, told=False):
     dice = rows.groupby(["method", "task"])["dice"].agg(["mean", "std"])
     means = dice["mean"].groupby("method").mean()
     order = means.sort_values(ascending=False).index
-    text = [f"{mean:.3f}\u00a0±\u00a0{std:.3f}" for mean, std in dice.to_numpy()]
-    table = pd.Series(text, dice.index).unstack().loc[order, rows["task"].unique()]
+    plus_minus = "{:.3f}\u00a0±\u00a0{:.3f}".format
+    text = [plus_minus(*pair) for pair in dice.to_numpy()]
+    table = pd.Series(text, dice.index).unstack()
+    table = table.loc[order, rows["task"].unique()]
     costs = rows.groupby("method")
     table["minutes"] = (costs["cpu_seconds"].mean() / 60).round(1)
     table["MiB"] = (costs["peak_bytes"].max() / 2**20).round().astype(int)
@@ -665,7 +749,7 @@ def table_of(runs, told=False):
 #
 # ### Methods that get the image alone
 #
-# `s_sam` and `svf` also get the names of the labels, which are the same for every image.
+# S-SAM, SVF and AdaptiveSAM also get the names of the labels, which are the same for every image.
 #
 # > **Predict.** On which of the 3 tasks do the methods differ most? Where are the two networks from scratch?
 
@@ -677,23 +761,24 @@ table_of(recorded["runs"])
 # On the site, the next figure shows 6 of the methods on lungs, with the seeds that you choose. Is the order of the methods at 8 labels the same for each seed?
 
 # %%
-shown_as = {"medsaga": "MedSAGa", "samed": "SAMed", "s_sam": "S-SAM", "full": "full fine-tuning"}
-shown_as |= {"frozen_encoder": "frozen encoder", "unet": "U-Net"}
-lungs = rows_of(recorded["runs"]).query("data == 'cxr_hannover_lungs' and method in @shown_as")
-lungs = lungs.assign(method=lungs["method"].map(shown_as))[["method", "shots", "seed", "dice"]]
-display.interactive(
-    "seeds",
-    {"rows": lungs.round(4).to_dict("records"), "least": 0.8},
-    "Mean Dice on lungs against the number of labelled X-rays, for the chosen seeds. A seed decides "
-    "the shots and all random numbers.",
+chosen = ["MedSAGa", "SAMed", "S-SAM", "full fine-tuning"]
+chosen += ["frozen encoder", "U-Net"]
+rows = rows_of(recorded["runs"])
+rows = rows.query("data == 'cxr_hannover_lungs' and method in @chosen")
+rows = rows[["method", "shots", "seed", "dice"]].round(4).to_dict("records")
+caption = (
+    "Mean Dice on lungs by number of labelled X-rays, for the seeds that you "
+    "choose, in recorded runs on the pocket SAM. A seed decides the shots and "
+    "all random numbers."
 )
+display.interactive("seeds", {"rows": rows, "least": 0.8}, caption)
 
 
 # %% [markdown]
-# A paired comparison is less noisy: it subtracts the Dice of the frozen encoder with the same task and the same seed. In the figure, a dot is the difference of one seed, and a line is the mean of 3 seeds. The figure leaves out `medsaga_v2`, whose differences on lungs are far below 0: it trains no part of the decoder, and its class tokens stay random ([chapter 5](05_adapting_sam.ipynb)).
+# A paired comparison is less noisy: it subtracts the Dice of the frozen encoder with the same task and the same seed. In the figure, a dot is the difference of one seed, and a line is the mean of 3 seeds. The figure leaves out MedSAGa_v2, whose differences on lungs are far below 0: it trains no part of the decoder, and its class tokens stay random ([chapter 5](05_adapting_sam.ipynb)).
 
 # %%
-def differences(runs, baseline="frozen_encoder"):
+def differences(runs, baseline="frozen encoder"):
     """Dice minus the baseline's, by task and seed, of methods not told."""
     rows = rows_of(runs).query("not told")
     dice = rows.pivot(index=["task", "seed"], columns="method", values="dice")
@@ -705,32 +790,41 @@ apart = differences(recorded["runs"])
 apart = apart[apart.mean().sort_values(ascending=False).index]
 
 # %%
-shown = apart.drop(columns="medsaga_v2").assign(frozen_encoder=0.0)
-shown = shown.rename(columns={"medsaga": "MedSAGa", "samed": "SAMed", "s_sam": "S-SAM"})
-tasks = {task: rows.to_dict("list") for task, rows in shown.groupby("task", sort=False)}
-drawn = display.dots_of_seeds(
-    tasks, "difference of Dice", alt="Differences to the frozen encoder.", baseline="frozen_encoder"
+baseline = "frozen encoder"
+shown = apart.drop(columns="MedSAGa_v2").assign(**{baseline: 0.0})
+groups = shown.groupby("task", sort=False)
+tasks = {task: rows.to_dict("list") for task, rows in groups}
+alt = (
+    "Differences of Dice to the frozen encoder in three panels, a row for each "
+    "method, three dots and their mean in each row, and a dashed line at 0. On "
+    "lungs from 8 almost all dots are between 0 and 0.06. On lungs from 32 "
+    "most are between 0 and 0.04, those of SVF below 0. On polyps all methods "
+    "but decoder only are about 0.1 to 0.3 ahead."
 )
-display.show(
-    drawn,
-    alt="Differences of Dice to the frozen encoder in three panels, a row for each method, three dots and their mean in each row, and a dashed line at 0. On lungs from 8 almost all dots are between 0 and 0.06. On lungs from 32 most are between 0 and 0.04, those of svf below 0. On polyps all methods but decoder_only are about 0.1 to 0.3 ahead.",
+caption = (
+    "Dice minus that of the frozen encoder with the same task and seed, pocket "
+    "SAM: a dot for each of 3 seeds, a short line for their mean. The scale "
+    "differs from panel to panel."
 )
+figure = display.dots_of_seeds(tasks, "difference of Dice", alt, baseline)
+display.show(figure, alt=alt, caption=caption)
 
 
 # %%
 def with_interval(seeds):
-    """Mean over seeds ± half the width of its 95 % interval; a star where 0 is outside."""
+    """Mean over seeds ± half of its 95 % interval; a star if 0 is outside."""
     mean, half = over_seeds(seeds)  # Student's t
     return f"{mean:+.3f} ± {half:.3f}" + (" *" if abs(mean) > half else "")
 
 
 # %%
 table = apart.groupby("task", sort=False).agg(with_interval).T
-print(f"{table.map(lambda text: '*' in text).sum().sum()} of {table.size} intervals exclude 0")
+stars = table.map(lambda text: "*" in text).sum().sum()
+print(f"{stars} of {table.size} intervals exclude 0")
 table
 
 # %% [markdown]
-# The methods differ most on polyps. There, both networks from scratch and every method that trains the pocket SAM's encoder, except `medsaga_v2`, are ahead of the frozen encoder, with intervals that exclude 0. On lungs from 32, most intervals contain 0. The means of the networks from scratch are among the highest on lungs. On polyps, most methods that train the pocket SAM's encoder have higher means than both.
+# The methods differ most on polyps. There, both networks from scratch and every method that trains the pocket SAM's encoder, except MedSAGa_v2, are ahead of the frozen encoder, with intervals that exclude 0. On lungs from 32, most intervals contain 0. The means of the networks from scratch are among the highest on lungs. On polyps, most methods that train the pocket SAM's encoder have higher means than both.
 #
 # These intervals have 4 limits:
 #
@@ -741,7 +835,7 @@ table
 #
 # ### Methods that get points or boxes from the ground truth
 #
-# Two methods of this table are trained: `cheap_lunch` gets points ([chapter 7](07_exemplar_synthesis.ipynb)), and `lite_medsam_lora` gets boxes ([chapter 8](08_lite_medsam.ipynb)). `sam_zero_shot` gets points and is not trained.
+# Two methods of this table are trained: Cheap Lunch gets points ([chapter 7](07_exemplar_synthesis.ipynb)), and *LoRA with boxes* is the method of [chapter 8](08_lite_medsam.ipynb). The row *not trained* is the pocket SAM with points.
 
 # %%
 told = table_of(recorded["runs"], told=True).astype(object)
@@ -751,9 +845,10 @@ told = table_of(recorded["runs"], told=True).astype(object)
 
 # %% tags=["real"]
 for data in (chest, polyps):
-    score = evaluate_cases(partial(ellipses, data), data, data.split("test")).summary()["dice"]
+    predict = partial(ellipses, data)
+    summary = evaluate_cases(predict, data, data.split("test")).summary()
     for task in told.filter(like=ORGANS[data.name]):
-        told.loc["ellipse in the box", task] = f"{score:.3f}"
+        told.loc["ellipse in the box", task] = f"{summary['dice']:.3f}"
 told = told.fillna("")
 
 # %%
@@ -820,11 +915,13 @@ smallest_size = None
 # @title Solution
 stages = {4: 128, 8: 320, 16: 512}  # px of a cell -> channels
 smallest_size = next(
-    px for px in range(32, 1025, 32) if all((px // cell) ** 2 >= d for cell, d in stages.items())
+    px
+    for px in range(32, 1025, 32)
+    if all((px // cell) ** 2 >= d for cell, d in stages.items())
 )
 print(smallest_size)
-# 2 N d^2 <= 2 N^2 d means d <= N. The coarsest stage has most channels and fewest tokens, so it
-# decides: (size / 16)^2 >= 512.
+# 2 N d^2 <= 2 N^2 d means d <= N. The coarsest stage has most channels and
+# fewest tokens, so it decides: (size / 16)^2 >= 512.
 
 # %% tags=["exercise-check"]
 from torch.utils.flop_counter import FlopCounterMode
@@ -833,7 +930,7 @@ from medsaga_lib.display.answers import as_number, as_returned
 
 
 def ratio(px, cell, d):
-    """The operations of efficient attention relative to those of ordinary attention."""
+    """The operations of efficient attention relative to ordinary attention."""
     counted = []
     for function in (linear_attention, attention):
         with FlopCounterMode(display=False) as counter:
@@ -845,10 +942,13 @@ def ratio(px, cell, d):
 px = as_number("smallest_size", smallest_size)
 assert px % 32 == 0 and px > 0, f"{smallest_size} is not a multiple of 32 px."
 for cell, d in ((4, 128), (8, 320), (16, 512)):
+    times = f"{ratio(int(px), cell, d):.2f} times as many"
     assert ratio(int(px), cell, d) <= 1, (
-        f"At {px:.0f} px, the stage with {d} channels needs {ratio(int(px), cell, d):.2f} times as many."
+        f"At {px:.0f} px, the stage with {d} channels needs {times}."
     )
-assert px == 32 or ratio(int(px) - 32, 16, 512) > 1, f"{px - 32:.0f} px is already enough."
+smaller = int(px) - 32
+enough = smaller > 0 and ratio(smaller, 16, 512) <= 1
+assert not enough, f"{smaller} px is already enough."
 
 
 # %% [markdown]
@@ -877,18 +977,20 @@ def with_heads(q, k, v, heads):
     return torch.cat([linear_attention(*group) for group in groups], dim=1)
 
 
-# The softmax of q runs over channels, so it has to be taken in each head. Taken over all channels,
-# the weights of one head have a sum below 1. The softmax of k runs over tokens and may come first.
+# The softmax of q runs over channels, so it has to be taken in each head. Taken
+# over all channels, the weights of one head have a sum below 1. The softmax of
+# k runs over tokens and may come first.
 
 # %% tags=["exercise-check"]
 q, k, v = torch.randn(3, 30, 16)
-split = (x.unflatten(1, (2, 8)).transpose(0, 1) for x in (q, k, v))  # (2 heads, 30, 8)
+# (2 heads, 30, 8)
+split = (x.unflatten(1, (2, 8)).transpose(0, 1) for x in (q, k, v))
 expected = dae_former.efficient_attention(*split).transpose(0, 1).flatten(1)
 result = as_returned("with_heads(q, k, v, 2)", with_heads(q, k, v, 2), v)
 error = (result - expected).abs().max()
 assert error < 1e-5, (
-    f"With 2 heads, the result is wrong by up to {error:.2f}: over which channels must the weights of "
-    "one head have the sum 1?"
+    f"With 2 heads, the result is wrong by up to {error:.2f}: over which "
+    "channels must the weights of one head have the sum 1?"
 )
 
 # %% [markdown]
@@ -900,8 +1002,8 @@ inert = None
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
-# A bias shifts one channel of k by the same number at all tokens. The softmax over the tokens
-# cancels the shift.
+# A bias shifts one channel of k by the same number at all tokens. The softmax
+# over the tokens cancels the shift.
 inert = "keys"
 
 # %% tags=["exercise-check"]
@@ -913,15 +1015,18 @@ for name in ("queries", "keys", "values"):
     with torch.no_grad():
         getattr(other, name).bias += torch.randn(16)
         moved[name] = (other(x) - layer(x)).abs().max().item()
-assert inert in moved, f"inert is {inert!r}; it must be one of 'queries', 'keys' and 'values'."
+assert inert in moved, (
+    f"inert is {inert!r}; it must be one of 'queries', 'keys' and 'values'."
+)
 assert inert == min(moved, key=moved.get), (
-    f"The bias of {inert} changes the output by up to {moved[inert]:.2f}. Test all three."
+    f"The bias of {inert} changes the output by up to {moved[inert]:.2f}. Test "
+    "all three."
 )
 
 
 # %% [markdown]
 # ### Exercise 4: experiment (hard, 15 minutes)
-# This is an experiment. On a chest X-ray, the left lung is on the right side of the image, and most of the heart is beside it. Does the U-Net recognise the left lung by the heart, or does it go by the side? Mirror each X-ray: the left lung and the heart are now on the left side of the image.
+# On a chest X-ray, the left lung is on the right side of the image, and most of the heart is beside it. Does the U-Net recognise the left lung by the heart, or does it go by the side? Mirror each X-ray: the left lung and the heart are now on the left side of the image.
 #
 # Write down what you expect of `dice` and `confused`. Then change `mirrored(case)`: it should mirror the image, predict, and mirror the label map back, so that it can be compared with the annotator's mask. Score it on `test[:5]`, and explain the result.
 
@@ -935,14 +1040,16 @@ def mirrored(case):
 # @title Solution
 def mirrored(case):
     picture, _ = read_pair(chest, case)
-    flipped = replace(picture, pixels=np.ascontiguousarray(picture.pixels[:, ::-1]))
+    pixels = np.ascontiguousarray(picture.pixels[:, ::-1])
+    flipped = replace(picture, pixels=pixels)
     return networks["U-Net"](flipped)[:, ::-1]
 
 
 table = evaluate_cases(mirrored, chest, test[:5]).table
 print(table[["dice", "confused"]].mean().round(3).to_string())
-# Most predicted pixels are on the other lung: the U-Net names a lung by its side of the image, not
-# by the heart. It never saw a mirrored X-ray: the training images are augmented without flips.
+# Most predicted pixels are on the other lung: the U-Net names a lung by its
+# side of the image, not by the heart. It never saw a mirrored X-ray: the
+# training images are augmented without flips.
 
 # %% tags=["exercise-check"]
 given, unet_of = [], networks["U-Net"]
@@ -961,14 +1068,14 @@ try:
 finally:
     networks["U-Net"] = unet_of
 assert given and np.array_equal(given[0], pixels[:, ::-1]), (
-    "The network does not get the mirrored image: mirror it from left to right before the prediction."
+    "The network does not get the mirrored image: mirror it from left to right."
 )
 answer = as_returned("mirrored(case)", answer, pixels)
 assert np.array_equal(answer, pixels > 0.5), (
     "The label map is not mirrored back after the prediction."
 )
 confused = evaluate_cases(mirrored, chest, test[:5]).table["confused"].mean()
-assert confused > 0.3, f"Only {confused:.1%} of the predicted pixels are on the other lung."
+assert confused > 0.3, f"Only {confused:.1%} of pixels are on the other lung."
 
 # %% [markdown]
 # ## Summary

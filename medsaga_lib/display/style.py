@@ -37,6 +37,7 @@ COLOURS = {
     "S-SAM": GREEN,
     "DAE-Former": PURPLE,
     "full": ORANGE,
+    "full fine-tuning": ORANGE,
     "weights": GREY,
     "gradients": SKY,
     "states": VERMILLION,
