@@ -244,8 +244,8 @@ pd.DataFrame(shown[:5]).set_index("name")[["shape", "how", "why"]]
 def method(recipe):
     """The name of a method, and the value that a recorded run changed."""
     name, _, change = recipe.partition(":")
-    title = get_recipe(name).title.partition(":")[0]
-    return f"{title}, {change}" if change else title
+    method = get_recipe(name).method
+    return f"{method}, {change}" if change else method
 
 
 # %%

@@ -532,15 +532,6 @@ for part in late:
 # %%
 ORGANS = {"cxr_hannover_lungs": "lungs", "polyp_kvasir": "polyps",
           "hippocampus_msd": "hippocampus"}  # fmt: skip
-NAMES = {"samed": "SAMed", "samed_s": "SAMed_s", "medsaga": "MedSAGa",
-         "medsaga_v1": "MedSAGa_v1", "medsaga_v2": "MedSAGa_v2",
-         "s_sam": "S-SAM", "svf": "SVF", "adaptive_sam": "AdaptiveSAM",
-         "sam_adapter": "SAM adapter", "full": "full fine-tuning",
-         "unet": "U-Net", "segresnet": "SegResNet",
-         "late_stages": "late stages", "decoder_only": "decoder only",
-         "frozen_encoder": "frozen encoder", "cheap_lunch": "Cheap Lunch",
-         "lite_medsam_lora": "LoRA with boxes",
-         "sam_zero_shot": "not trained"}  # fmt: skip
 
 
 # %%
@@ -549,10 +540,11 @@ def methods_of(recipes):
     split = recipes.str.split(":")
     by_recipe = split.groupby(split.str[0])
     shared = by_recipe.agg(lambda of: set.intersection(*map(set, of)))
-    return [
-        ", ".join([NAMES[name], *(v for v in values if v not in shared[name])])
-        for name, *values in split
-    ]
+    names = []
+    for name, *values in split:
+        differ = [value for value in values if value not in shared[name]]
+        names.append(", ".join([get_recipe(name).method, *differ]))
+    return names
 
 
 def rows_of(runs):
@@ -663,7 +655,7 @@ costs.round(1).astype({"MiB": int, "trained parameters": int})
 # %% [markdown]
 # ### LiteMedSAM from boxes and points
 #
-# Three more methods were recorded on the polyps. They get prompts from the ground truth, in training and in test, so their rows cannot be compared with those above. The row *not trained* is LiteMedSAM with its published weights and the exact box of each polyp. *LoRA with boxes* is the method of [chapter 8](08_lite_medsam.ipynb), and *Cheap Lunch* gets one random point of each polyp ([chapter 7](07_exemplar_synthesis.ipynb)). Both train the last stage and see 16 frames.
+# Three more methods were recorded on the polyps. They get prompts from the ground truth, in training and in test, so their rows cannot be compared with those above. The row *no training* is LiteMedSAM with its published weights and the exact box of each polyp. *LiteMedSAM + LoRA* is the method of [chapter 8](08_lite_medsam.ipynb), and *Cheap Lunch* gets one random point of each polyp ([chapter 7](07_exemplar_synthesis.ipynb)). Both train the last stage and see 16 frames.
 
 # %%
 prompts = json.loads(Path("recorded/late_prompted.json").read_text())
@@ -704,8 +696,10 @@ plans["ViT-B, whole encoder, 512 px"] = on_vit_b
 rows = {}
 for name in ("samed", "medsaga", "full"):
     for title, (plan, values) in plans.items():
-        step = predict_ledger(changed(get_recipe(name), values), plan)
-        rows.setdefault(NAMES[name], {})[title] = round(step.sum / 2**30, 2)
+        recipe = get_recipe(name)
+        step = predict_ledger(changed(recipe, values), plan)
+        row = rows.setdefault(recipe.method, {})
+        row[title] = round(step.sum / 2**30, 2)
 pd.DataFrame(rows).T
 
 # %% [markdown]
@@ -835,7 +829,7 @@ table
 #
 # ### Methods that get points or boxes from the ground truth
 #
-# Two methods of this table are trained: Cheap Lunch gets points ([chapter 7](07_exemplar_synthesis.ipynb)), and *LoRA with boxes* is the method of [chapter 8](08_lite_medsam.ipynb). The row *not trained* is the pocket SAM with points.
+# Two methods of this table are trained: Cheap Lunch gets points ([chapter 7](07_exemplar_synthesis.ipynb)), and *LiteMedSAM + LoRA* is the method of [chapter 8](08_lite_medsam.ipynb). The row *no training* is the pocket SAM with points.
 
 # %%
 told = table_of(recorded["runs"], told=True).astype(object)

@@ -397,12 +397,6 @@ ORGANS = {
     "polyp_kvasir": "polyps",
     "hippocampus_msd": "hippocampus",
 }
-METHODS = {
-    "late_stages": "late stages",
-    "frozen_encoder": "frozen encoder",
-    "samed": "SAMed",
-    "unet": "U-Net",
-}
 
 
 # %%
@@ -412,7 +406,8 @@ def table_of(runs):
     name = runs["recipe"].str.split(":").str[0]
     lift = runs["recipe"].str.contains("lift=fourier")
     lift |= runs["recipe"] == "late_stages"  # the recipe has one
-    method = name.map(METHODS) + lift.map({True: " + lift", False: ""})
+    method = name.map(lambda of: get_recipe(of).method)
+    method += lift.map({True: " + lift", False: ""})
     weights = (name == "unet").map({True: "none", False: "lite_medsam"})
     pairs = zip(weights, runs["data"], strict=True)
     saw = [seen(*pair).exposure for pair in pairs]

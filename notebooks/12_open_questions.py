@@ -79,20 +79,6 @@ ORGANS = {
     "cxr_hannover_lungs": "lungs",
     "hippocampus_msd": "hippocampus",
 }
-NAMES = {
-    "samed": "SAMed",
-    "medsaga": "MedSAGa",
-    "s_sam": "S-SAM",
-    "svf": "SVF",
-    "adaptive_sam": "AdaptiveSAM",
-    "late_stages": "late stages",
-    "frozen_encoder": "frozen encoder",
-    "unet": "U-Net",
-    "segresnet": "SegResNet",
-    "cheap_lunch": "Cheap Lunch",
-    "lite_medsam_lora": "LiteMedSAM + LoRA",
-    "sam_zero_shot": "no training",
-}
 
 # %%
 from medsaga_lib.recipes import get_recipe
@@ -111,7 +97,7 @@ def name_of(text):
     """The name of a recorded method in this chapter."""
     recipe = recipe_of(text)
     has_lift = recipe.name in BOTH and recipe.lift != "none"
-    return NAMES.get(recipe.name, recipe.name) + " + lift" * has_lift
+    return recipe.method + " + lift" * has_lift
 
 
 # %%
@@ -837,7 +823,8 @@ needed = {"0.02 ahead": None, "0.01 ahead": None}
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
-needed = {f"{lead} ahead": int(np.ceil(7.85 / (lead / 0.08) ** 2)) for lead in (0.02, 0.01)}
+for lead in (0.02, 0.01):
+    needed[f"{lead} ahead"] = int(np.ceil(7.85 / (lead / 0.08) ** 2))
 print(needed)  # half of the effect needs 4 times as many patients
 
 # %% tags=["exercise-check"]
@@ -845,13 +832,15 @@ from medsaga_lib.display.answers import as_number
 
 two = pd.DataFrame({"case": [0, 1], "patient": [0, 1], "seed": 0})
 for lead in (0.02, 0.01):
-    ahead = lead + 0.08 * np.array([-1, 1]) / np.sqrt(2)  # this mean, standard deviation 0.08
-    both = [two.assign(method="a", score=0.5), two.assign(method="b", score=0.5 + ahead)]
+    ahead = lead + 0.08 * np.array([-1, 1]) / np.sqrt(2)  # deviation 0.08
+    scores_of_two = {"a": 0.5, "b": 0.5 + ahead}
+    both = [two.assign(method=m, score=x) for m, x in scores_of_two.items()]
     exact = compare(pd.concat(both), "a")[0].needed
     given = as_number(f"'{lead} ahead'", needed.get(f"{lead} ahead"))
     assert abs(given - exact) <= 3, (
-        f"{given:.0f} patients for {lead} are wrong; the exact test needs {exact:.0f}. Divide the lead by "
-        "the standard deviation, and square the effect."
+        f"{given:.0f} patients for {lead} are wrong; the exact test needs "
+        f"{exact:.0f}. Divide the lead by the standard deviation, and square "
+        "the effect."
     )
 
 # %% [markdown]
@@ -865,15 +854,17 @@ with_400 = holds(3)[0]
 # @title Solution
 with_400 = holds(3, patients=400)[0]
 print(f"40 patients: {holds(3)[0]:.2f}; 400 patients: {with_400:.2f}")
-# It is lower. More patients make the interval narrower, and the error that comes from the seeds
-# stays: its variance is divided by the number of seeds alone.
+# It is lower. More patients make the interval narrower, and the error that
+# comes from the seeds stays: its variance is divided by the number of seeds.
 
 # %% tags=["exercise-check"]
 given = as_number("with_400", with_400)
 assert given != holds(3)[0], f"{given:.3f} is the share for 40 patients."
 alone, both = holds(3, patients=400)
-assert abs(given - both) > 0.005, f"{given:.3f} is the share of the interval over both."
-assert abs(given - alone) < 0.02, f"{given:.3f} is not the share for 3 seeds and 400 patients."
+said = f"{given:.3f} is the share of the interval over both."
+assert abs(given - both) > 0.005, said
+said = f"{given:.3f} is not the share for 3 seeds and 400 patients."
+assert abs(given - alone) < 0.02, said
 
 # %% [markdown]
 # ### Exercise 3: find the fault (medium, 10 minutes)
@@ -892,14 +883,17 @@ mended = hers
 mended = scores_of(first_rate(two_seeds))
 for whose, made in (("hers", hers), ("mended", mended)):
     (one,) = compare(made, "SAMed")
-    print(f"{whose}: {one.seeds} seeds, {one.patients} patients, {ends(one.over_both)}")
-# She made a patient of each image and seed. The same image with two networks is not two patients,
-# and the seeds, which are only two, disappeared from the table.
+    sizes = f"{one.seeds} seeds, {one.patients} patients"
+    print(f"{whose}: {sizes}, {ends(one.over_both)}")
+# She made a patient of each image and seed. The same image with two networks is
+# not two patients, and the seeds, which are only two, left the table.
 
 # %% tags=["exercise-check"]
 (one,) = compare(mended, "SAMed")
-assert one.patients == 40, f"The table has {one.patients} patients; each frame was tested twice."
-assert one.seeds == 2, f"The table has 1 seed; 2 networks were trained with each method."
+said = f"The table has {one.patients} patients; each frame was tested twice."
+assert one.patients == 40, said
+said = "The table has 1 seed; 2 networks were trained with each method."
+assert one.seeds == 2, said
 
 # %% [markdown]
 # ## Summary

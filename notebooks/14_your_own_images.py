@@ -246,15 +246,12 @@ import pandas as pd
 from medsaga_lib.memory.plan import Plan, kept_bytes, predict_ledger
 from medsaga_lib.recipes import get_recipe
 
+
 # %%
-METHODS = {
-    "unet": "U-Net",
-    "full": "full fine-tuning",
-    "medsaga": "MedSAGa",
-    "samed": "SAMed",
-    "late_stages": "late stages",
-    "frozen_encoder": "frozen encoder",
-}
+def method(name):
+    """The name of a recipe's method."""
+    return get_recipe(name).method
+
 
 # %%
 classes = len(data.labels)
@@ -262,7 +259,7 @@ plan_of_lungs = Plan("lite_medsam", batch=4, size=128, classes=classes)
 rows = {}
 for name in ("late_stages", "unet"):
     recipe = get_recipe(name)
-    rows[METHODS[name]] = {
+    rows[recipe.method] = {
         "a step (MiB)": predict_ledger(recipe, plan_of_lungs).sum / 2**20,
         "one kept copy (MiB)": kept_bytes(recipe, plan_of_lungs) / 2**20,
     }
@@ -345,7 +342,7 @@ def compare(dataset, folder, split):
 
 # %%
 on_validation = compare(data, temporary, "val")
-on_validation.rename(METHODS)
+on_validation.rename(method)
 
 # %% [markdown] tags=["real"]
 # On 4 validation X-rays of 3 patients, the U-Net has the highest Dice, with a narrow interval. Late stages are hardly ahead of the mean mask, which learned nothing about images. In HD95, the mean mask is the best of the three: both networks have patches far from the lungs.
@@ -520,7 +517,7 @@ _ = (nnunet / "dataset.json").write_text(json.dumps(task))
 # %%
 second = temporary / "second"
 other, scores_of_other = from_folder(nnunet, second, shares, shots=12)
-scores_of_other.rename(METHODS)
+scores_of_other.rename(method)
 
 # %% [markdown] tags=["real"]
 # The same commands ran on volumes without a change, and the scores are poor. The two Dice are near each other, and their intervals overlap; the U-Net has the larger HD95. The mean mask is empty: the hippocampus has no fixed place in these volumes, so the background is the most frequent label of every pixel.
@@ -590,7 +587,7 @@ peaks = {place: {} for place in places}
 for place, (plan, values) in places.items():
     for name in ("full", "samed", "medsaga"):
         ledger = predict_ledger(changed(get_recipe(name), values), plan)
-        peaks[place][METHODS[name]] = ledger.sum / 2**30
+        peaks[place][method(name)] = ledger.sum / 2**30
 pd.DataFrame(peaks).round(2)
 
 # %% [markdown]
@@ -611,7 +608,7 @@ for backbone, path in recorded.items():
 
 # %%
 rows = pd.DataFrame(rows).query("data == 'cxr_hannover_lungs'")
-rows["method"] = rows["recipe"].str.split(":").str[0].map(METHODS)
+rows["method"] = rows["recipe"].str.split(":").str[0].map(method)
 rows = rows[~rows["recipe"].str.contains("lift=none")].dropna(subset="method")
 
 

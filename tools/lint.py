@@ -15,6 +15,7 @@ from tools import book, exercises, pairs, prose, questions, syllabus
 
 # Our choice of numbers.
 LONGEST_CELL, MEDIAN_CELL = 25, 6
+WIDEST_CODE = 80  # columns of a line; a page shows about as many
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LONGEST_CHAPTER = 3  # minutes of the quick profile
 EXERCISES = range(3, 6)
@@ -111,6 +112,11 @@ def code(notebook: NotebookNode) -> Iterator[str]:
             yield (
                 f"the cell '{head}' shows a figure without alt text; use display.show(fig, alt=...)"
             )
+        if "display.show(" in cell.source and "caption" not in cell.source:
+            yield f"the cell '{head}' shows a figure without a caption; add caption=..."
+        for line in cell.source.splitlines():
+            if len(line) > WIDEST_CODE:
+                yield f"'{line[:40]}...' has {len(line)} columns; the limit is {WIDEST_CODE}"
     median = statistics.median(lengths) if lengths else 0
     if median > MEDIAN_CELL:
         yield f"the median code cell has {median:g} lines; the limit is {MEDIAN_CELL}"

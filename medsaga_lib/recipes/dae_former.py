@@ -8,7 +8,7 @@ from medsaga_lib.recipes.samed import SAMED
 DAE_FORMER = replace(
     SAMED,
     name="dae_former",
-    title="DAE-Former from scratch",
+    title="DAE-Former: from scratch",
     source="Azad et al. 2022, arXiv 2212.13504; values of the authors' own runs",
     image_encoder=Full(),  # every tensor of the network is trained
     network="dae_former",  # the paper

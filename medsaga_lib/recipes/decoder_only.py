@@ -8,7 +8,7 @@ from medsaga_lib.recipes.samed import SAMED
 DECODER_ONLY = replace(
     SAMED,
     name="decoder_only",
-    title="Decoder only, image encoder frozen",
+    title="decoder only: the image encoder frozen",
     source="our choice: a baseline, SAMed without LoRA",
     image_encoder=Frozen(),  # our choice: a baseline
 )

@@ -14,7 +14,7 @@ from medsaga_lib.recipes.encoder import Frozen
 FROZEN_ENCODER = replace(
     DECODER_ONLY,
     name="frozen_encoder",
-    title="Frozen encoder, embeddings computed once",
+    title="frozen encoder: embeddings computed once",
     source="our choice: a baseline, as in segment_anything's issue 664",
     image_encoder=Frozen(copies=8),  # our choice
 )

@@ -8,7 +8,7 @@ from medsaga_lib.recipes.medsaga import MEDSAGA
 FULL = replace(
     MEDSAGA,
     name="full",
-    title="Full fine-tuning",
+    title="full fine-tuning: every tensor, with AdamW",
     source="our choice: a baseline, MedSAGa without GaLore",
     image_encoder=Full(lr=1e-3),  # MedSAGa's value, so that only the optimizer differs
 )

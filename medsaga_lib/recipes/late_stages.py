@@ -13,7 +13,7 @@ from medsaga_lib.recipes.samed import SAMED
 LATE_STAGES = replace(
     SAMED,
     name="late_stages",
-    title="Late stages: dense AdamW on the last stage, neck and decoder",
+    title="late stages: dense AdamW on the last stage, neck and decoder",
     source="our choice: measured in chapter 10",
     image_encoder=Full(
         lr=1e-4,  # our choice: better than 3e-4 on 16 validation frames of polyps, with one seed

@@ -30,7 +30,7 @@ class Recipe:
     """One method. Every value comes from its source, or a comment says "our choice"."""
 
     name: str
-    title: str
+    title: str  # the method's name in tables, a colon, and what it trains
     source: str  # paper and section
     image_encoder: Adaptation  # its trainable parameters, and how they are trained
     start: Start  # start values of the class tokens
@@ -61,6 +61,11 @@ class Recipe:
     synthesis: Synthesis | None = None  # additional samples, synthesised from the labelled ones
     # a network from random weights instead of a SAM; the values for SAM are then not used
     network: NetworkName | None = None
+
+    @property
+    def method(self) -> str:
+        """The name of the method as papers and tables write it, such as SAMed."""
+        return self.title.partition(":")[0]
 
     def __post_init__(self) -> None:
         for record in (self, self.image_encoder, self.synthesis):

@@ -13,7 +13,7 @@ from medsaga_lib.recipes.samed import SAMED
 SAM_ZERO_SHOT = replace(
     SAMED,
     name="sam_zero_shot",
-    title="SAM as it is, prompted with points",
+    title="no training: SAM as it is, prompted with points",
     source="Kirillov et al. 2023, Segment Anything, arXiv 2304.02643; nothing is trained",
     image_encoder=Frozen(),  # nothing is trained
     decoder="frozen",  # nothing is trained

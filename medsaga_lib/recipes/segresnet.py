@@ -7,7 +7,7 @@ from medsaga_lib.recipes.unet import UNET
 SEGRESNET = replace(
     UNET,
     name="segresnet",
-    title="SegResNet from scratch",
+    title="SegResNet: from scratch",
     source="Myronenko 2018, arXiv 1810.11654 (MONAI's SegResNet, without the autoencoder)",
     network="segresnet",  # the paper
     # our choice, from tests on 8 shots of cxr_hannover_lungs, seed 0; validation Dice at 128 px and

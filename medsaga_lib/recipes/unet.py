@@ -8,7 +8,7 @@ from medsaga_lib.recipes.samed import SAMED
 UNET = replace(
     SAMED,
     name="unet",
-    title="U-Net from scratch",
+    title="U-Net: from scratch",
     source="Ronneberger et al. 2015, arXiv 1505.04597; Kerfoot et al. 2018 (MONAI's UNet)",
     image_encoder=Full(),  # every tensor of the network is trained
     network="unet",  # the papers

@@ -22,6 +22,8 @@ def test_the_small_book_is_in_order(small_book):
         ('tags=["colab"]', 'tags=["other"]', "must have the tag 'colab'"),
         ("seed = 3", "seeds = 3", "one cell tagged 'parameters'"),
         ("print(profile, 1 + 1)", BLOCK, "the cell 'x0 = 0' has 26 lines; the limit is 25"),
+        ("print(profile, 1 + 1)", f"x = '{'9' * 76}'", "has 82 columns; the limit is 80"),
+        ("print(profile, 1 + 1)", "display.show(figure, alt='x')", "a figure without a caption"),
         ("print(profile, 1 + 1)", "plt.show()", "shows a figure without alt text"),
         ('%% tags=["data"]\nprint(', "%%\nopen_dataset(", "no cell tagged 'data' prints its name"),
         ("# Double `x`.", "# ```{note}\n# Double.\n# ```", "a MyST directive"),
