@@ -194,6 +194,7 @@ def memory(
     object, otherwise the output is a list. If a recipe keeps outputs of frozen stages, the output
     includes the memory of one kept copy of an image, which is not part of a step.
     """
+    from medsaga_lib.memory.named_plans import fitting
     from medsaga_lib.memory.plan import (
         Plan,
         kept_bytes,
@@ -254,6 +255,10 @@ def memory(
     for one, bytes_ in zip(chosen, kept, strict=True):
         if bytes_:
             print(f"\n{one.name}: one kept copy of an image takes {bytes_ / 2**20:,.2f} MiB")
+    if limit is not None:
+        for named, highest in fitting(limit):
+            print(f"\n{named.name}: {named.why}; a peak of {highest / 2**30:.1f} GiB")
+            print(f"  {named.command}")
 
 
 @app.command()
