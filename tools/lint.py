@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools import book, exercises, pairs, prose, questions, syllabus
+from tools import book, exercises, glossary, pairs, prose, questions, syllabus
 
 # Our choice of numbers.
 LONGEST_CELL, MEDIAN_CELL = 25, 6
@@ -52,6 +52,7 @@ def lint(root: Path) -> list[str]:
         notebook = pairs.read_notebook(root / chapter)
         found = [*structure(notebook, root), *wrong_answers(notebook, root, chapter)]
         problems += [f"{chapter}: {problem}" for problem in found]
+        problems += [f"{chapter}: {problem}" for problem in unexplained(notebook, root)]
     for page in [*sorted((root / "book").glob("*.md")), *(root / name for name in PAGES)]:
         name = page.relative_to(root)
         problems += [f"{name}: {problem}" for problem in prose.problems(read(page))]
@@ -65,6 +66,17 @@ def structure(notebook: NotebookNode, root: Path) -> Iterator[str]:
     yield from text(notebook)
     yield from exercise_cells(notebook)
     yield from questions.problems(notebook)
+
+
+def unexplained(notebook: NotebookNode, root: Path) -> Iterator[str]:
+    """Yield the abbreviations of a chapter that the glossary does not explain."""
+    names = {name for term in glossary.terms(root) for name in term.names}
+    names |= {part for name in names for part in name.split("-")}  # DAE-Former
+    if names:
+        sources = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        used = prose.abbreviations("\n".join(sources))
+        for word in sorted(used - names - {f"{name}s" for name in names}):
+            yield f"'{word}' is not in {glossary.PAGE}; explain it there"
 
 
 def opening(notebook: NotebookNode, root: Path) -> Iterator[str]:

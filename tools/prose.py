@@ -22,6 +22,19 @@ SENTENCE = re.compile(r"(?<=[.!?:])\s+|\n")
 MARK = re.compile(r"^(?:[-*>|]|\d+\.)\s+")  # of a list, a quotation or a table
 LEAD = re.compile(r"^\*+[^*]+[.:]\*+\s*")  # a title at the start of a paragraph
 ORPHAN = re.compile(r"^(?:[A-Z][a-z]+|(?:Neither|No|Nobody|Not|Nothing) [a-z]+)\.$")
+ABBREVIATION = re.compile(r"\b[A-Za-z]*[A-Z][A-Za-z]*[A-Z][A-Za-z0-9]*\b")
+# Abbreviations and names that a reader knows, or that the page of references explains
+WORDS = """
+AI AMOS BMP BRATS BTCV BraTS CMYK COCO CPU CUDA CVPR CholecSeg8k DVD GB GPU GlaS ICLR ICML ISLES
+ImageJ JPEG JSON JavaScript JupyterLab LLM LiTS MB MD5 MICCAI MIT MONAI MRI NIH NaN NeurIPS
+NumPy PNG PyTorch README RGB SA SHA SimpleITK TMI TIFF USB WebAssembly
+"""
+KNOWN = frozenset(WORDS.split())
+
+
+def abbreviations(text: str) -> set[str]:
+    """Return the abbreviations of a Markdown text that are not `KNOWN`, such as HD95 or MedSAGa."""
+    return set(ABBREVIATION.findall(HIDDEN.sub(" x ", FENCE.sub("", text)))) - KNOWN
 
 
 def problems(text: str) -> Iterator[str]:

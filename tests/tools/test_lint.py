@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools import book, lint, pairs
+from tools import book, glossary, lint, pairs
 
 BLOCK = "\n".join(f"x{number} = {number}" for number in range(26))
 
@@ -147,3 +147,14 @@ def test_a_budget_is_read_from_the_first_cell(small_book):
         0
     ].source = "# T\n\n**Budget** 2.5 minutes on two CPU cores, 0.8 GB of memory, 40 MB to download"
     assert book.budget(notebook) == book.Budget(2.5, 0.8, 40)
+
+
+def test_an_abbreviation_must_be_in_the_glossary(small_book):
+    page = small_book.root / glossary.PAGE
+    page.write_text("```{glossary}\nDAE-Former\n  A network.\n```\n", encoding="utf-8")
+    notebook = pairs.read_notebook(small_book.notebook)
+    assert list(lint.unexplained(notebook, small_book.root)) == []
+    notebook.cells[0].source += "\nDAE, DAEs, a GPU and `TRE`. HD95 is new."
+    assert list(lint.unexplained(notebook, small_book.root)) == [
+        "'HD95' is not in book/glossary.md; explain it there"
+    ]

@@ -44,3 +44,10 @@ def test_each_fault_is_found_once(text, said):
 )
 def test_plain_sentences_are_left_alone(text):
     assert list(prose.problems(text)) == []
+
+
+def test_abbreviations_are_found_in_prose_alone():
+    text = (
+        "HD95 of MedSAGa on a GPU, `DICOM`, $A B^T$ and [ITK](https://XYZ.org).\n```\nRTSTRUCT\n```"
+    )
+    assert prose.abbreviations(text) == {"HD95", "MedSAGa", "ITK"}
