@@ -42,7 +42,7 @@ from medsaga_lib.training.run_folder import Settings
 from tools.provenance import RECORDED, machine
 
 TARGET = RECORDED / "positions.json"
-DATA = ("cxr_hannover_lungs:4", "hippocampus_msd:16")  # with shots
+DATA = ("cxr_hannover_lungs:4", "polyp_kvasir:16", "hippocampus_msd:16")  # with shots
 SEEDS = range(5)
 BACKBONE = "lite_medsam"
 SIZE = 64  # pixels; hippocampus slices have about 35 x 50
