@@ -483,6 +483,8 @@ pd.DataFrame(apart).groupby("task").agg(
 whole = json.loads(Path("recorded/late_whole.json").read_text())
 print(whole["provenance"]["command"], "|", whole["provenance"]["date"])
 whole = pd.DataFrame(whole["runs"])
+
+# %%
 late_stage = whole["recipe"].str.contains("from_stage")
 whole["LoRA in"] = late_stage.map({True: "last stage", False: "all stages"})
 whole["interval"] = whole["dice_interval"].map(as_text)
@@ -491,7 +493,7 @@ whole["GB"] = whole["peak_bytes"] / 1e9
 whole.set_index("LoRA in")[["dice", "interval", "minutes", "GB"]].round(3)
 
 # %% [markdown]
-# With one seed, nothing says that the whole encoder is better, and it takes several times as long.
+# With one seed, nothing says that the whole encoder is better, and it takes longer and more memory.
 #
 # We tried to raise the Dice on polyps in 2 more ways, without a lift: 40 kept copies of each image instead of 12, so that no augmented image is seen twice, and SAMed's augmentation with flips and turns instead of small changes.
 
