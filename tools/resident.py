@@ -5,9 +5,9 @@
 
 A plan is measured in a process of its own, with an allocator that returns every large block to the
 system (`MALLOC_MMAP_THRESHOLD_`), so that its resident set follows the tensors. The first steps of
-a process also load code and make kernels; `process` is what of that stays afterwards, less than
-90 MiB. `measured` is the highest resident set of the same steps, run once more, above the resident set before them. Linux
-only.
+a process also load code and make kernels; `process` is what of that stays afterwards, less than 90
+MiB. `measured` is the highest resident set of the same steps, run once more, above the resident set
+before them. Linux only.
 """
 
 import argparse
