@@ -20,10 +20,9 @@ bfloat16 is not used, because it changes the masks. `python -m tools.boxes` time
 chapter 8 of the book shows the numbers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,12 +39,8 @@ from medsaga_lib.models.linear import linear
 # Image tokens decoded at a time; our choice by measurement (`bench.boxes`): one box of a 64 x 64
 # grid stays in the processor's cache; several together took longer than one after the other.
 TOKENS_AT_ONCE = 4096
-AHEAD = 16  # results for each thread that wait for their turn; our choice
 CELLS = 4  # logits along one side of an image token
 FAR = 4.0  # below -FAR (a probability of 0.02) there is no mask near; our choice, see `enlarged`
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -150,38 +145,12 @@ def decode_boxes(sam: Sam, embedding: Tensor, boxes: Tensor) -> Iterator[Tensor]
     tokens, shared = box_tokens(sam, boxes.to(embedding.device)), share(sam, embedding)
     queries = first_queries(decoder, shared, tokens)
     at_once = max(1, TOKENS_AT_ONCE // grid.numel())
-    parts = [*zip(queries.split(at_once), tokens.split(at_once), strict=True)]
-
-    @torch.inference_mode()  # it holds for one thread
-    def decode(some: tuple[Tensor, Tensor]) -> list[Tensor]:
+    for some in zip(queries.split(at_once), tokens.split(at_once), strict=True):
         hidden, images = two_way(decoder, shared, *some)
         classifiers = decoder.output_hypernetworks_mlps[0](hidden[:, 1])  # (b, C/8)
-        return [
-            enlarged(decoder, shared, ImageTokens(*(part[number] for part in images)), one, grid)
-            for number, one in enumerate(classifiers)
-        ]
-
-    threads = torch.get_num_threads() if embedding.device.type == "cpu" else 1
-    for found in in_threads(decode, parts, threads):
-        yield from found
-
-
-def in_threads(function: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[R]:
-    """Yield function(item) in order, computed by threads that use one core each.
-
-    The operations of a box are too small to be shared among cores: on 2 cores, the boxes take 0.73
-    of the time if each core has its own. torch's number of threads is changed meanwhile.
-    """
-    if threads == 1 or len(items) < 2 * threads:
-        yield from map(function, items)
-        return
-    some = AHEAD * threads
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            for first in range(0, len(items), some):
-                yield from pool.map(function, items[first : first + some])
-        finally:
-            torch.set_num_threads(threads)
+        for number, classifier in enumerate(classifiers):
+            image = ImageTokens(*(part[number] for part in images))
+            yield enlarged(decoder, shared, image, classifier, grid)
 
 
 class Shared(NamedTuple):

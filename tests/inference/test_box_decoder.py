@@ -1,7 +1,6 @@
 """Many boxes at once give the masks that segment_anything gives one after the other."""
 
 import copy
-import threading
 
 import numpy as np
 import oracle
@@ -52,44 +51,6 @@ def test_logits_are_segment_anythings(sam, embedding, count):
     ours = list(decode_boxes(sam, embedding, boxes))
     for one, other in zip(ours, published(sam, embedding, boxes), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4 * other.std().item(), rtol=0)
-
-
-@pytest.fixture
-def two_threads():
-    """torch with 2 threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_boxes_in_threads_keep_their_order(sam, embedding, monkeypatch):
-    """16 x 16 image tokens: one box at a time, and 4 results wait for their turn."""
-    monkeypatch.setattr(box_decoder, "TOKENS_AT_ONCE", 256)
-    monkeypatch.setattr(box_decoder, "AHEAD", 2)
-    boxes = random_boxes(11, (256, 256))
-    ours = list(decode_boxes(sam, embedding, boxes))
-    assert len(ours) == 11
-    for one, other in zip(ours, published(sam, embedding, boxes), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4 * other.std().item(), rtol=0)
-    assert torch.get_num_threads() == 2
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_threads_use_one_core_each_and_leave_torch_as_it_was():
-    def work(number):
-        used.add(threading.current_thread().name)
-        assert torch.get_num_threads() == 1
-        return number
-
-    used = set()
-    assert list(box_decoder.in_threads(work, range(100), 2)) == list(range(100))
-    assert threading.current_thread().name not in used
-    stopped = box_decoder.in_threads(work, range(100), 2)
-    assert next(stopped) == 0
-    stopped.close()
-    assert torch.get_num_threads() == 2
 
 
 def test_the_oracles_decoder():
