@@ -12,20 +12,21 @@
 # **Budget** 2 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
-# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+# Colab only: fetch the book and its library. Colab's torch and numpy stay.
 import importlib.util, os, subprocess, sys
 
 if "google.colab" in sys.modules:
-    if not os.path.isdir("/content/book"):
-        clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
+    book = "/content/book"
+    if not os.path.isdir(book):
+        address = "https://github.com/medsaga-book/medsaga-book"
+        clone = ["git", "clone", "-q", "--depth", "1", address, book]
         subprocess.run(clone, check=True)
     if importlib.util.find_spec("medsaga_lib") is None:
-        library = "/content/book[galore,text,weights]"
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", library], check=True)
-    os.chdir("/content/book/notebooks")
+        subprocess.run([sys.executable, book + "/tools/colab.py"], check=True)
+    os.chdir(book + "/notebooks")
 
 # %% tags=["parameters"]
-profile = "quick"  # "colab": SAM's own weights and a GPU
+profile = "quick"  # "colab": a larger run, if there is a GPU
 seed = 0
 
 # %% [markdown]
@@ -79,7 +80,7 @@ for split in ("train", "val", "test"):
 # The *image encoder* turns an image into an embedding. The *prompt encoder* turns points or boxes into tokens. The *mask decoder* combines tokens and embedding by attention, and returns masks. [Chapter 2](02_sam_from_the_inside.ipynb) shows all three at work.
 #
 # This chapter uses LiteMedSAM, a SAM with a small image encoder, TinyViT, that was trained on medical images. Its published weights come with a package ([Where the weights come from](../book/weights.md)).
-# With `profile = "colab"` the same cells use ViT-B, the smallest image encoder of SAM's authors. The two papers use ViT-B. The next table compares both networks.
+# With `profile = "colab"` and a GPU, the same cells use ViT-B, the smallest image encoder of SAM's authors, if its weights can be downloaded, and otherwise LiteMedSAM at 256 px. The two papers use ViT-B. The next table compares both networks.
 
 # %%
 import pandas as pd
@@ -117,11 +118,15 @@ pd.DataFrame(sizes)
 
 # %%
 from medsaga_lib.models.heads import class_tokens
+from medsaga_lib.models.profile import choose
 from medsaga_lib.models.weights import load_state
 
 # %%
-colab = profile == "colab"
-backbone, size = ("vit_b", 512) if colab else ("lite_medsam", 64)
+chosen = choose(profile, size=64, vit_b=512)
+print(chosen.found)
+
+# %%
+backbone, size = chosen.backbone, chosen.size
 classes = len(dataset.labels)
 torch.manual_seed(seed)
 state = load_state(backbone, size)
@@ -298,7 +303,7 @@ pd.DataFrame(rows).T.rename_axis("parameters of the image encoder")
 # - `lr=0.001` replaces the 0.005 of both papers, which was too high for LiteMedSAM in our trials. MedSAGa's learning rate of the image encoder, `image_encoder.lr`, stays at the published 0.001.
 # - `batch=4` and `steps=30` replace 12 and 400.
 #
-# With `profile = "colab"` the recipes keep their own values, on a ViT-B and images of 512 px.
+# With `profile = "colab"` and a GPU, a ViT-B keeps the values of the recipes, on images of 512 px, and LiteMedSAM has 200 steps.
 #
 # > **Predict.** Which training loss falls faster? Is the method with the lower training loss also better on other patients?
 
@@ -315,7 +320,9 @@ short = [
 ]
 
 # %%
-changes = ["batch=12", "steps=400"] if colab else short
+changes = short[:-1] + ["steps=200"] if chosen.large else short
+if backbone == "vit_b":
+    changes = ["batch=12", "steps=400"]
 recipes = {
     "SAMed": changed(samed, changes),
     "MedSAGa": changed(medsaga, changes),

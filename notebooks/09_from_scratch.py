@@ -12,20 +12,21 @@
 # **Budget** 3 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
-# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+# Colab only: fetch the book and its library. Colab's torch and numpy stay.
 import importlib.util, os, subprocess, sys
 
 if "google.colab" in sys.modules:
-    if not os.path.isdir("/content/book"):
-        clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
+    book = "/content/book"
+    if not os.path.isdir(book):
+        address = "https://github.com/medsaga-book/medsaga-book"
+        clone = ["git", "clone", "-q", "--depth", "1", address, book]
         subprocess.run(clone, check=True)
     if importlib.util.find_spec("medsaga_lib") is None:
-        library = "/content/book[galore,text,weights]"
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", library], check=True)
-    os.chdir("/content/book/notebooks")
+        subprocess.run([sys.executable, book + "/tools/colab.py"], check=True)
+    os.chdir(book + "/notebooks")
 
 # %% tags=["parameters"]
-profile = "quick"  # "colab": larger images and more steps, on a GPU
+profile = "quick"  # "colab": a larger run, if there is a GPU
 seed = 0
 
 # %% [markdown]
@@ -56,6 +57,13 @@ for dataset in {data.name: data for data in (chest, polyps)}.values():
 # > **Predict.** Which Dice does the U-Net reach on X-rays of other patients: 0.2, 0.5 or 0.8? Is LiteMedSAM ahead of it?
 
 # %%
+from medsaga_lib.models.profile import choose
+
+chosen = choose(profile, size=128)
+size, steps = chosen.size, 200 if chosen.large else 60
+print(chosen.found)
+
+# %%
 from dataclasses import replace
 
 from medsaga_lib.recipes import get_recipe
@@ -63,7 +71,6 @@ from medsaga_lib.recipes.recipe import changed
 from medsaga_lib.training.loop import train
 from medsaga_lib.training.run_folder import Settings
 
-size, steps = (256, 200) if profile == "colab" else (128, 60)
 settings = Settings(shots=4, size=size, seed=seed, validations=0)
 recipe = changed(get_recipe("unet"), ["batch=4", f"steps={steps}"])
 unet = train(recipe, chest, settings, progress=False).model

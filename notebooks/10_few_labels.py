@@ -12,17 +12,18 @@
 # **Budget** 3 minutes on two CPU cores, 2 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
-# Colab only: fetch the book and its library, leave Colab's own torch and numpy as they are.
+# Colab only: fetch the book and its library. Colab's torch and numpy stay.
 import importlib.util, os, subprocess, sys
 
 if "google.colab" in sys.modules:
-    if not os.path.isdir("/content/book"):
-        clone = ["git", "clone", "-q", "--depth", "1", "https://github.com/medsaga-book/medsaga-book", "/content/book"]
+    book = "/content/book"
+    if not os.path.isdir(book):
+        address = "https://github.com/medsaga-book/medsaga-book"
+        clone = ["git", "clone", "-q", "--depth", "1", address, book]
         subprocess.run(clone, check=True)
     if importlib.util.find_spec("medsaga_lib") is None:
-        library = "/content/book[galore,text,weights]"
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", library], check=True)
-    os.chdir("/content/book/notebooks")
+        subprocess.run([sys.executable, book + "/tools/colab.py"], check=True)
+    os.chdir(book + "/notebooks")
 
 # %% tags=["parameters"]
 profile = "quick"  # "colab" runs the same cells
