@@ -56,6 +56,7 @@ Document = Literal[
     "medsaga", "medsaga_summary", "litemedsam_lora", "s_sam_reviews", "cheap_lunch_summary"
 ]
 Profile = Literal["full", "quick"]
+StateBits = Literal["32", "8", "4"]
 # The keys of `data.importing.importer.LAYOUTS`, and its `AUTO`
 Layout = Literal["auto", "nnunet", "msd", "folders", "cvpr24", "medsam-npy", "coco", "labelme"]
 
@@ -180,6 +181,12 @@ def memory(
             help="Use segment_anything's attention, which keeps every attention map.",
         ),
     ] = False,
+    state_bits: Annotated[
+        StateBits,
+        typer.Option(
+            help="Bits of AdamW's states; 8 and 4 as in torchao, for this prediction only."
+        ),
+    ] = "32",
     peak: Annotated[
         bool, typer.Option(help="Also predict the peak, in a few seconds per recipe.")
     ] = False,
@@ -226,6 +233,7 @@ def memory(
         per_layer=per_layer,
         precision="bf16" if bf16 else "fp32",
         attention="original" if original_attention else "fused",
+        state_bits=int(state_bits),  # type: ignore[arg-type]  # one of `StateBits`
     )
     records: list[dict[str, Any]] = []
     kept = [kept_bytes(one, plan) for one in chosen]  # of one copy of an image
@@ -244,6 +252,7 @@ def memory(
         ]
         return _print_json(records[0] if recipe and len(recipe) == 1 else records)
     how = ["checkpointing"] * checkpointing + ["per-layer updates"] * per_layer
+    how += [f"{state_bits}-bit states of AdamW"] if state_bits != "32" else []
     how = [plan.precision, f"{plan.attention} attention", *how]
     print(f"{backbone}, {plan.size} px, batch {batch}, {classes} classes, {', '.join(how)}; MiB\n")
     counts = ("recipe", "largest_batch")

@@ -147,6 +147,17 @@ def test_memory_of_several_recipes_with_another_rank(medsaga):
     assert "unet has no rank" in said
 
 
+def test_memory_with_few_bits_for_adamws_states(medsaga):
+    words = (*MEMORY, "--recipe", "full", "--state-bits", 4)
+    code, text, _ = medsaga(*words)
+    assert code == 0
+    assert "fused attention, 4-bit states of AdamW; MiB" in text
+    plan = Plan("pocket", 2, 64, 2, state_bits=4)
+    less = predict_ledger(RECIPES["full"], plan)
+    assert f"{less.states / 2**20:,.0f}" in text.split("\n")[3].split()
+    assert less.states < predict_ledger(RECIPES["full"], replace(plan, state_bits=32)).states / 7
+
+
 def test_memory_of_a_changed_recipe(medsaga):
     words = ("memory", "--recipe", "samed", "--backbone", "lite_medsam", "--size", 128)
     words += ("--batch", 2, "--classes", 2)

@@ -18,7 +18,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from medsaga_lib.files import replacing
-from medsaga_lib.memory.plan import Plan, kept_bytes, predict_ledger, predict_peak
+from medsaga_lib.memory.ledger import state_bytes
+from medsaga_lib.memory.plan import Plan, faked, kept_bytes, predict_ledger, predict_peak
 from medsaga_lib.optim.galore import as_matrix
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import build_model
@@ -37,6 +38,7 @@ SIZES = {"vit_b": (256, 512, 1024), "lite_medsam": (128, 256, 512)}  # pixels al
 BATCHES = (1, 12)  # batches with a predicted peak; the peak is almost linear between them
 CLASSES = 8  # foreground classes, as in SAMed's and MedSAGa's tables
 PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+BITS: tuple[Literal[8, 4], ...] = (8, 4)  # of AdamW's states, besides 32
 # The trained stages of LiteMedSAM's image encoder: all; the last one and the neck; or none, so that
 # the decoder trains on kept embeddings
 Stages = Literal["whole", "late", "frozen"]
@@ -141,10 +143,17 @@ def row(entry: Entry) -> dict[str, Any]:
         "gradients": one.gradients,
         "gradients_per_layer": lean.gradients,
         "states": one.states,
+        **{f"states_{bits}": quantized(recipe, plan, bits) for bits in BITS},
         "activations": [one.activations, two.activations],
         **peaks,
         **_of_stages(entry),
     }
+
+
+def quantized(recipe: Recipe, plan: Plan, bits: Literal[8, 4]) -> int:
+    """Return the bytes of the states if AdamW keeps its own with few bits."""
+    with faked(recipe, replace(plan, state_bits=bits)) as (_, groups, _):
+        return sum(state_bytes(groups))
 
 
 def _of_stages(entry: Entry) -> dict[str, Any]:

@@ -41,12 +41,12 @@ class Contestant:
     plain: list[float] = field(default_factory=list)
     refresh: list[float] = field(default_factory=list)  # steps in which every basis is refreshed
 
-    def step(self) -> float:
+    def step(self, clock: Callable[[], float] = time.perf_counter) -> float:
         for weight, gradient in zip(self.weights, self.gradients, strict=True):
             weight.grad = gradient
-        began = time.perf_counter()
+        began = clock()
         self.optimizer.step()
-        return time.perf_counter() - began
+        return clock() - began
 
 
 def compare_optimizers(
@@ -124,20 +124,10 @@ def compare_late_stages(rounds: int = 7, steps: int = 10, from_stage: int = 2) -
     Returns:
         the seconds of a step, `ours` and `peer` (AdamW with `foreach`), and their `ratio`.
     """
-    from medsaga_lib.recipes import get_recipe
-    from medsaga_lib.recipes.encoder import GaLore
-
-    encoder = build_sam("lite_medsam", 64).image_encoder
-    how = get_recipe("medsaga").image_encoder
-    assert isinstance(how, GaLore)
-    how = replace(how, from_stage=from_stage, refresh=steps)
-    how.attach(encoder)
-    groups = how.groups(encoder, lr=1e-4, weight_decay=DECAY, seed=0, steps=0)
-    copies = [p.detach().clone().requires_grad_() for group in groups for p in group["params"]]
-    generator = torch.Generator().manual_seed(0)
-    for number, weight in enumerate(p for group in groups for p in group["params"]):
-        weight.grad = torch.randn(weight.shape, generator=generator)
-        copies[number].grad = weight.grad
+    groups = late_stages(steps, from_stage)
+    copies = [W.detach().clone().requires_grad_() for group in groups for W in group["params"]]
+    for copy, W in zip(copies, (W for group in groups for W in group["params"]), strict=True):
+        copy.grad = W.grad
     optimizers = {
         "ours": GaLoreAdamW(groups),
         "peer": torch.optim.AdamW(copies, lr=1e-4, weight_decay=DECAY, foreach=True),
@@ -153,6 +143,28 @@ def compare_late_stages(rounds: int = 7, steps: int = 10, from_stage: int = 2) -
     ratios = [p / o for p, o in zip(spent["peer"], spent["ours"], strict=True)]
     seconds = {name: median(times) for name, times in spent.items()}
     return {**seconds, "ratio": median(ratios), "ratios": [min(ratios), max(ratios)]}
+
+
+def late_stages(refresh: int, from_stage: int = 2) -> list[dict[str, Any]]:
+    """Return the groups of MedSAGa's GaLore on LiteMedSAM's late stages, with random gradients.
+
+    Args:
+        refresh: steps between two refreshes.
+        from_stage: the first stage that is trained.
+    """
+    from medsaga_lib.recipes import get_recipe
+    from medsaga_lib.recipes.encoder import GaLore
+
+    encoder = build_sam("lite_medsam", 64).image_encoder
+    how = get_recipe("medsaga").image_encoder
+    assert isinstance(how, GaLore)
+    how = replace(how, from_stage=from_stage, refresh=refresh)
+    how.attach(encoder)
+    groups = how.groups(encoder, lr=1e-4, weight_decay=DECAY, seed=0, steps=0)
+    generator = torch.Generator().manual_seed(0)
+    for W in (W for group in groups for W in group["params"]):
+        W.grad = torch.randn(W.shape, generator=generator)
+    return groups
 
 
 def captured_energy(

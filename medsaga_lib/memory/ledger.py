@@ -32,6 +32,8 @@ from medsaga_lib.errors import UserError
 from medsaga_lib.optim.galore import STATE_BYTES, as_matrix, is_projected, projected_bytes
 
 PEAK_SINCE = "2.13"  # the oldest torch with which `peak_bytes` was checked against MemTracker
+BLOCKS = {8: 256, 4: 128}  # numbers with a common scale, by bits; torchao 0.18
+LEAST_QUANTIZED = 4096  # numbers; smaller tensors have float32 states; torchao and bitsandbytes
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def ledger(
         module: the network.
         groups: parameter groups of the optimizer, with `params`, and with `rank` where GaLore
             projects (see `param_groups`). A group without `rank` belongs to AdamW, or to SGD if it
-            has `momentum`. States are float32; step counters (4 bytes per tensor) do not count.
+            has `momentum`. States are float32, or those of `quantized_bytes` in a group of AdamW
+            with `bits`; step counters (4 bytes per tensor) do not count.
         forward: computes the loss, or another tensor to backpropagate; without it, activations
             are 0.
         per_layer: updates inside the backward pass, so only the largest gradient exists.
@@ -105,9 +108,23 @@ def state_bytes(groups: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
                 of_moments, of_basis = projected_bytes(as_matrix(shape), rank)
                 moments += of_moments
                 projectors += of_basis if group.get("keeps_basis", True) else 0
+            elif "bits" in group and "momentum" not in group:
+                moments += quantized_bytes(math.prod(shape), group["bits"])
             else:
                 moments += _dense_moments(group) * math.prod(shape) * STATE_BYTES
     return moments, projectors
+
+
+def quantized_bytes(numbers: int, bits: int) -> int:
+    """Return the bytes of both moments of AdamW for a tensor, with 8 or 4 bits as in torchao.
+
+    A moment has a code of `bits` for each number, a float32 scale for each block, and a float32 map
+    of the codes. Small tensors, and tensors that are not whole blocks, have float32 moments.
+    """
+    block = BLOCKS[bits]
+    if numbers < LEAST_QUANTIZED or numbers % block:
+        return 2 * numbers * STATE_BYTES
+    return 2 * (numbers * bits // 8 + (numbers // block + 2**bits) * STATE_BYTES)
 
 
 def _dense_moments(group: Mapping[str, Any]) -> int:
@@ -118,8 +135,10 @@ def _dense_moments(group: Mapping[str, Any]) -> int:
 def held_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Return the bytes of the storages that an optimizer's states keep alive, each counted once.
 
-    States inside objects count too, because galore-torch keeps its projectors in one. A view counts
-    as its whole storage, because it keeps all of it alive. Step counters are included.
+    States inside objects count too, because galore-torch keeps its projectors in one, and so do the
+    parts of torchao's quantized tensors, which have the shape of a float32 tensor but hold codes,
+    scales and a map. A view counts as its whole storage, because it keeps all of it alive. Step
+    counters are included if they are tensors.
     """
     storages = {
         tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
@@ -277,7 +296,9 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
+    if hasattr(value, "__tensor_flatten__"):  # a tensor of tensors, without a storage of its own
+        yield from _tensors_in([getattr(value, name) for name in value.__tensor_flatten__()[0]])
+    elif isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():

@@ -39,6 +39,7 @@ class Plan:
     per_layer: bool = False  # updates inside the backward pass
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and states stay float32
     attention: Attention = "fused"  # as in `build_sam`
+    state_bits: Literal[32, 8, 4] = 32  # of AdamW's states; 8 and 4 as in torchao, predicted only
 
 
 def predict_ledger(recipe: Recipe, plan: Plan) -> Ledger:
@@ -136,7 +137,10 @@ def faked(recipe: Recipe, plan: Plan) -> Iterator[tuple[Model, list[dict], Calla
         if plan.checkpointing:
             checkpoint_blocks(model, plan.precision)
         forward = loss_of_a_step(recipe, plan, model)
-        yield model, build_optimizer(recipe, model).param_groups, forward
+        groups = build_optimizer(recipe, model).param_groups
+        if plan.state_bits != 32:
+            groups = [{**group, "bits": plan.state_bits} for group in groups]
+        yield model, groups, forward
 
 
 def _replace_tensors(model: nn.Module) -> None:

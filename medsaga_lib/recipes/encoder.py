@@ -113,11 +113,11 @@ class GaLore(Adaptation):
     ) -> torch.optim.Optimizer:
         """Build the optimizer that `self.optimizer` names."""
         if self.optimizer == "published":
-            return PublishedGaLoreAdamW(_matrices_projected(groups), betas=betas)
+            return PublishedGaLoreAdamW(matrices_projected(groups), betas=betas)
         return (FusedGaLoreAdamW if per_layer else OPTIMIZERS[self.optimizer])(groups, betas=betas)
 
 
-def _matrices_projected(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def matrices_projected(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Split the groups so that only matrices are projected, as galore-torch 1.0 requires.
 
     Kernels and positions become dense.

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from marks import needs_peak
+from marks import PEER, needs_peak
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -15,6 +15,7 @@ from medsaga_lib.memory.ledger import (
     held_bytes,
     ledger,
     peak_bytes,
+    quantized_bytes,
     saved_bytes,
     state_bytes,
     weight_bytes,
@@ -139,6 +140,53 @@ def test_held_bytes_finds_the_hidden_factor_of_galore_torch():
     moments, projector = state_bytes([{"params": [W], "rank": 32}])
     assert projector == 98_304
     assert held_bytes(optimizer) == moments + 2_359_296
+
+
+def test_held_bytes_counts_the_parts_of_a_tensor_that_only_looks_large():
+    """As torchao's states: the outer tensor has the shape of float32 and no memory of its own."""
+
+    class Coded(torch.Tensor):
+        def __tensor_flatten__(self):
+            return ["codes", "scale"], None
+
+        @classmethod
+        def __torch_dispatch__(cls, *_):
+            raise NotImplementedError
+
+    outer = torch.Tensor._make_wrapper_subclass(Coded, (100, 10), dtype=torch.float32)
+    outer.codes, outer.scale = torch.zeros(1000, dtype=torch.uint8), torch.zeros(4)
+    W = nn.Parameter(torch.zeros(100, 10))
+    optimizer = torch.optim.SGD([W], lr=1)
+    optimizer.state[W] = {"exp_avg": outer, "step": torch.zeros(()), "count": 3}
+    assert held_bytes(optimizer) == 1000 + 4 * 4 + 4
+
+
+def test_quantized_states_by_hand():
+    # codes, a scale of 4 bytes per block, a map of 4 bytes per code; two moments
+    assert quantized_bytes(2**20, 8) == 2 * (2**20 + 4 * 4096 + 4 * 256)
+    assert quantized_bytes(2**20, 4) == 2 * (2**19 + 4 * 8192 + 4 * 16)
+    assert quantized_bytes(4095, 8) == quantized_bytes(4095, 4) == 8 * 4095
+    assert quantized_bytes(4096 + 128, 8) == 8 * (4096 + 128)  # not whole blocks of 256
+    W = torch.empty(64, 64, device="meta")
+    assert state_bytes([{"params": [W], "bits": 8}]) == (quantized_bytes(4096, 8), 0)
+    galore = {"params": [W], "bits": 8, "rank": 4}
+    assert state_bytes([galore]) == state_bytes([{"params": [W], "rank": 4}])
+    assert state_bytes([{"params": [W], "bits": 8, "momentum": 0.9}]) == (4 * 4096, 0)
+
+
+@pytest.mark.parametrize(("bits", "name"), [(8, "AdamW8bit"), (4, "AdamW4bit")])
+def test_quantized_states_are_those_of_torchao(bits, name, monkeypatch):
+    optim = pytest.importorskip("torchao.optim", reason=PEER)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    shapes = [(64, 64), (100, 41), (33, 128), (4095,), (4224,), (16, 32, 3, 3)]
+    tensors = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    optimizer = getattr(optim, name)(tensors)
+    for W in tensors:
+        W.grad = torch.ones_like(W)
+    optimizer.step()
+    counters = 4 * len(tensors)
+    expected = sum(quantized_bytes(W.numel(), bits) for W in tensors)
+    assert held_bytes(optimizer) == expected + counters
 
 
 # Activations

@@ -157,6 +157,29 @@ def test_answer_is_the_tables_peak_and_the_largest_batch_below_the_card(page, ta
     assert "kept copy" not in page.locator("#fit-answer").inner_text()
 
 
+@needs_peak
+def test_few_bits_lower_states_and_peaks_by_the_same(table):
+    row = row_of(table, recipe="full", size=256)
+    plan = Plan("vit_b", 1, 256, fit.CLASSES, state_bits=4)
+    recipe = get_recipe("full")
+    assert predict_ledger(recipe, plan).states == row["states_4"]
+    assert predict_peak(recipe, plan) == row["peaks"][0] - row["states"] + row["states_4"]
+    assert row["states_4"] < row["states_8"] < 0.26 * row["states"]
+
+
+def test_states_of_few_bits_in_the_form(page, table):
+    set_to(page, "fit", backbone="vit_b")
+    set_to(page, "fit", recipe="full", size=512, batch=12, card=12, bits=8, fused=True)
+    set_to(page, "fit", bf16=False, checkpointing=False, perLayer=False)
+    row = row_of(table, recipe="full", size=512)
+    peak = row["peaks"][1] - row["states"] + row["states_8"]
+    said = page.locator("#fit-answer").inner_text()
+    assert f"needs {peak / GIB:.2f} GiB at its peak" in said
+    assert f"{row['states_8'] / GIB:.2f}" in said
+    set_to(page, "fit", bits=32)
+    assert f"needs {row['peaks'][1] / GIB:.2f} GiB" in page.locator("#fit-answer").inner_text()
+
+
 def test_answer_for_late_stages_of_lite_medsam(page, lite):
     set_to(page, "fit", backbone="lite_medsam")
     set_to(page, "fit", stages="late", recipe="medsaga", size=128, batch=12, card=8)
