@@ -1,13 +1,13 @@
 """Plans for small GPUs: SAM's ViT-B, fine-tuned with every way to save memory."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medsaga_lib.memory.plan import Plan, predict_peak
 from medsaga_lib.recipes import get_recipe
 
 # The published batch of SAMed and MedSAGa is 12; the number of classes changes little.
-_LEAN = {"classes": 8, "checkpointing": True, "per_layer": True, "precision": "bf16"}
+_LEAN = Plan("vit_b", 12, 1024, 8, checkpointing=True, per_layer=True, precision="bf16")
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ NAMED_PLANS = (
         "SAM on 8 GB",
         "all weights, at SAM's own 1,024 px",
         "medsaga",
-        Plan("vit_b", 12, 1024, **_LEAN),
+        _LEAN,
     ),
     NamedPlan(
         "SAM on 4 GB",
         "LoRA and the decoder, at the 512 px of SAMed and MedSAGa",
         "samed",
-        Plan("vit_b", 12, 512, **_LEAN),
+        replace(_LEAN, size=512),
     ),
 )
 
