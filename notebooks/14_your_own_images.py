@@ -245,13 +245,13 @@ print(textwrap.fill(f"{chest.citation} | {chest.licence}", 80))
 import pandas as pd
 
 from medsaga_lib.memory.plan import Plan, kept_bytes, predict_ledger
-from medsaga_lib.recipes import get_recipe
+from medsaga_lib.recipes import RECIPES, get_recipe
 
 
 # %%
 def method(name):
-    """The name of a recipe's method."""
-    return get_recipe(name).method
+    """The name of a recipe's method; other names stay."""
+    return get_recipe(name).method if name in RECIPES else name
 
 
 # %%
