@@ -58,6 +58,7 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
 def page(notebook: NotebookNode, chapter: int) -> NotebookNode:
     """Return the executed notebook to render: figures numbered, solutions folded, provenance."""
     number_figures(notebook, chapter)
+    join_figures(notebook)
     for cell in book.code_cells(notebook):
         if book.is_figure(cell):
             _fold(cell, "hide-input", "the code of the figure")
@@ -67,6 +68,26 @@ def page(notebook: NotebookNode, chapter: int) -> NotebookNode:
     card["id"] = "provenance"
     notebook.cells.append(card)
     return notebook
+
+
+def join_figures(notebook: NotebookNode) -> None:
+    """Join cells that prepare a figure and show nothing with the cell after them that draws it."""
+    joined: list[NotebookNode] = []
+    for cell in notebook.cells:
+        before = joined[-1] if joined else None
+        if before is not None and _prepares(before) and _draws(cell):
+            cell.source = f"{before.source}\n\n{cell.source}"
+            joined.pop()
+        joined.append(cell)
+    notebook.cells = joined
+
+
+def _draws(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and book.is_figure(cell)
+
+
+def _prepares(cell: NotebookNode) -> bool:
+    return _draws(cell) and not cell.outputs
 
 
 def _fold(cell: NotebookNode, what: str, name: str) -> None:

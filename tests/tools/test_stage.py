@@ -120,3 +120,24 @@ def test_code_that_draws_a_figure_is_folded(source, tags, folded):
     assert ("hide-input" in cell.metadata["tags"]) == folded
     words = cell.metadata.get("mystnb", {})
     assert words.get("code_prompt_show", "") == "Show the code of the figure" * folded
+
+
+def test_cells_that_prepare_a_figure_are_joined_with_the_one_that_draws_it():
+    shown = nbformat.v4.new_output("display_data", {"text/html": "<figcaption>One.</figcaption>"})
+    figure = {"tags": ["figure"]}
+    cells = [
+        nbformat.v4.new_code_cell("x = 1"),
+        nbformat.v4.new_code_cell("a = 1", metadata=figure),
+        nbformat.v4.new_code_cell("b = 2", metadata=figure),
+        nbformat.v4.new_code_cell("display.show(a, b)", outputs=[shown]),
+        nbformat.v4.new_code_cell("display.show(c)", outputs=[shown]),
+        nbformat.v4.new_markdown_cell("display.show( is a function."),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    stage.join_figures(notebook)
+    assert [cell.source for cell in notebook.cells] == [
+        "x = 1",
+        "a = 1\n\nb = 2\n\ndisplay.show(a, b)",
+        "display.show(c)",
+        "display.show( is a function.",
+    ]
