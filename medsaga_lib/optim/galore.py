@@ -339,7 +339,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            foreach=True,
+            foreach=len(weights) > 1,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
