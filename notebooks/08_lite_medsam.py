@@ -606,7 +606,8 @@ whole.rename(columns=names).round(3)
 
 # %% [markdown]
 # `times as fast` is the median of the rounds by the clock on the wall; `lowest` and `highest` are the rounds where it is smallest and largest. Other programs on the machine disturb the processor time less. `lowest IoU` is that of the object whose two masks agree least.
-# All runtimes give the masks of the published network. For one box, the image encoder takes most of the time, and OpenVINO is the fastest. For 241 boxes, the decoder takes most of the time. It stays in torch, so the runtime changes less.
+# All runtimes give the masks of the published network. For one box, the image encoder takes most of the time. For 241 boxes, the decoder does. It stays in torch, so the runtime changes less.
+# Torch and OpenVINO differ by less than their rounds. On AMD's processors, torch computes linear layers with MKL, which does not use all of their instructions; the library calls the kernels of oneDNN instead (`medsaga_lib/models/linear.py`), and OpenVINO contains oneDNN too.
 #
 # ## Overlapping masks
 #
