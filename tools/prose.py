@@ -25,7 +25,7 @@ ORPHAN = re.compile(r"^(?:[A-Z][a-z]+|(?:Neither|No|Nobody|Not|Nothing) [a-z]+)\
 ABBREVIATION = re.compile(r"\b[A-Za-z]*[A-Z][A-Za-z]*[A-Z][A-Za-z0-9]*\b")
 # Abbreviations and names that a reader knows, or that the page of references explains
 WORDS = """
-AI AMOS BMP BRATS BTCV BraTS CMYK COCO CPU CUDA CVPR CholecSeg8k DVD GB GPU GlaS ICLR ICML ISLES
+AI AMD AMOS BMP BRATS BTCV BraTS CMYK COCO CPU CUDA CVPR CholecSeg8k DVD GB GPU GlaS ICLR ICML ISLES
 ImageJ JPEG JSON JavaScript JupyterLab LLM LiTS MB MD5 MICCAI MIT MONAI MRI NIH NaN NeurIPS
 NumPy PNG PyTorch README RGB SA SHA SimpleITK TMI TIFF USB WebAssembly
 """
