@@ -170,7 +170,7 @@ def _run(command: list[str], folder: Path, answers: str = "", must: bool = True)
         input=answers,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         timeout=SECONDS,
         check=False,
     )

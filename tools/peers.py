@@ -178,11 +178,11 @@ def main(words: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--out", type=Path, default=TARGET)
     add("--turns", type=int, default=TURNS, help="Turns of the steps that count.")
-    add("--seeds", nargs="*", type=int, default=list(SEEDS), help="Of the runs.")
-    add("--steps", type=int, default=STEPS, help="Of each run.")
+    add("--seeds", nargs="*", type=int, default=list(SEEDS), help="Seeds of the runs.")
+    add("--steps", type=int, default=STEPS, help="Steps of each run.")
     options = parser.parse_args(words)
     said = sys.argv[1:] if words is None else words
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     rows = found.get("runs", [])
     origin = {"command": shlex.join(["python", "-m", "tools.peers", *said]), **machine()}
     origin["versions"] |= {
@@ -295,7 +295,7 @@ def recorded_recipe(algorithm: Algorithm) -> str:
     The packages' GaLore has the rate that was chosen for the updates of galore-torch.
     """
     part = {"AdamW": "full", "GaLore": "published", "Fira": "fira", "APOLLO": "apollo"}[algorithm]
-    runs = json.loads((RECORDED / "optimizers.json").read_text())["runs"]
+    runs = json.loads((RECORDED / "optimizers.json").read_text(encoding="utf-8"))["runs"]
     return next(run["recipe"] for run in runs if part in run["recipe"])
 
 

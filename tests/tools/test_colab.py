@@ -31,7 +31,7 @@ import pathlib, zipfile
 
 def build_wheel(folder, settings=None, metadata=None):
     name = "small-1.0-py3-none-any.whl"
-    lines = pathlib.Path("needs.txt").read_text()
+    lines = pathlib.Path("needs.txt").read_text(encoding="utf-8")
     with zipfile.ZipFile(pathlib.Path(folder, name), "w") as wheel:
         head = "Metadata-Version: 2.1\\nName: small\\nVersion: 1.0\\n"
         wheel.writestr("small-1.0.dist-info/METADATA", head + lines)
@@ -43,7 +43,9 @@ def build_wheel(folder, settings=None, metadata=None):
 
 def packages(image):
     """The versions of the packages of an image, by normalized name."""
-    lines = [line for line in image.read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line for line in image.read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
     return {canonicalize_name(name): version for name, version in (x.split("==") for x in lines)}
 
 
@@ -62,7 +64,7 @@ def environment(folder, installed):
         info = site / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
         text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        (info / "METADATA").write_text(text)
+        (info / "METADATA").write_text(text, encoding="utf-8")
     return folder / "bin" / "python"
 
 
@@ -71,7 +73,7 @@ def would_install(python, script, folder, *options):
     report = folder / "report.json"
     command = [python, script, "--dry-run", "--report", report, *options]
     subprocess.run(command, check=True, cwd=folder)
-    items = [item["metadata"] for item in json.loads(report.read_text())["install"]]
+    items = [item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]]
     return {canonicalize_name(item["name"]): item["version"] for item in items}
 
 
@@ -83,9 +85,11 @@ def small(tmp_path):
     index.mkdir()
     shutil.copy(ROOT / "tools" / "colab.py", project / "tools")
     build = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-    (project / "pyproject.toml").write_text(build)
-    (project / "backend.py").write_text(BACKEND)
-    (project / "needs.txt").write_text("Requires-Dist: codec\nRequires-Dist: numpy>=1.26\n")
+    (project / "pyproject.toml").write_text(build, encoding="utf-8")
+    (project / "backend.py").write_text(BACKEND, encoding="utf-8")
+    (project / "needs.txt").write_text(
+        "Requires-Dist: codec\nRequires-Dist: numpy>=1.26\n", encoding="utf-8"
+    )
     needs = {("codec", "1.0"): "numpy>=1.26", ("codec", "2.0"): "numpy>=2.1", ("numpy", "2.5"): ""}
     for (name, version), need in needs.items():
         info = f"{name}-{version}.dist-info"
@@ -102,7 +106,7 @@ def test_an_older_package_is_taken_rather_than_numpy_moved(small, tmp_path):
     offline = "--no-index", "--find-links", str(tmp_path / "index")
     script = small / "tools" / "colab.py"
     assert would_install(python, script, tmp_path, *offline) == {"small": "1.0", "codec": "1.0"}
-    script.write_text(script.read_text().replace('    "numpy",\n', ""))
+    script.write_text(script.read_text(encoding="utf-8").replace('    "numpy",\n', ""))
     moved = {"small": "1.0", "codec": "2.0", "numpy": "2.5"}
     assert would_install(python, script, tmp_path, *offline) == moved
 
@@ -111,7 +115,7 @@ def test_a_runtime_that_is_too_old_is_named(small, tmp_path):
     python = environment(tmp_path / "machine", {"numpy": "1.24.0"})
     offline = "--no-index", "--find-links", str(tmp_path / "index")
     command = [python, small / "tools" / "colab.py", "--dry-run", *offline]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert answer.returncode != 0
     assert answer.stderr.splitlines()[-1].endswith("Runtime, Change runtime type.")
 
@@ -123,7 +127,7 @@ def test_the_installer_imports_nothing_but_python():
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.stem)
 def test_the_library_admits_every_version_of_colab(image):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [project["optional-dependencies"][name] for name in colab.EXTRAS.split(",")]
     needs = [Requirement(text) for text in sum(extras, project["dependencies"])]
     versions = packages(image)
@@ -164,7 +168,7 @@ def test_a_t4_has_15_gib_on_every_page():
     """It has 16 GB on paper, and 15 GiB are left to programs."""
     pages = [*ROOT.glob("*.md"), *ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.py")]
     pages += [*ROOT.glob("book/_static/*.js"), *ROOT.glob("medsaga_lib/**/*.py")]
-    text = "\n".join(page.read_text() for page in pages)
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     after = re.findall(r"(?:\bT4\b|[Ff]ree (?:Colab )?GPU)[^.;\n]*?(\d+) Gi?B", text)
     before = re.findall(r"(\d+): \"T4", text)  # the form "Will it fit my GPU?"
     assert after == ["15"] * len(after)

@@ -57,17 +57,19 @@ def copy(tmp_path):
     """A copied book of one page, and a program that converts it."""
     folder = tmp_path / "copy"
     (folder / "book").mkdir(parents=True)
-    (folder / "_config.yml").write_text("sphinx: {config: {html_js_files: [a.js]}}\n")
-    (folder / "book" / "index.md").write_text(PAGE)
+    (folder / "_config.yml").write_text(
+        "sphinx: {config: {html_js_files: [a.js]}}\n", encoding="utf-8"
+    )
+    (folder / "book" / "index.md").write_text(PAGE, encoding="utf-8")
     kinds = {"type": "details", "children": [{"type": "summary"}]}
-    (folder / "index.json").write_text(json.dumps({"mdast": kinds}))
+    (folder / "index.json").write_text(json.dumps({"mdast": kinds}), encoding="utf-8")
     return folder
 
 
 def program(folder, text=PRETENDER):
     """An executable with this text."""
     path = folder / "pretender"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     path.chmod(0o755)
     return path
 
@@ -103,8 +105,8 @@ def test_without_node_it_says_what_to_install(tmp_path, monkeypatch):
 def test_the_copy_has_new_files_and_none_that_git_ignores(small_book, tmp_path_factory):
     small_book.commit()
     (small_book.root / "_build").mkdir()
-    (small_book.root / "_build" / "page.html").write_text("")
-    (small_book.root / "new.md").write_text("# New\n")
+    (small_book.root / "_build" / "page.html").write_text("", encoding="utf-8")
+    (small_book.root / "new.md").write_text("# New\n", encoding="utf-8")
     copied = jb2.copy_of(small_book.root, tmp_path_factory.mktemp("copies") / "copy")
     assert (copied / "new.md").exists()
     assert (copied / "notebooks" / "01_small.ipynb").exists()

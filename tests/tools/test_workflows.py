@@ -23,7 +23,7 @@ WRITES = {
 
 def read(path):
     """The content of a workflow; YAML reads its key `on` as true."""
-    return yaml.safe_load(path.read_text())
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def jobs():
@@ -52,7 +52,9 @@ def test_only_the_jobs_that_publish_may_write():
 
 
 def test_actions_have_a_version_and_no_step_runs_what_is_not_there():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     for name, job in jobs():
         for step in job["steps"]:
             if "uses" in step:
@@ -82,7 +84,7 @@ def test_the_site_of_the_main_branch_is_published_after_its_tests():
 
 def test_the_pictures_on_the_site_may_be_passed_on():
     """Every set that `.ci/fetch` fetches has a licence that lets others publish its pictures."""
-    script = (ROOT / ".ci" / "fetch").read_text()
+    script = (ROOT / ".ci" / "fetch").read_text(encoding="utf-8")
     (pattern,) = re.findall(r"for pins in (\S+);", script)
     fetched = {path.stem for path in ROOT.glob(pattern)}
     for name in fetched:
@@ -91,7 +93,7 @@ def test_the_pictures_on_the_site_may_be_passed_on():
         assert re.match(r"CC0|CC BY(-SA)? \d|Apache-2.0", facts.licence), (name, facts.licence)
     shown = set()
     for chapter in book.chapters(ROOT):
-        text = (ROOT / chapter).with_suffix(".py").read_text()
+        text = (ROOT / chapter).with_suffix(".py").read_text(encoding="utf-8")
         shown |= {name for name in re.findall(r'"([a-z0-9_]+)"', text) if name in official_sets()}
     assert shown <= fetched
     assert {"cxr_hannover_lungs", "polyp_kvasir", "hippocampus_msd"} <= shown
@@ -101,12 +103,14 @@ def test_binder_installs_what_the_chapters_use():
     script = ROOT / ".binder" / "postBuild"
     assert script.stat().st_mode & 0o111, "Binder runs it, so it must be executable"
     subprocess.run(["bash", "-n", script], check=True)
-    extras = re.findall(r'"\.\[([a-z,]+)\]"', script.read_text())
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.findall(r'"\.\[([a-z,]+)\]"', script.read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert extras == [colab.EXTRAS]
     assert set(extras[0].split(",")) <= project["optional-dependencies"].keys()
     # The Python that the pinned versions were made on.
-    made_on = re.search(r"Made on Python (\d+\.\d+)", (ROOT / "requirements.txt").read_text())[1]
-    assert (script.parent / "runtime.txt").read_text() == f"python-{made_on}\n"
-    assert "--constraint requirements.txt" in script.read_text()
+    made_on = re.search(
+        r"Made on Python (\d+\.\d+)", (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    )[1]
+    assert (script.parent / "runtime.txt").read_text(encoding="utf-8") == f"python-{made_on}\n"
+    assert "--constraint requirements.txt" in script.read_text(encoding="utf-8")
     assert book.settings(ROOT)["launch_buttons"]["binderhub_url"] == "https://mybinder.org"
