@@ -53,8 +53,9 @@ Kind = Literal[
     "wording",
 ]  # fmt: skip
 Document = Literal[
-    "medsaga", "medsaga_summary", "litemedsam_lora", "s_sam_reviews", "cheap_lunch_summary"
-]
+    "medsaga", "medsaga_summary", "litemedsam_lora", "s_sam_reviews", "cheap_lunch_summary",
+    "torchao_readme",
+]  # fmt: skip
 Profile = Literal["full", "quick"]
 StateBits = Literal["32", "8", "4"]
 # The keys of `data.importing.importer.LAYOUTS`, and its `AUTO`

@@ -32,7 +32,7 @@ seed = 0
 # %% [markdown]
 # ## What is a claim, and what is a verdict?
 #
-# This book follows four papers: MedSAGa, S-SAM, Cheap Lunch, and LiteMedSAM with LoRA. We have read them, or a review or summary where the paper itself was not at hand, and written down every statement that somebody could check: numbers, comparisons, counts, descriptions of a method.
+# This book follows four papers: MedSAGa, S-SAM, Cheap Lunch, and LiteMedSAM with LoRA. We have read them, or a review or summary where the paper itself was not at hand, and written down every statement that somebody could check: numbers, comparisons, counts, descriptions of a method. Two more claims are from the README of the package torchao, on the memory of an optimizer.
 # Each statement is a *claim*. It has an id, a place, a published value, and a criterion with a tolerance that was fixed before the check ran. Most claims have a *check*, a short function that calculates.
 
 # %%

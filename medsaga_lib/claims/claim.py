@@ -20,14 +20,16 @@ Kind = Literal[
     "wording",
 ]  # fmt: skip
 Document = Literal[
-    "medsaga", "medsaga_summary", "litemedsam_lora", "s_sam_reviews", "cheap_lunch_summary"
-]
+    "medsaga", "medsaga_summary", "litemedsam_lora", "s_sam_reviews", "cheap_lunch_summary",
+    "torchao_readme",
+]  # fmt: skip
 PAPERS: dict[Document, str] = {
     "medsaga": "MedSAGa",
     "medsaga_summary": "MedSAGa",
     "litemedsam_lora": "LiteMedSAM + LoRA",
     "s_sam_reviews": "S-SAM",
     "cheap_lunch_summary": "Cheap Lunch",
+    "torchao_readme": "torchao",
 }
 FOLDER = Path(__file__).with_name("documents")
 

@@ -15,7 +15,7 @@ from medsaga_lib.claims.arithmetic import number
 FOLDER = Path(__file__).with_name("tables")
 LABELS = {"medsaga_table1": 2, "medsaga_table2": 2, "medsaga_table3": 2, "medsaga_text": 2,
           "medsaga_summary": 2, "litemedsam_text": 2, "s_sam_text": 2,
-          "cheap_lunch_text": 2}  # fmt: skip
+          "cheap_lunch_text": 2, "torchao_text": 2}  # fmt: skip
 
 
 @cache

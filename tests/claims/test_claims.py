@@ -16,7 +16,7 @@ from medsaga_lib.claims.run import Answer, announced, answer, environment, find,
 from medsaga_lib.errors import UserError
 
 CLAIMS = {claim.id: claim for claim in all_claims()}
-IDS = re.compile(r"(medsaga|summary|lite|ssam|cheap)(-[a-z0-9]+)+")
+IDS = re.compile(r"(medsaga|summary|lite|ssam|cheap|torchao)(-[a-z0-9]+)+")
 
 
 def test_every_claim_is_complete():

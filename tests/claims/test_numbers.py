@@ -1,9 +1,12 @@
 """The numbers that the checks rest on, against counts made with the papers' own code."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from medsaga_lib.claims.checks.torchao import vit_h
 from medsaga_lib.claims.networks import (
     MIB,
     counted,
@@ -23,6 +26,14 @@ def test_tables_have_no_gaps(name):
 def test_sam_has_the_parameters_of_its_checkpoint():
     assert parameters(sam_without_memory("vit_b")) == 93_735_472
     assert parameters(sam_without_memory("lite_medsam")) == 9_791_300
+
+
+def test_vit_h_has_the_tensors_of_timms():
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model("vit_huge_patch14_224", num_classes=45)
+    assert Counter(vit_h()) == Counter(tuple(p.squeeze().shape) for p in model.parameters())
 
 
 @pytest.mark.parametrize(

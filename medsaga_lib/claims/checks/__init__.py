@@ -8,6 +8,7 @@ from medsaga_lib.claims.checks import (
     medsaga_summary,
     medsaga_tables,
     s_sam,
+    torchao,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "medsaga_summary",
     "medsaga_tables",
     "s_sam",
+    "torchao",
 ]
