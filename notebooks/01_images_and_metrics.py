@@ -74,7 +74,7 @@ import pandas as pd
 
 from medsaga_lib.data.images import read_stored
 
-# %%
+# %% caption="One image or volume of each data set: modality, shape, type, and lowest and highest stored value."
 rows = {}
 for dataset in opened:
     stored = read_stored(dataset.cases[0].image)
@@ -184,7 +184,7 @@ display.show(
 )
 credit(spleen)
 
-# %% tags=["real"]
+# %% caption="A CT slice in 3 windows: how many of the 256 grey levels the spleen gets, and the share of voxels that become black or white." tags=["real"]
 rows = {}
 for name, ends in windows.items():
     rows[name] = {
@@ -204,7 +204,7 @@ pd.DataFrame(rows).T
 #
 # > **Predict.** The hippocampus is the same organ in every patient. Does it have similar values in every MR volume?
 
-# %% tags=["real"]
+# %% caption="4 MR volumes: the highest stored value, and the median in the hippocampus before and after scaling." tags=["real"]
 rows = {}
 for case in hippocampus.split("train")[:4]:
     stored = read_stored(case.image).values
@@ -409,7 +409,7 @@ temporary = Path(tempfile.mkdtemp())
 folder = temporary / "my_data"
 write_phantoms(folder, patients=6, pictures=9, seed=seed)
 
-# %%
+# %% caption="The first rows of `index.csv`, without the column for the projection."
 print(*sorted(path.name for path in folder.iterdir()))
 print((folder / "dataset.toml").read_text())
 pd.read_csv(folder / "index.csv").drop(columns="projection").head(4)
@@ -509,7 +509,7 @@ changes = {
 # %%
 from medsaga_lib.evaluation.metrics import dice, hd95, nsd, surface_distances
 
-# %%
+# %% caption="The mask of one lung after 8 changes: overlap, distances in pixels, and NSD with 2 tolerances."
 rows = {}
 for name, mask in changes.items():
     both = surface_distances(mask, lung)
@@ -618,7 +618,7 @@ display.show(figure, alt=alt, caption=caption)
 #
 # The infarct of the stroke data has many pieces. What do the metrics say if a method finds only the largest ones?
 
-# %% tags=["real"]
+# %% caption="An infarct of many pieces, of which only the largest are found." tags=["real"]
 brain, infarct = read_pair(stroke, stroke.cases[0])
 pieces, how_many = label(infarct == 1)
 by_size = 1 + np.argsort(np.bincount(pieces.flat)[1:])[::-1]
@@ -643,7 +643,7 @@ pd.DataFrame(rows).T.round(3)
 #
 # > **Predict.** Which move costs most Dice? Do the three HD95 differ in mm? And in voxels?
 
-# %%
+# %% caption="A mask with thick slices, moved by one voxel along each axis and scored with and without the spacing."
 rows = {}
 for axis, name in enumerate(("one slice up", "one row", "one column")):
     pair = np.roll(organ, 1, axis), organ
@@ -674,7 +674,7 @@ empty = np.zeros_like(full)
 pairs = {"both empty": (empty, empty), "missed": (empty, full)}
 pairs["invented"] = full, empty
 
-# %%
+# %% caption="Three cases with an empty mask: the rule of this library, and the rule of the Synapse tables."
 columns = ["dice", "hd95", "nsd", "dice_synapse", "hd95_synapse"]
 scores = {}
 for name, (prediction, true) in pairs.items():
@@ -701,7 +701,7 @@ print(f"{(~filled).mean():.0%} of {len(filled)} slices show no hippocampus")
 #
 # > **Predict.** What is the Dice for a radius of 3 px? And for 100 px?
 
-# %%
+# %% caption="A disc moved by one pixel, for 4 radii."
 y, x = np.indices((240, 240)) - 120
 rows = {}
 for radius in (3, 10, 30, 100):
@@ -921,11 +921,11 @@ def intervals(table):
     return pd.DataFrame(rows, ["from", "to", "width"]).T.round(3)
 
 
-# %%
+# %% caption="95 % intervals of the mean Dice of copied X-rays, drawn by patient and by case."
 print(f"copied X-rays: mean Dice {honest['dice'].mean():.3f}")
 intervals(honest)
 
-# %% tags=["real"]
+# %% caption="95 % intervals of the mean Dice of copied MR slices, drawn by patient and by case." tags=["real"]
 print(f"copied MR slices: mean Dice {honest_slices['dice'].mean():.3f}")
 intervals(honest_slices)
 

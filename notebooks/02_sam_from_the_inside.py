@@ -167,7 +167,7 @@ def size(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-# %%
+# %% caption="The 3 parts of LiteMedSAM: the shape of what they give, the number of parameters, and the median time."
 modules = sam.image_encoder, prompter, decoder
 parts["parameters"] = [size(module) for module in modules]
 median = pd.Series({name: np.median(took) for name, took in seconds.items()})
@@ -335,7 +335,7 @@ for number in shown:
     other = like[other].mean() if other.any() else np.nan
     rows.append([like[target].mean(), other, like[one.truth == 0].mean()])
 
-# %%
+# %% caption="Mean cosine similarity of the cells with the cell at the dot, by place."
 columns = ["same object", "other object", "rest"]
 pd.DataFrame(rows, ["first image", "second image"], columns).round(2)
 
@@ -411,7 +411,7 @@ print("equal:", torch.allclose(tokens, sparse[0], atol=1e-4))
 # %% [markdown]
 # > **Predict.** A point is 2 tokens, although it has one position. What is the second for? Where does a mask prompt go?
 
-# %%
+# %% caption="The shapes that the prompt encoder returns for each kind of prompt: images, tokens or rows, channels."
 point = torch.tensor([[[120.0, 110]]]), torch.ones(1, 1)
 mask = torch.zeros(1, 1, 256, 256)
 prompts = {
@@ -509,7 +509,7 @@ from medsaga_lib.data.prompts import fill_box
 in_box = fill_box(box_of(target), target.shape)
 inside = {"object": target, "rest of the box": in_box & ~target}
 
-# %%
+# %% caption="Share of the attention of mask token 0 on the object and on the rest of its box, and their shares of the image."
 share = {}
 for name, weights in maps.items():
     large = on_image(weights, number)
@@ -604,7 +604,7 @@ def soft_masks(number):
         yield target, frame.enlarge(logits)[0, 0].sigmoid().numpy()
 
 
-# %%
+# %% caption="Mean Dice of LiteMedSAM's masks from exact boxes, cut at 6 thresholds."
 cuts, rows = [0.05, 0.1, 0.3, 0.5, 0.7, 0.9], {}
 for name, numbers in groups.items():
     pairs = [pair for number in numbers for pair in soft_masks(number)]
@@ -673,7 +673,7 @@ for name, numbers in groups.items():
 boxes = pd.DataFrame(rows)
 boxes = boxes.rename(columns={"mask 0": "IoU", "predicted 0": "predicted"})
 
-# %%
+# %% caption="Mean IoU of LiteMedSAM and of the ellipse in the exact box. `ahead` counts the objects on which LiteMedSAM is ahead."
 boxes["ahead"] = boxes["IoU"] > boxes["ellipse"]
 by_kind = boxes.groupby("images", sort=False)
 table = by_kind[["IoU", "ellipse"]].mean().round(2)
@@ -802,7 +802,7 @@ display.show(
     f"Bands: 95 % over {len(numbers)} images.",
 )
 
-# %%
+# %% caption="Mean IoU after a change of the box by k px of the input."
 pd.DataFrame({one.name: one.y for one in curves}, steps).T.round(2)
 
 # %% [markdown] tags=["real"]
@@ -817,7 +817,7 @@ pd.DataFrame({one.name: one.y for one in curves}, steps).T.round(2)
 #
 # > **Predict.** What is left of masks 1 to 3?
 
-# %%
+# %% caption="Mean IoU of LiteMedSAM's masks 0 to 3 from exact boxes. `IoU` is that of mask 0, which LiteMedSAM returns."
 three = boxes[[f"mask {k}" for k in (1, 2, 3)]].to_numpy()
 estimates = boxes[[f"predicted {k}" for k in (1, 2, 3)]].to_numpy()
 boxes["chosen"] = three[np.arange(len(three)), estimates.argmax(1)]
@@ -869,7 +869,7 @@ for _, row in boxes.iterrows():
     found["pocket SAM, point, best of 3"] = max(three)
     rows.append(found)
 
-# %%
+# %% caption="Mean IoU from a box and from a point, for LiteMedSAM and the pocket SAM."
 pd.DataFrame(rows).groupby(boxes["images"], sort=False).mean().T.round(2)
 
 # %%
@@ -915,7 +915,7 @@ credit(one.data)
 # %%
 from medsaga_lib.inference.point_grid import everything, named_by
 
-# %%
+# %% caption="Masks from a grid of 5 x 5 points: their number, their median area as a share of the image, and the IoU of the best."
 rows = {}
 for name, network in {"LiteMedSAM": sam, "pocket SAM": pocket.sam}.items():
     found = everything(network, one.pixels, per_side=5)
@@ -967,7 +967,7 @@ def agreement(part):
     return row
 
 
-# %%
+# %% caption="True and predicted IoU from exact boxes. `mean error` is predicted minus true."
 table = {name: agreement(part) for name, part in by_kind}
 pd.DataFrame(table | {"all": agreement(boxes)}).T.round(2)
 
@@ -999,7 +999,7 @@ for title, name in {"SAM, ViT-B": "vit_b", "LiteMedSAM": "lite_medsam"}.items():
         "logits": f"{4 * shape.size // shape.patch} px",
     }
 
-# %%
+# %% caption="SAM's ViT-B beside LiteMedSAM."
 rows["SAM, ViT-B"] |= {
     "input values": "minus a mean, by a deviation",
     "trained on": "photographs",

@@ -334,7 +334,7 @@ for switch, value in switches:
     rows[f"{switch} = {value}"] = sums
     each.append((switch, value, entries))
 
-# %%
+# %% caption="Memory of a training step in GiB as the switches are turned on one after the other, by the ledger."
 from medsaga_lib.memory.plan import predict_peak
 
 peaks = [predict_peak(recipe, all_on) for recipe in methods.values()]
@@ -374,7 +374,7 @@ display.interactive(
 # %% [markdown]
 # S-SAM needs more than both, although it trains fewer parameters. The next cell shows how its ledger depends on the number of labels.
 
-# %%
+# %% caption="Memory of a training step in MiB with 8 labels and with 1, all switches on."
 rows = {}
 for classes in (8, 1):
     for name in ("S-SAM, SVD", "SAMed, LoRA"):
@@ -398,7 +398,7 @@ origin = recorded["provenance"]
 print(origin["command"])
 print(origin["date"], "|", recorded["rows"][0]["device"])
 
-# %%
+# %% caption="Seconds of a training step, the fastest of 3."
 times = pd.json_normalize(recorded["rows"])
 times.columns = times.columns.str.removeprefix("plan.")
 names = {recipe.name: name for name, recipe in methods.items()}
@@ -407,7 +407,7 @@ on = ["attention", "checkpointing", "per_layer", "precision"]
 seconds = times.pivot_table("seconds", on, "method", sort=False)
 seconds.round(1)
 
-# %%
+# %% caption="Change of the time from the row above."
 (seconds / seconds.shift() - 1).iloc[1:].map("{:+.0%}".format)
 
 # %% [markdown]
@@ -442,7 +442,7 @@ error = table["error"]
 low, high = error.min(), error.max()
 print(f"{len(table)} recipes, errors from {low:+.2%} to {high:+.2%}")
 
-# %%
+# %% caption="Predicted and measured memory of training steps in MiB. The error is predicted / measured - 1."
 LAST = ":image_encoder.from_stage=3"
 shown = {}
 for name in ("full", "medsaga", "samed", "s_sam"):
@@ -481,7 +481,7 @@ for name, (recipe, on, side) in asked.items():
     model_only = (entry.sum - entry.activations) / 2**30
     table[name] = {"model": model_only, "sum": entry.sum / 2**30}
 
-# %%
+# %% caption="Memory in GiB: weights, gradients and states (`model`), and the sum with the activations of 12 images. A percentage is MedSAGa's number against that of the row."
 compared = pd.DataFrame(table).T.rename_axis("GiB", axis=1)
 for column in ("model", "sum"):
     share = compared.loc["MedSAGa", column] / compared[column] - 1

@@ -95,7 +95,7 @@ def numbers(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-# %%
+# %% caption="Parameters of LiteMedSAM and of SAM with ViT-B."
 sizes = {}
 parts = ("image_encoder", "prompt_encoder", "mask_decoder")
 for title, name in {"LiteMedSAM": "lite_medsam", "SAM, ViT-B": "vit_b"}.items():
@@ -235,7 +235,7 @@ config = medsaga.image_encoder.config(encoder)
 plan = treatment(encoder, config)
 print("rank", config.rank, "|", dict(Counter(tensor.how for tensor in plan)))
 
-# %%
+# %% caption="How GaLore treats the first tensors of an attention layer."
 shown = [one for one in plan if "attn" in one.name and "norm" not in one.name]
 pd.DataFrame(shown[:5]).set_index("name")[["shape", "how", "why"]]
 
@@ -253,7 +253,7 @@ def method(recipe):
     return f"{method}, {change}" if change else method
 
 
-# %%
+# %% caption="Share of trained parameters, and memory of the optimizer's states, on ViT-B."
 rows = {}
 for name in ("samed", "medsaga", "full"):
     counted = count(get_recipe(name), "vit_b", size=512, classes=8)
@@ -275,7 +275,7 @@ pd.DataFrame(rows).T
 #
 # > **Predict.** After training, which of the four methods give an image encoder with SAM's own layers: LoRA, GaLore, adapters, biases?
 
-# %%
+# %% caption="Trained and added parameters of the image encoder."
 rows = {}
 with torch.device("meta"):
     before = numbers(build_sam("vit_b", 512).image_encoder)
@@ -396,7 +396,7 @@ print(dataset.citation, "|", dataset.licence)
 # %%
 from functools import partial
 
-# %%
+# %% caption="SAMed and MedSAGa after the short training of this page."
 from medsaga_lib.evaluation.scores import evaluate_cases
 
 rows, tests = {}, dataset.split("test")
@@ -443,7 +443,7 @@ def recorded(name):
     return pd.DataFrame(content["runs"])
 
 
-# %%
+# %% caption="Test Dice on lungs by number of labelled X-rays, with the 95 % interval over patients."
 runs = recorded("adapting_sam")
 ends = [" ({:.3f} to {:.3f})".format(*pair) for pair in runs["dice_interval"]]
 runs["Dice"] = runs["dice"].map("{:.3f}".format) + ends
@@ -506,7 +506,7 @@ for task, dice in found.items():
 #
 # An *ablation* removes or changes one part of a method. MedSAGa's authors describe two: *v1* applies GaLore to the attention alone, and *v2* freezes the mask decoder and the prompt encoder. SAMed's authors describe *SAMed_s*, which uses LoRA in the decoder's transformer instead of training it. The table counts parameters and states on ViT-B.
 
-# %%
+# %% caption="Trained parameters, and memory of the optimizer's states, of the variants on ViT-B."
 variants = ["samed", "samed_s", "medsaga", "medsaga_v1", "medsaga_v2"]
 rows = {}
 for name in variants:
@@ -553,7 +553,7 @@ for start in ("copied", "random", "in_turn"):
 #
 # > **Predict.** Is v2 better with SAM's own tokens in turn than with random ones? Does it reach the methods that train the decoder?
 
-# %%
+# %% caption="Test Dice on lungs of 3 seeds and their mean."
 runs = pd.concat([recorded("parts"), recorded("methods")])
 rows = runs[
     runs["recipe"].str.split(":").str[0].isin(variants)

@@ -86,7 +86,7 @@ def table_of(values):
     return pd.DataFrame(rows, numbers).T
 
 
-# %%
+# %% caption="Singular values of 3 matrices of LiteMedSAM and of a random matrix, by their number."
 table_of(spectra).round(3)
 
 # %%
@@ -170,7 +170,7 @@ def change(*trial):
     return (moved / untouched.flatten(1).norm(dim=1)).mean().item()
 
 
-# %%
+# %% caption="Change of the image embedding after one singular value is set to 0."
 off = {name: [change(name, i, 0.0) for i in numbers] for name in layers}
 pd.DataFrame(off, numbers).T.map("{:.1%}".format)
 
@@ -184,7 +184,7 @@ for name, layer in layers.items():
     keep = lambda _, x, n=name: given.update({n: x[0].flatten(0, -2)})
     layer.register_forward_pre_hook(keep)
 
-# %%
+# %% caption="Singular value times the root mean square of the input along its direction."
 embeddings()  # with these hooks
 strength = {
     name: layer.singular * (given[name] @ layer.right.T).square().mean(0).sqrt()
@@ -244,7 +244,7 @@ trials = {
 }
 found = {name: masks(embeddings(*trial)) for name, trial in trials.items()}
 
-# %%
+# %% caption="What the change of one singular value does to the embedding and to the masks."
 truths = [truth for _, truth in pairs]
 rows = {}
 for name, maps in found.items():
@@ -371,7 +371,7 @@ without = SVDLayer(plain["proj"])
 without.shift.data[0] = -10
 without(torch.randn(5, 320)).square().sum().backward()
 
-# %%
+# %% caption="A removed direction and the next one, with the gradients of the scale a and the shift b."
 rows = {"value": without.values(), "gradient of a": without.scale.grad}
 rows["gradient of b"] = without.shift.grad
 rows = {name: row[:2].tolist() for name, row in rows.items()}
@@ -482,7 +482,7 @@ with torch.device("meta"):  # shapes without memory
 print(f"SAM with ViT-B: {whole:,}")
 print(kinds(on_vit_b))
 
-# %%
+# %% caption="Trained parameters of S-SAM on ViT-B by input size."
 rows, frozen = {}, changed(s_sam, ["decoder=frozen"])
 for name, recipe in {"S-SAM": s_sam, "decoder frozen": frozen}.items():
     for side in (256, 512, 1024):
@@ -534,7 +534,7 @@ from medsaga_lib.models.text import MiniLMText, Spelling
 
 encoders = {"MiniLM": MiniLMText(), "Spelling": Spelling()}
 
-# %%
+# %% caption="Cosine similarity of pairs of names, by two encoders."
 compared = [
     *("kidney / renal", "kidney / lung", "liver / hepatic"),
     *("right lung / left lung", "right lung / lung"),
@@ -668,7 +668,7 @@ print(f"names {tuple(network.texts.shape)}, text layer {network.affine}")
 # %% [markdown]
 # Most of the trained parameters belong to the text layer and to the lift. The scales and shifts are a small part.
 
-# %%
+# %% caption="S-SAM after two short trainings, with and without a name that no X-ray shows."
 from functools import partial
 
 from medsaga_lib.evaluation.scores import evaluate_cases
@@ -755,7 +755,7 @@ def answers(network):
     return pd.DataFrame(rows).T
 
 
-# %%
+# %% caption="Answers to names, known and unknown: the share of the image in the mask, and its Dice with each lung."
 tables = {name: answers(network) for name, network in trained.items()}
 pd.concat(tables, axis=1).round(2)
 
@@ -802,7 +802,7 @@ from pathlib import Path
 bracket = json.loads(Path("recorded/svd_affine_bracket.json").read_text())
 print(bracket["provenance"]["command"])
 
-# %%
+# %% caption="Mean and minimum of the validation Dice over 3 seeds, by learning rate."
 names = {"s_sam": "S-SAM", "svf": "SVF", "decoder_only": "decoder only"}
 tried = pd.DataFrame(bracket["runs"])
 tried[["method", "rate"]] = tried["recipe"].str.split(":lr=", expand=True)
@@ -825,7 +825,7 @@ print(origin["date"], "|", origin["device"], "|", origin["data"])
 cases, patients = origin["test_cases"], origin["test_patients"]
 print(f"{cases} test X-rays of {patients} patients")
 
-# %%
+# %% caption="Test Dice of S-SAM, SVF and the trained decoder alone, by number of shots."
 runs = pd.DataFrame(recorded["runs"]).replace({"recipe": names})
 runs = runs.rename(columns={"recipe": "method", "dice": "Dice"})
 runs = runs.rename(columns={"trainable": "trained parameters"})

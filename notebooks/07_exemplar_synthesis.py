@@ -170,7 +170,7 @@ grounds = {
     "organs removed": backgrounds(small, dataset),
 }
 
-# %%
+# %% caption="Mean predicted probability on organs that were pasted and on organs that were not, and Dice on new images."
 rows, maps, truth = {}, {}, unseen["label"].numpy() > 0
 for name, images in grounds.items():
     pastes = pastes_on(images)
@@ -550,7 +550,7 @@ scored = {"ellipse in the box": np.array(of_ellipses)}
 for kind in ("boxes", "points"):
     scored[f"LiteMedSAM, {kind}"] = scores_of(lite, kept, kind)
 
-# %%
+# %% caption="Mean Dice without training, with 95 % intervals over images."
 from medsaga_lib.evaluation.scores import bootstrap
 
 
@@ -636,7 +636,7 @@ result = train(changed(cheap_lunch, short), dataset, settings, progress=False)
 start, end = (result.log[step]["loss"] for step in (0, -1))
 print(f"loss of the first and the last step: {start:.2f} {end:.2f}")
 
-# %%
+# %% caption="Mean Dice without training and after 14 steps, with 95 % intervals over images."
 kept_after = embedded(result.model)
 for kind in ("boxes", "points"):
     scored[f"trained, {kind}"] = scores_of(result.model, kept_after, kind)
@@ -760,7 +760,7 @@ from medsaga_lib.evaluation.scores import over_seeds  # by Student's t
 tasks = list(dict.fromkeys(runs["task"]))
 groups = paired.groupby("task")
 
-# %%
+# %% caption="Test Dice with and without synthesis. `gain` is the mean difference over seeds, and `+-` half of its 95 % interval."
 table, gains = groups.mean().loc[tasks], groups["gain"]
 table["+-"] = gains.agg(lambda of: over_seeds(of)[1])
 table["seeds ahead"] = gains.agg(lambda of: f"{(of > 0).sum()} of {len(of)}")

@@ -109,7 +109,7 @@ for name in ("vit_b", "mobile_sam", "lite_medsam"):
         each, _ = operations(answer, sam, embeddings[name], box)
     cost[name] = {"input (px)": side, "encoder": once, "decoder, a box": each}
 
-# %%
+# %% caption="Work of 3 networks in billions of multiplications, and the number of boxes with the work of one encoding."
 table = pd.DataFrame(cost).T
 table["boxes per encoding"] = table["encoder"] / table["decoder, a box"]
 table.round(2)
@@ -150,7 +150,7 @@ for number, stage in enumerate(shapes.image_encoder.layers):
     row = {"grid": grid, "kind": kind, "parameters": parameters}
     rows.append(row | {"billions": work})
 
-# %%
+# %% caption="The stages of LiteMedSAM's image encoder."
 stages = pd.DataFrame(rows).rename_axis("stage")
 for part in ("parameters", "billions"):
     stages[f"% of {part}"] = 100 * stages[part] / stages[part].sum()
@@ -231,7 +231,7 @@ print("TinyViT:  ", *tiny_rows.repeat(2))
 #
 # > **Predict.** A program adapts the first third of the rows for $q$ and the last third for $v$, as in SAM. Which rows of TinyViT are these, for a width of 128 and 4 heads?
 
-# %%
+# %% caption="Share of the rows of q, k and v in the first and the last third of TinyViT's projection, by head."
 number = torch.arange(3 * 128)  # of a row
 parts = {"first third": number < 128, "last third": number >= 256}
 shares = {}
@@ -331,7 +331,7 @@ chance = pd.Series(probabilities(modalities.tolist()))
 # %% [markdown]
 # > **Predict.** In 1,000 draws, how often is the single PET image drawn, and how often is one of the CT images?
 
-# %%
+# %% caption="Share of draws by modality, with two samplers, and the expected draws of one image in 1,000."
 table = pd.DataFrame({"images": amounts})
 table["at random"] = table["images"] / len(modalities)
 table["by modality"] = chance.groupby(modalities).sum()
@@ -375,7 +375,7 @@ table_3 = {"CT": (92.26, 92.03), "MR": (89.63, 86.39), "PET": (51.58, 65.23),
            "Dermatology": (92.47, 94.80), "Endoscopy": (96.04, 96.57),
            "Fundus": (94.81, 95.96), "Microscopy": (61.63, 81.07)}  # fmt: skip
 
-# %%
+# %% caption="The paper's Table 3: Dice in %, sorted by the change."
 table = pd.DataFrame(table_3, ["LiteMedSAM", "proposed"]).T
 table.loc["mean"] = table.mean()
 table["change"] = table["proposed"] - table["LiteMedSAM"]
@@ -544,7 +544,7 @@ def speeds(row):
     return {"boxes": row["boxes"], **medians, "lowest IoU": row["least_iou"]}
 
 
-# %%
+# %% caption="Times as fast as the published decoder, by number of boxes."
 pd.DataFrame([speeds(measured)], ["LiteMedSAM"]).round(4)
 
 # %% [markdown]
@@ -561,7 +561,7 @@ origin = recorded["provenance"]
 print(*(origin[key] for key in ("command", "date", "device")), sep=" | ")
 print(origin["batched_at_once"], "boxes in a batch")
 
-# %%
+# %% caption="Times as fast as the published decoder, with 241 boxes."
 tasks = recorded["tasks"]
 many = pd.DataFrame(map(speeds, tasks), [task["name"] for task in tasks])
 many["ours, with encoder"] = [task["ratio_with_encoder"] for task in tasks]
@@ -572,7 +572,7 @@ many.round(4)
 #
 # The same run tried other ways that are said to be fast, with the published decoder at LiteMedSAM's size and 12 boxes:
 
-# %%
+# %% caption="Other ways to run the published decoder, and ours: times as fast as published."
 names = {"ratio": "times as fast", "start": "first call (s)"}
 names["least_iou"] = "lowest IoU"
 tried = pd.DataFrame(recorded["attempts"]).set_index("name")[[*names]]
@@ -598,7 +598,7 @@ cases = {"one_box": "one box", "boxes_241": "241 boxes"}
 runtimes = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 whole = whole.replace({"name": cases, "runtime": runtimes})
 
-# %%
+# %% caption="Whole cases: times as fast as LiteMedSAM's script, by threads and runtime of the image encoder."
 names = {"ratio": "times as fast", "processor_ratio": "in processor time"}
 names |= {"lowest": "lowest", "highest": "highest", "least_iou": "lowest IoU"}
 whole = whole.set_index(["name", "threads", "runtime"])[[*names]]
@@ -700,7 +700,7 @@ for case in chosen:
         rows[-1] |= compare(pixels, some, asked)
 table = pd.DataFrame(rows)
 
-# %%
+# %% caption="Mean IoU of each image with exact and enlarged boxes."
 both = ["LiteMedSAM", "ellipse"]
 table.pivot(index="image", columns="enlarged by", values=both).round(2)
 
@@ -718,7 +718,7 @@ def with_interval(values):
     return f"{values.mean():.3f} ({low:.3f} to {high:.3f})"
 
 
-# %%
+# %% caption="Mean IoU over images with exact and enlarged boxes, with 95 % intervals."
 table["difference"] = table["LiteMedSAM"] - table["ellipse"]
 columns = ["LiteMedSAM", "ellipse", "box", "difference"]
 table.groupby("enlarged by")[columns].agg(with_interval)
@@ -745,7 +745,7 @@ for case in nuclei.split("test")[24:26]:
         row["width (px)"] = widths.median().item()
         rows.append(row | compare(cut, some, exact))
 
-# %% tags=["real"]
+# %% caption="Mean IoU of nuclei in the whole image and in a tile from its middle." tags=["real"]
 pd.DataFrame(rows).set_index(["image", "input"]).round(2)
 
 # %% [markdown] tags=["real"]
@@ -820,7 +820,7 @@ for name, predict in answers.items():
     mean = evaluated.means(["iou"]).mean().item()
     scores[name] = {"mean IoU": mean, "from": low, "to": high}
 
-# %%
+# %% caption="Mean IoU on held-out X-rays, with the 95 % interval over patients."
 print(len(test), "X-rays of", len({case.patient for case in test}), "patients")
 pd.DataFrame(scores).T.round(3)
 

@@ -112,7 +112,7 @@ for name, network in networks.items():
     trained = [p.numel() for p in network.model.parameters() if p.requires_grad]
     scored[name] = row | {"trainable": f"{sum(trained):,}"}
 
-# %%
+# %% caption="U-Net and LiteMedSAM after the same short training on 4 X-rays."
 patients = len({case.patient for case in test})
 print(f"{len(test)} test images of {patients} patients, {steps} steps")
 pd.DataFrame(scored).T
@@ -290,7 +290,7 @@ def kept(function, N, d=128):
         return saved.total() / 2**20 if out is not None else 0
 
 
-# %%
+# %% caption="Memory that autograd keeps for the backward pass, by number of tokens."
 sides = [14, 28, 56]  # cells along a side of DAE-Former's maps at 224 pixels
 both = (attention, linear_attention)
 table = {f.__name__: [kept(f, side**2) for side in sides] for f in both}
@@ -496,7 +496,7 @@ def prompted(data, head, answer):
     return partial(predictor(model, data, "lite_medsam").case, data)
 
 
-# %%
+# %% caption="Mean Dice by what a prompt tells, without training."
 rows = {}
 for data in (chest, polyps):
     ways = {"point": prompted(data, "points", "best")}
@@ -581,7 +581,7 @@ def with_patients(runs):
 # %% [markdown]
 # > **Predict.** On which task is LiteMedSAM's pretraining worth most? Which of the adapted methods are told apart?
 
-# %%
+# %% caption="Test Dice by task, one seed, with 95 % intervals over patients."
 with_patients(late_runs)
 
 # %% [markdown]
@@ -619,7 +619,7 @@ def ahead_of(runs, baseline="U-Net"):
     return pd.DataFrame(found).fillna("")
 
 
-# %%
+# %% caption="Mean difference in Dice to the U-Net on the same test cases, with 95 % intervals over patients."
 ahead_of(late_runs)
 
 # %% [markdown]
@@ -635,7 +635,7 @@ ahead_of(late_runs)
 #
 # A method with a poor learning rate looks like a poor method. 3 rates of each method were recorded on the polyps, and 4 of S-SAM. Validation Dice, from 16 other frames, is what chooses between them. S-SAM was recorded with 3 rates on the hippocampus as well.
 
-# %%
+# %% caption="Validation and test Dice of each method by learning rate."
 found = []
 for name in ("late_rates", "late_rates_hippocampus"):
     rates = json.loads(Path(f"recorded/{name}.json").read_text())
@@ -652,7 +652,7 @@ rates.set_index(["task", "method"])[["val_dice", "dice"]].round(3)
 #
 # The costs differ as well: minutes of one core for a training run, the peak memory of its process with Python and its libraries, and the number of trained parameters, as means over the tasks.
 
-# %%
+# %% caption="Means over the tasks: minutes of one core, peak memory of the process, and trained parameters."
 costs = rows_of(late_runs).query("seed == 0").groupby("method")
 costs = costs[["cpu_seconds", "peak_bytes", "trainable"]].mean()
 costs = costs.sort_values("cpu_seconds") / [60, 2**20, 1]
@@ -676,7 +676,7 @@ prompts.loc["ellipse in the box"] = "{:.3f} ({:.2f} to {:.2f})".format(
     drawn.summary()["dice"], *ends
 )
 
-# %%
+# %% caption="Test Dice of methods that get a prompt, one seed, with 95 % intervals over patients."
 prompts
 
 # %% [markdown] tags=["real"]
@@ -699,7 +699,7 @@ on_vit_b = Plan("vit_b", 4, 512, classes=2), []
 plans = {"LiteMedSAM, last stage, 128 px": on_lite}
 plans["ViT-B, whole encoder, 512 px"] = on_vit_b
 
-# %%
+# %% caption="Predicted memory of a training step of 4 images in GiB."
 rows = {}
 for name in ("samed", "medsaga", "full"):
     for title, (plan, values) in plans.items():
@@ -754,7 +754,7 @@ def table_of(runs, told=False):
 #
 # > **Predict.** On which of the 3 tasks do the methods differ most? Where are the two networks from scratch?
 
-# %%
+# %% caption="Mean test Dice over 3 seeds, pocket SAM and networks from scratch, with halves of 95 % intervals."
 table_of(recorded["runs"])
 
 # %% [markdown]
@@ -818,7 +818,7 @@ def with_interval(seeds):
     return f"{mean:+.3f} ± {half:.3f}" + (" *" if abs(mean) > half else "")
 
 
-# %%
+# %% caption="Mean difference in Dice to the U-Net over 3 seeds. A star marks intervals that exclude 0."
 table = apart.groupby("task", sort=False).agg(with_interval).T
 stars = table.map(lambda text: "*" in text).sum().sum()
 print(f"{stars} of {table.size} intervals exclude 0")
@@ -852,7 +852,7 @@ for data in (chest, polyps):
         told.loc["ellipse in the box", task] = f"{summary['dice']:.3f}"
 told = told.fillna("")
 
-# %%
+# %% caption="Mean test Dice over 3 seeds of methods that get a prompt, with halves of 95 % intervals."
 told
 
 # %% [markdown] tags=["real"]

@@ -182,7 +182,7 @@ print(chest.citation, "|", chest.licence)
 # %% [markdown]
 # The next tables are a recorded study on 4 sets (`python -m tools.feeds`): the mean IoU of `lite_medsam_squeezed` minus that of the published feed, on 19 or 20 test images of each set, at 256 and 128 px. The 95 % interval is a paired bootstrap over patients; where a set names no patients, each image counts as one.
 
-# %%
+# %% caption="Mean IoU with the squeezed image minus that of the published feed, on test images, with 95 % intervals."
 import json
 from pathlib import Path
 
@@ -197,7 +197,7 @@ compared.drop(columns=["way", "split"]).round(3)
 # At 256 px the squeezed feed is ahead on lungs and hippocampus, and level on the other two. At 128 px it is ahead by 0.02 on lungs, and its mean on hippocampus is 0.04 lower.
 # The next table looks for the cause. It compares the published way (`area`) with 14 others on 8 training X-rays. `linear`, `linear_squeezed`, `cubic`, `spline` and `exact_area` resize in another way; the other ways change the published input: blur, noise, JPEG (`compressed`), sharper edges, another range or less contrast. The column `failed` counts lungs with an IoU below 0.35, of 16; `of the 4` counts those among the 4 lungs that the published way loses.
 
-# %%
+# %% caption="Mean IoU of 16 lungs by preprocessing, and the number of lungs with an IoU below 0.35."
 ways = pd.DataFrame(study["rows"]).query("split == 'train' and size == 256")
 of_lungs = ways.query("data == 'cxr_hannover_lungs'").set_index("way")
 lungs = of_lungs["iou"].map(np.ravel)
@@ -273,7 +273,7 @@ print(scored["no positions"].round(3).to_string())
 #
 # Here $d$ is SAM's vector for "no mask". The 65,536 weights of $W$ are trained together with the decoder. At the start the network is the same as before. We know of no paper that describes this. In a recipe, `lift=fourier` switches it on.
 
-# %%
+# %% caption="A frozen encoder after the short training of this page, without and with the lift."
 with_lift = changed(frozen, ["lift=fourier"])
 lifted = train(with_lift, chest, settings, progress=False).model
 scored["lift"] = scores(lifted)
@@ -312,7 +312,7 @@ print(chest.citation, "|", chest.licence)
 #
 # A smaller map may harm less. $p$ can be replaced by simpler functions of the position: `coordinates` are $x$ and $y$, `cosines` are the products of the first 4 cosines of each axis, and `table` has one value for each of 8 x 8 cells, as a coarse `pos_embed`. The next tables are a recorded study of all kinds on a frozen encoder at 64 px, with 150 steps of 4 images and 5 seeds: lungs from 4 X-rays, polyps from 16 frames, and the hippocampus from 16 slices. `weights` counts the trained weights of the lift, and HD95 is in mm for the hippocampus and in pixels for the other two. In the second table, `alike` is the mean Dice between the predicted lungs of two different test X-rays, over all pairs; for the annotator's lungs it is `alike_truth`.
 
-# %%
+# %% caption="Means over 5 seeds by kind of lift: its weights, Dice, HD95 and the share of confused pixels."
 from medsaga_lib.evaluation.scores import over_seeds
 
 kinds = json.loads(Path("recorded/positions.json").read_text())
@@ -325,7 +325,7 @@ shown = ["weights", "dice", "hd95", "confused"]
 means = kinds.groupby(level=[0, 1], sort=False)[shown].mean()
 means.round(3).astype({"weights": int})
 
-# %%
+# %% caption="Mean Dice between the lungs of two test X-rays, predicted and true."
 of_lungs = kinds.loc["lungs"].groupby("lift", sort=False)
 of_lungs[["alike", "alike_truth"]].mean().round(3)
 
@@ -346,7 +346,7 @@ def against_none(score):
     return wide.sub(wide.pop("none"), axis=0).groupby("data").agg(with_interval)
 
 
-# %%
+# %% caption="Mean difference to the same seed without a lift, with halves of 95 % intervals over seeds."
 differences = {score: against_none(score) for score in ("dice", "confused")}
 pd.concat(differences).rename_axis(["score", "data"])
 
@@ -361,7 +361,7 @@ pd.concat(differences).rename_axis(["score", "data"])
 # A frozen encoder may limit what can be learned; the recorded runs compare both. Training the whole encoder takes much memory: the first two stages of TinyViT have large grids and hold most of the activations. The recipe `late_stages` trains the last stage, the neck (the convolutions after it) and the decoder. The output of the early stages does not change, so it is computed once for 12 copies of each image and kept.
 # The next table predicts the memory of a step in MiB, in float32, with 4 images and 2 classes ([chapter 3](03_memory_ledger.ipynb)):
 
-# %%
+# %% caption="Predicted memory of a training step in MiB, by what is trained."
 from medsaga_lib.memory.plan import Plan, kept_bytes, predict_ledger
 
 late = get_recipe("late_stages")
@@ -422,7 +422,7 @@ def as_text(interval):
     return "{:.2f} to {:.2f}".format(*interval)
 
 
-# %%
+# %% caption="Recorded runs of one seed: Dice with its 95 % interval over patients, confused pixels, minutes and peak memory."
 runs = table_of(recorded["runs"])
 runs["interval"] = runs["dice_interval"].map(as_text)
 runs["cpu_minutes"] = runs["cpu_seconds"] / 60
@@ -452,13 +452,13 @@ for name in names:
     print(part["provenance"]["command"], "|", part["provenance"]["date"])
     found |= {run["command"]: run for run in part["runs"]}  # each run once
 
-# %%
+# %% caption="Means over seeds by task and method."
 seeds = table_of(found.values())
 by_method = seeds.groupby(["task", "method"])
 means = by_method[["dice", "hd95", "confused"]].mean().round(3)
 means.assign(seeds=by_method.size())
 
-# %%
+# %% caption="Mean difference in Dice between two methods, with halves of 95 % intervals over seeds."
 dice = seeds.pivot(index=["task", "seed"], columns="method", values="dice")
 dice["SAMed"] = dice["SAMed"].fillna(dice.pop("SAMed + lift"))
 pairs = [("late stages + lift", "late stages"), ("late stages + lift", "U-Net")]
@@ -485,7 +485,7 @@ whole = json.loads(Path("recorded/late_whole.json").read_text())
 print(whole["provenance"]["command"], "|", whole["provenance"]["date"])
 whole = pd.DataFrame(whole["runs"])
 
-# %%
+# %% caption="SAMed on 16 polyp images with LoRA in all stages and in the last."
 late_stage = whole["recipe"].str.contains("from_stage")
 whole["LoRA in"] = late_stage.map({True: "last stage", False: "all stages"})
 whole["interval"] = whole["dice_interval"].map(as_text)
@@ -498,7 +498,7 @@ whole.set_index("LoRA in")[["dice", "interval", "minutes", "GB"]].round(3)
 #
 # We tried to raise the Dice on polyps in 2 more ways, without a lift: 40 kept copies of each image instead of 12, so that no augmented image is seen twice, and SAMed's augmentation with flips and turns instead of small changes.
 
-# %%
+# %% caption="Late stages on 16 polyp images with one change each."
 tried = json.loads(Path("recorded/late_attempts.json").read_text())
 tried = pd.DataFrame(tried["runs"])
 tried["interval"] = tried["dice_interval"].map(as_text)

@@ -97,7 +97,7 @@ print(pd.DataFrame(rows, columns=header).set_index("kind").to_string())
 #
 # Choose a paper, a kind or a verdict, or type words. Open *code of the check* to see the function that decided, with the functions that it calls. The command below it runs the check on your machine.
 
-# %%
+# %% caption="The claims, each with its published value, ours, and the verdict."
 from IPython.display import HTML
 
 from medsaga_lib.claims.page import claims_html
@@ -167,7 +167,7 @@ display.show(
     "the abstract.",
 )
 
-# %%
+# %% caption="How much less memory MedSAGa needs in %, by each reading."
 pd.Series(savings, name="%").round(1).to_frame()
 
 # %% [markdown]
@@ -183,7 +183,7 @@ pd.Series(savings, name="%").round(1).to_frame()
 #
 # MedSAGa's Table 3 compares variants, and its first columns repeat numbers of Table 1. Both tables are typed in.
 
-# %%
+# %% caption="Numbers that differ between Tables 1 and 3 of MedSAGa."
 from medsaga_lib.claims.tables import printed
 
 first, third = printed("medsaga_table1"), printed("medsaga_table3")
@@ -196,7 +196,7 @@ both[(one != three).any(axis=1)]
 # %% [markdown]
 # 13 of 16 numbers are equal. The HD95 of AMOS with 500 images differs by 1 in the last digit, which rounding can explain. The other two cannot be rounding.
 
-# %%
+# %% caption="Dice of the three methods in the two settings with another number."
 first.loc[["Chest-Xray 1800", "AMOS 7000"]].filter(like="_dice")
 
 # %% [markdown]
@@ -220,7 +220,7 @@ for classes in (1, 3, 8, 15):
 numbers["SAMed_s trains, 8 classes"] = counted("samed_s").trainable
 numbers["MedSAGa trains, 8 classes"] = counted("medsaga").trainable
 
-# %%
+# %% caption="What 18.81M and 6.32M could count, in parameters and in MiB."
 sizes = pd.DataFrame({"parameters": numbers})
 sizes["million"] = sizes["parameters"] / 1e6
 sizes["MiB"] = 4 * sizes["parameters"] / MIB
@@ -369,7 +369,7 @@ display.show(
     "axis.",
 )
 
-# %%
+# %% caption="Dice of MedSAGa minus that of DAE-Former, by data set of Table 1."
 lead = (dice["medsaga"] - dice["dae_former"]).round(3)
 by_data = lead.groupby("data", sort=False)
 wins = by_data.agg(lambda leads: (leads > 0).sum()).astype(int)
@@ -437,7 +437,7 @@ origin = forensics["provenance"]
 print(origin["command"], "|", origin["date"])
 print(", ".join(f"{name} {number}" for name, number in origin["peers"].items()))
 
-# %%
+# %% caption="Answers of the libraries for a square in the four states of a prediction and its truth."
 probes = pd.DataFrame(forensics["probes"]).set_index("state").T
 probes.index = probes.index.str.split(n=1, expand=True)
 probes.index.names = ["metric", "library or rule"]
@@ -462,7 +462,7 @@ probes.astype(object).fillna("left out").loc[["dice", "hd95", "nsd"]]
 # Five methods segment the same 10 test volumes of the hippocampus, which has an anterior and a posterior part. Two are U-Nets, trained on 16 slices for 100 and for 40 steps. Both are poor, as such short runs are. *Largest* means that only the largest connected component of each part is kept, a common step after a network. The fifth method predicts *nothing*: background everywhere.
 # We score slices first, every third one of each volume. A score belongs to one part in one slice. The next table counts their states.
 
-# %%
+# %% caption="Number of scores by state and method, over slices and parts."
 short = {f"unet:batch=4:steps={n}": f"{n} steps" for n in (100, 40)}
 short |= {f"{name}+largest": f"{said}, largest" for name, said in short.items()}
 short |= {"nothing": "nothing"}
@@ -537,7 +537,7 @@ display.show(
 # *CVPR 2024* is the rule of the challenge, which scores both parts of a slice together. *Left out* means that no score remains; MONAI's own mean is 0 there, as shown above.
 # The next cells list the pairs of methods that the libraries order differently.
 
-# %%
+# %% caption="Pairs of methods that the libraries order differently by Dice."
 def flips(metric):
     """Pairs of methods that libraries order differently."""
     scores = means.loc[metric].round(3) * (-1 if metric == "hd95" else 1)
@@ -555,7 +555,7 @@ def flips(metric):
 pd.set_option("display.max_colwidth", None)
 flips("dice")
 
-# %%
+# %% caption="Pairs of methods that the libraries order differently by HD95 and NSD."
 pd.concat({metric: flips(metric) for metric in ("hd95", "nsd")})
 
 # %% [markdown]
@@ -571,7 +571,7 @@ pd.concat({metric: flips(metric) for metric in ("hd95", "nsd")})
 # Scored as volumes, no prediction of the four U-Nets is empty. The differences that remain come from the definition of HD95 and from the spacing: MedPy and this library take the percentile of the distances of both directions together, MONAI the larger of two percentiles, and surface-distance weights by area.
 # The test volumes have voxels of 1 mm in all directions. Many clinical images have thick slices. Every third slice is therefore also scored as a volume of voxels of 3 x 1 x 1 mm, once with this spacing, and once without. Without it, the distance of two slices counts as 1.
 
-# %%
+# %% caption="Mean HD95 of volumes with thick slices, with and without their spacing."
 volumes = pd.DataFrame(forensics["cases"]).replace({"method": short})
 distances = ["hd95 " + name for name in means.loc["hd95"].index]
 by_unit = volumes.groupby(["unit", "method"])[distances].mean()

@@ -181,17 +181,17 @@ def differences(scores, baseline):
 #
 # > **Predict.** 40 test frames, 16 labels. Which of the methods that adapt LiteMedSAM are told apart from SAMed?
 
-# %%
+# %% caption="Polyps: difference in Dice to SAMed with its 95 % interval, p values, effect size, patients needed and least difference found."
 one_seed = first_rate(runs.query("seed == 0 and not told"))
 scores = {task: scores_of(part) for task, part in one_seed.groupby("task")}
 print("polyps: minus SAMed")
 differences(scores["polyps"], "SAMed")
 
-# %%
+# %% caption="Lungs: difference in Dice to the U-Net, with the same columns."
 print("lungs: minus U-Net")
 differences(scores["lungs"], "U-Net")
 
-# %%
+# %% caption="Hippocampus: difference in Dice to late stages with a lift, with the same columns."
 print("hippocampus: minus late stages + lift")
 differences(scores["hippocampus"], "late stages + lift")
 
@@ -215,7 +215,7 @@ differences(scores["hippocampus"], "late stages + lift")
 #
 # Two methods have the Dice of each case for more than one seed: SAMed, and late stages without a lift. They share seeds 1 and 2. On lungs, SAMed's recipe has the lift.
 
-# %%
+# %% caption="Late stages minus SAMed in Dice, with 95 % intervals of 3 kinds."
 several = {}
 for task in ("polyps", "lungs"):
     part = runs.query("task == @task and method in ('SAMed', 'late stages')")
@@ -320,7 +320,7 @@ def holds(count, patients=40, studies=4000):
 # %% [markdown]
 # > **Predict.** One network, 40 patients: in how many of 100 studies does the 95 % interval over patients hold the truth?
 
-# %%
+# %% caption="Share of studies whose interval holds the truth, by number of seeds."
 numbers = [1, 2, 3, 5, 10, 20]
 intervals = ["over patients", "over both"]
 shares = pd.DataFrame([holds(n) for n in numbers], numbers, intervals)
@@ -427,7 +427,7 @@ display.show(
     "up to each peak.",
 )
 
-# %%
+# %% caption="Peak memory of the training process in MiB, as measured."
 peaks = alone.pivot(index="method", columns="task", values="MiB")
 peaks = peaks.sort_values("polyps").round().astype("Int64")
 peaks.astype(object).fillna("")
@@ -445,7 +445,7 @@ def chosen(task, budget):
     return f"{best['method']}: {best['dice']:.2f} ({low:.2f} to {high:.2f})"
 
 
-# %%
+# %% caption="Test Dice of the method that validation Dice chooses under each budget, with 95 % intervals over patients."
 budgets = [700, 1000, 1200, 1450, 1800]  # MiB
 within = {
     task: [chosen(task, budget) for budget in budgets]
@@ -461,7 +461,7 @@ pd.DataFrame(within, pd.Index(budgets, name="MiB"))
 #
 # Two things limit this comparison. First, the same recipe has another peak with another seed:
 
-# %%
+# %% caption="Least and highest peak in MiB of one recipe over its seeds."
 groups = runs.query("task == 'polyps' and not told").groupby("recipe")["MiB"]
 peaks = groups.agg(["count", "min", "max"]).query("count > 1").round()
 peaks.set_axis(peaks.index.map(name_of)).astype(int)
@@ -485,7 +485,7 @@ for name in ("U-Net", "frozen encoder", "late stages"):
         "kept copies": copies * kept_bytes(recipe, plan) / 2**20,
     }
 
-# %%
+# %% caption="What a measured peak contains, in MiB."
 steps = pd.DataFrame(predicted).T
 steps["the rest"] = steps["measured"] - steps["a step"] - steps["kept copies"]
 steps.round().astype(int)
@@ -497,7 +497,7 @@ steps.round().astype(int)
 #
 # The runs of 30 November 2026 shared their cores with other work, which makes their processor time too long. We do not use it. The runs of the day before, five methods on two tasks, are shown with the wait: the time of the steps on the clock, over the processor time of the whole run.
 
-# %%
+# %% caption="Dice, peak memory and minutes of recorded runs. `wait` is the time on the clock / processor time."
 timed = pd.DataFrame(read("recorded/few_labels.json"))
 timed["method"] = timed["recipe"].map(name_of)
 timed["task"] = timed["data"].map(ORGANS)
@@ -549,7 +549,7 @@ def as_text(interval):
     return "{:.2f} to {:.2f}".format(*interval)
 
 
-# %%
+# %% caption="Hours of annotation for 16 training images and the prompts of new ones, and the Dice that they buy."
 ways["hours"] = [hours(way, new_images) for _, way in ways.iterrows()]
 ways["Dice per hour"] = ways["dice"] / ways["hours"]
 print(f"{new_images} new images with one polyp each; contours: ", end="")
@@ -593,7 +593,7 @@ display.show(
     "each costs more than 16 contours once.",
 )
 
-# %%
+# %% caption="Polyps: difference in Dice between methods with a prompt and SAMed, with the columns of the first table."
 print("polyps: minus SAMed, which gets no prompt")
 with_prompts = ways.drop(["late stages", "U-Net"]).reset_index()
 differences(scores_of(with_prompts), "SAMed")
@@ -643,7 +643,7 @@ for case in frames.split("test")[:6]:
         ellipse = fill_box(box, truth.shape, ellipse=True)
         answers.append((share, dice_of(mask, organ), dice_of(ellipse, organ)))
 
-# %%
+# %% caption="Mean IoU on 6 images if each side of a box moves by up to this share of its length."
 tried = pd.DataFrame(answers, columns=["largest move", "LiteMedSAM", "ellipse"])
 tried.groupby("largest move").mean().round(3)
 
@@ -672,7 +672,7 @@ for name in ("SAMed", "U-Net"):
     run = one_seed.query("task == 'lungs' and method == @name").iloc[0]
     boxed[f"4 labels, {name}"] = run["dice"], run["dice_interval"]
 
-# %%
+# %% caption="Lungs: Dice from 2 boxes without training, and from 4 labels."
 boxed = pd.DataFrame(boxed, ["Dice", "interval"]).T
 boxed["interval"] = boxed["interval"].map(as_text)
 boxed.astype({"Dice": float}).round(3)
@@ -709,7 +709,7 @@ def over_3_seeds(dice):
     return "{:.3f} ± {:.3f}".format(*over_seeds(dice))
 
 
-# %%
+# %% caption="Cheap Lunch on the hippocampus: mean Dice over 3 seeds, and the gain from the next larger number of shots."
 kinds = "no", "yes"
 steps_up = {kind: wide[kind].diff(axis=1).iloc[:, 1:] for kind in kinds}
 gains = pd.concat(steps_up, axis=1, names=keys)
@@ -746,7 +746,7 @@ def dice_of_cases(run):
     return pd.Series({case: dice for case, _, dice in run["case_dice"]})
 
 
-# %%
+# %% caption="One changed value at a time on polyps: Dice, and difference to the unchanged method with half of its 95 % interval."
 by_recipe = values.set_index("recipe").to_dict("index")
 rows = {}
 for recipe, unchanged in zip(values["recipe"], base, strict=True):

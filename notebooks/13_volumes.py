@@ -82,7 +82,7 @@ def credit(number):
 import numpy as np
 import pandas as pd
 
-# %%
+# %% caption="Three volumes: size, spacing and labels."
 rows = {}
 for name, (volume, truth) in volumes.items():
     spacing = np.array(volume.spacing)
@@ -199,7 +199,7 @@ for name, factor in factors.items():
     found = there_and_back(organ, thick.spacing, wanted)
     rows[name] = " x ".join(f"{length:.2g}" for length in wanted), *found
 
-# %%
+# %% caption="A mask taken to another spacing and back, compared with itself: the spleen."
 isotropic = there_and_back(organ, thick.spacing, 3 * [max(thick.spacing)])
 rows["cubes"] = " x ".join(3 * [f"{max(thick.spacing):.2g}"]), *isotropic
 columns = ["voxel (mm)", "Dice", "HD95 (mm)", "NSD, 2 mm"]
@@ -211,7 +211,7 @@ pd.DataFrame(rows, columns).T.infer_objects().round(3)
 # %% [markdown] tags=["real"]
 # The hippocampus has about 1 % of the spleen's volume. The next table has the means over 10 test volumes.
 
-# %% tags=["real"]
+# %% caption="The same for the hippocampus, means over 10 volumes." tags=["real"]
 tested = hippocampus.split("test")[:10]
 small = [read_pair(hippocampus, case) for case in tested]
 grids = [(2, 1, 1), (3, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3)]
@@ -314,7 +314,7 @@ def scores_of(mask):
     return dice(*pair), hd95(*pair, spacing), nsd(*pair, spacing)
 
 
-# %%
+# %% caption="The spleen from boxes, by the number of boxes that a person draws."
 rows = {name: scores_of(mask) for name, mask in masks.items()}
 table = pd.DataFrame(rows, columns[1:]).T
 table.insert(0, "boxes drawn", [len(inside), 1, 1, 1])
@@ -357,7 +357,7 @@ by_slice = {
     for name, mask in masks.items()
 }
 
-# %%
+# %% caption="Mean Dice of slices by their place in the spleen."
 parts = {"first 3": slice(3), "middle": slice(3, -3), "last 3": slice(-3, None)}
 rows = {
     name: {part: np.mean(values[chosen]) for part, chosen in parts.items()}
@@ -366,7 +366,7 @@ rows = {
 print("mean Dice of slices")
 pd.DataFrame(rows).T.round(2)
 
-# %%
+# %% caption="Area of 4 slices in cm\u00b2."
 print("area in cm²")
 at = {"first slice": first, "slice with the box": middle}
 at |= {"4 above": middle + 4, "last slice": last}
@@ -437,7 +437,7 @@ for name in ("same box", "same box, long", "propagated", "propagated, long"):
     rows[name] = [invented.any((1, 2)).sum(), invented.sum() * voxel]
     rows[name] += scores_of(masks[name])
 
-# %%
+# %% caption="A range that is 3 slices too long at each end."
 table = pd.DataFrame(rows, ["slices invented", "invented (ml)", *columns[1:]]).T
 table.round(3).astype({"slices invented": int})
 
@@ -476,7 +476,7 @@ def rules(mask, truth, spacing):
     }
 
 
-# %%
+# %% caption="Four rules for the Dice of a volume, and two for its HD95."
 chosen = "a box per slice", "same box", "propagated", "propagated, long"
 rows = {name: rules(masks[name], organ, thick.spacing) for name in chosen}
 pd.DataFrame(rows).T.round(3)
@@ -499,7 +499,7 @@ pd.DataFrame(rows).T.round(3)
 #
 # > **Predict.** Which of the masks above gains from `largest`, and which does not?
 
-# %%
+# %% caption="Scores after two ways to make slices agree."
 from medsaga_lib.inference.volume_labels import consistent
 
 rows = {}
@@ -693,7 +693,7 @@ embedding = lite.embed(thick.pixels[middle])
 encode = process_time() - start
 decode = seconds["same box"] / len(inside)
 
-# %%
+# %% caption="Time and memory of a volume from the time of one slice."
 rows = {}
 sizes = {"this volume": thick.shape, "CT of a trunk": (700, 512, 512)}
 for name, (depth, height, width) in sizes.items():

@@ -22,8 +22,8 @@ NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-# `cellView` folds a cell on Colab, `jupyter` in JupyterLab.
-CELL_METADATA = {"tags", "cellView", "jupyter"}
+# `cellView` folds a cell on Colab, `jupyter` in JupyterLab; `caption` is that of the cell's table.
+CELL_METADATA = {"tags", "caption", "cellView", "jupyter"}
 FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
 
 

@@ -5,6 +5,7 @@ A file with the same content keeps its time, so that Sphinx renders only changed
 
 import html
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ STATUS_PAGE = Path("book/status.md")
 STATUS_MARK = "<!-- The table stands here once the book is built. -->"
 FOLDED = {book.SOLUTION: "the solution", book.COLAB: "how Colab gets the library"}
 VERBS = ("show", "hide")
-CAPTION = "<figcaption>"  # where the caption of a figure begins
+CAPTION = "<figcaption>"  # where a caption begins
+CODE = re.compile("`([^`]+)`")
 
 
 def stage(root: Path, executed: dict[Path, Path]) -> None:
@@ -56,8 +58,8 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
 
 
 def page(notebook: NotebookNode, chapter: int) -> NotebookNode:
-    """Return the executed notebook to render: figures numbered, solutions folded, provenance."""
-    number_figures(notebook, chapter)
+    """Return the executed notebook to render: captions numbered, solutions folded, provenance."""
+    number(notebook, chapter)
     join_figures(notebook)
     for cell in book.code_cells(notebook):
         if book.is_figure(cell):
@@ -96,15 +98,31 @@ def _fold(cell: NotebookNode, what: str, name: str) -> None:
     cell.metadata["mystnb"] = {f"code_prompt_{verb}": f"{verb.title()} {name}" for verb in VERBS}
 
 
-def number_figures(notebook: NotebookNode, chapter: int) -> None:
-    """Put "Figure 5.2." before each caption, in the order of the page."""
-    count = itertools.count(1)
+def number(notebook: NotebookNode, chapter: int) -> None:
+    """Put "Figure 5.2." before the caption of each figure, and a numbered caption above each table.
+
+    Raises:
+        ValueError: a table has no caption.
+    """
+    figures, tables = itertools.count(1), itertools.count(1)
     for cell in book.code_cells(notebook):
         for output in cell.outputs:
             data = output.get("data", {})
-            if CAPTION in data.get("text/html", ""):
-                numbered = f"{CAPTION}<b>Figure {chapter}.{next(count)}.</b> "
-                data["text/html"] = data["text/html"].replace(CAPTION, numbered, 1)
+            page = data.get("text/html", "")
+            if CAPTION in page:
+                numbered = f"{CAPTION}<b>Figure {chapter}.{next(figures)}.</b> "
+                data["text/html"] = page.replace(CAPTION, numbered, 1)
+            elif "<table" in page:
+                caption = _caption(cell, f"Table {chapter}.{next(tables)}.")
+                data["text/html"] = f'<figure class="table">{caption}\n{page}\n</figure>'
+
+
+def _caption(cell: NotebookNode, label: str) -> str:
+    if "caption" not in cell.metadata:
+        head = cell.source.strip().splitlines()[-1]
+        raise ValueError(f"{label} ('{head}') has no caption; write caption=\"...\" after '# %%'")
+    words = CODE.sub(r"<code>\1</code>", html.escape(cell.metadata["caption"], quote=False))
+    return f"{CAPTION}<b>{label}</b> {words}</figcaption>"
 
 
 def provenance_card(made: dict[str, Any]) -> str:

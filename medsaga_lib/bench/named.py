@@ -40,8 +40,12 @@ def compare(
     if "evaluate" in names:
         yield {"name": "evaluate", **compare_metrics(rounds)}
     if any(name in names for name in STEPS):
-        rows = {row["name"]: row for row in compare_optimizers(rounds=rounds)}
-        for name, key in STEPS.items():
-            if name in names:
-                ours, peer = (rows[way][key] for way in ("GaLore, here", PUBLISHED))
-                yield {"name": name, "ours": ours, "peer": peer, "ratio": peer / ours}
+        yield from (row for row in steps(compare_optimizers(rounds=rounds)) if row["name"] in names)
+
+
+def steps(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the comparisons of `STEPS` from the rows of `compare_optimizers`."""
+    ways = {row["name"]: row for row in rows}
+    for name, key in STEPS.items():
+        ours, peer = (ways[way][key] for way in ("GaLore, here", PUBLISHED))
+        yield {"name": name, "ours": ours, "peer": peer, "ratio": peer / ours}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,16 @@ from medsaga_lib.memory.ledger import held_bytes
 from medsaga_lib.models.sam import build_sam
 from medsaga_lib.optim.galore import GaLoreAdamW
 
+if TYPE_CHECKING:
+    from medsaga_lib.recipes.encoder import GaLore
+
 MATRICES = tuple(  # fc1 and fc2 are TinyViT's lin1 and lin2
     f"{layer}.weight" for layer in ("qkv", "attn.proj", "lin1", "lin2", "fc1", "fc2")
 )
 LORA_RANK = 4  # SAMed
 PUBLISHED = "galore-torch 1.0"
 DECAY = 0.01  # weight decay; the default of torch's AdamW, so all optimizers use it
+SHORT = 150  # steps of the recorded runs on late stages; a run has at least 10 bases
 SPECTRUM = 0.5  # singular values fall as i^-1/2 before noise, which is slow: hard for a subspace
 
 
@@ -113,7 +117,9 @@ def comparisons(rows: list[dict[str, Any]], energy: dict[str, float]) -> list[di
     ]
 
 
-def compare_late_stages(rounds: int = 7, steps: int = 10, from_stage: int = 2) -> dict[str, Any]:
+def compare_late_stages(
+    rounds: int = 7, steps: int = SHORT // 10, from_stage: int = 2
+) -> dict[str, Any]:
     """Compare steps of MedSAGa's GaLore with those of torch's AdamW on LiteMedSAM's late stages.
 
     Args:
@@ -122,27 +128,36 @@ def compare_late_stages(rounds: int = 7, steps: int = 10, from_stage: int = 2) -
         from_stage: the first stage that is trained.
 
     Returns:
-        the seconds of a step, `ours` and `peer` (AdamW with `foreach`), and their `ratio`.
+        the mean seconds of a step, `ours` and `peer` (AdamW with `foreach`), and their `ratio`,
+        with the recipe's own steps between two refreshes, which are in `refresh_every`;
+        `short_ratio` is that of a run of 150 steps, which renews its bases after `steps`.
     """
     groups = late_stages(steps, from_stage)
-    copies = [W.detach().clone().requires_grad_() for group in groups for W in group["params"]]
-    for copy, W in zip(copies, (W for group in groups for W in group["params"]), strict=True):
-        copy.grad = W.grad
-    optimizers = {
-        "ours": GaLoreAdamW(groups),
-        "peer": torch.optim.AdamW(copies, lr=1e-4, weight_decay=DECAY, foreach=True),
-    }
-    spent: dict[str, list[float]] = {name: [] for name in optimizers}
+    weights = [W for group in groups for W in group["params"]]
+    gradients = [W.grad for W in weights if W.grad is not None]
+    copies = [W.detach().clone().requires_grad_() for W in weights]
+    adamw = torch.optim.AdamW(copies, lr=1e-4, weight_decay=DECAY, foreach=True)
+    ours = Contestant("GaLore, here", weights, gradients, GaLoreAdamW(groups))
+    peer = Contestant("AdamW, foreach", copies, gradients, adamw)
     for turn in range(rounds + 1):
-        for name, optimizer in optimizers.items():
-            began = time.perf_counter()
-            for _ in range(steps):
-                optimizer.step()
+        for one in (ours, peer):
+            first, *others = (one.step() for _ in range(steps))
             if turn:  # the first turn makes the states
-                spent[name].append((time.perf_counter() - began) / steps)
-    ratios = [p / o for p, o in zip(spent["peer"], spent["ours"], strict=True)]
-    seconds = {name: median(times) for name, times in spent.items()}
-    return {**seconds, "ratio": median(ratios), "ratios": [min(ratios), max(ratios)]}
+                one.refresh.append(first)  # of AdamW, a step like the others
+                one.plain.append(median(others or [first]))
+    every = _medsaga().refresh
+    pairs = [*zip(ours.plain, ours.refresh, peer.plain, strict=True)]
+    means = [plain + (refresh - plain) / every for plain, refresh, _ in pairs]
+    ratios = [other / mine for mine, (*_, other) in zip(means, pairs, strict=True)]
+    short = [other / (plain + (refresh - plain) / steps) for plain, refresh, other in pairs]
+    return {
+        "ours": median(means),
+        "peer": median(peer.plain),
+        "ratio": median(ratios),
+        "ratios": [min(ratios), max(ratios)],
+        "refresh_every": every,
+        "short_ratio": median(short),
+    }
 
 
 def late_stages(refresh: int, from_stage: int = 2) -> list[dict[str, Any]]:
@@ -152,19 +167,23 @@ def late_stages(refresh: int, from_stage: int = 2) -> list[dict[str, Any]]:
         refresh: steps between two refreshes.
         from_stage: the first stage that is trained.
     """
-    from medsaga_lib.recipes import get_recipe
-    from medsaga_lib.recipes.encoder import GaLore
-
     encoder = build_sam("lite_medsam", 64).image_encoder
-    how = get_recipe("medsaga").image_encoder
-    assert isinstance(how, GaLore)
-    how = replace(how, from_stage=from_stage, refresh=refresh)
+    how = replace(_medsaga(), from_stage=from_stage, refresh=refresh)
     how.attach(encoder)
     groups = how.groups(encoder, lr=1e-4, weight_decay=DECAY, seed=0, steps=0)
     generator = torch.Generator().manual_seed(0)
     for W in (W for group in groups for W in group["params"]):
         W.grad = torch.randn(W.shape, generator=generator)
     return groups
+
+
+def _medsaga() -> "GaLore":
+    from medsaga_lib.recipes import get_recipe
+    from medsaga_lib.recipes.encoder import GaLore
+
+    how = get_recipe("medsaga").image_encoder
+    assert isinstance(how, GaLore)
+    return how
 
 
 def captured_energy(

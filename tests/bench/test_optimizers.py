@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from medsaga_lib.bench import optimizers
+from medsaga_lib.bench import named, optimizers
 from medsaga_lib.optim.galore import projected_bytes
 
 
@@ -61,6 +61,11 @@ def test_randomized_bases_hold_nearly_all_that_exact_ones_hold(monkeypatch):
 def test_command_line(rows, monkeypatch, tmp_path, capsys):
     from medsaga_lib import cli
 
+    def compare(names, runtime, threads, rounds):
+        assert (runtime, threads, rounds) == ("torch", None, 1)
+        return [{"name": name, "ours": 1.0, "peer": 3.0, "ratio": 3.0} for name in names]
+
+    monkeypatch.setattr(named, "compare", compare)
     monkeypatch.setattr(optimizers, "compare_optimizers", lambda *_: list(rows.values()))
     monkeypatch.setattr(optimizers, "captured_energy", lambda: {"cold_mean": 0.5})
     cli.bench(backbone="pocket", rank=16, rounds=1, out=tmp_path / "optimizers.json")
@@ -69,6 +74,7 @@ def test_command_line(rows, monkeypatch, tmp_path, capsys):
     compared = json.loads(capsys.readouterr().out)
     assert compared == json.loads((tmp_path / "optimizers.json").read_text())
     found = {one["name"]: one for one in compared}
+    assert [*found][: len(named.NAMES)] == [*named.NAMES]
     state = found["state bytes: AdamW"]
     assert state["ratio"] == rows["AdamW"]["state_bytes"] / rows["GaLore, here"]["state_bytes"]
     assert found["energy: cold mean"] == {

@@ -4,6 +4,7 @@ import os
 
 import nbformat
 import pytest
+from nbformat import NotebookNode
 
 from tools import book, pairs, stage
 from tools.execute import STAGE
@@ -86,21 +87,40 @@ def test_a_page_ends_with_how_it_was_made_and_folds_its_solutions(small_book, ex
     assert folded[1].metadata["mystnb"]["code_prompt_show"] == "Show the solution"
 
 
-def test_figures_with_a_caption_are_numbered_in_the_order_of_the_page():
-    pages = [
-        "<p>1</p>",
-        "<img><figcaption>One.</figcaption>",
-        "<figcaption>Two.</figcaption>",
+def shown(page: str) -> NotebookNode:
+    return nbformat.v4.new_output("display_data", {"text/html": page})
+
+
+def test_figures_and_tables_are_numbered_in_the_order_of_the_page():
+    figures = [shown("<img><figcaption>One.</figcaption>"), shown("<figcaption>Two.</figcaption>")]
+    tables = [shown("<table><td>1</td></table>"), shown("<table></table>")]
+    captions = "Dice < 1 of `a` and `b`.", "More."
+    code = nbformat.v4.new_code_cell
+    cells = [
+        nbformat.v4.new_markdown_cell("Text"),
+        code("", outputs=[shown("<p>1</p>"), figures[0]]),
+        *(
+            code("", outputs=[one], metadata={"caption": caption})
+            for one, caption in zip(tables, captions, strict=True)
+        ),
+        code("", outputs=figures[1:]),
     ]
-    outputs = [nbformat.v4.new_output("display_data", {"text/html": html}) for html in pages]
-    cells = [nbformat.v4.new_code_cell("", outputs=some) for some in (outputs[:2], outputs[2:])]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("Text"), *cells])
-    stage.number_figures(notebook, 7)
-    assert [output.data["text/html"] for output in outputs] == [
+    stage.number(nbformat.v4.new_notebook(cells=cells), 7)
+    assert [output.data["text/html"] for cell in cells[1:] for output in cell.outputs] == [
         "<p>1</p>",
         "<img><figcaption><b>Figure 7.1.</b> One.</figcaption>",
+        '<figure class="table"><figcaption><b>Table 7.1.</b> Dice &lt; 1 of <code>a</code> and '
+        "<code>b</code>.</figcaption>\n<table><td>1</td></table>\n</figure>",
+        '<figure class="table"><figcaption><b>Table 7.2.</b> More.</figcaption>\n<table></table>'
+        "\n</figure>",
         "<figcaption><b>Figure 7.2.</b> Two.</figcaption>",
     ]
+
+
+def test_a_table_needs_a_caption():
+    cell = nbformat.v4.new_code_cell("x = 1\nframe.round(2)", outputs=[shown("<table></table>")])
+    with pytest.raises(ValueError, match=r"Table 7.1. \('frame.round\(2\)'\) has no caption"):
+        stage.number(nbformat.v4.new_notebook(cells=[cell]), 7)
 
 
 @pytest.mark.parametrize(
@@ -123,14 +143,14 @@ def test_code_that_draws_a_figure_is_folded(source, tags, folded):
 
 
 def test_cells_that_prepare_a_figure_are_joined_with_the_one_that_draws_it():
-    shown = nbformat.v4.new_output("display_data", {"text/html": "<figcaption>One.</figcaption>"})
+    drawn = shown("<figcaption>One.</figcaption>")
     figure = {"tags": ["figure"]}
     cells = [
         nbformat.v4.new_code_cell("x = 1"),
         nbformat.v4.new_code_cell("a = 1", metadata=figure),
         nbformat.v4.new_code_cell("b = 2", metadata=figure),
-        nbformat.v4.new_code_cell("display.show(a, b)", outputs=[shown]),
-        nbformat.v4.new_code_cell("display.show(c)", outputs=[shown]),
+        nbformat.v4.new_code_cell("display.show(a, b)", outputs=[drawn]),
+        nbformat.v4.new_code_cell("display.show(c)", outputs=[drawn]),
         nbformat.v4.new_markdown_cell("display.show( is a function."),
     ]
     notebook = nbformat.v4.new_notebook(cells=cells)
