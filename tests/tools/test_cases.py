@@ -17,7 +17,7 @@ def test_cases_are_written_with_where_they_were_measured(monkeypatch, tmp_path):
 
     monkeypatch.setattr(cases, "compare_cases", compare)
     monkeypatch.setattr(cases, "missing", lambda runtime: ["a package"])
-    monkeypatch.setattr(cases, "RECORDED", tmp_path)
+    monkeypatch.setattr(cases, "TARGET", tmp_path / "cases.json")
     words = ["cases.py", "--only", "one_box", "volume_26", "--threads", "2", "1", "--rounds", "3"]
     monkeypatch.setattr("sys.argv", words)
     cases.main()
@@ -25,5 +25,15 @@ def test_cases_are_written_with_where_they_were_measured(monkeypatch, tmp_path):
     assert asked == [(names, ["torch"], threads, 3) for threads in (2, 1)]
     assert [len(rows) for rows in written] == [1, 2, 3, 4]
     origin = json.loads((tmp_path / "cases.json").read_text())["provenance"]
-    assert origin["command"] == " ".join(["python -m tools.cases", *words[1:]])
+    assert origin["command"] == "python -m tools.cases"
     assert {"commit", "device"} <= origin.keys()
+    row["ratio"] = 3.0
+    monkeypatch.setattr("sys.argv", ["cases.py", "--only", "volume_26", "--threads", "2"])
+    cases.main()
+    kept = [(one["name"], one["threads"], one["ratio"]) for one in written[-1]]
+    assert kept == [
+        ("one_box", 2, 2.0),
+        ("one_box", 1, 2.0),
+        ("volume_26", 2, 3.0),
+        ("volume_26", 1, 2.0),
+    ]
