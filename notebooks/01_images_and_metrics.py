@@ -136,7 +136,7 @@ for dataset in opened:
 #
 # $$ \mathrm{HU} = 1000\, \frac{\mu - \mu_{\text{water}}}{\mu_{\text{water}} - \mu_{\text{air}}}. $$
 #
-# Water is 0 HU and air is -1000 HU on every device. An organ therefore has about the same values in every patient, if both got the same contrast agent. The next cell measures the spleen.
+# Water is 0 HU and air is -1000 HU on every device. An organ therefore has about the same values in every patient, if both got the same contrast agent. Fat is a little below water, soft tissue a little above it, and bone has the highest values of the body. The next cell measures the spleen.
 
 # %% tags=["real"]
 from medsaga_lib.data.cases import read_case_mask
@@ -196,7 +196,7 @@ for name, ends in windows.items():
 pd.DataFrame(rows).T
 
 # %% [markdown] tags=["real"]
-# The abdomen window gives the spleen 47 grey levels instead of 10. In return, 13 % of the voxels are black, such as all air, and 2 % are white, such as bone.
+# The abdomen window, with level 40 and width 400, is for soft tissue such as liver and spleen. It gives the spleen 47 grey levels instead of 10. In return, 13 % of the voxels are black, such as all air, and 2 % are white, such as bone above 240 HU.
 # A window cannot be undone: 8 bits hold 256 values, and clipped voxels are lost. Keep Hounsfield units on disk, and window when you read. This library uses the abdomen window for a CT unless `dataset.toml` names another.
 
 # %% [markdown] tags=["real"]
@@ -467,7 +467,7 @@ check(chest.root)
 #
 # $$ \mathrm{Dice} = \frac{2\,|P \cap T|}{|P| + |T|}, \qquad \mathrm{IoU} = \frac{|P \cap T|}{|P \cup T|} = \frac{\mathrm{Dice}}{2 - \mathrm{Dice}}. $$
 #
-# Both are 1 for equal masks and 0 without overlap. Each follows from the other, so they give two masks of one truth the same order; IoU is the lower number.
+# Both are 1 for equal masks and 0 without overlap. Each follows from the other: $\mathrm{Dice} = 2\,\mathrm{IoU} / (1 + \mathrm{IoU})$. Both therefore give two masks of one truth the same order; IoU is the lower number.
 #
 # Two metrics measure distances. The *surface* of a mask is the set of its pixels that have a neighbour outside the mask. From each surface pixel of either mask, take the distance to the nearest surface pixel of the other mask:
 #
@@ -586,7 +586,7 @@ for rule in ("pooled", "maximum"):
 # %% [markdown]
 # ### The tolerance of NSD
 #
-# The tolerance should be a difference that does not matter, for example the usual distance between the contours of two annotators. The figure shows NSD for each tolerance.
+# This book uses the challenge's tolerance of 2 mm, or 2 pixels where the spacing is unknown. A tolerance should be a difference that does not matter, for example the usual distance between the contours of two annotators. The figure shows NSD for each tolerance.
 
 # %%
 tolerances = np.arange(0, 13)
@@ -761,7 +761,7 @@ display.show(
 # A Dice of 0.95 means less than a pixel of error for a small object, and several pixels for a lung. Do not compare Dice between tasks. NSD with a tolerance of 2 px is 1 in each row of the table of discs: it does not depend on the size here.
 
 # %% [markdown]
-# ## Splits by patient
+# ## Splits by patient, and leakage
 #
 # Several images of one patient are often alike: the same bones, the same implants, the same bed. If one of them is in the training set and another in the test set, a network may score well because it remembers the patient. This is called *leakage*.
 # All X-rays of a patient are therefore in the same part:

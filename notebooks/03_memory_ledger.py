@@ -226,9 +226,9 @@ for name, entry in ledgers.items():
     print(f"{name:16} activations {share:.1%}, saves {saving:.1%}")
 
 # %% [markdown]
-# GaLore keeps its promise: it reduces the states from 702 to 104 MiB. But more than 90 % of each sum are activations, and GaLore does not change them. It saves 4.0 % of the sum.
+# **GaLore** keeps its promise: it reduces the states from 702 to 104 MiB. But more than 90 % of each sum are activations, and GaLore does not change them. It saves 4.0 % of the sum.
 #
-# LoRA saves 30.3 %, and most of this is not states. The gradient of a weight matrix $W$ is computed from the input of its layer. A frozen $W$ has no gradient, so the input of the layer is not kept.
+# **LoRA** saves 30.3 %, and most of this is activations. The gradient of a weight matrix $W$ is computed from the input of its layer. A frozen $W$ has no gradient, so the input of the layer is not kept.
 #
 # The sum is not the *peak*, the most memory in use at any moment. Temporary tensors add to the peak. But the gradients are complete only when most activations have been freed, so not all parts have their full size at the same time. The peak can be above the sum or below it.
 #
@@ -245,7 +245,7 @@ blocks, heads, images, bytes_each = 4, 12, 12, 4
 print(f"{blocks * heads * images * pairs * bytes_each / 2**30:.2f} GiB")
 
 # %% [markdown]
-# The maps need not be stored. A *fused* kernel, one function of the GPU for the whole attention, computes a map in small tiles and discards them. The backward pass computes the tiles again.
+# The maps need not be stored. A *fused* kernel such as FlashAttention, one function of the GPU for the whole attention, computes a map in small tiles and discards them. The backward pass computes the tiles again.
 # SAM's attention does not fit into such a kernel unchanged. SAM adds a *relative position bias* to the map: a number for each pair of tokens, which depends on the distance of the two tokens along each side of the image.
 # A map contains products of vectors, the *queries* and *keys*. This library writes the bias as additional channels of these vectors, and then a fused kernel can compute the attention. On a CPU, the library itself computes the map piece by piece (`medsaga_lib/models/attention.py`). The next cell compares the results of both codes.
 
@@ -307,7 +307,7 @@ print(f"GaLore saves {saving:.0%} of the sum")
 # The library has two more switches:
 #
 # - *Per-layer updates*: the optimizer updates each parameter inside the backward pass, and its gradient is freed at once. Only one gradient exists at a time.
-# - *bf16*: the network computes with numbers of 16 bits. Weights and states stay in single precision.
+# - *bf16*, a kind of *mixed precision*: the network computes with numbers of 16 bits. Weights and states stay in single precision. The library has no switch for fp16.
 #
 # The first row of the next table is SAM's own code. Each further row adds one switch to those above it. The last row is the predicted peak with all switches. The fourth method is S-SAM, which trains fewer parameters than the others ([chapter 6](06_svd_affine.ipynb)).
 #
@@ -411,12 +411,14 @@ seconds.round(1)
 (seconds / seconds.shift() - 1).iloc[1:].map("{:+.0%}".format)
 
 # %% [markdown]
-# - Fused attention also saves time, up to 12 %.
-# - Checkpointing costs the most, 16 to 43 %.
-# - Per-layer updates change the time by -5 to +12 %. Differences of a few percent may be noise.
-# - bf16 saves 33 to 43 %. With all switches on, a step is faster than with SAM's own code.
+# | switch | reduces | time of a step |
+# | --- | --- | --- |
+# | fused attention | activations | up to 12 % less |
+# | checkpointing | activations | 16 to 43 % more |
+# | per-layer updates | gradients | -5 to +12 %; a few percent may be noise |
+# | bf16 | activations | 33 to 43 % less |
 #
-# The last point holds for this CPU, which has instructions for bf16. A CPU without them computes bf16 many times more slowly than fp32. The next cell tests the computer that runs this page.
+# With all switches on, a step is faster than with SAM's own code. This CPU has instructions for bf16. A CPU without them computes bf16 many times more slowly than fp32. The next cell tests the computer that runs this page.
 
 # %%
 from time import perf_counter
@@ -455,8 +457,11 @@ sizes = (shown[["predicted", "measured"]] / 2**20).astype(float).round(1)
 sizes.assign(error=shown["error"].map("{:+.2%}".format))
 
 # %% [markdown]
-# The sizes are in MiB. The ledger's peak is within 1 % of the measured one for each recipe, whether it trains the whole image encoder, its last stage or the decoder alone. On a GPU, PyTorch's allocator, the driver and the kernels need more.
-# `medsaga memory --fit 8GiB` also prints two plans for a small GPU, with the commands that train them: all weights of ViT-B at 1024 px with a peak of 4.0 GiB, and SAMed at 512 px with 1.2 GiB.
+# The sizes are in MiB. The ledger's peak is within 1 % of the measured one for each recipe, whether it trains the whole image encoder, its last stage or the decoder alone. On a GPU, PyTorch's allocator, the driver and the kernels need more; we have not measured them.
+#
+# ### Your own GPU
+#
+# `medsaga memory --fit 12GiB` predicts the four parts for each recipe, and the largest batch whose peak is within 12 GiB. `--backbone`, `--size` and the switches above change the plan. The command also prints two plans for a small GPU, with the commands that train them: all weights of ViT-B at 1024 px with a peak of 4.0 GiB, and SAMed at 512 px with 1.2 GiB. [Will it fit my GPU?](../book/fit.md) is a form for the same question.
 
 # %% [markdown]
 # ## Comparison with SAMed and DAE-Former

@@ -152,7 +152,15 @@ display.interactive(
 #
 # $$R_t = P_t^\top G_t, \qquad W_t = W_{t-1} - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t)$$
 #
-# Here $\eta$ is the learning rate and $\alpha$ is a fixed scale. The basis is computed again every $T$ steps; this is a *refresh*. The next function is all of GaLore, for a matrix whose short side comes first.
+# Here $\eta$ is the learning rate. GaLore has three values of its own, with these keys and defaults in a recipe:
+#
+# | value | key | meaning | default |
+# | --- | --- | --- | --- |
+# | rank $r$ | `image_encoder.rank` | number of directions in the basis | the width of the image encoder / 12, which is our choice |
+# | $T$ | `image_encoder.refresh` | number of steps from one *refresh*, which computes the basis again, to the next | 200, or less in a short run, so that it has at least 10 bases |
+# | $\alpha$ | `image_encoder.scale` | a fixed factor of the step | 0.25 |
+#
+# The next function is all of GaLore, for a matrix whose short side comes first.
 
 # %%
 def galore_step(W, G, state, t, rank, lr=1e-3, T=200, alpha=0.25):
@@ -200,7 +208,7 @@ adam, galore = 2 * weight.numel() * 4, held_bytes(optimizer)
 print(f"Adam {adam:,} bytes, GaLore {galore:,}: factor {adam / galore:.1f}")
 
 # %% [markdown]
-# GaLore's states are two moments of 16 x 576 numbers, a basis of 192 x 16, and 4 bytes for the number of steps.
+# For a matrix of $m \times n$ with $m \le n$, AdamW keeps $2mn$ numbers of 4 bytes, and GaLore $2rn + mr$: here two moments of 16 x 576 and a basis of 192 x 16. The number of steps takes 4 more bytes.
 #
 # ## Adam's moments after a refresh of the subspace
 #
@@ -388,6 +396,8 @@ lost = rest.square().sum() / gradient(0).square().sum()
 print(f"rank 16 discards {lost:.1%} of the energy")
 
 # %% [markdown]
+# ### Successors of GaLore
+#
 # Later methods change GaLore at these places:
 #
 # | method | change |
@@ -397,6 +407,8 @@ print(f"rank 16 discards {lost:.1%} of the energy")
 # | [APOLLO](https://arxiv.org/abs/2412.05270) | steps along the whole gradient; moments in a random subspace give the length of the step for each column |
 # | [GaLore 2](https://arxiv.org/abs/2504.20437) | uses a randomized SVD |
 # | [Q-GaLore](https://arxiv.org/abs/2407.08296) | refreshes each layer when it is necessary |
+#
+# `image_encoder.optimizer=fira` and `=apollo` select two of them in the recipe `medsaga`.
 #
 # ## Comparison of optimizers on lung segmentation
 #
@@ -524,11 +536,11 @@ pairs.agg(with_interval, sign="+").rename("difference").to_frame()
 # - **Kept and rotated.** Both have the same rate, and the interval of their difference includes 0. So the rotation has no effect on the Dice that these runs can show. A possible reason is that the first moment forgets: at the next refresh, after 20 steps, 12 % of a wrong direction are left. This was not tested. With the paper's $T = 200$, these runs would have a single subspace, and both methods would be equal.
 # - **galore-torch.** Its mean is below those of kept and rotated, and one of the two intervals excludes 0. One disadvantage is known. Its first basis comes from the first step, in which the class tokens are equal and the gradient of the image encoder is rounding errors ([chapter 5](05_adapting_sam.ipynb)), and it is used until step 20. This library waits until there is a gradient. No run tests whether this explains the difference.
 #
-# ## The same algorithms in other packages
+# ## Other packages, and AdamW with 8 or 4 bits
 #
-# Other packages make the states of AdamW smaller without a subspace. They store each number of a moment as a code of 8 or 4 bits instead of 32. A code chooses one of 256 or 16 values between -1 and 1. This value is multiplied by a scale in float32 that a block of numbers shares.
+# Other packages make the states of AdamW smaller without a subspace. They *quantise* them: each number of a moment is stored as a code of 8 or 4 bits instead of 32. A code chooses one of 256 or 16 values between -1 and 1. This value is multiplied by a scale in float32 that a block of numbers shares.
 # The next run compares these, and GaLore, Fira and APOLLO in packages, with this library. `python -m tools.peers` made it. The states and steps are those for stages 2 and 3 of LiteMedSAM's image encoder, with the same random gradients for all. GaLore, Fira and APOLLO have rank 26, and a refresh every 10 steps.
-# The Dice comes from the training of the comparison above: the pocket SAM, 5 seeds, and the learning rate that was chosen there for the algorithm. AdamW with 8 and with 4 bits has the rate of AdamW.
+# The Dice comes from the training of the comparison above: the pocket SAM, 5 seeds, and the learning rate that was chosen there for the algorithm. AdamW with 8 and with 4 bits has the rate of AdamW. GaLore with 8 bits, `GaLoreAdamW8bit` of galore-torch, is not among them, and this library has none.
 #
 # > **Predict.** AdamW on these 5.2 million weights has 41 MB of states. Which is smaller, AdamW with 4 bits or GaLore of rank 26? Which optimizer has the slowest step on a CPU?
 
@@ -565,7 +577,7 @@ here = {
 for peer, method in here.items():
     by_peer[peer] = by_name[method]
 
-# %% caption="States, times of a step and Dice of optimizers in 5 packages."
+# %% caption="States, times of a step and Dice of optimizers, in this library and 5 packages."
 columns = {
     "states, MB": (steps["state_bytes"] / 1e6).round(1),
     "step / AdamW's": steps["plain"].map(times),

@@ -294,14 +294,28 @@ pd.DataFrame(rows).T.rename_axis("parameters of the image encoder")
 #
 # ## Training SAMed and MedSAGa
 #
-# A *recipe* holds all values of a method: what is trained, with which loss, optimizer and schedule. Both recipes have the loss of the papers, 0.2 times the cross-entropy plus 0.8 times the Dice loss, a warm-up of the learning rate, and a decay. `changed` replaces values.
+# A *recipe* holds all values of a method: what is trained, with which loss, optimizer and schedule. These are the values of both recipes:
+
+# %% caption="Values of the training in the recipes of SAMed and MedSAGa."
+keys = "lr", "warmup", "decay_power", "weight_decay", "batch", "steps"
+keys += "ce_weight", "dice_weight"
+both = {"SAMed": samed, "MedSAGa": medsaga}
+of_both = [[getattr(recipe, key) for recipe in both.values()] for key in keys]
+pd.DataFrame(of_both, keys, [*both], dtype=object)
+
+# %% [markdown]
+# - **Loss.** The loss is `ce_weight` times the cross-entropy plus `dice_weight` times the Dice loss, as in both papers.
+# - **Schedule.** The learning rate rises to `lr` in `warmup` steps, or in 10 % of the steps in a short run. Then it falls: $1 - p$ to the power `decay_power`, where $p$ is the part of the steps that is done. MedSAGa's image encoder has its own learning rate, `image_encoder.lr`.
+# - **Optimizer.** AdamW trains all weights. In MedSAGa's image encoder, it runs in GaLore's subspaces.
+#
+# `changed` replaces values. In a shell, `medsaga train samed --data FOLDER --shots 32` trains SAMed on the pocket SAM; `--backbone` names another network, and `--set lr=0.001` changes a value.
 #
 # The papers adapt the whole image encoder of a ViT-B. The next cells make a run that a CPU can do, on LiteMedSAM and images of 64 px. They change these values:
 #
 # - `image_encoder.from_stage=3` adapts TinyViT from its last stage on and leaves the earlier stages frozen. `image_encoder.copies=4` keeps their output for 4 versions of each image, 3 of them augmented ([chapter 10](10_few_labels.ipynb)).
 # - `lift=fourier` adds positions, which TinyViT does not have. Without them, class tokens confuse left and right (chapter 10).
 # - `lr=0.001` replaces the 0.005 of both papers, which was too high for LiteMedSAM in our trials. MedSAGa's learning rate of the image encoder, `image_encoder.lr`, stays at the published 0.001.
-# - `batch=4` and `steps=30` replace 12 and 400.
+# - `batch=4` and `steps=30` make the run short.
 #
 # With `profile = "colab"` and a GPU, a ViT-B keeps the values of the recipes, on images of 512 px, and LiteMedSAM has 200 steps.
 #
@@ -566,8 +580,10 @@ table = table.rename_axis("method").rename(index=method)
 table.sort_values("mean", ascending=False).round(3)
 
 # %% [markdown]
-# In v2, tokens in turn are better than random ones in every seed. With random tokens, Dice varies much from seed to seed. With both, v2 stays behind all methods that train the decoder.
-# SAMed_s, v1, SAMed and MedSAGa differ by about as much as their seeds. Without warm-up, MedSAGa is lower in each of the 3 seeds, and SAMed in 2 of 3. In the paper's Table 2 the difference is larger: 0.913 with and 0.736 without warm-up on 100 X-rays.
+# - **v2.** Tokens in turn are better than random ones in every seed. With random tokens, Dice varies much from seed to seed. With both, v2 stays behind all methods that train the decoder.
+# - **Other variants.** SAMed_s, v1, SAMed and MedSAGa differ by about as much as their seeds.
+# - **Warm-up.** Without it, MedSAGa is lower in each of the 3 seeds, and SAMed in 2 of 3. In the paper's Table 2 the difference is larger: 0.913 with and 0.736 without warm-up on 100 X-rays.
+# - **Rank.** [Chapter 12](12_open_questions.ipynb) has an ablation of the ranks of LoRA and GaLore, on LiteMedSAM.
 
 # %% [markdown]
 # ## Questions
