@@ -103,7 +103,8 @@ def measure(
 @contextmanager
 def timed(places: list[tuple[Any, str, str]]) -> Iterator[tuple[Spent, Calls]]:
     """Time functions, given by owner and name, as parts; a generator runs to its end at once."""
-    spent, calls = dict.fromkeys(PARTS, 0.0), {part: [] for part in PARTS}
+    spent = dict.fromkeys(PARTS, 0.0)
+    calls: Calls = {part: [] for part in PARTS}
 
     def clocked(function: Callable, part: str) -> Callable:
         def call(*arguments: Any, **options: Any) -> Any:
