@@ -308,7 +308,8 @@ for side in (4, 16, 64, 128):
 
 # %% [markdown]
 # The focal loss is a mean over all pixels, so a small missed object hardly changes it. The Dice loss is relative to the size of the object and is large in all rows.
-# The paper adds both losses with equal weights. It does not give the exponent of the focal loss; ours is that of S-SAM ([chapter 6](06_svd_affine.ipynb)).
+# The focal loss of a pixel with the probability $p$ of its true class is the cross-entropy times $(1 - p)^\gamma$. With a larger exponent $\gamma$ (*gamma*), pixels that are already right count less.
+# The paper adds both losses with equal weights. It does not give $\gamma$; ours is 3, as in S-SAM ([chapter 6](06_svd_affine.ipynb)).
 #
 # ## Sampling by modality
 #
@@ -390,7 +391,7 @@ table.sort_values("change").round(2)
 #
 # LiteMedSAM is small enough to run in a browser: [try it](../book/live.md) on one of four images, or on your own.
 #
-# LiteMedSAM's script resizes the longer side of an image to 256 px, normalises the grey levels by minimum and maximum, and pads the rest of the square with zeros. `load_box_predictor` does the same. On some X-rays this preprocessing is unstable: small changes of the input change the mask completely ([chapter 10](10_few_labels.ipynb)).
+# LiteMedSAM's script resizes the longer side of an image to 256 px, normalises the grey levels by minimum and maximum, and pads the rest of the square with zeros, to the right of the image or below it. `load_box_predictor` does the same. On some X-rays this preprocessing is unstable: small changes of the input change the mask completely ([chapter 10](10_few_labels.ipynb)).
 #
 # Several cells below use the same images. `Kept` encodes each image once and keeps the embedding.
 

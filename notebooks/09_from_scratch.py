@@ -239,8 +239,6 @@ display.show(figure, alt=alt, caption=caption)
 # %%
 import torch
 
-torch.manual_seed(seed)
-
 
 # %%
 def attention(q, k, v):
@@ -249,7 +247,7 @@ def attention(q, k, v):
 
 
 # %% [markdown]
-# The map grows with $N^2$. A fused kernel, as in [chapter 3](03_memory_ledger.ipynb), does not store the map, but does the same multiplications, $2 N^2 d$ in number.
+# The map has $N \times N$ weights. If the sides of an image are twice as long, there are 4 times as many tokens, and the map is 16 times as large. A fused kernel, as in [chapter 3](03_memory_ledger.ipynb), does not store the map, but does the same multiplications, $2 N^2 d$ in number.
 #
 # Without the softmax, $(q\,k^\top)\,v = q\,(k^\top v)$, and the right-hand side has no $N \times N$ matrix. Efficient attention ([Shen et al. 2018](https://arxiv.org/abs/1812.01243)) uses this. It applies a softmax to $q$ and to $k$ separately, *before* the product:
 
@@ -267,6 +265,7 @@ def linear_attention(q, k, v):
 # > **Predict.** Are the rows of this map weights, positive numbers with the sum 1?
 
 # %%
+torch.manual_seed(seed)
 q, k, v = torch.randn(3, 144, 16)  # a 12 x 12 map with 16 channels
 implied = q.softmax(1) @ k.softmax(0).T  # (144, 144)
 same = torch.allclose(linear_attention(q, k, v), implied @ v, atol=1e-6)
@@ -519,7 +518,7 @@ pd.DataFrame(rows).T
 #
 # These runs adapt LiteMedSAM with the methods of this book, on 3 tasks: polyps from 16 frames and lungs from 4 X-rays at 128 px, and the hippocampus from 16 slices at 64 px. Each method gets 150 steps of 4 images, and the U-Net, which starts from random weights, gets as many.
 # The methods that adapt the image encoder do so in its last stage ([chapter 10](10_few_labels.ipynb)). *Late stages* trains all weights of this stage. For lungs and hippocampus, all methods have the position lift, except SVF; late stages and the frozen encoder were recorded with and without it on every task. S-SAM, SVF and AdaptiveSAM are prompted with the names of the labels, as MiniLM's vectors ([chapter 6](06_svd_affine.ipynb)).
-# The learning rates are our choice for LiteMedSAM: 0.001 for the decoder, LoRA, GaLore and AdaptiveSAM, 0.0001 for the dense last stage, 0.01 for S-SAM and 0.03 for SVF. Each method has the same rates on all tasks.
+# The learning rates are our choice for LiteMedSAM, and a section below tests them: 0.001 for the decoder, LoRA, GaLore and AdaptiveSAM, 0.0001 for the dense last stage, 0.01 for S-SAM and 0.03 for SVF. Each method has the same rates on all tasks.
 
 # %%
 import json
@@ -631,7 +630,7 @@ ahead_of(late_runs)
 #
 # On polyps and lungs, the adapted methods differ from each other by less than their intervals are wide, and a different seed changes the order ([chapter 10](10_few_labels.ipynb)). On the hippocampus they are told apart. These images are far from what LiteMedSAM was trained on, and the whole slice has about 50 x 36 px, so it may take more trained weights. The rates may be a reason too: they were not chosen for this task.
 #
-# ### Rates
+# ### Learning rates
 #
 # A method with a poor learning rate looks like a poor method. 3 rates of each method were recorded on the polyps, and 4 of S-SAM. Validation Dice, from 16 other frames, is what chooses between them. S-SAM was recorded with 3 rates on the hippocampus as well.
 
@@ -648,7 +647,7 @@ rates.set_index(["task", "method"])[["val_dice", "dice"]].round(3)
 # On the polyps, the rates of SAMed, MedSAGa, SVF and AdaptiveSAM in the tables above have the highest validation Dice of the 3, and it is lower on both sides. S-SAM's best rate is 0.003, with a test Dice of 0.82 instead of 0.77, so its row for the polyps is too low.
 # On the hippocampus, the rate of the polyps fails: with 0.003, S-SAM has hardly learned after 150 steps, and with 0.03 it predicts nothing but background. So a rate that was chosen on one data set may be the wrong one for another, and the rows of the hippocampus could be higher with rates of their own.
 #
-# ### Costs
+# ### Time and memory of a training run
 #
 # The costs differ as well: minutes of one core for a training run, the peak memory of its process with Python and its libraries, and the number of trained parameters, as means over the tasks.
 
@@ -729,14 +728,14 @@ print(origin["date"], "|", origin["device"], "|", origin["data"])
 
 # %%
 def table_of(runs, told=False):
-    """Mean Dice ± standard deviation, and costs, of methods told or not."""
+    """Mean Dice ± half of its interval, and costs, of methods told or not."""
     rows = rows_of(runs).query("told == @told")
-    dice = rows.groupby(["method", "task"])["dice"].agg(["mean", "std"])
-    means = dice["mean"].groupby("method").mean()
+    dice = rows.groupby(["method", "task"])["dice"]
+    means = dice.mean().groupby("method").mean()
     order = means.sort_values(ascending=False).index
     plus_minus = "{:.3f}\u00a0±\u00a0{:.3f}".format
-    text = [plus_minus(*pair) for pair in dice.to_numpy()]
-    table = pd.Series(text, dice.index).unstack()
+    text = dice.agg(lambda seeds: plus_minus(*over_seeds(seeds)))
+    table = text.unstack()
     table = table.loc[order, rows["task"].unique()]
     costs = rows.groupby("method")
     table["minutes"] = (costs["cpu_seconds"].mean() / 60).round(1)
@@ -758,7 +757,7 @@ def table_of(runs, told=False):
 table_of(recorded["runs"])
 
 # %% [markdown]
-# The rows are ordered by the mean over the tasks. The number after ± is the standard deviation over seeds. Many neighbouring rows differ by less than this.
+# The rows are ordered by the mean over the tasks. The number after ± is half of the 95 % interval over seeds (Student's t). Many neighbouring rows differ by less than this.
 # On the site, the next figure shows 6 of the methods on lungs, with the seeds that you choose. Is the order of the methods at 8 labels the same for each seed?
 
 # %%
@@ -818,7 +817,7 @@ def with_interval(seeds):
     return f"{mean:+.3f} ± {half:.3f}" + (" *" if abs(mean) > half else "")
 
 
-# %% caption="Mean difference in Dice to the U-Net over 3 seeds. A star marks intervals that exclude 0."
+# %% caption="Mean difference in Dice to the frozen encoder over 3 seeds, with halves of 95 % intervals. A star marks intervals that exclude 0."
 table = apart.groupby("task", sort=False).agg(with_interval).T
 stars = table.map(lambda text: "*" in text).sum().sum()
 print(f"{stars} of {table.size} intervals exclude 0")
@@ -856,7 +855,7 @@ told = told.fillna("")
 told
 
 # %% [markdown] tags=["real"]
-# From boxes, the trained network has a higher Dice than the ellipse on lungs. On polyps, its mean is below that of the ellipse, which needs no training. The two rows from points cannot be compared with the ellipse, because a point does not tell the size. The untrained network does not depend on the seed, so its standard deviation is 0.
+# From boxes, the trained network has a higher Dice than the ellipse on lungs. On polyps, its mean is below that of the ellipse, which needs no training. The two rows from points cannot be compared with the ellipse, because a point does not tell the size. The untrained network does not depend on the seed, so its interval has the width 0.
 
 # %% [markdown]
 # ## Questions

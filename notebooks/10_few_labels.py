@@ -115,9 +115,9 @@ print(frames.citation, "|", frames.licence)
 # We trained nothing here, but LiteMedSAM has probably seen these frames and their masks in its own training.
 
 # %% [markdown]
-# Somebody has to draw the boxes: this is a tool for annotation, not an automatic method.
+# Somebody has to draw the boxes: this is a tool for annotation, not an automatic method. On lungs, the ellipse has the higher IoU ([chapter 2](02_sam_from_the_inside.ipynb)); the next section shows one reason.
 #
-# ## Two inputs that look alike
+# ## Preprocessing: two inputs that look alike
 #
 # A *feed* is the preprocessing of a network's input. This library has two for LiteMedSAM: `lite_medsam`, as in its published script, and `lite_medsam_squeezed`.
 
@@ -180,18 +180,33 @@ print(chest.citation, "|", chest.licence)
 # The first two inputs differ by less than 1 grey level. The IoU of the right lung is 0.19 with the first and 0.93 with the second. One image shows only that this can happen.
 
 # %% [markdown]
-# The next tables are a recorded study on 4 sets (`python -m tools.feeds`): the mean IoU of `lite_medsam_squeezed` minus that of the published feed, on 19 or 20 test images of each set, at 256 and 128 px. The 95 % interval is a paired bootstrap over patients; where a set names no patients, each image counts as one.
+# The next tables are a recorded study on 4 sets (`python -m tools.feeds`). The first has the mean IoU of LiteMedSAM with exact boxes, with the published and with the squeezed feed, and their difference, on 19 or 20 test images of each set, at 256 and 128 px. The 95 % interval is a paired bootstrap over patients; where a set names no patients, each image counts as one.
 
-# %% caption="Mean IoU with the squeezed image minus that of the published feed, on test images, with 95 % intervals."
+# %%
 import json
 from pathlib import Path
 
 import pandas as pd
 
 study = json.loads(Path("recorded/feeds.json").read_text())
+
+
+def mean_iou(by_class):
+    """The mean over classes of the mean over images that show the class."""
+    return np.nanmean(np.array(by_class, float), axis=1).mean()
+
+
+# %% caption="Mean IoU from exact boxes with two feeds on test images, and their difference with its 95 % interval."
+keys, feeds = ["data", "size"], ["area", "linear_squeezed"]
+tested = pd.DataFrame(study["rows"]).query("split == 'test' and way in @feeds")
+tested = tested.assign(iou=tested["iou"].map(mean_iou))
+means = tested.pivot(index=keys, columns="way", values="iou")[feeds]
+means.columns = ["published", "squeezed"]
 compared = pd.DataFrame(study["differences"])
 compared = compared.query("way == 'linear_squeezed' and split == 'test'")
-compared.drop(columns=["way", "split"]).round(3)
+compared = compared.set_index(keys)[["difference", "interval"]]
+ends = compared["interval"].map(lambda pair: "{:.3f} to {:.3f}".format(*pair))
+means.join(compared.assign(interval=ends)).round(3)
 
 # %% [markdown]
 # At 256 px the squeezed feed is ahead on lungs and hippocampus, and level on the other two. At 128 px it is ahead by 0.02 on lungs, and its mean on hippocampus is 0.04 lower.
@@ -383,6 +398,8 @@ print(f"one kept copy of an image: {kept_bytes(late, plan) / 1e6:.2f} MB")
 #
 # ## Recorded runs
 #
+# ### One seed
+#
 # `medsaga train --data polyp_kvasir --shots 16` without the name of a recipe trains `late_stages` on LiteMedSAM at 128 px. The first table has 5 methods with one seed: late stages and a frozen encoder, each with and without the lift, and a U-Net from random weights. Each method gets 150 steps of 4 images. `interval` is the 95 % interval of Dice over patients, and `seen` says whether the weights were trained on these images before.
 
 # %%
@@ -435,7 +452,9 @@ runs.set_index(["task", "method"])[shown].round(3)
 # On lungs, the Dice of late stages without the lift is 0.74, and 6 % of the predicted pixels are on the other lung; with it, 0.83 and 0.8 %. The frozen encoder gains nothing from it. After 150 steps without a lift, 1 % of its pixels are on the other lung; after the 60 steps of the live training above, it was several times as much. More steps help as well.
 # The intervals are wide, and this is one seed: it cannot tell smaller differences apart.
 #
-# Shots and random numbers differ from seed to seed. The next table has the means over seeds, with the same shots for each method, and with more labels: 32 X-rays and 64 frames. The hippocampus has 16 slices at 64 px. SAMed is new in this table: LoRA of rank 4 in the last stage, with a learning rate of 0.001, and with a lift for 4 X-rays only. HD95 is in mm on the hippocampus, and in pixels on the other two.
+# ### Means over seeds, and more labels
+#
+# Shots and random numbers differ from seed to seed. The next table has the means over seeds, with the same shots for each method, and with more labels: 32 X-rays and 64 frames. The hippocampus has 16 slices at 64 px. SAMed is new in this table: LoRA of rank 4 in the last stage, with a learning rate of 0.001, and with a lift for 4 X-rays only. HD95 is in mm on the hippocampus, and in pixels on the other two. `tested` is the number of test images, or of volumes.
 
 # %%
 names = (
@@ -452,11 +471,13 @@ for name in names:
     print(part["provenance"]["command"], "|", part["provenance"]["date"])
     found |= {run["command"]: run for run in part["runs"]}  # each run once
 
-# %% caption="Means over seeds by task and method."
+# %% caption="Test Dice, HD95 and share of confused pixels, means over seeds, with the numbers of seeds and of test cases."
 seeds = table_of(found.values())
 by_method = seeds.groupby(["task", "method"])
 means = by_method[["dice", "hd95", "confused"]].mean().round(3)
-means.assign(seeds=by_method.size())
+cases = seeds["case_dice"].dropna().groupby(seeds["data"]).first().map(len)
+tested = by_method["data"].first().map(cases)
+means.assign(seeds=by_method.size(), tested=tested)
 
 # %% caption="Mean difference in Dice between two methods, with halves of 95 % intervals over seeds."
 dice = seeds.pivot(index=["task", "seed"], columns="method", values="dice")
@@ -477,6 +498,8 @@ pd.DataFrame(apart).groupby("task").agg(
 #
 # On polyps, the mean Dice of late stages is lower with the lift, and the interval contains 0. So the lift is the default of `late_stages`: level on polyps and on the hippocampus ([chapter 9](09_from_scratch.ipynb)), and with a lower HD95 on lungs. In Dice, 3 seeds do not tell late stages with and without the lift apart.
 # So pretrained weights are worth much on polyps, something on the hippocampus, and nothing on lungs.
+#
+# ### Late stages or the whole encoder
 #
 # Do late stages lose accuracy? SAMed was recorded once on the whole image encoder, from the same 16 frames. `minutes` are of one core, and GB is the peak of the process.
 

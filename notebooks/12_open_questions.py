@@ -112,7 +112,7 @@ by_case = runs["case_dice"].map(lambda cases: isinstance(cases, list))
 print(len(runs), "runs;", by_case.sum(), "of them with the Dice of each case")
 
 # %% [markdown]
-# ## How many patients would tell them apart?
+# ## How many patients would tell two methods apart?
 #
 # Two methods segment the same test cases. So we compare case by case: a case that is hard for one is hard for the other, and the difference is less noisy than either score. `compare` of `medsaga_lib.evaluation.compare` does this, and `medsaga compare` does it for your own runs. It needs the Dice of each case, which the older runs do not have.
 
@@ -202,7 +202,22 @@ differences(scores["hippocampus"], "late stages + lift")
 #
 # These numbers hold for one seed. The column `needed` takes the observed difference for the true one. It is an estimate with the same noise as the difference, so read it as an order of magnitude.
 #
-# ## Seeds are a second source of chance
+# How many patients does a difference of 0.01 or 0.02 need? The next cell puts it into the formula above, with the median $s$ of the methods of each task.
+
+# %% caption="Patients needed to find a true difference in Dice (columns) with a power of 80 %."
+baselines = {"polyps": "SAMed", "lungs": "U-Net"}
+baselines["hippocampus"] = "late stages + lift"
+rows = {}
+for task, baseline in baselines.items():
+    pairs = compare(scores[task], baseline)
+    s = np.median([one.mean / one.effect for one in pairs])
+    rows[task] = {d: np.ceil(7.85 * (s / d) ** 2) for d in (0.01, 0.02, 0.03)}
+pd.DataFrame(rows).T.astype(int)
+
+# %% [markdown]
+# A difference of 0.02 needs about 50 to 60 patients on lungs and on the hippocampus, and about 600 frames on polyps, where the spread of the differences is larger. A difference of 0.01 needs 4 times as many. The test sets have 11 patients, 60 volumes and 40 frames.
+#
+# ## How many seeds? A second source of chance
 #
 # A seed decides which images are labelled, and all random numbers. Another seed is another network. We want a statement about the recipe, not about one network, so the seeds are a sample as well:
 #
@@ -302,27 +317,30 @@ print({source: round(float(value), 3) for source, value in spread.items()})
 
 
 # %% [markdown]
-# Each simulated study draws seeds, patients and the rest from normal distributions with these spreads, around a truth of 0. The function returns how often the interval holds 0, over patients alone and over both.
+# Each simulated study draws seeds, patients and the rest from normal distributions with these spreads, around a truth of 0. The function returns how often the interval holds 0, over patients alone and over both, and half of the median interval over both.
 
 # %%
 def holds(count, patients=40, studies=4000):
-    """Share of studies whose interval holds 0: over patients, and over both."""
+    """Shares of intervals that hold 0, over patients and both; half of one."""
     rng = np.random.default_rng(seed)
     dice = spread["seeds"] * rng.standard_normal((studies, count, 1))
     of_patients = rng.standard_normal((studies, 1, patients))
     dice = dice + spread["patients"] * of_patients
     dice += spread["rest"] * rng.standard_normal((studies, count, patients))
     away = np.abs(dice.mean((1, 2)))
-    both = (away <= over_both(dice)).mean() if count > 1 else np.nan
-    return (away <= over_patients(dice)).mean(), both
+    within = (away <= over_patients(dice)).mean()
+    if count == 1:
+        return within, np.nan, np.nan
+    half = over_both(dice)
+    return within, (away <= half).mean(), np.median(half)
 
 
 # %% [markdown]
 # > **Predict.** One network, 40 patients: in how many of 100 studies does the 95 % interval over patients hold the truth?
 
-# %% caption="Share of studies whose interval holds the truth, by number of seeds."
+# %% caption="Share of studies whose interval holds the truth, and half of the median interval over both, by number of seeds."
 numbers = [1, 2, 3, 5, 10, 20]
-intervals = ["over patients", "over both"]
+intervals = ["over patients", "over both", "half, over both"]
 shares = pd.DataFrame([holds(n) for n in numbers], numbers, intervals)
 shares.rename_axis("seeds").round(3).astype(object).fillna("")
 
@@ -355,9 +373,11 @@ display.show(
 
 # %% [markdown]
 # With one seed, the interval that promises 95 % holds the truth in 78 % of the studies. It is right about this one network, and too narrow for a statement about the recipe.
-# The interval over both keeps its promise. With 2 seeds its price is high, because a spread is then estimated from two numbers.
+# The interval over both keeps its promise, and it becomes narrower with more seeds: half of it is 0.095 with 2 seeds, 0.068 with 5 and 0.060 with 10.
 #
-# ## One byte budget
+# **How many seeds?** Our choice is 5: 10 seeds cost twice as much and gain little here. The patients have about 4 times the spread of the seeds, so more test patients then help more than more seeds.
+#
+# ## The best method for a memory budget
 #
 # A fair comparison gives each method the same memory. The figure has Dice against the peak memory of the training process, as measured, for all methods on LiteMedSAM that get the image alone. Where several rates were recorded, the one with the highest validation Dice is shown.
 
@@ -493,7 +513,7 @@ steps.round().astype(int)
 # %% [markdown]
 # The rest is 628 to 989 MiB, and these runs do not divide it further. It is most of the U-Net's peak. Python and its libraries are not in the memory of a GPU. There, by this prediction, a step of late stages needs about 9 times the memory of a step of the U-Net, not 2.5 times. So the budget above is one for a small computer without a GPU. For a GPU, use [Will it fit my GPU?](../book/fit.md).
 #
-# ### And minutes?
+# ### How long does a training take?
 #
 # The runs of 30 November 2026 shared their cores with other work, which makes their processor time too long. We do not use it. The runs of the day before, five methods on two tasks, are shown with the wait: the time of the steps on the clock, over the processor time of the whole run.
 
@@ -643,7 +663,7 @@ for case in frames.split("test")[:6]:
         ellipse = fill_box(box, truth.shape, ellipse=True)
         answers.append((share, dice_of(mask, organ), dice_of(ellipse, organ)))
 
-# %% caption="Mean IoU on 6 images if each side of a box moves by up to this share of its length."
+# %% caption="Mean Dice on 6 images if each side of a box moves by up to this share of its length."
 tried = pd.DataFrame(answers, columns=["largest move", "LiteMedSAM", "ellipse"])
 tried.groupby("largest move").mean().round(3)
 
@@ -709,7 +729,7 @@ def over_3_seeds(dice):
     return "{:.3f} ± {:.3f}".format(*over_seeds(dice))
 
 
-# %% caption="Cheap Lunch on the hippocampus: mean Dice over 3 seeds, and the gain from the next larger number of shots."
+# %% caption="Cheap Lunch on the hippocampus: mean Dice over 3 seeds, and the gain over the next smaller number of shots, with halves of 95 % intervals."
 kinds = "no", "yes"
 steps_up = {kind: wide[kind].diff(axis=1).iloc[:, 1:] for kind in kinds}
 gains = pd.concat(steps_up, axis=1, names=keys)
@@ -719,9 +739,17 @@ pd.DataFrame(bought).rename_axis(keys).fillna("")
 # %% [markdown]
 # The column `gain` is the Dice minus that with fewer labels, seed by seed; the number after ± is half of a 95 % interval over 3 seeds. The first doubling, for one hour of work, has a mean gain of 0.016, and without synthesis its interval leaves 0 out. The next step costs 4 hours and has a mean gain below 0.01, with intervals around 0. Synthesis does not replace contours: without it, the means are higher at each number of labels.
 #
-# ## Values that the papers leave open
+# ## Values that the papers do not report
 #
-# The papers give one rank and no alternative, and no paper trains the last stage of a TinyViT. `late_values.json` has 2 methods on the polyps, from 16 frames with seed 0, each as in [chapter 9](09_from_scratch.ipynb) and with one changed value: the rank of LoRA, which is 4; the rank of GaLore, which is 26 in this stage; the number of subspaces (`bases`) that GaLore uses in 150 steps, which is 10; and no warm-up of the learning rate.
+# Most of these values have the verdict *unspecified* in the table of claims of [chapter 11](11_auditing.ipynb):
+#
+# | paper | not reported |
+# | --- | --- |
+# | MedSAGa | the rank and the scale of GaLore, epochs, input size, augmentation, the unit of HD95, the number of test patients |
+# | LiteMedSAM with LoRA | the rank and $\alpha$ of LoRA, which its code has; the exponent of the focal loss; the tolerance of NSD |
+# | Cheap Lunch, of which we have a summary | the ranges of the changes, how pastes are placed and blended, learning rate, epochs |
+#
+# How much does such a value change? `late_values.json` has 2 methods on the polyps, from 16 frames with seed 0, each as in [chapter 9](09_from_scratch.ipynb) and with one changed value: the rank of LoRA, which is 4, as in SAMed; the rank of GaLore, which is 26 in this stage, our choice; the number of subspaces (`bases`) that GaLore uses in 150 steps, which is 10; and no warm-up of the learning rate.
 # The table has the Dice on 16 validation frames and on the 40 test frames, and the mean difference to the unchanged method on the same test frames, with half of its 95 % interval over frames.
 #
 # > **Predict.** Which of these values changes the Dice by more than its interval?
@@ -909,7 +937,7 @@ print(f"40 patients: {holds(3)[0]:.2f}; 400 patients: {with_400:.2f}")
 # %% tags=["exercise-check"]
 given = as_number("with_400", with_400)
 assert given != holds(3)[0], f"{given:.3f} is the share for 40 patients."
-alone, both = holds(3, patients=400)
+alone, both, _ = holds(3, patients=400)
 said = f"{given:.3f} is the share of the interval over both."
 assert abs(given - both) > 0.005, said
 said = f"{given:.3f} is not the share for 3 seeds and 400 patients."

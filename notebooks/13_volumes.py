@@ -260,6 +260,8 @@ credit(1)
 #
 # A person draws one box on the middle slice, and names the first and the last slice. [Chapter 8](08_lite_medsam.ipynb) compared two ways to go on: the *same box* on every slice, and *propagation*, where each next box surrounds the last mask. We add the exact box of every slice, which is the most that boxes can give, and the ellipse in the person's box, which needs no network.
 #
+# On the command line, `medsaga predict lite_medsam ct.nii.gz --window CT --box X0,Y0,Z0,X1,Y1,Z1 --out masks` propagates a box, given in voxels of the file; `--slices same` keeps the same box. In Python, `load_box_predictor` does it, as below.
+#
 # Most of the time goes into the encoder, and its output does not depend on the boxes. The dictionary `kept` holds the embeddings, so that each slice is encoded once. To save time, the input has 128 px instead of LiteMedSAM's 256 px; a slice of the spleen has 166 x 164 pixels.
 # LiteMedSAM has probably seen this CT in its own training ([Where the weights come from](../book/weights.md)), so the scores say nothing about new patients. The kinds of errors are what to look at.
 
@@ -418,7 +420,7 @@ credit(0)
 # %% [markdown]
 # ### Slices without the organ
 #
-# If the person names a first slice that is too early, the network has no way to object. The next cell makes the range 3 slices too long at each end.
+# Neither way finds the ends of the organ: the first and the last slice come from the person. If the first slice is too early, the network has no way to object. The next cell makes the range 3 slices too long at each end.
 #
 # > **Predict.** How much Dice do 6 empty slices cost?
 
@@ -499,7 +501,7 @@ pd.DataFrame(rows).T.round(3)
 #
 # > **Predict.** Which of the masks above gains from `largest`, and which does not?
 
-# %% caption="Scores after two ways to make slices agree."
+# %% caption="Scores as they are (none), after a majority of 3 slices, and with the largest component alone."
 from medsaga_lib.inference.volume_labels import consistent
 
 rows = {}

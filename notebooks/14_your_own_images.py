@@ -33,7 +33,9 @@ seed = 0
 # %% [markdown]
 # ## A folder as it comes
 #
-# Nobody gets a data set in the layout of this book. This chapter starts from two folders of files, once for X-rays and once, with the same functions, for volumes that it was not written for.
+# Nobody gets a data set in the layout of this book. `medsaga data import` reads these layouts: a folder of images and one of masks, where a mask has the name of its image or a name such as `NAME_mask.png`; nnU-Net; the Medical Segmentation Decathlon; COCO; Labelme; and the npz and npy files of MedSAM. The library reads PNG, JPEG, TIFF, NIfTI, DICOM and more formats, in grey or RGB, with 8 or 16 bits. [How to use this book](../book/how-to-use.md#your-own-images) has the commands and all formats.
+#
+# This chapter starts from two folders of files, once for X-rays and once, with the same functions, for volumes that it was not written for.
 # Replace the first folder by your own, and run the cells again.
 #
 # Where `MEDSAGA_DATA` names no folder, drawn chest X-rays and drawn volumes replace the real ones.
@@ -347,7 +349,7 @@ on_validation.rename(method)
 
 # %% [markdown] tags=["real"]
 # On 4 validation X-rays of 3 patients, the U-Net has the highest Dice, with a narrow interval. Late stages are hardly ahead of the mean mask, which learned nothing about images. In HD95, the mean mask is the best of the three: both networks have patches far from the lungs.
-# The Dice on validation images decides, so the U-Net is chosen. An interval over 3 patients promises too much ([chapter 1](01_images_and_metrics.ipynb)). The test images are used once, for this one network.
+# The Dice on validation images decides, so the U-Net is chosen. An interval over 3 patients promises too much ([chapter 1](01_images_and_metrics.ipynb)); [chapter 12](12_open_questions.ipynb) computes how many patients a difference needs. The test images are used once, for this one network.
 
 # %%
 chosen = on_validation.loc[list(runs), "dice"].idxmax()
@@ -619,7 +621,7 @@ def with_interval(values):
     return "{:.3f} ± {:.3f}".format(*over_seeds(values))
 
 
-# %% caption="Mean Dice and HD95 on test X-rays over 3 seeds, and minutes of one core."
+# %% caption="Mean Dice (with half of its 95 % interval) and HD95 on test X-rays over 3 seeds, and minutes of one core."
 by = ["backbone", "shots", "method"]
 rows["minutes"] = rows["cpu_seconds"] / 60
 answer = {"dice": with_interval, "hd95": "mean", "minutes": "mean"}
