@@ -121,6 +121,8 @@ for dataset in opened:
     credit(dataset)
 
 # %% [markdown] tags=["real"]
+# Table: Modalities of this book, and what a value measures.
+#
 # | modality | what a value measures | unit |
 # | --- | --- | --- |
 # | X-ray | X-rays that reached the detector, after processing by the device | none |
@@ -980,6 +982,8 @@ print("the same for the MR slices:", gain(leaking_slices, honest_slices))
 # An interval over patients says nothing about other hospitals, other devices, or another training run with other random numbers. Where a table has several runs, it gives the mean over seeds and half of its 95 % interval, as 0.812 ± 0.020.
 #
 # ## How to read the tables of this book
+#
+# Table: Columns of the tables in this book.
 #
 # | column | meaning | better |
 # | --- | --- | --- |

@@ -34,6 +34,8 @@ seed = 0
 # The message `CUDA out of memory` says that something did not fit. It does not say what filled the memory.
 # A training step keeps data of four kinds:
 #
+# Table: The memory of a training step, by content.
+#
 # | part | content | size |
 # |---|---|---|
 # | **weights** | the parameters of the network | 4 bytes for each parameter in single precision (fp32) |
@@ -411,6 +413,8 @@ seconds.round(1)
 (seconds / seconds.shift() - 1).iloc[1:].map("{:+.0%}".format)
 
 # %% [markdown]
+# Table: Switches, what they reduce, and their time.
+#
 # | switch | reduces | time of a step |
 # | --- | --- | --- |
 # | fused attention | activations | up to 12 % less |

@@ -154,6 +154,8 @@ display.interactive(
 #
 # Here $\eta$ is the learning rate. GaLore has three values of its own, with these keys and defaults in a recipe:
 #
+# Table: The values of GaLore, their keys in a recipe, and their defaults.
+#
 # | value | key | meaning | default |
 # | --- | --- | --- | --- |
 # | rank $r$ | `image_encoder.rank` | number of directions in the basis | the width of the image encoder / 12, which is our choice |
@@ -399,6 +401,8 @@ print(f"rank 16 discards {lost:.1%} of the energy")
 # ### Successors of GaLore
 #
 # Later methods change GaLore at these places:
+#
+# Table: Successors of GaLore.
 #
 # | method | change |
 # |---|---|

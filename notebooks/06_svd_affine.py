@@ -244,7 +244,7 @@ trials = {
 }
 found = {name: masks(embeddings(*trial)) for name, trial in trials.items()}
 
-# %% caption="What the change of one singular value does to the embedding and to the masks."
+# %% caption="Effect of one removed singular value on the embedding and on the masks."
 truths = [truth for _, truth in pairs]
 rows = {}
 for name, maps in found.items():

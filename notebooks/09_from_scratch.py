@@ -218,6 +218,8 @@ display.show(figure, alt=alt, caption=caption)
 # %% [markdown]
 # The adapted SAM is ahead with few labels, and the network from scratch with many, on two of the four data sets:
 #
+# Table: Where MedSAGa and DAE-Former are ahead, by MedSAGa's Table 1.
+#
 # | data set | MedSAGa is ahead with | DAE-Former is ahead with |
 # | --- | --- | --- |
 # | chest X-ray | 50 to 500 images | 1,800 images |

@@ -534,6 +534,8 @@ tried.set_index("change")[["val_dice", "dice", "interval"]].round(3)
 #
 # ## Which method when
 #
+# Table: Which method to take.
+#
 # | you have | take | shown in |
 # | --- | --- | --- |
 # | no labels, and a person who draws boxes | LiteMedSAM as it is; compare it with the ellipse | the first figure |

@@ -64,6 +64,8 @@ answer(claim).found
 # %% [markdown]
 # The claim is true. A paper is right until the arithmetic says otherwise, and a difference that rounding can make is no contradiction. There are five verdicts:
 #
+# Table: The five verdicts.
+#
 # | verdict | meaning |
 # | --- | --- |
 # | reproduced | our calculation gives the published value, within the tolerance |
@@ -220,7 +222,7 @@ for classes in (1, 3, 8, 15):
 numbers["SAMed_s trains, 8 classes"] = counted("samed_s").trainable
 numbers["MedSAGa trains, 8 classes"] = counted("medsaga").trainable
 
-# %% caption="What 18.81M and 6.32M could count, in parameters and in MiB."
+# %% caption="Candidates for 18.81M and 6.32M, in parameters and in MiB."
 sizes = pd.DataFrame({"parameters": numbers})
 sizes["million"] = sizes["parameters"] / 1e6
 sizes["MiB"] = 4 * sizes["parameters"] / MIB
@@ -377,6 +379,8 @@ ends = {"fewest images": by_data.first(), "most images": by_data.last()}
 pd.DataFrame(ends | {"settings ahead": wins})
 
 # %% [markdown]
+# Table: The claims of section 4.3 of MedSAGa about DAE-Former.
+#
 # | claim of section 4.3 | verdict |
 # | --- | --- |
 # | with the fewest images MedSAGa is ahead on Chest, ISLES and Spleen | reproduced: +0.057, +0.076, +0.049 |
@@ -390,6 +394,8 @@ pd.DataFrame(ends | {"settings ahead": wins})
 # ## Metric forensics: one prediction, many scores
 #
 # A published HD95 is a number of a method and of a library. The libraries agree on two masks that both have elements, up to small differences in the definition. They disagree on a mask that is empty. There are four states of a class in an image:
+#
+# Table: The four states of a class in an image.
 #
 # | state | prediction | truth |
 # | --- | --- | --- |
@@ -445,6 +451,8 @@ probes.astype(object).fillna("left out").loc[["dice", "hd95", "nsd"]]
 
 # %% [markdown]
 # *Left out* stands for NaN or for an error: the usual mean then omits this image.
+#
+# Table: Libraries and rules on an empty mask.
 #
 # | library or rule | HD95 of a missed organ | other surprises |
 # | --- | --- | --- |

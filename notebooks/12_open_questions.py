@@ -160,6 +160,8 @@ def differences(scores, baseline):
 # %% [markdown]
 # The tables have these columns. $d_p$ is the difference of patient $p$, with mean $\bar d$ and standard deviation $s$ over patients:
 #
+# Table: Columns of the tables of differences.
+#
 # | column | meaning |
 # | --- | --- |
 # | difference | $\bar d$ and its 95 % interval over patients, by a bootstrap that draws patients |
@@ -505,7 +507,7 @@ for name in ("U-Net", "frozen encoder", "late stages"):
         "kept copies": copies * kept_bytes(recipe, plan) / 2**20,
     }
 
-# %% caption="What a measured peak contains, in MiB."
+# %% caption="Parts of a measured peak, in MiB."
 steps = pd.DataFrame(predicted).T
 steps["the rest"] = steps["measured"] - steps["a step"] - steps["kept copies"]
 steps.round().astype(int)
@@ -533,6 +535,8 @@ shown.round({"dice": 3, "MiB": 0, "minutes": 1, "wait": 1}).astype({"MiB": int})
 # ## What does a label cost?
 #
 # A person's time costs more than memory. Take a model of the person: seconds for a point, a box and a contour of one object. The values are those of crowds on photographs. Medical experts may need more time. **Change the numbers to yours and run the section again.**
+#
+# Table: Seconds of a person for one object.
 #
 # | kind | seconds | source |
 # | --- | --- | --- |
@@ -743,6 +747,8 @@ pd.DataFrame(bought).rename_axis(keys).fillna("")
 #
 # Most of these values have the verdict *unspecified* in the table of claims of [chapter 11](11_auditing.ipynb):
 #
+# Table: Values that the papers do not report.
+#
 # | paper | not reported |
 # | --- | --- |
 # | MedSAGa | the rank and the scale of GaLore, epochs, input size, augmentation, the unit of HD95, the number of test patients |
@@ -798,6 +804,8 @@ pd.DataFrame(rows).T.fillna("")
 # ## What is still open
 #
 # The papers behind this book leave these questions open, and this book has not answered them. The second column is what is recorded, and the third what the commands below would take: the number of missing runs. A run takes 2 to 5 minutes of one core; `--plan` predicts the hours.
+#
+# Table: Open questions, with what is recorded and what is missing.
 #
 # | | question | recorded so far | would take |
 # | --- | --- | --- | --- |

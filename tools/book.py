@@ -49,7 +49,8 @@ if "google.colab" in sys.modules:
 """
 SOLUTION_TITLE = "# @title Solution"  # the title that Colab shows of a folded cell
 
-
+TABLE = re.compile(r"^\|.*\|\n\| ?:?-", re.MULTILINE)  # in Markdown
+TABLE_CAPTION = re.compile(r"^Table: (?=.+\n\n\|)", re.MULTILINE)
 DRAWS = re.compile(r"\bdisplay\.(show|interactive)\(")
 
 

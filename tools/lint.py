@@ -148,7 +148,11 @@ def text(notebook: NotebookNode) -> Iterator[str]:
         blank += [tag for tag in HTML_IMAGE.finditer(source) if 'alt="' not in tag[0]]
         if blank:
             yield f"'{head}' has an image without alt text"
+        if len(book.TABLE.findall(source)) != len(book.TABLE_CAPTION.findall(source)):
+            yield f"'{head}' has a table without a line 'Table: its caption' above it"
         yield from prose.problems(source)
+    for cell in book.code_cells(notebook):
+        yield from prose.problems(cell.metadata.get("caption", ""))
     if not any(re.search(r"^## Summary$", source, re.MULTILINE) for source in sources):
         yield "there is no '## Summary'"
 

@@ -99,14 +99,22 @@ def _fold(cell: NotebookNode, what: str, name: str) -> None:
 
 
 def number(notebook: NotebookNode, chapter: int) -> None:
-    """Put "Figure 5.2." before the caption of each figure, and a numbered caption above each table.
+    """Put "Figure 5.2." before the caption of each figure, and "Table 5.2." before that of a table.
+
+    The caption of a table in Markdown is the line above it, which begins with "Table: ".
 
     Raises:
-        ValueError: a table has no caption.
+        BookError: a table of a code cell has no caption.
     """
     figures, tables = itertools.count(1), itertools.count(1)
-    for cell in book.code_cells(notebook):
-        for output in cell.outputs:
+
+    def label(_: re.Match) -> str:
+        return f"**Table {chapter}.{next(tables)}.** "
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = book.TABLE_CAPTION.sub(label, cell.source)
+        for output in cell.get("outputs", []):
             data = output.get("data", {})
             page = data.get("text/html", "")
             if CAPTION in page:
@@ -120,7 +128,9 @@ def number(notebook: NotebookNode, chapter: int) -> None:
 def _caption(cell: NotebookNode, label: str) -> str:
     if "caption" not in cell.metadata:
         head = cell.source.strip().splitlines()[-1]
-        raise ValueError(f"{label} ('{head}') has no caption; write caption=\"...\" after '# %%'")
+        raise book.BookError(
+            f"{label} ('{head}') has no caption; write caption=\"...\" after '# %%'."
+        )
     words = CODE.sub(r"<code>\1</code>", html.escape(cell.metadata["caption"], quote=False))
     return f"{CAPTION}<b>{label}</b> {words}</figcaption>"
 

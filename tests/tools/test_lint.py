@@ -29,6 +29,7 @@ def test_the_small_book_is_in_order(small_book):
         ("# Double `x`.", "# ```{note}\n# Double.\n# ```", "a MyST directive"),
         ("# Double `x`.", "# {ref}`there`", "a MyST directive"),
         ("# Double `x`.", "# Of `x` make two.", "begins with 'Of'"),
+        ("# Double `x`.", "# | a |\n# | - |\n# | b |", "a table without a line 'Table: "),
         ("# Double `x`.", "# ![](a.png)", "an image without alt text"),
         ("# Double `x`.", '# <img src="a.png">', "an image without alt text"),
         ("# ## Summary", "# ## The end", "there is no '## Summary'"),

@@ -97,7 +97,7 @@ def test_figures_and_tables_are_numbered_in_the_order_of_the_page():
     captions = "Dice < 1 of `a` and `b`.", "More."
     code = nbformat.v4.new_code_cell
     cells = [
-        nbformat.v4.new_markdown_cell("Text"),
+        nbformat.v4.new_markdown_cell("Text\n\nTable: Words.\n\n| a |\n| - |\n\nTable: no caption"),
         code("", outputs=[shown("<p>1</p>"), figures[0]]),
         *(
             code("", outputs=[one], metadata={"caption": caption})
@@ -106,12 +106,13 @@ def test_figures_and_tables_are_numbered_in_the_order_of_the_page():
         code("", outputs=figures[1:]),
     ]
     stage.number(nbformat.v4.new_notebook(cells=cells), 7)
+    assert cells[0].source == "Text\n\n**Table 7.1.** Words.\n\n| a |\n| - |\n\nTable: no caption"
     assert [output.data["text/html"] for cell in cells[1:] for output in cell.outputs] == [
         "<p>1</p>",
         "<img><figcaption><b>Figure 7.1.</b> One.</figcaption>",
-        '<figure class="table"><figcaption><b>Table 7.1.</b> Dice &lt; 1 of <code>a</code> and '
+        '<figure class="table"><figcaption><b>Table 7.2.</b> Dice &lt; 1 of <code>a</code> and '
         "<code>b</code>.</figcaption>\n<table><td>1</td></table>\n</figure>",
-        '<figure class="table"><figcaption><b>Table 7.2.</b> More.</figcaption>\n<table></table>'
+        '<figure class="table"><figcaption><b>Table 7.3.</b> More.</figcaption>\n<table></table>'
         "\n</figure>",
         "<figcaption><b>Figure 7.2.</b> Two.</figcaption>",
     ]
@@ -119,7 +120,7 @@ def test_figures_and_tables_are_numbered_in_the_order_of_the_page():
 
 def test_a_table_needs_a_caption():
     cell = nbformat.v4.new_code_cell("x = 1\nframe.round(2)", outputs=[shown("<table></table>")])
-    with pytest.raises(ValueError, match=r"Table 7.1. \('frame.round\(2\)'\) has no caption"):
+    with pytest.raises(book.BookError, match=r"Table 7.1. \('frame.round\(2\)'\) has no caption"):
         stage.number(nbformat.v4.new_notebook(cells=[cell]), 7)
 
 
