@@ -580,11 +580,11 @@ tried = pd.DataFrame(recorded["attempts"]).set_index("name")[[*names]]
 tried.rename(columns=names).round(2)
 
 # %% [markdown]
-# `torch.compile` needs the longest first call. bfloat16 changes the masks. These ways do the same work faster. Leaving out repeated work gains more here.
+# `torch.compile` needs the longest first call and gains nothing in this run: it replaces the library's linear layers by torch's own, which are slower on this processor. bfloat16 changes the masks. Both do the same work in another way. Leaving out repeated work gains more here.
 #
 # ## Whole cases
 #
-# A user waits for the whole case: reading the file, encoding the image, all boxes, and the label map in the size of the image. The last recorded run compares two cases with LiteMedSAM's network as its authors' script calls it: an image of 512 px with one box, and an image of nuclei with 241 boxes.
+# A user waits for the whole case: reading the file, encoding the image, all boxes, and the label map in the size of the image. The last recorded run compares three cases with LiteMedSAM's network as its authors' script calls it: an image of 512 px with one box, an image of nuclei with 241 boxes, and a volume of 26 slices with 2 boxes, each of which goes from slice to slice ([chapter 13](13_volumes.ipynb)).
 # `medsaga predict --runtime` moves the image encoder to ONNX Runtime or OpenVINO, two libraries that run trained networks fast, in float32. The published network always runs in torch. Both ways use the same number of threads.
 
 # %%
@@ -596,6 +596,7 @@ print(*(origin[key] for key in ("command", "date", "device")), sep=" | ")
 whole = pd.DataFrame(recorded["cases"])
 whole["lowest"], whole["highest"] = zip(*whole["ratios"])
 cases = {"one_box": "one box", "boxes_241": "241 boxes"}
+cases["volume_26"] = "volume, 2 boxes"
 runtimes = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 whole = whole.replace({"name": cases, "runtime": runtimes})
 
@@ -607,8 +608,37 @@ whole.rename(columns=names).round(3)
 
 # %% [markdown]
 # `times as fast` is the median of the rounds by the clock on the wall; `lowest` and `highest` are the rounds where it is smallest and largest. Other programs on the machine disturb the processor time less. `lowest IoU` is that of the object whose two masks agree least.
-# All runtimes give the masks of the published network. For one box, the image encoder takes most of the time. For 241 boxes, the decoder does. It stays in torch, so the runtime changes less.
+# All runtimes give the masks of the published network. The decoder of the boxes stays in torch, so the runtime changes less for 241 boxes.
 # Torch and OpenVINO differ by less than their rounds. On AMD's processors, torch computes linear layers with MKL, which does not use all of their instructions; the library calls the kernels of oneDNN instead (`medsaga_lib/models/linear.py`), and OpenVINO contains oneDNN too.
+#
+# Where does the time go? `python -m tools.case_parts` timed the parts of the same cases on one core. The column *limit* is the number of operations of our part, divided by the rate of the fastest matrix product on this processor. No program that does these operations in float32 on this core can be faster.
+
+# %%
+recorded = json.loads(Path("recorded/case_parts.json").read_text())
+origin, rate = recorded["provenance"], recorded["operations_per_second"]
+print(*(origin[key] for key in ("command", "date", "device")), sep=" | ")
+print(f"fastest matrix product: {rate / 1e9:.0f} billion operations per second")
+
+# %%
+parts = {}
+for row in recorded["cases"]:
+    for part, spent in row["seconds"].items():
+        one = parts.setdefault((cases[row["case"]], part), {})
+        one[row["way"]] = spent
+        one[f"calls, {row['way']}"] = row["calls"].get(part)
+        if row["way"] == "ours":
+            one["limit"] = row["limit"].get(part)
+
+# %% caption="Seconds of the parts of whole cases on one core, the limit of ours, and the number of encoded images and of decoded boxes."
+columns = ["published", "ours", "limit", "calls, published", "calls, ours"]
+table = pd.DataFrame(parts).T[columns].round(2)
+calls = columns[-2:]
+table[calls] = table[calls].astype("Int64")
+table.astype(object).fillna("")
+
+# %% [markdown]
+# - **One box, and the volume.** The image encoder takes nearly all of the time. Ours takes less than twice its limit. The published way also encodes a slice of the volume once for each object: 33 encodings instead of 26.
+# - **241 boxes.** The boxes take most of the time. Ours are about 3.5 times above their limit: their products are small, 7 tokens at a time, and the processor reaches its rate on large matrices only.
 #
 # ## Overlapping masks
 #
