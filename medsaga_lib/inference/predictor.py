@@ -1,7 +1,7 @@
 """Prediction of label maps with a trained run: whole images, and volumes slice by slice."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,16 +98,15 @@ class Predictor:
         if prompts is not None:
             tensors += [frame.coordinates(prompts.coordinates), prompts.roles]
         parts = zip(*(tensor.split(SLICES_AT_ONCE) for tensor in tensors), strict=True)
-        classes = torch.cat([self._classes(frame, *part) for part in parts])
-        return torch.tensor([0, *sorted(self.labels)])[classes].numpy()
+        return torch.cat([self._labels(frame, *part) for part in parts]).numpy()
 
     @torch.inference_mode()
-    def _classes(self, frame: Frame, images: Tensor, *prompts: Tensor) -> Tensor:
-        """Return class indices (N, H, W) of images (N, 1 or 3, H, W) in [0, 1]."""
+    def _labels(self, frame: Frame, images: Tensor, *prompts: Tensor) -> Tensor:
+        """Return label values (N, H, W) of images (N, 1 or 3, H, W) in [0, 1]."""
         device = next(self.model.parameters()).device
         inputs = self.feed.images(images, self.model.size).expand(-1, 3, -1, -1), *prompts
         logits = self.model(*(tensor.to(device) for tensor in inputs))
-        return frame.enlarge(logits).argmax(1).cpu()  # a softmax would not change the argmax
+        return highest(frame.enlarge(logits), [0, *sorted(self.labels)]).cpu()
 
     def case(self, dataset: DataSet, case: Case) -> np.ndarray:
         """Return the label map of a case; its prompts, if needed, come from the ground truth."""
@@ -139,6 +138,27 @@ class Predictor:
             return named_by(truth, everything(sam, picture.pixels), values)
         slices = zip(truth, picture.pixels, strict=True)
         return np.stack([named_by(t, everything(sam, p), values) for t, p in slices])
+
+
+def highest(logits: Tensor, values: Sequence[int]) -> Tensor:
+    """Return for each pixel the value of the channel with the largest logit, the first of equals.
+
+    On a CPU this takes 1/7 of the time of an argmax over the channels, whose logits are far apart
+    in memory. A softmax would not change the result.
+
+    Args:
+        logits: (N, C, H, W).
+        values: of the C channels.
+
+    Returns:
+        (N, H, W) int64.
+    """
+    best = logits[:, 0]
+    found = torch.full(best.shape, values[0], dtype=torch.int64, device=logits.device)
+    for value, channel in zip(values[1:], logits.unbind(1)[1:], strict=True):
+        found.masked_fill_(channel > best, value)
+        best = torch.maximum(best, channel)
+    return found
 
 
 def load_run(folder: Path, runtime: Runtime = "torch") -> Predictor:

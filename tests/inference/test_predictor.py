@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from medsaga_lib.data.images import Picture, read_image
 from medsaga_lib.errors import UserError
-from medsaga_lib.inference.predictor import load_run, predict_files
+from medsaga_lib.inference.predictor import highest, load_run, predict_files
 from medsaga_lib.inference.volume_labels import consistent
 from medsaga_lib.models.sam import build_sam
 from medsaga_lib.recipes import get_recipe
@@ -80,6 +80,14 @@ def test_a_volume_is_cut_across_any_axis(run, axis):
     voted = predictor(Picture(volume, (1.0,) * 3), axis, "majority")
     assert not np.array_equal(voted, across)
     assert np.array_equal(np.moveaxis(voted, axis, 0), consistent(turned, "majority"))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_the_highest_channel_is_that_of_argmax(channels):
+    generator = torch.Generator().manual_seed(channels)
+    logits = torch.randint(-2, 3, (2, channels, 9, 7), generator=generator).float()  # many equals
+    values = [3 * number for number in range(channels)]
+    assert highest(logits, values).equal(torch.tensor(values)[logits.argmax(1)])
 
 
 def test_files_of_each_kind(run, tmp_path):
