@@ -122,7 +122,7 @@ def number(notebook: NotebookNode, chapter: int) -> None:
                 data["text/html"] = page.replace(CAPTION, numbered, 1)
             elif "<table" in page:
                 caption = _caption(cell, f"Table {chapter}.{next(tables)}.")
-                data["text/html"] = f'<figure class="table">{caption}\n{page}\n</figure>'
+                data["text/html"] = f'<figure class="of-table">{caption}\n{page}\n</figure>'
 
 
 def _caption(cell: NotebookNode, label: str) -> str:

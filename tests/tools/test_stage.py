@@ -110,9 +110,9 @@ def test_figures_and_tables_are_numbered_in_the_order_of_the_page():
     assert [output.data["text/html"] for cell in cells[1:] for output in cell.outputs] == [
         "<p>1</p>",
         "<img><figcaption><b>Figure 7.1.</b> One.</figcaption>",
-        '<figure class="table"><figcaption><b>Table 7.2.</b> Dice &lt; 1 of <code>a</code> and '
+        '<figure class="of-table"><figcaption><b>Table 7.2.</b> Dice &lt; 1 of <code>a</code> and '
         "<code>b</code>.</figcaption>\n<table><td>1</td></table>\n</figure>",
-        '<figure class="table"><figcaption><b>Table 7.3.</b> More.</figcaption>\n<table></table>'
+        '<figure class="of-table"><figcaption><b>Table 7.3.</b> More.</figcaption>\n<table></table>'
         "\n</figure>",
         "<figcaption><b>Figure 7.2.</b> Two.</figcaption>",
     ]
