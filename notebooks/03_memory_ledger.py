@@ -279,7 +279,7 @@ for name, entry in predict(recipes, plan).items():
 #
 # ## Checkpointing: the activations are computed again
 #
-# *Activation checkpointing*, in short checkpointing, keeps the input of each block of the image encoder and discards the other activations. The backward pass computes the block again. Checkpointing reduces the memory and adds time; the next section shows how much. It has nothing to do with *checkpoints*, the files that store a run.
+# *Activation checkpointing* or *gradient checkpointing*, in short checkpointing, keeps the input of each block of the image encoder and discards the other activations. The backward pass computes the block again. Checkpointing reduces the memory and adds time; the next section shows how much. It has nothing to do with *checkpoints*, the files that store a run.
 
 # %%
 plan = replace(plan, checkpointing=True)
@@ -304,7 +304,7 @@ print(f"GaLore saves {saving:.0%} of the sum")
 # %% [markdown]
 # Most activations are gone, so the states are now a large part of the sum, and GaLore saves 26 % of it. So reduce the activations first (fused attention, checkpointing, a smaller batch, smaller images), and then the states.
 #
-# ## All memory savings together, and their time cost
+# ## All memory savings together
 #
 # The library has two more switches:
 #
@@ -388,6 +388,8 @@ pd.DataFrame(rows).T.round().astype(int)
 
 # %% [markdown]
 # S-SAM's prompt is the name of a label, so its mask decoder runs once for each label. Checkpointing does not discard the activations of the decoder. With 1 label, S-SAM has even fewer activations than SAMed. Its weights stay 110 MiB larger, because each matrix is stored as the factors of its singular value decomposition.
+#
+# ### The time cost of the memory savings
 #
 # Checkpointing and fused attention compute activations again. How much time do the switches cost? The recorded run has one training step of ViT-B at batch 1 and 512 px, on one core of a CPU. The first table has seconds, and each number is the fastest of 3 steps. The second table has the change from the row above.
 

@@ -591,7 +591,7 @@ columns = {
 pd.DataFrame(columns).loc[steps.index].fillna("")
 
 # %% [markdown]
-# A step is compared with that of AdamW with PyTorch's option `foreach`, on one core: the median of 9 turns, and the smallest and largest. `state_bytes` counts what is held, codes and scales too.
+# A step is compared with that of AdamW with PyTorch's option `foreach`, on one core: the median of 9 turns, and the smallest and largest. The states are all that is held, codes and scales too.
 #
 # - **Memory.** AdamW with 4 bits and GaLore of rank 26 have 5.9 MB of states each, 1/7 of 41.4 MB. With more weights, GaLore gains: its states grow with a side of a matrix, and those of 4 bits with the product of both sides.
 # - **galore-torch** keeps the whole matrix of singular vectors, as shown above. Both packages project matrices alone. The kernels of convolutions, 825,344 of these weights, keep two moments of full size there: 6.6 MB. This library projects them as well.

@@ -656,7 +656,7 @@ compared = {
     "galore_step": ("a step between two refreshes", "galore-torch"),
 }
 
-# %% caption="Seconds of this library and of a peer, and peer / ours."
+# %% caption="Seconds of this library and of a peer, and peer / ours (medians of the rounds)."
 table = pd.DataFrame(recorded["rows"]).set_index("name")
 names = pd.DataFrame(compared, ["work", "compared with"]).T
 table = names.join(table[["ours", "peer", "ratio"]].astype(float).round(3))

@@ -521,7 +521,7 @@ whole.set_index("LoRA in")[["dice", "interval", "minutes", "GB"]].round(3)
 #
 # We tried to raise the Dice on polyps in 2 more ways, without a lift: 40 kept copies of each image instead of 12, so that no augmented image is seen twice, and SAMed's augmentation with flips and turns instead of small changes.
 
-# %% caption="Late stages on 16 polyp images with one change each."
+# %% caption="Late stages on 16 polyp images: with a lift, without, and without a lift and with one more change."
 tried = json.loads(Path("recorded/late_attempts.json").read_text())
 tried = pd.DataFrame(tried["runs"])
 tried["interval"] = tried["dice_interval"].map(as_text)

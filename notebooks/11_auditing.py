@@ -185,7 +185,7 @@ pd.Series(savings, name="%").round(1).to_frame()
 #
 # MedSAGa's Table 3 compares variants, and its first columns repeat numbers of Table 1. Both tables are typed in.
 
-# %% caption="Numbers that differ between Tables 1 and 3 of MedSAGa."
+# %% caption="The settings in which a number differs between Tables 1 and 3 of MedSAGa."
 from medsaga_lib.claims.tables import printed
 
 first, third = printed("medsaga_table1"), printed("medsaga_table3")

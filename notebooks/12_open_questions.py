@@ -483,7 +483,7 @@ pd.DataFrame(within, pd.Index(budgets, name="MiB"))
 #
 # Two things limit this comparison. First, the same recipe has another peak with another seed:
 
-# %% caption="Least and highest peak in MiB of one recipe over its seeds."
+# %% caption="Number of runs, and least and highest peak in MiB, of each recipe over its seeds."
 groups = runs.query("task == 'polyps' and not told").groupby("recipe")["MiB"]
 peaks = groups.agg(["count", "min", "max"]).query("count > 1").round()
 peaks.set_axis(peaks.index.map(name_of)).astype(int)
