@@ -1,8 +1,9 @@
 """The patient and the split of each imported case."""
 
 import csv
+import io
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,27 +66,44 @@ def _by_pattern(items: list[Item], pattern: str) -> dict[str, str]:
 
 
 def _by_table(items: list[Item], table: Path) -> dict[str, str]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            rows = list(reader)
-            columns = reader.fieldnames or ()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadFile(table, f"cannot be read ({error})", "save it as UTF-8 CSV.") from None
-    if not {"case", "patient"} <= set(columns):
-        what = f"has the columns {listed(columns)}"
-        raise BadFile(table, what, "give it the columns case and patient.")
-    given = {row["case"].strip(): row["patient"].strip() for row in rows}
-    patients = {item.name: given.get(item.name, "") for item in items}
-    _require_all(items, patients, f"{table} has no patient of")
+    given: dict[str, str] = {}
+    for case, patient in _read_pairs(table):
+        if given.setdefault(case, patient) != patient:
+            what = f"gives {case} the patients {listed((given[case], patient))}"
+            raise BadFile(table, what, "keep one.")
+    # The name of a file that is in several folders does not say which case is meant
+    files = Counter(item.source.name for item in items)
+    by_file = {item.name: given.get(item.source.name, "") for item in items
+               if files[item.source.name] == 1}  # fmt: skip
+    patients = {item.name: given.get(item.name) or by_file.get(item.name, "") for item in items}
+    do = "name each case, or the file of its image, in the column case"
+    _require_all(items, patients, f"{table} has no patient of", do)
     return patients
 
 
-def _require_all(items: list[Item], patients: dict[str, str], what: str) -> None:
+def _read_pairs(table: Path) -> list[tuple[str, str]]:
+    """Return case and patient of each row; spreadsheets also separate by semicolons or tabs."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        readers = [csv.DictReader(io.StringIO(text), restval="", delimiter=c) for c in ",;\t"]
+        fit = (r for r in readers if {"case", "patient"} <= set(r.fieldnames or ()))
+        rows = list(reader := next(fit, readers[0]))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadFile(table, f"cannot be read ({error})", "save it as UTF-8 CSV.") from None
+    columns = reader.fieldnames or ()
+    if not {"case", "patient"} <= set(columns):
+        what = f"has the columns {listed(columns)}"
+        raise BadFile(table, what, "give it the columns case and patient.")
+    return [(row["case"].strip(), row["patient"].strip()) for row in rows]
+
+
+def _require_all(
+    items: list[Item], patients: dict[str, str], what: str, do: str = "each case needs one"
+) -> None:
     bare = [item.source.as_posix() for item in items if not patients[item.name]]
     if bare:
         more = f" and {len(bare) - SHOWN} more" if len(bare) > SHOWN else ""
-        raise UserError(f"{what} {listed(bare[:SHOWN])}{more}; each case needs one.")
+        raise UserError(f"{what} {listed(bare[:SHOWN])}{more}; {do}.")
 
 
 def splits_of(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from medsaga_lib.errors import UserError
 
 BRIGHTEST = 255  # level of a colour of 8 bits
 BACKGROUND = "background"
+SHOWN = 5  # our choice: a message names at most this many files
 MOST_VALUES = 255  # our choice: masks with more values hold ids of objects, not labels
 
 
@@ -115,12 +116,15 @@ def labels_of(found: Found, options: Options) -> tuple[dict[int, str], list[str]
         return dict(sorted(found.labels.items())), []
     if not options.labels and all(item.mask is None for item in found.items):
         raise UserError("The source has no masks; give --labels to import it for prediction.")
-    values = _values_of(found, options)
+    files = _files_by_value(found, options)
+    values = set(files)
     if options.labels:
         if unknown := sorted(values - options.labels.keys()):
+            holding = list(dict.fromkeys(file for value in unknown for file in files[value]))
+            more = f" and {len(holding) - SHOWN} more" if len(holding) > SHOWN else ""
             raise UserError(
-                f"The masks hold the values {listed(unknown)}, which --labels does not name; name "
-                "all values of the masks."
+                f"--labels does not name the values {listed(unknown)} of the masks of "
+                f"{listed(holding[:SHOWN])}{more}; name them, or correct these masks."
             )
         return dict(sorted(options.labels.items())), []
     if not values:
@@ -132,30 +136,34 @@ def labels_of(found: Found, options: Options) -> tuple[dict[int, str], list[str]
     return {value: f"label {value}" for value in sorted(values)}, [note]
 
 
-def _values_of(found: Found, options: Options) -> set[int]:
-    """Return the values in the masks, without 0.
+def _files_by_value(found: Found, options: Options) -> dict[int, list[PurePath]]:
+    """Return the values in the masks, without 0, each with the images whose masks hold it.
 
     Masks that cannot be read as labels are left to the check if --labels is given.
 
     Raises:
         UserError: a mask cannot be read, or it is an RGB mask with a colour that has no label.
     """
-    values: set[int] = set()
+    files: dict[int, list[PurePath]] = {}
     for item in found.items:
+        values: list[int] = []
         try:
             if isinstance(item.mask, Copied):
-                values.update(np.unique(_read_mask(item.mask.path, options.colours)).tolist())
+                values = np.unique(_read_mask(item.mask.path, options.colours)).tolist()
             elif isinstance(item.mask, LabelMap):
-                values.update(np.unique(item.mask.draw()[0]).tolist())
+                values = np.unique(item.mask.draw()[0]).tolist()
         except BadFile:
             if options.colours or not options.labels:
                 raise
-        if not options.labels and len(values - {0}) > MOST_VALUES:
+        for value in values:
+            if value != 0:
+                files.setdefault(value, []).append(item.source)
+        if not options.labels and len(files) > MOST_VALUES:
             raise UserError(
                 f"The masks hold more than {MOST_VALUES} values; if they are ids of objects, give "
                 "--instances, else --labels."
             )
-    return values - {0}
+    return files
 
 
 def _read_mask(path: Path, colours: Colours) -> NDArray[np.int64]:

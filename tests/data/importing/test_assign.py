@@ -47,7 +47,7 @@ def test_a_table_names_the_patients(tmp_path):
     table.write_text("case,patient\n" + "\n".join(rows))
     assert patients_of(ITEMS, None, table) == (PATIENTS, "by t.csv")
     table.write_text("case,patient\n" + "\n".join(rows[:-2]))
-    with pytest.raises(UserError, match=r"has no patient of p9/c18.png, p9/c19.png; each"):
+    with pytest.raises(UserError, match=r"has no patient of p9/c18.png, p9/c19.png; name each"):
         patients_of(ITEMS, None, table)
     table.write_text("image,patient\n")
     with pytest.raises(UserError, match="has the columns image, patient; give it"):
@@ -56,6 +56,26 @@ def test_a_table_names_the_patients(tmp_path):
         patients_of(ITEMS, None, tmp_path / "absent.csv")
     with pytest.raises(UserError, match="omit one"):
         patients_of(ITEMS, "(.)", table)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("ending", ["", ".png"])
+def test_tables_of_spreadsheets(tmp_path, separator, ending):
+    table = tmp_path / "t.csv"
+    rows = [("case", "age", "patient"), *[(c + ending, "60", p) for c, p in PATIENTS.items()]]
+    table.write_text("\r\n".join(map(separator.join, rows)), encoding="utf-8-sig")
+    assert patients_of(ITEMS, None, table)[0] == PATIENTS
+
+
+def test_tables_that_leave_a_patient_open(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("case,patient\nc0,0\nc0,1\n")
+    with pytest.raises(UserError, match=r"gives c0 the patients 0, 1; keep one\.$"):
+        patients_of(ITEMS, None, table)
+    same = [Item(f"{at}_c", PurePath(at, "c.png"), None, MASK, None) for at in ("left", "right")]
+    table.write_text("case,patient\nc.png,0\n")
+    with pytest.raises(UserError, match=r"no patient of left/c.png, right/c.png; name each"):
+        patients_of(same, None, table)
 
 
 def test_without_a_rule_a_case_is_a_patient():

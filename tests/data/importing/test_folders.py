@@ -70,8 +70,11 @@ def test_labels_are_named(write, bring):
 
 
 def test_values_that_labels_does_not_name(write, bring):
-    root = write("images/a.png", "masks/a.png", value=255)
-    with pytest.raises(UserError, match="hold the values 255, which --labels does not name"):
+    names = [f"images/{name}.png" for name in "abcdefg"]
+    root = write(*names, *[name.replace("images", "masks") for name in names], value=255)
+    Image.fromarray(np.eye(8, 9, dtype=np.uint8)).save(root / "masks/a.png")
+    said = r"name the values 255 of the masks of images/b.png, .*/f.png and 1 more; name them, or"
+    with pytest.raises(UserError, match=said):
         bring(root, modality="endoscopy", labels={1: "polyp"})
 
 
