@@ -59,8 +59,8 @@ def find_dataset(path_or_name: str | Path) -> Path:
             return write_once()
         tried += f" or ${DATA_VARIABLE} ({root or 'not set'})"
     raise UserError(
-        f"No data set '{name}' in {tried}; "
-        f"give a folder with {DESCRIPTION} and {INDEX}, or '{PHANTOMS}'."
+        f"No data set '{name}' in {tried}; give a folder with {DESCRIPTION} and {INDEX} or "
+        f"'{PHANTOMS}', or make the folder with `medsaga data fetch` or `medsaga data import`."
     )
 
 

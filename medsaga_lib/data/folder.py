@@ -54,8 +54,11 @@ def read_description(root: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        keys = listed(REQUIRED_KEYS)
-        raise BadFile(path, "is missing", f"write it with at least {keys} and [labels].") from None
+        remedy = (
+            f"write it with at least {listed(REQUIRED_KEYS)} and [labels], or let "
+            "`medsaga data import` make the folder."
+        )
+        raise BadFile(path, "is missing", remedy) from None
     # ValueError: not TOML, not UTF-8, or a number of thousands of digits
     except (ValueError, RecursionError, OSError) as error:
         raise BadFile(path, f"cannot be read ({error})", "write valid TOML in UTF-8.") from None
