@@ -33,7 +33,7 @@ def few_shot(
     """
     if not 1 <= shots <= len(items):
         raise UserError(
-            f"Cannot choose {shots} shots of {len(items)} labelled images; "
+            f"Cannot choose {shots} shots of {len(items)} labelled training images; "
             f"ask for 1 to {len(items)}."
         )
     return tuple(sorted(items, key=lambda item: _rank(name(item), seed))[:shots])

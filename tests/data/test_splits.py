@@ -51,7 +51,9 @@ def test_order_is_the_same_on_every_machine():
 
 @pytest.mark.parametrize("shots", [0, -1, 6])
 def test_impossible_number_of_shots(shots):
-    with pytest.raises(UserError, match=f"{shots} shots of 5 labelled images; ask for 1 to 5"):
+    with pytest.raises(
+        UserError, match=f"{shots} shots of 5 labelled training images; ask for 1 to 5"
+    ):
         few_shot(cases([0] * 5), shots, 0)
 
 

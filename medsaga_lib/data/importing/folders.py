@@ -58,9 +58,9 @@ def find(source: Source, options: Options) -> Found:
         )
     notes = []
     if bare := [item.source for item in items if item.mask is None]:
-        notes.append(f"{len(bare)} images have no mask: {_few(bare)}")
+        notes.append(f"images without a mask: {len(bare)} ({_few(bare)})")
     if alone:
-        notes.append(f"{len(alone)} masks have no image and were left out: {_few(alone)}")
+        notes.append(f"masks without an image, left out: {len(alone)} ({_few(alone)})")
     return Found(items, notes=notes)
 
 

@@ -148,8 +148,8 @@ def test_files_without_a_partner_are_listed(write, bring):
     assert {case.name: case.mask is None for case in dataset.cases} == {
         "a": False, "b": True, "c_x": True,
     }  # fmt: skip
-    assert "2 images have no mask: images/b.png, images/c_x.png" in done.notes
-    assert "1 masks have no image and were left out: masks/c.png" in done.notes
+    assert "images without a mask: 2 (images/b.png, images/c_x.png)" in done.notes
+    assert "masks without an image, left out: 1 (masks/c.png)" in done.notes
 
 
 @pytest.mark.parametrize(
