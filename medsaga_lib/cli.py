@@ -1079,14 +1079,16 @@ def evaluate(
         (c["name"], *(_with_interval(c, m, d) for m, d in (("dice", 3), ("hd95", 1), ("nsd", 3))))
         for c in summary["classes"]
     ]
-    low, high = evaluation.interval("dice")
     cases, patients = (evaluation.table[c].nunique() for c in ("case", "patient"))
     whose, over = (f" of {patients} patients", "patients") if patients < cases else ("", "cases")
-    print(f"{cases} cases{whose}; brackets: 95 % intervals over {over}")
+    brackets = f"brackets: 95 % intervals over {over}"
+    if math.isnan(summary["dice_interval"][0]):
+        brackets = "no intervals, which need scores of at least 2 patients"
+    print(f"{cases} cases{whose}; {brackets}")
     print(f"prompts: {evaluation.prompts}\n" if evaluation.prompts else "")
     unit = evaluation.unit
     _print_table(("class", "Dice", f"HD95 ({unit})", f"NSD ({TOLERANCE:g} {unit})"), rows)
-    print(f"\nmean Dice {summary['dice']:.3f} [{low:.3f}, {high:.3f}]")
+    print("\nmean Dice " + _with_interval(summary, "dice", 3))
     if synapse:
         by_rule = summary["synapse"]
         print(
@@ -1257,7 +1259,8 @@ def parse_bytes(text: str) -> int:
 
 def _with_interval(record: dict[str, Any], metric: str, digits: int) -> str:
     low, high = record[f"{metric}_interval"]
-    return f"{record[metric]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    interval = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{record[metric]:.{digits}f}{interval}"
 
 
 def _print_notes(notes: Iterable[str]) -> None:

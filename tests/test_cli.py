@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from marks import needs_peak
 from PIL import Image
@@ -212,6 +213,16 @@ def test_evaluate_and_predict_follow(trained, phantoms, tmp_path, medsaga):
     )
     assert code == 0
     assert f"Synapse tables: Dice {summary['synapse']['dice']:.3f}, HD95" in text
+
+    one = shutil.copytree(phantoms, tmp_path / "one")  # all test cases are of one patient
+    index = pd.read_csv(one / "index.csv").assign(patient=lambda rows: rows["split"])
+    index.to_csv(one / "index.csv", index=False)
+    code, text, _ = medsaga("evaluate", out, "--data", one, "--out", tmp_path / "e1")
+    assert code == 0
+    assert "cases of 1 patients; no intervals, which need scores of at least 2 patients" in text
+    assert f"mean Dice {summary['dice']:.3f}\n" in text
+    assert "nan [" not in text
+    assert "[nan" not in text
 
     image = next((phantoms / "images").iterdir())
     code, text, _ = medsaga("predict", out, image, "--out", tmp_path / "p", "--json")
