@@ -219,7 +219,8 @@ def read_dicom(folder: Path) -> Read:
     series = [files for files in series if not kind_of_mask(Path(files[0]))]
     if len(series) != 1:
         found = f"holds {len(series)} DICOM series" if series else "holds no DICOM series"
-        raise BadFile(folder, found, "give a folder with the files of one series.")
+        other = "" if series else ", or name images of other formats one by one, as in FOLDER/*.png"
+        raise BadFile(folder, found, f"give a folder with the files of one series{other}.")
     files = series[0]
     if len(files) == 1:
         read = read_itk(Path(files[0]), is_dicom=True)
