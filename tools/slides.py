@@ -1,7 +1,7 @@
 """Make slides from the executed chapters, as `make slides`: a deck of reveal.js for each chapter.
 
-A section opens with its heading and its first sentences. Each figure, table, exercise and question
-to predict is a slide of its own. The rest of the text becomes speaker notes.
+A section opens with its heading and its first sentences. Each figure, table, question and exercise
+is a slide of its own. The rest of the text becomes speaker notes.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from tools import book, pairs
 from tools.book import BUILD, BookError
 from tools.build import bring_mathjax, package_folder
 from tools.execute import STAGE
+from tools.questions import QUESTION
 from tools.syllabus import PREDICT
 
 SLIDES = BUILD / "slides"
@@ -30,10 +31,11 @@ LEAD_WORDS = 45  # of the first sentences on a slide; our choice
 WHOLE, NOTHING = "slide", "no-slide"
 UNSEEN = {book.COLAB, book.PARAMETERS, book.SOLUTION, book.CHECK, NOTHING, "remove-cell"}
 WITHOUT_SLIDES = {"Sources"}  # headings of sections
-ALL_TEXT = {"Questions", "Summary"}  # sections whose text is on the slide
+ALL_TEXT = {"Summary"}  # sections whose text is on the slide
+CAPTION = re.compile(r"\*\*Table [\d.]+\*\* ")  # of a table in Markdown, as tools.stage writes it
 
 REVEAL = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js")
-OWN = ("shared.js", "figures.js", "slides.css")
+OWN = ("shared.js", "figures.js", "slides.js", "slides.css")
 
 PAGE = """\
 <!doctype html>
@@ -43,6 +45,7 @@ PAGE = """\
 <link rel="stylesheet" href="assets/reset.css"><link rel="stylesheet" href="assets/reveal.css">
 <link rel="stylesheet" href="assets/slides.css">
 <script defer src="assets/shared.js"></script><script defer src="assets/figures.js"></script>
+<script defer src="assets/slides.js"></script>
 <script defer src="assets/mathjax/tex-svg-full.js"></script>
 </head><body><div class="reveal"><div class="slides">
 {slides}
@@ -76,7 +79,8 @@ class Slide:
 
     def html(self) -> str:
         """The slide as reveal.js takes it."""
-        parts = [f"<h2>{self.title}</h2>", *self.body]
+        content = "".join(self.body)
+        parts = [f"<h2>{self.title}</h2>", f'<div class="content">{content}</div>']
         if self.notes:
             parts.append(f'<aside class="notes">{"".join(self.notes)}</aside>')
         return f'<section class="{self.kind}">{"".join(parts)}</section>'
@@ -118,6 +122,7 @@ class Deck:
     def __init__(self, notebook: NotebookNode) -> None:
         self.sections: list[list[Slide]] = []
         self.folded = False  # inside <details>, an answer that a class should not see yet
+        self.caption = ""  # of the table that follows
         for cell in notebook.cells:
             if UNSEEN & set(book.tags(cell)) or cell.get("id") == "provenance":
                 continue
@@ -126,7 +131,7 @@ class Deck:
             else:
                 self._code(cell)
         kept = [one for one in self.sections if one[0].title not in WITHOUT_SLIDES]
-        self.sections = [without_bare_heading(section) for section in kept]
+        self.sections = [without_bare_headings(section) for section in kept]
 
     @property
     def slides(self) -> list[Slide]:
@@ -139,6 +144,8 @@ class Deck:
         return "\n".join(f"<section>{column}</section>" for column in columns)
 
     def _text(self, cell: NotebookNode) -> None:
+        if QUESTION in book.tags(cell):
+            self._add("", "question")
         for block in SyntaxTreeNode(MARKDOWN.parse(cell.source)).children:
             if block.type == "heading":
                 self._heading(block)
@@ -163,8 +170,11 @@ class Deck:
                 self.folded = mark == "<details"
         elif block.type == "blockquote" and PREDICT[4:-2] in source:
             self._add(source, "predict")
+        elif block.type == "paragraph" and CAPTION.match(block.children[0].content):
+            self.caption = source
         elif block.type == "table":
-            self._add(source, "table")
+            self._add(self.caption + source, "table")
+            self.caption = ""
         elif block.type in {"math_block", "math_block_label", "amsmath"} or fits:
             here.body.append(source)
         elif block.type == "paragraph" and not here.body:
@@ -177,7 +187,8 @@ class Deck:
 
     def _on_slide(self, slide: Slide) -> bool:
         """Whether all text below the heading of a slide is on it."""
-        return slide.kind == "exercise" or self.sections[-1][0].title in ALL_TEXT
+        whole = slide.kind in {"exercise", "question"}
+        return whole or self.sections[-1][0].title in ALL_TEXT
 
     def _add(self, content: str, kind: str) -> None:
         """Add a slide with the heading of its section."""
@@ -193,13 +204,15 @@ class Deck:
             self._add(shown, "table" if "<table" in shown else "figure")
 
 
-def without_bare_heading(section: list[Slide]) -> list[Slide]:
-    """Leave out a first slide that has a heading alone, if slides follow it."""
-    first, *others = section
-    if first.body or not others:
-        return section
-    others[0].notes[:0] = first.notes
-    return others
+def without_bare_headings(section: list[Slide]) -> list[Slide]:
+    """Leave out slides that have a heading alone, if slides follow; those get their notes."""
+    kept: list[Slide] = []
+    for slide in reversed(section):
+        if any(slide.body) or not kept:
+            kept.insert(0, slide)
+        else:
+            kept[0].notes[:0] = slide.notes
+    return kept
 
 
 def outputs(cell: NotebookNode) -> Iterator[str]:

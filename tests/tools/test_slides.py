@@ -1,9 +1,12 @@
 """Slides show headings, questions, figures and tables; the other text is in the notes."""
 
+from pathlib import Path
+
 import nbformat
 import pytest
+from playwright.sync_api import sync_playwright
 
-from tools import slides
+from tools import site, slides
 from tools.book import BookError
 
 TEXT = nbformat.v4.new_markdown_cell
@@ -25,11 +28,24 @@ More prose with a [link](02_other.ipynb).
 
 > **Predict.** What is 1 + 1?
 
+**Table 1.1.** Two numbers.
+
 | a | b |
 | --- | --- |
 | 1 | 2 |
 
 $$c = a + b$$
+"""
+ASKED = """\
+**Question {}.** Is it?
+
+- **A.** Yes.
+- **B.** No.
+
+<details class="answers"><summary>Answers</summary>
+
+- **A.** Yes: it is the {}.
+</details>
 """
 EXERCISE = """\
 ## Exercises
@@ -66,6 +82,10 @@ def deck():
         code("show()", "<img alt='two' src='data:,'>"),
         code("shown = 1", tags=["slide"]),
         code("x", "<img alt='no' src='data:,'>", tags=["no-slide"]),
+        TEXT("## Questions"),
+        TEXT(ASKED.format(1, "first"), metadata={"tags": ["question"]}),
+        TEXT(ASKED.format(2, "second"), metadata={"tags": ["question"]}),
+        TEXT("### Bare\n\n### Full\n\nText."),
         TEXT(EXERCISE),
         code("x", "<img alt='the answer' src='data:,'>", tags=["solution"]),
     ]
@@ -80,12 +100,16 @@ def test_each_kind_of_content_has_its_slide(deck):
         ("table", "Adding"),
         ("figure", "Adding"),
         ("code", "Adding"),
+        ("question", "Questions"),
+        ("question", "Questions"),
+        ("text", "Full"),
         ("exercise", "Exercise 1: calculate (easy, 5 minutes)"),
     ]
-    goals, opening, _, table, figure, source, task = deck.slides
+    goals, opening, _, table, figure, source, *_, task = deck.slides
     assert "<li>add,</li>" in goals.body[1]
     assert opening.body[0].startswith("<p>A <em>sum</em> is ")
     assert "\\(a &lt; b\\)" in opening.body[0]  # MathJax reads it, and HTML does not
+    assert table.body[0].startswith("<p><strong>Table 1.1.</strong> Two numbers.</p>\n<table>")
     assert "\\[c = a + b\\]" in table.body[1]
     assert figure.body == ["<img alt='two' src='data:,'>"]
     assert "shown = 1" in source.body[0]
@@ -99,6 +123,44 @@ def test_other_text_and_answers_are_in_the_notes_alone(deck):
     assert "Because." in "".join(task.notes)
     for hidden in ("More prose", "Because", "the answer", "A paper", "import os"):
         assert not any(hidden in "".join(slide.body) for slide in deck.slides)
+
+
+def test_each_question_has_a_slide_and_its_answers_are_in_the_notes(deck):
+    for number, word in enumerate(("first", "second"), start=1):
+        slide = [one for one in deck.slides if one.kind == "question"][number - 1]
+        assert f"Question {number}." in "".join(slide.body)
+        assert "<li><strong>B.</strong> No.</li>" in "".join(slide.body)
+        assert f"it is the {word}" in "".join(slide.notes)
+        assert "it is the" not in "".join(slide.body)
+
+
+@pytest.mark.skipif(site.browser_path() is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize(
+    ("high", "wide", "scales", "scrolls"),
+    [(100, 100, 1, False), (700, 100, 0.9, False), (100, 1500, 0.85, False), (3000, 100, 1, True)],
+)
+def test_a_slide_is_drawn_smaller_until_it_fits(tmp_path, high, wide, scales, scrolls):
+    script = Path(__file__).parents[2] / "book" / "_static" / "slides.js"
+    (tmp_path / "deck.html").write_text(
+        f"""<!doctype html><script src="{script.as_uri()}"></script>
+        <style>* {{ margin: 0 }} .content {{ overflow: auto; transform-origin: 0 0 }}
+        .slides {{ position: relative; width: 1280px; height: 720px }} p {{ height: 40px }}</style>
+        <div class="slides"><section><p>Title</p><div class="content">
+        <div style="height: {high}px; width: {wide}px"></div></div></section></div>"""
+    )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=site.browser_path(), args=site.FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 720})
+        page.goto((tmp_path / "deck.html").as_uri())
+        page.wait_for_function("document.querySelector('.content').style.maxHeight !== ''")
+        content = page.locator(".content")
+        factor = content.evaluate("one => one.getBoundingClientRect().width / one.offsetWidth")
+        lower_edge = content.evaluate("one => one.getBoundingClientRect().bottom")
+        hidden = content.evaluate("one => one.scrollHeight - one.clientHeight")
+        browser.close()
+    assert factor == pytest.approx(scales, abs=0.001)
+    assert lower_edge <= 720
+    assert (hidden > 0) == scrolls
 
 
 @pytest.mark.parametrize(
