@@ -19,6 +19,7 @@ from tools.execute import STAGE, inputs
 
 GUIDE = Path("book/instructors.md")
 CHANGES = "changes"  # tag of what an edition adds to a chapter
+DETAILS = re.compile(r'<details(?: class="answers")?><summary>')
 
 Change = Callable[[NotebookNode, str], NotebookNode]
 
@@ -37,14 +38,18 @@ def student(notebook: NotebookNode, notes: str = "") -> NotebookNode:
 def instructor(notebook: NotebookNode, notes: str) -> NotebookNode:
     """Return a chapter with its times and notes below the title, and with open answers."""
     cells = [notebook.cells[0], added(f"## For instructors\n\n{timing(notebook)}\n\n{notes}")]
+    slow = notebook.metadata.get("medsaga", {}).get("slow", {})
     for cell in notebook.cells[1:]:
+        if seconds := slow.get(cell.get("id")):
+            cells.append(added(f"**The next cell took {seconds} seconds.**"))
         if book.SOLUTION in book.tags(cell):
             cell.metadata.pop("mystnb", None)
             cell.metadata["tags"] = [tag for tag in book.tags(cell) if tag != "hide-cell"]
             if cell.cell_type == "code":
                 cells.append(added("**Expected answer**"))
         elif cell.cell_type == "markdown":
-            cell.source = cell.source.replace("<details><summary>", "<details open><summary>")
+            # without their class, the answers to a question do not become a form
+            cell.source = DETAILS.sub("<details open><summary>", cell.source)
         cells.append(cell)
     notebook.cells = cells
     return notebook

@@ -38,6 +38,7 @@ AT_A_TIME = 2  # the reference machine has two cores
 STARTS = 3  # attempts to start a kernel
 HUNG = 1800  # seconds after which a cell is stopped
 SLOWER, BIGGER = 1.5, 1.1  # factors on a budget, because machines differ; our choice
+SLOW_CELL = 5  # seconds from which on the time of a cell is recorded; our choice
 TRACEBACK_LINES = 15
 LOG_END = 4000  # characters of the log that are shown if a process ends without a message
 VERSIONS = ("torch", "numpy", "monai", "segment-anything", "medsaga-lib")
@@ -241,7 +242,15 @@ def provenance(root: Path, notebook: NotebookNode, profile: str) -> dict[str, An
         "minutes": round(notebook.metadata.papermill.duration / 60, 2),
         "gigabytes": round(peak / 1e9, 2),
         "data": data_used(notebook),
+        "slow": slow_cells(notebook),
     }
+
+
+def slow_cells(notebook: NotebookNode) -> dict[str, int]:
+    """Return the seconds of the cells that took many, by the cells' ids."""
+    timed = {cell["id"]: cell.metadata.get("papermill", {}) for cell in notebook.cells}
+    seconds = {name: round(took.get("duration") or 0) for name, took in timed.items()}
+    return {name: took for name, took in seconds.items() if took >= SLOW_CELL}
 
 
 def data_used(notebook: NotebookNode) -> list[str]:

@@ -31,10 +31,16 @@ README = """\
 {title}
 {underline}
 
-Read: open site/index.html in a browser. It needs no network and no installation.
+Read: open site/index.html in a browser. It needs no network and no installation. The page "Try it"
+runs its network only on pages from a server: python -m http.server --directory site
+and then http://localhost:8000 in the browser.
 
 Run: the notebooks need Python 3.11 or newer with the packages of requirements.txt, which are too
-large and too different between machines for this stick. In such an environment, without a network:
+large and too different between machines for this stick. Install them while there is a network:
+
+    python -m pip install -r requirements.txt
+
+In this environment, without a network:
 
     pip install --no-index --no-deps --find-links wheels medsaga-lib {weights}
 

@@ -17,6 +17,7 @@ from tools import book, pairs
 PAGE = Path("book/syllabus.md")
 # Our choice: the words of a talk, and the time to write down a prediction
 WORDS_A_MINUTE, PREDICTION_MINUTES = 130, 1
+BREAKS = 0.25  # of the minutes, for breaks and questions; our choice
 PREDICT = "> **Predict.**"
 EXERCISES_HEADING = re.compile(r"^## (Exercises|Questions|Sources)$", re.MULTILINE)
 # | when | [chapter](../notebooks/NN_name.ipynb) | exercises | minutes | minutes |
@@ -87,7 +88,8 @@ def fill(page: str, root: Path) -> str:
             line = f"{line.removesuffix(' | |')} {found.lesson} | {chosen or ''} |"
             lesson, tasks = lesson + found.lesson, tasks + chosen
         elif row := SUM.match(line):
-            line = f"| **{row['name']}** | | | **{lesson}** | **{tasks}** |"
+            whole = f"**{round((lesson + tasks) * (1 + BREAKS))} with breaks**"
+            line = f"| **{row['name']}** | {whole} | | **{lesson}** | **{tasks}** |"
         elif not line.startswith("|"):
             lesson = tasks = 0
         lines.append(line)

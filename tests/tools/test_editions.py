@@ -51,9 +51,15 @@ def test_instructors_get_times_notes_and_open_answers(chapter, small_book):
     (small_book.root / editions.GUIDE).write_text(GUIDE)
     notes = editions.notes_of(small_book.root, book.chapters(small_book.root)[0])
     assert notes == "- Ask for a [number](../book/status.md)."
-    before = [cell.source for cell in chapter.cells]
+    before = [cell.source.replace(' class="answers"', " open") for cell in chapter.cells]
     chapter.cells[-2].source += "\n<details><summary>Answer</summary>\n\nYes.\n</details>"
+    slow = book.code_cells(chapter)[2]
+    chapter.metadata["medsaga"]["slow"] = {slow["id"]: 12}
     after = editions.instructor(chapter, notes).cells
+    assert after[after.index(slow) - 1].source == "**The next cell took 12 seconds.**"
+    questions = [cell.source for cell in after if "question" in book.tags(cell)]
+    assert len(questions) == 3
+    assert all("<details open><summary>Answers" in one for one in questions)
     own = [cell for cell in after if editions.CHANGES in book.tags(cell)]
     assert [cell.source for cell in after if cell not in own][:-2] == before[:-2]
     assert after[1] is own[0]

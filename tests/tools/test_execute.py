@@ -51,6 +51,19 @@ def test_a_chapter_is_executed_once_and_measured(small_book):
     assert path.stat().st_mtime_ns == before
 
 
+def test_the_time_of_a_slow_cell_is_recorded(small_book, monkeypatch):
+    monkeypatch.setattr(execute, "SLOW_CELL", 3)
+    slow = "import time\n\ntime.sleep(3)"
+    small_book.edit_chapter("print(profile, 1 + 1)", slow)
+    root, (chapter,) = small_book.root, book.chapters(small_book.root)
+    (root / execute.STAGE / "notebooks").mkdir(parents=True)
+    (root / execute.EXECUTED).mkdir()
+    target = root / execute.EXECUTED / "one.ipynb"
+    made = execute.execute_one(root, chapter, target, "quick")
+    sources = {cell["id"]: cell.source for cell in pairs.read_notebook(target).cells}
+    assert [sources[name] for name in made["slow"]] == [slow]
+
+
 def test_a_failing_cell_is_named_with_the_end_of_its_traceback(small_book):
     small_book.edit_chapter("print(profile, 1 + 1)", "wrong = 1\nwrong / 0")
     with pytest.raises(BookError) as raised:
