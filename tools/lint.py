@@ -34,6 +34,7 @@ VERSIONS = {
     "medsaga_lib/__init__.py": re.compile(r'^__version__ = "(.+)"$', re.MULTILINE),
     "CITATION.cff": re.compile(r"^version: (\S+)$", re.MULTILINE),
     "CHANGELOG.md": re.compile(r"^## ([^\s,]+)", re.MULTILINE),
+    "book/index.md": re.compile(r"^  note = \{Version (.+)\},$", re.MULTILINE),
 }
 SHOWS_WITHOUT_ALT = re.compile(r"\bplt\.show\(|\bdisplay\(\s*fig")
 

@@ -116,6 +116,7 @@ def test_every_file_has_the_same_version(small_book):
         "medsaga_lib/__init__.py": '__version__ = "1.2.0"\n',
         "CITATION.cff": "https://github.com/someone/book\nversion: 1.1.0\n",
         "CHANGELOG.md": "# Changes\n\n## 1.2.0, not yet released\n\n## 1.1.0\n",
+        "book/index.md": "# Small\n\n  note = {Version 1.2.0},\n",
     }
     for name, content in texts.items():
         (small_book.root / name).write_text(content)
