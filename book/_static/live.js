@@ -131,7 +131,8 @@
     result = found && {mask: maskOf(found.mask, shown.width * shown.height), score: found.score, box: [...box]};
     draw();
     if (result) tell();
-    else say("result", "There is no mask of this box without the network; choose one of the boxes below.");
+    else if (form.dataset.state === "precomputed") say("result", "There is no mask of this box without the network; choose one of the boxes below.");
+    else say("result", "The mask of this box follows when the network is ready.");
   }
 
   function moveTo(wanted) {
