@@ -728,9 +728,10 @@ keys = ["synthesis", "shots", "hours"]
 wide = exemplars.pivot(index="seed", columns=keys, values="dice")
 
 
-def over_3_seeds(dice):
+def over_3_seeds(dice, sign=""):
     """Mean ± half of the 95 % interval over seeds."""
-    return "{:.3f} ± {:.3f}".format(*over_seeds(dice))
+    mean, half = over_seeds(dice)
+    return f"{mean:{sign}.3f} ± {half:.3f}"
 
 
 # %% caption="Cheap Lunch on the hippocampus: mean Dice over 3 seeds, and the gain over the next smaller number of shots, with halves of 95 % intervals."
@@ -742,6 +743,43 @@ pd.DataFrame(bought).rename_axis(keys).fillna("")
 
 # %% [markdown]
 # The column `gain` is the Dice minus that with fewer labels, seed by seed; the number after ± is half of a 95 % interval over 3 seeds. The first doubling, for one hour of work, has a mean gain of 0.016, and without synthesis its interval leaves 0 out. The next step costs 4 hours and has a mean gain below 0.01, with intervals around 0. Synthesis does not replace contours: without it, the means are higher at each number of labels.
+#
+# ### All labelled volumes
+#
+# The other end of the scale: MedSAGa and SAMed in LiteMedSAM's last stage, and the U-Net, trained on all labelled slices of all 180 training volumes of the hippocampus at hand, with 600 steps of 4 slices and 3 seeds. Each of the 60 test volumes is scored as a whole, in 3-D. The same methods with 16 slices and 150 steps, seed 0, stand beside them ([chapter 9](09_from_scratch.ipynb)).
+#
+# > **Predict.** Which of the three gains most from all volumes?
+
+# %%
+volumes = pd.DataFrame(read("recorded/late_hippocampus_volumes.json"))
+few = pd.DataFrame(read("recorded/late_hippocampus.json"))
+found = pd.concat([few, volumes])
+found["method"] = found["recipe"].map(name_of)
+found = found[found["method"].isin(volumes["recipe"].map(name_of))]
+
+# %%
+found["slices"] = found["shots"].map("{:,}".format)
+found["minutes"] = found["cpu_seconds"] / 60
+by = found.groupby(["slices", "method"])
+means = by[["hd95", "nsd", "minutes"]].mean()
+means = means.round({"hd95": 2, "nsd": 3, "minutes": 1})
+
+# %% caption="The hippocampus from 16 and from all labelled slices: mean Dice over the seeds with half of its 95 % interval, HD95 in mm, NSD, and minutes of one core."
+means.insert(0, "Dice", by["dice"].agg(over_3_seeds))
+means.insert(0, "seeds", by.size())
+means.replace(" ± nan", "", regex=True)
+
+# %%
+wide = found.query("slices != '16'")
+wide = wide.pivot(index="seed", columns="method", values="dice")
+for name in ("MedSAGa", "SAMed"):
+    apart = over_3_seeds(wide[name] - wide["U-Net"])
+    print(f"{name} - U-Net: {apart} over 3 seeds")
+
+# %% [markdown]
+# - **U-Net.** It gains most. With 16 slices it was behind MedSAGa; with all slices the two are level in Dice, and the interval of their difference contains 0. It takes a tenth of the time.
+# - **SAMed.** It is behind the U-Net, and the interval excludes 0. LoRA of rank 4 changes the last stage in 4 directions of a projection; MedSAGa changes all weights of the stage. With 16 slices SAMed was behind MedSAGa too.
+# - **HD95 and NSD.** MedSAGa has the best means. With 3 seeds, this is a hint and no result.
 #
 # ## Values that the papers do not report
 #
@@ -755,15 +793,17 @@ pd.DataFrame(bought).rename_axis(keys).fillna("")
 # | LiteMedSAM with LoRA | the rank and $\alpha$ of LoRA, which its code has; the exponent of the focal loss; the tolerance of NSD |
 # | Cheap Lunch, of which we have a summary | the ranges of the changes, how pastes are placed and blended, learning rate, epochs |
 #
-# How much does such a value change? `late_values.json` has 2 methods on the polyps, from 16 frames with seed 0, each as in [chapter 9](09_from_scratch.ipynb) and with one changed value: the rank of LoRA, which is 4, as in SAMed; the rank of GaLore, which is 26 in this stage, our choice; the number of subspaces (`bases`) that GaLore uses in 150 steps, which is 10; and no warm-up of the learning rate.
-# The table has the Dice on 16 validation frames and on the 40 test frames, and the mean difference to the unchanged method on the same test frames, with half of its 95 % interval over frames.
+# How much does such a value change? Three recorded files have 2 methods on the polyps, from 16 frames, each as in [chapter 9](09_from_scratch.ipynb) and with one changed value: the rank of LoRA, which is 4, as in SAMed; the rank of GaLore, which is 26 in this stage, our choice; the number of subspaces (`bases`) that GaLore uses in 150 steps, which is 10; and no warm-up of the learning rate. The values that stood out with seed 0 got 2 more seeds.
+# The table has the number of seeds, the mean Dice on 16 validation frames and on the 40 test frames, and the mean difference to the unchanged method with the same seeds. With 3 seeds it has half of its 95 % interval (Student's t).
 #
 # > **Predict.** Which of these values changes the Dice by more than its interval?
 
 # %%
-from medsaga_lib.evaluation.scores import over_seeds
-
-values = pd.DataFrame(read("recorded/late_values.json"))
+found = read("recorded/late_values.json")
+found += read("recorded/lora_ranks.json")
+found += read("recorded/refresh.json")
+values = pd.DataFrame(found)
+values = values.drop_duplicates("command")
 values["name"] = values["recipe"].str.split(":").str[0]
 base = values.groupby("name")["recipe"].transform("first")
 
@@ -775,31 +815,44 @@ def change_of(recipe, base):
     return changed_value.removeprefix("image_encoder.") or "unchanged"
 
 
-def dice_of_cases(run):
-    """The Dice of each test frame of a run."""
-    return pd.Series({case: dice for case, _, dice in run["case_dice"]})
+# %%
+def one_by_one(values):
+    """Mean Dice by method and change, and differences to the unchanged one."""
+    by_seed = values.set_index(["method", "change", "seed"])["dice"].unstack()
+    unchanged = by_seed.xs("unchanged", level="change")
+    apart = by_seed.sub(unchanged, level="method").drop("unchanged", level=1)
+    keys = values.groupby(["method", "change"], sort=False)
+    means = keys[["val_dice", "dice"]].mean().round(3)
+    means.insert(0, "seeds", keys.size())
+    means["difference"] = [
+        over_3_seeds(apart.loc[key].dropna(), "+") if key in apart.index else ""
+        for key in means.index
+    ]
+    return means.replace(" ± nan", "", regex=True)
 
 
-# %% caption="One changed value at a time on polyps: Dice, and difference to the unchanged method with half of its 95 % interval."
-by_recipe = values.set_index("recipe").to_dict("index")
-rows = {}
-for recipe, unchanged in zip(values["recipe"], base, strict=True):
-    run, other = by_recipe[recipe], by_recipe[unchanged]
-    apart = (dice_of_cases(run) - dice_of_cases(other)).dropna()
-    scores_of_run = run["val_dice"], run["dice"]
-    row = dict(zip(["validation", "test"], np.round(scores_of_run, 3)))
-    if recipe != unchanged:
-        row["difference"] = "{:+.3f} ± {:.3f}".format(*over_seeds(apart))
-    key = get_recipe(run["name"]).method, change_of(recipe, unchanged)
-    rows[key] = row
-pd.DataFrame(rows).T.fillna("")
+# %% caption="One changed value at a time on polyps: means over seeds, and the mean difference to the unchanged method, for 3 seeds with half of its 95 % interval."
+values["change"] = [*map(change_of, values["recipe"], base)]
+values["method"] = [get_recipe(name).method for name in values["name"]]
+one_by_one(values)
 
 # %% [markdown]
-# - **Rank.** From 2 to 16 for LoRA and from 4 to 64 for GaLore, each interval of the difference contains 0, and the order on validation frames is not the order on test frames. So a rank of 4 is not worse than 64 here, with less memory for the states.
-# - **Subspaces.** With 30 subspaces, the interval of the difference is above 0 by 0.001. It is one of 9 differences in this table. By Holm's rule above it proves nothing, and more seeds are needed.
-# - **Warm-up.** Without it, the Dice falls by 0.04, and the interval is below 0; the validation Dice is among the lowest of the table, too. It is the only value here that looks as if it matters.
+# - **Warm-up.** Without it, the Dice falls with each of the 3 seeds, and the interval is below 0. It is the only value here that matters beyond its interval.
+# - **Subspaces.** With seed 0 alone, 30 subspaces were ahead by 0.02, and the interval over frames was just above 0. With 3 seeds the interval contains 0. So one seed is not enough to choose such a value.
+# - **Rank.** For LoRA, the intervals of rank 2 and of rank 16 contain 0. For GaLore, there is one seed, and no difference is above 0.02. A small rank is not visibly worse here, with less memory for the states.
 #
-# All of this is one seed, so it speaks of these networks, not of the recipes.
+# ### Which stages?
+#
+# `stages.json` has late stages with a lift on the same frames, trained from stage 3, the last, and from stage 2.
+
+# %% caption="Late stages from stage 3 and from stage 2 on polyps, with the columns of the table above."
+stages = pd.DataFrame(read("recorded/stages.json"))
+stages["change"] = [change_of(text, "late_stages") for text in stages["recipe"]]
+stages["method"] = stages["recipe"].map(lambda text: recipe_of(text).method)
+one_by_one(stages)
+
+# %% [markdown]
+# With stage 2 trained as well, the test Dice falls by more than its interval, while the Dice on 16 validation frames is level. Both have the learning rate that was chosen for the last stage, and no other was tried for two stages. So this is a result about the recipe as it is: more trained stages do not help by themselves.
 #
 # ## What is still open
 #
@@ -810,10 +863,10 @@ pd.DataFrame(rows).T.fillna("")
 # | | question | recorded so far | would take |
 # | --- | --- | --- | --- |
 # | A | Do SAMed, late stages and the U-Net differ on polyps, over seeds and patients? | 5 seeds | 17 runs more for 10 seeds |
-# | B | Which rank does LoRA need in the last stage? | 3 ranks, 1 seed | 7 runs more for 3 seeds |
-# | C | Which rank does GaLore need there? | 4 ranks, 1 seed | 8 runs more |
-# | D | How often should GaLore's subspace change in 150 steps? And what does the warm-up do? | 4 numbers of subspaces, with and without warm-up, 1 seed | 10 runs more |
-# | E | Which stages should be trained? | the last one; SAMed on all stages once ([chapter 10](10_few_labels.ipynb)) | 6 runs, and more minutes each for earlier stages |
+# | B | Which rank does LoRA need in the last stage? | 3 ranks, 3 seeds | 3 runs more for rank 8 |
+# | C | Which rank does GaLore need there? | 4 ranks, 1 seed | 6 runs more for 3 seeds |
+# | D | How often should GaLore's subspace change in 150 steps? And what does the warm-up do? | 10 and 30 subspaces, with and without warm-up, 3 seeds; 1 and 3 subspaces, 1 seed | 4 runs more |
+# | E | Which stages should be trained? | the last, and the last two, 3 seeds; SAMed on all stages once ([chapter 10](10_few_labels.ipynb)) | 3 runs for the last three, with rates of their own more |
 # | F | Does synthesis help LiteMedSAM, and with how many exemplars? | 16 exemplars, with synthesis, one seed | 17 runs |
 #
 # All commands begin with `python -m tools.record`, are typed in the folder of this book's repository, and need the data sets. With `--plan` at the end they print the plan and run nothing. `LAST` stands for the changed values that all have in common:
