@@ -316,7 +316,7 @@ def test_a_case_without_a_mask_is_a_note(tiny):
     assert "case 'case1' has no mask" in problem.what
     assert "name a mask in index.csv" in problem.remedy
     assert len(choose_shots(open_dataset(tiny), 3, 16, seed=0)) == 3  # of four training cases
-    with pytest.raises(UserError, match="4 shots of 3 labelled images"):
+    with pytest.raises(UserError, match="4 shots of 3 labelled training images"):
         choose_shots(open_dataset(tiny), 4, 16, seed=0)
 
 

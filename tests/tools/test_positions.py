@@ -28,7 +28,7 @@ def test_masks_that_are_all_alike_and_masks_that_are_not():
 def lifted():
     """A network with random weights, whose lift is not zero."""
     recipe = get_recipe("late_stages")
-    model = build_model(recipe, "lite_medsam", positions.SIZE, 2, "random", 0).eval()
+    model = build_model(recipe, "lite_medsam", positions.SIZE, 3, "random", 0).eval()
     torch.nn.init.normal_(model.lift.weight, generator=torch.Generator().manual_seed(0))
     return model
 
