@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from tools import live, pairs
 from tools.book import BUILD, BookError, copy, pages, settings, write
 from tools.execute import STAGE, execute
-from tools.stage import stage
+from tools.stage import CONTACT_SHEET, stage
 
 HTML = BUILD / "html"
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no __main__
@@ -168,6 +168,7 @@ def main() -> None:
     index = root / HTML / "index.html"
     print(f"the book is built, in {time.monotonic() - start:.0f} s; open it with: make serve")
     print(f"or open this file in a browser: {index}")
+    print(f"all figures on one page: {root / CONTACT_SHEET}")
 
 
 if __name__ == "__main__":

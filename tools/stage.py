@@ -20,6 +20,16 @@ STATUS_MARK = "<!-- The table stands here once the book is built. -->"
 FOLDED = {book.SOLUTION: "the solution", book.COLAB: "how Colab gets the library"}
 VERBS = ("show", "hide")
 CAPTION = "<figcaption>"  # where a caption begins
+CONTACT_SHEET = book.BUILD / "figures.html"  # all figures on one page, to look at; not in the site
+SHEET = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>All figures</title>
+<style>
+body {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem }}
+img {{ width: 100% }}
+</style>
+{}
+</html>
+"""
 CODE = re.compile("`([^`]+)`")
 
 
@@ -48,11 +58,13 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
         written.add(folder / glossary.SCRIPT)
         book.write(folder / glossary.SCRIPT, glossary.script(root))
     written |= {folder / file for file in inputs(root)}  # copied before the chapters ran
+    figures: list[str] = []
     for chapter, notebook in executed.items():
         written.add(folder / chapter)
-        number = int(chapter.name.partition("_")[0])
-        text = nbformat.writes(page(pairs.read_notebook(notebook), number), indent=1)
-        book.write(folder / chapter, text)
+        made = page(pairs.read_notebook(notebook), int(chapter.name.partition("_")[0]))
+        figures += figures_of(made)
+        book.write(folder / chapter, nbformat.writes(made, indent=1))
+    book.write(root / CONTACT_SHEET, SHEET.format("\n".join(figures)))
     for path in [path for path in folder.rglob("*") if path.is_file() and path not in written]:
         path.unlink()
 
@@ -70,6 +82,16 @@ def page(notebook: NotebookNode, chapter: int) -> NotebookNode:
     card["id"] = "provenance"
     notebook.cells.append(card)
     return notebook
+
+
+def figures_of(notebook: NotebookNode) -> list[str]:
+    """Return the figures of a page with their captions, as HTML."""
+    pages = [
+        output.get("data", {}).get("text/html", "")
+        for cell in book.code_cells(notebook)
+        for output in cell.outputs
+    ]
+    return [page for page in pages if CAPTION in page and "<img" in page]
 
 
 def join_figures(notebook: NotebookNode) -> None:

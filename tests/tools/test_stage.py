@@ -118,6 +118,20 @@ def test_figures_and_tables_are_numbered_in_the_order_of_the_page():
     ]
 
 
+def test_all_figures_are_on_the_contact_sheet(small_book, executed):
+    (path,) = executed.values()
+    notebook = pairs.read_notebook(path)
+    pages = ["<img><figcaption>One.</figcaption>", "<p>text</p>", "<table></table>"]
+    cell = nbformat.v4.new_code_cell("x", metadata={"caption": "Words."})
+    cell.outputs = [shown(page) for page in pages]
+    notebook.cells.append(cell)
+    nbformat.write(notebook, path)
+    stage.stage(small_book.root, executed)
+    sheet = (small_book.root / stage.CONTACT_SHEET).read_text(encoding="utf-8")
+    assert sheet.count("<figcaption>") == 1
+    assert "<img><figcaption><b>Figure 1.1.</b> One.</figcaption>" in sheet
+
+
 def test_a_table_needs_a_caption():
     cell = nbformat.v4.new_code_cell("x = 1\nframe.round(2)", outputs=[shown("<table></table>")])
     with pytest.raises(book.BookError, match=r"Table 7.1. \('frame.round\(2\)'\) has no caption"):
