@@ -611,7 +611,7 @@ whole.rename(columns=names).round(3)
 # All runtimes give the masks of the published network. The decoder of the boxes stays in torch, so the runtime changes less for 241 boxes.
 # Torch and OpenVINO differ by less than their rounds. On AMD's processors, torch computes linear layers with MKL, which does not use all of their instructions; the library calls the kernels of oneDNN instead (`medsaga_lib/models/linear.py`), and OpenVINO contains oneDNN too.
 #
-# Where does the time go? `python -m tools.case_parts` timed the parts of the same cases on one core. The column *limit* is the number of operations of our part, divided by the rate of the fastest matrix product on this processor. No program that does these operations in float32 on this core can be faster.
+# Where does the time go? `python -m tools.case_parts` timed the parts of the same cases on one core. The column *limit* is the number of operations of our part, divided by the rate of the fastest matrix product on this processor. A program that needs these operations can hardly be faster on this core.
 
 # %%
 recorded = json.loads(Path("recorded/case_parts.json").read_text())
@@ -637,8 +637,8 @@ table[calls] = table[calls].astype("Int64")
 table.astype(object).fillna("")
 
 # %% [markdown]
-# - **One box, and the volume.** The image encoder takes nearly all of the time. Ours takes less than twice its limit. The published way also encodes a slice of the volume once for each object: 33 encodings instead of 26.
-# - **241 boxes.** The boxes take most of the time. Ours are about 3.5 times above their limit: their products are small, 7 tokens at a time, and the processor reaches its rate on large matrices only.
+# - **One box, and the volume.** The image encoder takes most of the time. Ours takes less than twice its limit. The published way also encodes a slice of the volume once for each object: 33 encodings instead of 26.
+# - **241 boxes.** The boxes take most of the time. Ours take about 3.5 times their limit. The limit is that of a product of large matrices, and the products of a box are small, 7 tokens at a time.
 #
 # `medsaga bench` makes these comparisons on your machine, and four more. They have a recorded run too:
 
@@ -646,9 +646,11 @@ table.astype(object).fillna("")
 recorded = json.loads(Path("recorded/bench.json").read_text())
 origin = recorded["provenance"]
 print(*(origin[key] for key in ("command", "date", "device")), sep=" | ")
+metrics = next(row for row in recorded["rows"] if row["name"] == "evaluate")
+print(f"metrics: largest difference to MONAI's {metrics['difference']:.0e}")
 
 # %%
-library = recorded["rows"][1]["library"].replace("_", "-")
+library = metrics["library"].replace("_", "-")
 compared = {
     "late_stages_step": ("a step of GaLore on late stages", "AdamW of torch"),
     "evaluate": ("Dice, HD95, NSD of 512 x 512 x 100 voxels", library),
@@ -663,7 +665,7 @@ table = names.join(table[["ours", "peer", "ratio"]].astype(float).round(3))
 table.set_index("work")
 
 # %% [markdown]
-# A ratio above 1 means that this library is faster. With GaLore's $T = 200$, a step on late stages is no slower than AdamW's. The metrics take as long as those of the fastest of MONAI, MedPy and surface-distance, up to the noise of the rounds, and their numbers are equal to MONAI's. The randomized bases of [chapter 4](04_galore.ipynb) make a refresh much faster. A step between two refreshes has the same two matrix products in both packages.
+# A ratio above 1 means that this library is faster. With GaLore's $T = 200$, a step on late stages is no slower than AdamW's. The metrics take as long as those of the fastest of MONAI, MedPy and surface-distance, up to the noise of the rounds, and their numbers are MONAI's up to rounding. The randomized bases of [chapter 4](04_galore.ipynb) make a refresh much faster. A step between two refreshes has the same two matrix products in both packages.
 #
 # ## Overlapping masks
 #

@@ -793,7 +793,7 @@ for name in ("MedSAGa", "SAMed"):
 # | LiteMedSAM with LoRA | the rank and $\alpha$ of LoRA, which its code has; the exponent of the focal loss; the tolerance of NSD |
 # | Cheap Lunch, of which we have a summary | the ranges of the changes, how pastes are placed and blended, learning rate, epochs |
 #
-# How much does such a value change? Three recorded files have 2 methods on the polyps, from 16 frames, each as in [chapter 9](09_from_scratch.ipynb) and with one changed value: the rank of LoRA, which is 4, as in SAMed; the rank of GaLore, which is 26 in this stage, our choice; the number of subspaces (`bases`) that GaLore uses in 150 steps, which is 10; and no warm-up of the learning rate. The values that stood out with seed 0 got 2 more seeds.
+# How much does such a value change? Three recorded files have 2 methods on the polyps, from 16 frames, each as in [chapter 9](09_from_scratch.ipynb) and with one changed value: the rank of LoRA, which is 4, as in SAMed; the rank of GaLore, which is 26 in this stage, our choice; the number of subspaces (`bases`) that GaLore uses in 150 steps, which is 10; and no warm-up of the learning rate. LoRA's ranks, 30 subspaces and the missing warm-up have 3 seeds, the other values one.
 # The table has the number of seeds, the mean Dice on 16 validation frames and on the 40 test frames, and the mean difference to the unchanged method with the same seeds. With 3 seeds it has half of its 95 % interval (Student's t).
 #
 # > **Predict.** Which of these values changes the Dice by more than its interval?
