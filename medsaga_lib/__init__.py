@@ -5,4 +5,5 @@ from medsaga_lib import compat as _compat
 __version__ = "0.1.0"
 
 _compat.prepare_torchvision()
+_compat.delay_segment_anything()
 _compat.quiet_bitsandbytes()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medsaga_lib.errors import COLLAPSED, UserError
+from medsaga_lib.errors import COLLAPSED, UserError, counted
 
 if TYPE_CHECKING:
     from medsaga_lib.data.check import Report
@@ -1080,11 +1080,13 @@ def evaluate(
         for c in summary["classes"]
     ]
     cases, patients = (evaluation.table[c].nunique() for c in ("case", "patient"))
-    whose, over = (f" of {patients} patients", "patients") if patients < cases else ("", "cases")
+    several = patients < cases  # of one patient
+    whose = f" of {counted(patients, 'patient')}" if several else ""
+    over = "patients" if several else "cases"
     brackets = f"brackets: 95 % intervals over {over}"
     if math.isnan(summary["dice_interval"][0]):
         brackets = "no intervals, which need scores of at least 2 patients"
-    print(f"{cases} cases{whose}; {brackets}")
+    print(f"{counted(cases, 'case')}{whose}; {brackets}")
     print(f"prompts: {evaluation.prompts}\n" if evaluation.prompts else "")
     unit = evaluation.unit
     _print_table(("class", "Dice", f"HD95 ({unit})", f"NSD ({TOLERANCE:g} {unit})"), rows)

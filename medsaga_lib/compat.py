@@ -1,4 +1,4 @@
-"""Make torchvision importable if its compiled operators do not load, and silence bitsandbytes.
+"""Imports of packages that are broken, slow or noisy: torchvision, segment_anything, bitsandbytes.
 
 A CPU build of torch with the package index's torchvision (a CUDA build) leaves torchvision without
 its operators. Importing it then fails with "operator torchvision::nms does not exist", and so does
@@ -7,6 +7,11 @@ module defines `nms` and `qnms` instead, so that the import works and non-maximu
 segment_anything's automatic masks need, gives correct results. A torchvision whose operators load
 is not changed. Nothing is imported before torchvision is, so `medsaga --help` need not wait for
 torch.
+
+Where torchvision does load, its import is slow: it brings torch's compiler, half of the start of a
+command. segment_anything imports torchvision for its predictor and its automatic masks, and the
+library seldom needs them. So the package runs its own `__init__` only once one of its names is
+used, and `segment_anything.modeling` comes without torchvision.
 """
 
 import importlib.abc
@@ -14,6 +19,7 @@ import importlib.machinery
 import importlib.util
 import logging
 import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +60,12 @@ def supply_missing_operators() -> bool:
     else:
         sys.meta_path.insert(0, _ExtensionFinder())
     return True
+
+
+def delay_segment_anything() -> None:
+    """Let segment_anything run its `__init__` when a name of the package is first used."""
+    if "segment_anything" not in sys.modules:
+        sys.meta_path.insert(0, _DelayingFinder())
 
 
 def quiet_bitsandbytes() -> None:
@@ -162,3 +174,47 @@ class _ExtensionLoader(importlib.machinery.SourceFileLoader):
     def exec_module(self, module):
         super().exec_module(module)
         _allow_operators(module)
+
+
+class _Delayed(types.ModuleType):
+    """A package whose `__init__` runs when a name is asked for that the module does not have."""
+
+    def __getattr__(self, name: str) -> Any:
+        loader = self.__spec__ and self.__spec__.loader
+        if not isinstance(loader, _DelayedLoader) or (name.startswith("__") and name != "__all__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        loader.run(self)
+        return getattr(self, name)
+
+
+class _DelayedLoader(importlib.machinery.SourceFileLoader):
+    """A loader that makes a `_Delayed` module and runs its code later."""
+
+    def create_module(self, spec):
+        return _Delayed(spec.name)
+
+    def exec_module(self, module):
+        return None
+
+    def run(self, module: types.ModuleType) -> None:
+        """Run the code of the package; from now on the module is as any other."""
+        module.__class__ = types.ModuleType
+        try:
+            super().exec_module(module)
+        except BaseException:
+            module.__class__ = _Delayed  # the next use tries again
+            raise
+
+
+class _DelayingFinder(importlib.abc.MetaPathFinder):
+    """A finder that gives segment_anything a `_DelayedLoader`."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != "segment_anything":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            return spec
+        spec.loader = _DelayedLoader(fullname, spec.loader.path)
+        return spec

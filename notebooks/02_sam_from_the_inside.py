@@ -730,8 +730,6 @@ display.show(
 credit(*datasets)
 
 # %% [markdown] tags=["real"]
-# Draw your own boxes on such images: [LiteMedSAM runs in your browser](../book/live.md).
-#
 # The best masks follow the edge of the polyp and of the spleen closely. These are two of the three sets that LiteMedSAM has probably seen.
 # The worst masks have different causes:
 #
@@ -741,6 +739,24 @@ credit(*datasets)
 # - *Polyps, spleen.* Even the worst masks are close to the annotator's.
 #
 # On three of the five kinds of images, the ellipse has the higher mean IoU. A box from the ground truth says so much that a network must be compared with it.
+
+# %% [markdown]
+# ### Your own boxes, on your own image
+#
+# Where a kernel runs, drag a box on the next image: LiteMedSAM answers with a mask and its estimate of the IoU. `Clicks` also takes the path of an image or a volume, so put your own file in place of `own`. *Keep as label* writes a mask into `clicks.labels`, and `clicks.save(folder)` writes them to a file. Without a kernel, the page shows the first box, and [Try it](../book/live.md) runs LiteMedSAM in your browser.
+
+# %%
+from medsaga_lib.data.images import Picture
+from medsaga_lib.inference.clicks import Clicks
+
+one, target = first_object(0)
+own = Picture(one.pixels, one.spacing)
+clicks = Clicks(
+    own, lite, caption="A box prompt and LiteMedSAM's mask; left, the image."
+)
+clicks.ask(box=box_of(target))
+credit(one.data)
+clicks
 
 # %% [markdown]
 # ## How exact must a box be?

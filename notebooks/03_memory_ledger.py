@@ -347,7 +347,7 @@ pd.DataFrame(rows, index=list(methods)).T.round(2)
 # %% [markdown]
 # The sum of full fine-tuning falls from 14.61 to 1.53 GiB, and its peak is 1.96 GiB. The peaks of MedSAGa and SAMed are 1.37 and 1.21 GiB. SAMed still needs the least, but the difference to MedSAGa is small, and MedSAGa trains all weights of the image encoder.
 #
-# On the site, the next figure shows what each sum is made of.
+# The next figure shows what each sum is made of, on the site and in a notebook with a kernel.
 
 # %% tags=["figure"]
 words = {
@@ -468,6 +468,16 @@ sizes.assign(error=shown["error"].map("{:+.2%}".format))
 # ### Your own GPU
 #
 # `medsaga memory --fit 12GiB` predicts the four parts for each recipe, and the largest batch whose peak is within 12 GiB. `--backbone`, `--size` and the switches above change the plan. The command also prints two plans for a small GPU, with the commands that train them: all weights of ViT-B at 1024 px with a peak of 4.0 GiB, and SAMed at 512 px with 1.2 GiB. [Will it fit my GPU?](../book/fit.md) is a form for the same question.
+#
+# In a notebook with a kernel, the next cell shows controls for any plan, and the ledger predicts it while you change them. `from stage` is the first stage of the image encoder that is trained; 0 leaves the recipe as it is. Without a kernel, the cell shows the plan that it begins with.
+
+# %%
+from medsaga_lib.memory.controls import plan_controls
+
+plan_controls(
+    "Predicted memory of a training step of MedSAGa on ViT-B (512 px, batch "
+    "12, attention without stored maps)."
+)
 
 # %% [markdown]
 # ## Comparison with SAMed and DAE-Former

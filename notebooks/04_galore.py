@@ -125,7 +125,7 @@ figure = display.curve_with_interval(curves, *axes, alt, log_x=True)
 display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
-# On the site, the next figure has a slider for the rank.
+# The next figure has a slider for the rank, on the site and in a notebook with a kernel.
 
 # %%
 numbers = {

@@ -760,7 +760,7 @@ table_of(recorded["runs"])
 
 # %% [markdown]
 # The rows are ordered by the mean over the tasks. The number after ± is half of the 95 % interval over seeds (Student's t). Many neighbouring rows differ by less than this.
-# On the site, the next figure shows 6 of the methods on lungs, with the seeds that you choose. Is the order of the methods at 8 labels the same for each seed?
+# The next figure shows 6 of the methods on lungs, with the seeds that you choose, on the site and in a notebook with a kernel. Is the order of the methods at 8 labels the same for each seed?
 
 # %%
 chosen = ["MedSAGa", "SAMed", "S-SAM", "full fine-tuning"]

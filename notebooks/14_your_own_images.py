@@ -239,6 +239,45 @@ display.show(
 print(textwrap.fill(f"{chest.citation} | {chest.licence}", 80))
 
 # %% [markdown]
+# ## No masks yet
+#
+# A training needs masks. If your folder has images alone, draw the first ones in a notebook: `Clicks` shows an image, LiteMedSAM answers each box with a mask, and *Keep as label* writes the mask into a label map. The next cells do by code what you would do by hand, on the first X-ray and with the boxes of its true masks. Where a kernel runs, drag a box of your own.
+
+# %%
+from medsaga_lib.data.prompts import box_of
+from medsaga_lib.inference.box_predictor import load_box_predictor
+from medsaga_lib.inference.clicks import Clicks
+
+# %%
+case = data.cases[0]
+_, truth = read_pair(data, case)
+lite = load_box_predictor("lite_medsam", window=(0, 4095))
+drawn = Clicks(
+    data.root / case.image,
+    lite,
+    caption="An imported X-ray, and the same with a box around a lung and "
+    "LiteMedSAM's mask.",
+)
+drawn.ask(box=box_of(truth == 1))
+drawn
+
+# %%
+from medsaga_lib.evaluation.metrics import dice
+
+for value, name in data.labels.items():
+    drawn.ask(box=box_of(truth == value))
+    drawn.keep(value)
+    print(f"{name}: Dice {dice(drawn.labels == value, truth == value):.2f}")
+print(drawn.save(temporary / "drawn" / "labels").name)
+
+# %% [markdown]
+# `medsaga data import` reads the folder `labels` beside a folder `images`.
+# Look at each mask before you keep it, and correct it in a drawing program where it is wrong: a network learns the faults of its masks. [Chapter 2](02_sam_from_the_inside.ipynb) shows on which images LiteMedSAM's masks are close to an annotator's.
+
+# %% [markdown] tags=["real"]
+# X-rays are not among them: even with exact boxes, the Dice of these two masks is below 0.8.
+
+# %% [markdown]
 # ## Choose by data and memory
 #
 # [Chapter 10](10_few_labels.ipynb) ends with a table of which method to take when. For organs with a fixed place it names two: late stages of LiteMedSAM, and a U-Net from random weights. Do they fit? The cell predicts the memory of a training step with 4 images at 128 px ([chapter 3](03_memory_ledger.ipynb)).

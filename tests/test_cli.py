@@ -219,7 +219,7 @@ def test_evaluate_and_predict_follow(trained, phantoms, tmp_path, medsaga):
     index.to_csv(one / "index.csv", index=False)
     code, text, _ = medsaga("evaluate", out, "--data", one, "--out", tmp_path / "e1")
     assert code == 0
-    assert "cases of 1 patients; no intervals, which need scores of at least 2 patients" in text
+    assert "cases of 1 patient; no intervals, which need scores of at least 2 patients" in text
     assert f"mean Dice {summary['dice']:.3f}\n" in text
     assert "nan [" not in text
     assert "[nan" not in text

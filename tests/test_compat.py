@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from medsaga_lib.compat import nms
 
-NEEDS_TORCHVISION = ("segment_anything", "peft", "transformers", "torchvision")
+NEEDS_TORCHVISION = ("segment_anything.predictor", "peft", "transformers", "torchvision")
 
 
 # Import torch once, with the parts that torchvision imports; then run every code in a fork
@@ -79,7 +79,8 @@ def test_bitsandbytes_says_nothing_of_kernels_for_four_bits(run):
 def test_an_import_that_failed_before_is_mended(first, run):
     run(
         f"try:\n    import {first}\nexcept (RuntimeError, ModuleNotFoundError):\n    pass\n"
-        "import medsaga_lib, segment_anything, peft, transformers, torchvision.ops as ops\n"
+        "import medsaga_lib, segment_anything.predictor, peft, transformers\n"
+        "import torchvision.ops as ops\n"
         "import torch\n"
         "boxes = torch.tensor([[0, 0, 2, 2], [0, 0, 2, 2.1], [5, 5, 6, 6]])\n"
         "scores = torch.tensor([0.1, 0.9, 0.5])\n"
@@ -98,7 +99,8 @@ def test_a_whole_torchvision_stays_untouched(run):
         "finders = list(sys.meta_path)\n"
         "import medsaga_lib.compat as compat\n"
         "assert compat.supply_missing_operators() is False\n"
-        "assert compat._library is None and sys.meta_path == finders\n"
+        "added = [type(f).__name__ for f in sys.meta_path if f not in finders]\n"
+        "assert compat._library is None and added == ['_DelayingFinder']\n"
     )
 
 
@@ -110,6 +112,61 @@ def test_calling_twice_changes_nothing(run):
         "before = compat._library\n"
         "compat.supply_missing_operators()\n"
         "assert compat._library is before and sys.meta_path == finders\n"
+    )
+
+
+SLOW = "sorted({'torchvision', 'torch._dynamo'} & set(sys.modules))"
+
+
+def test_the_parts_of_sam_come_without_torchvision():
+    code = f"import sys, medsaga_lib.evaluation.of_a_run, segment_anything; print({SLOW})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from segment_anything import SamPredictor, sam_model_registry",
+        "import segment_anything; segment_anything.SamPredictor",
+        "from segment_anything import *; SamPredictor, build_sam_vit_b",
+        "import segment_anything; assert 'SamPredictor' not in dir(segment_anything);"
+        "assert hasattr(segment_anything, 'SamAutomaticMaskGenerator')",
+    ],
+)
+def test_a_name_of_segment_anything_runs_its_init(run, use):
+    run(
+        "import sys, medsaga_lib\n"
+        "from segment_anything.modeling import Sam\n"
+        "assert 'torchvision' not in sys.modules\n"
+        f"{use}\n"
+        "import segment_anything, types\n"
+        "assert 'torchvision' in sys.modules and type(segment_anything) is types.ModuleType\n"
+        "assert segment_anything.modeling.Sam is Sam\n"
+        "assert segment_anything.build_sam_vit_b.__module__ == 'segment_anything.build_sam'\n"
+    )
+
+
+def test_a_name_that_segment_anything_lacks_is_an_error(run):
+    run(
+        "import medsaga_lib, segment_anything\n"
+        "for name in ('__wrapped__', 'Nothing', 'Nothing'):\n"
+        "    try:\n        getattr(segment_anything, name)\n"
+        "    except AttributeError as error:\n        assert name in str(error)\n"
+        "    else:\n        raise AssertionError(name)\n"
+    )
+
+
+def test_an_init_that_failed_is_tried_again(run):
+    run(
+        "import sys, medsaga_lib, segment_anything\n"
+        "sys.modules['torchvision'] = None\n"
+        "for _ in range(2):\n"
+        "    try:\n        segment_anything.SamPredictor\n"
+        "    except ModuleNotFoundError as error:\n        assert 'torchvision' in str(error)\n"
+        "    else:\n        raise AssertionError\n"
+        "del sys.modules['torchvision']\n"
+        "assert segment_anything.SamPredictor.__name__ == 'SamPredictor'\n"
     )
 
 

@@ -172,7 +172,7 @@ def execute_one(root: Path, chapter: Path, target: Path, profile: str) -> dict[s
         finally:
             part.unlink(missing_ok=True)
     record = provenance(root, notebook, profile)
-    notebook, problems = exercises.without_proofs(notebook)
+    notebook, problems = exercises.without_proofs(without_kernel(notebook))
     notebook.cells = [
         cell for cell in notebook.cells if "injected-parameters" not in book.tags(cell)
     ]
@@ -198,6 +198,15 @@ def without_real(notebook: NotebookNode) -> NotebookNode:
         notebook.cells = [cell for cell in notebook.cells if cell not in real]
         note = nbformat.v4.new_markdown_cell(WITHOUT_REAL.format(count=len(real)))
         notebook.cells.insert(1, note)
+    return notebook
+
+
+def without_kernel(notebook: NotebookNode) -> NotebookNode:
+    """Take the widgets out of outputs that also have HTML, which a page shows instead."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "text/html" in (data := output.get("data", {})):
+                data.pop(WIDGET, None)
     return notebook
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from medsaga_lib.data.problems import BadFile, listed
-from medsaga_lib.errors import UserError
+from medsaga_lib.errors import UserError, counted
 
 DESCRIPTION = "dataset.toml"
 INDEX = "index.csv"
@@ -69,9 +69,9 @@ class DataSet:
         set may then not know which images belong to the same patient.
         """
         patients, count = len({case.patient for case in self.cases}), len(self.cases)
-        kind = ("image" if self.dimensions == 2 else "volume") + "s" * (count != 1)
-        whose = f" of {patients} patients" if patients < count else ""
-        return f"{self.name}: {count} {kind}{whose}, {self.licence}"
+        cases = counted(count, "image" if self.dimensions == 2 else "volume")
+        whose = f" of {counted(patients, 'patient')}" if patients < count else ""
+        return f"{self.name}: {cases}{whose}, {self.licence}"
 
     def require_labels(self) -> dict[int, str]:
         """Return the labels that a network can be trained for.

@@ -14,6 +14,7 @@ from medsaga_lib.data.dataset import DESCRIPTION, INDEX, MODALITIES, SPLITS, Cas
 from medsaga_lib.data.facts import written_differently
 from medsaga_lib.data.folder import COLUMNS, escapes, inside_folder, known_modality
 from medsaga_lib.data.problems import listed
+from medsaga_lib.errors import counted
 
 KEYS = {"license": "licence", "colors": "colours"}  # American English
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # as spreadsheets write them
@@ -155,7 +156,7 @@ class Index:
                 row[place] = change(row[place])
             count += row != before
         if count:
-            self._say(f"{what} ({_rows(count)})")
+            self._say(f"{what} ({counted(count, 'row')})")
 
     def _each(self, column: str, change: Callable[[str], str], what: str) -> None:
         """Change the cells of one column, and report each value that differs."""
@@ -167,7 +168,9 @@ class Index:
             counts[old, new] += old != new
         for (old, new), count in counts.items():
             if count:
-                self._say(f"{what.format(column=column, old=old, new=new)} ({_rows(count)})")
+                self._say(
+                    f"{what.format(column=column, old=old, new=new)} ({counted(count, 'row')})"
+                )
 
     def _spelled_as_on_disk(self, path: str) -> str:
         """Return the only path in the folder that differs in upper and lower case alone."""
@@ -242,7 +245,3 @@ def _plain_column(column: str) -> str:
 def _split_meant(word: str) -> str:
     plain = word.casefold()
     return next((split for split in SPLITS if plain in SPLIT_WORDS[split]), word)
-
-
-def _rows(count: int) -> str:
-    return f"{count} row" if count == 1 else f"{count} rows"

@@ -5,7 +5,8 @@ into a notebook with this text.
 """
 
 from medsaga_lib.display.charts import Curve, bar_ledger, curve_with_interval, dots_of_seeds
-from medsaga_lib.display.page import encode, interactive, show, soft_mask, to_png
+from medsaga_lib.display.live import interactive
+from medsaga_lib.display.page import encode, show, soft_mask, to_png
 from medsaga_lib.display.pictures import Panel, draw_panel, grid, outlines, show_boxes, show_case
 from medsaga_lib.display.style import colour, use_style
 

@@ -3,8 +3,7 @@
 import base64
 import html
 import io
-import json
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,17 +30,19 @@ def show(figure: Figure, alt: str = "", caption: str = "") -> None:
     import matplotlib.pyplot as plt
     from IPython.display import display
 
-    display(Shown(figure, alt or str(figure.get_label()), caption))
+    display(Shown(figure, alt, caption))
     plt.close(figure)  # otherwise a figure of pyplot is drawn again
 
 
 class Shown:
     """A figure as a notebook stores it: as HTML, because MyST-NB gives images no alt text.
 
-    The alt text is also the plain text of the output and its metadata `alt`.
+    The alt text, by default the label of the figure, is also the plain text of the output and its
+    metadata `alt`.
     """
 
-    def __init__(self, figure: Figure, alt: str, caption: str = "") -> None:
+    def __init__(self, figure: Figure, alt: str = "", caption: str = "") -> None:
+        alt = alt or str(figure.get_label())
         if not alt.strip():
             raise ValueError("The figure has no alt text; describe in `alt` what a reader sees.")
         self.alt, self.caption = (" ".join(text.split()) for text in (alt, caption))
@@ -52,6 +53,10 @@ class Shown:
         return self.alt
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, str]]:
+        return {"text/html": self.to_html(), "text/plain": self.alt}, {"alt": self.alt}
+
+    def to_html(self) -> str:
+        """Return the figure with its alt text and its caption."""
         source = f"data:{self.mime};base64,{base64.b64encode(self.picture).decode()}"
         tag = (
             f'<img alt="{html.escape(self.alt)}" src="{source}" width="{self.width}" '
@@ -59,28 +64,12 @@ class Shown:
         )
         if self.caption:
             tag = f'<figure style="margin: 0">{tag}{figcaption(self.caption)}</figure>'
-        return {"text/html": tag, "text/plain": self.alt}, {"alt": self.alt}
+        return tag
 
 
 def figcaption(caption: str) -> str:
     """Return a caption as HTML; the build puts the number of the figure into its beginning."""
     return f"<figcaption>{html.escape(caption)}</figcaption>"
-
-
-def interactive(
-    kind: Literal["spectrum", "seeds", "threshold", "bytes"], numbers: dict[str, Any], caption: str
-) -> None:
-    """Put numbers into the page that `book/_static/figures.js` draws, with controls for readers.
-
-    Args:
-        kind: a function of that file.
-        numbers: what the function takes, as JSON.
-        caption: what the reader can change, and what to look for; in a notebook, where the file is
-            not loaded, it is all that is shown.
-    """
-    from IPython.display import display
-
-    display(Interactive(kind, numbers, caption))
 
 
 def soft_mask(
@@ -115,25 +104,6 @@ def soft_mask(
         "probability": base64.b64encode(shades.tobytes()).decode(),
         "truth": base64.b64encode(truth[part].astype(np.uint8).tobytes()).decode(),
     }
-
-
-class Interactive:
-    """A figure for readers of the site, as a notebook stores it; arguments as in `interactive`."""
-
-    def __init__(self, kind: str, numbers: dict[str, Any], caption: str) -> None:
-        self.kind, self.numbers, self.caption = kind, numbers, " ".join(caption.split())
-
-    def __repr__(self) -> str:
-        return self.caption
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        stored = json.dumps(self.numbers).replace("<", "\\u003c")  # so that no tag ends the script
-        content = (
-            f'<figure class="figure-live" data-kind="{self.kind}">'
-            f"{figcaption(self.caption)}"
-            f'<script type="application/json">{stored}</script></figure>'
-        )
-        return {"text/html": content, "text/plain": self.caption}
 
 
 def to_png(figure: Figure, alt: str = "") -> bytes:

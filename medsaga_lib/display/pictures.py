@@ -27,6 +27,7 @@ from medsaga_lib.display.style import (
     colour,
     styled,
 )
+from medsaga_lib.errors import counted
 
 LINES: dict[str, Any] = {"prediction": "-", "truth": (0, (2.0, 1.6))}  # in drawing order
 LINE_WIDTH = 1.4
@@ -123,7 +124,8 @@ def show_boxes(
         boxes: (N, 4) x0, y0, x1, y1 in pixels.
         alt: what a reader sees; default: the number of boxes and of objects.
     """
-    alt = alt or f"An image with {len(boxes)} boxes; {len(np.unique(labels[labels > 0]))} objects."
+    objects = len(np.unique(labels[labels > 0]))
+    alt = alt or f"An image with {counted(len(boxes), 'box')}; {counted(objects, 'object')}."
     figure = grid([Panel(image), Panel(image)], {}, alt, columns=2)
     for number, (left, top, right, bottom) in enumerate(boxes, start=1):
         tint = OTHERS[number % len(OTHERS)]  # the same for an object and its box

@@ -1,9 +1,11 @@
 """Evaluation of a trained run on a split of a data set: a table, a summary and a figure."""
 
+import zlib
 from collections import defaultdict
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -64,9 +66,13 @@ def evaluate_run(
             shifted[kind].append(f"{case.image}: {what} as the training images")
         return picture, read_case_mask(dataset, case, picture)
 
+    kept: dict[str, Kept] = {}  # the figure shows 3 of the predictions
+
     def predict(case: Case) -> np.ndarray:
         picture, mask = read(case)
-        return predictor.pair(case.name, picture, match(dataset, picture, mask))
+        labels = predictor.pair(case.name, picture, match(dataset, picture, mask))
+        kept[case.name] = Kept.of(labels)
+        return labels
 
     evaluation = evaluate_cases(predict, dataset, cases, read=read)
     notes = tuple(_note(found, len(cases)) for found in shifted.values())
@@ -74,7 +80,7 @@ def evaluate_run(
     if isinstance(predictor.model, Promptable):
         evaluation = replace(evaluation, prompts=TRUTH_PROMPTS[predictor.model.kind])
     evaluation.save(out)
-    _write_figure(out / "figure.png", predictor, dataset, cases, evaluation)
+    _write_figure(out / "figure.png", predictor.labels, dataset, cases, kept, evaluation)
     return evaluation
 
 
@@ -84,7 +90,33 @@ def _note(found: list[str], cases: int) -> str:
     return f"{found[0]}{others}; the scores say little about images like those of training."
 
 
-def _write_figure(path, predictor, dataset, cases, evaluation: Evaluation) -> None:
+class Kept(NamedTuple):
+    """A label map in little memory: label maps of large volumes do not fit beside each other."""
+
+    content: bytes
+    dtype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, labels: np.ndarray) -> "Kept":
+        """Compress a label map."""
+        small = labels.astype(np.min_scalar_type(labels.max(initial=0)))
+        return cls(zlib.compress(small.tobytes(), 1), small.dtype.str, small.shape)
+
+    def labels(self) -> np.ndarray:
+        """Return the label map, int64."""
+        flat = np.frombuffer(zlib.decompress(self.content), self.dtype)
+        return flat.reshape(self.shape).astype(np.int64)
+
+
+def _write_figure(
+    path: Path,
+    labels: dict[int, str],
+    dataset: DataSet,
+    cases: list[Case],
+    kept: dict[str, Kept],
+    evaluation: Evaluation,
+) -> None:
     """Draw the cases with the lowest, the middle and the highest Dice side by side."""
     from medsaga_lib.display import Panel, grid, to_png
 
@@ -94,7 +126,7 @@ def _write_figure(path, predictor, dataset, cases, evaluation: Evaluation) -> No
     for name in chosen:
         case = next(case for case in cases if case.name == name)
         picture, truth = read_pair(dataset, case)
-        prediction = predictor.case(dataset, case)
+        prediction = kept[name].labels()
         image, spacing = picture.pixels, picture.spacing
         if len(picture.shape) == 3:  # the slice with the largest object
             middle = int((truth > 0).sum((1, 2)).argmax())
@@ -105,4 +137,4 @@ def _write_figure(path, predictor, dataset, cases, evaluation: Evaluation) -> No
         panels.append(Panel(image, truth, prediction, title, (spacing[0], spacing[1])))
     if panels:
         alt = "Worst, middle and best case: truth dashed, prediction solid."
-        write_bytes(path, to_png(grid(panels, predictor.labels, alt), alt))
+        write_bytes(path, to_png(grid(panels, labels, alt), alt))

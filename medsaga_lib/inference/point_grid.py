@@ -8,7 +8,6 @@ among the masks reaches. Therefore no mask is dropped for a low predicted score,
 import numpy as np
 import torch
 import torch.nn.functional as F
-from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
 from medsaga_lib.data.samples import resize_images
@@ -26,6 +25,8 @@ def everything(sam: Sam, pixels: Array, per_side: int = PER_SIDE) -> list[Array]
     Their longest side is that of the image encoder's input. `per_side` is the number of points
     along each side of the grid.
     """
+    from segment_anything import SamAutomaticMaskGenerator  # imports torchvision, which is slow
+
     image = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
     channels = (image if image.ndim == 3 else image[..., None]).movedim(-1, 0)[None]
     inner = Frame(pixels.shape[:2], sam.image_encoder.img_size).inner

@@ -1,7 +1,14 @@
-"""A picture with labels for the tests of the figures."""
+"""A picture with labels, and a browser, for the tests of the figures."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+from medsaga_lib.display.live import Interactive
+from tools import site
+
+STATIC = Path(__file__).parents[2] / "book" / "_static"
 
 
 @pytest.fixture
@@ -11,3 +18,24 @@ def chest():
     truth = np.zeros((60, 80), int)
     truth[10:40, 8:32], truth[10:40, 45:69] = 1, 2
     return image, truth, np.roll(truth, 1, axis=0)
+
+
+@pytest.fixture(scope="module")
+def show():
+    """A function that opens figures in a browser, at a phone's width."""
+    if site.browser_path() is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=site.browser_path(), args=site.FLAGS)
+
+        def opened(kind, numbers):
+            page = browser.new_page(viewport={"width": site.PHONE, "height": 800})
+            page.set_content(Interactive(kind, numbers, "caption")._repr_mimebundle_()["text/html"])
+            for script in ("shared.js", "figures.js"):
+                page.add_script_tag(path=STATIC / script)
+            return page
+
+        yield opened
+        browser.close()

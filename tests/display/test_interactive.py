@@ -2,13 +2,11 @@
 
 import base64
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 from medsaga_lib import display
-from medsaga_lib.display.page import Interactive
+from medsaga_lib.display.live import Interactive
 from tools import site
 
 BLUE_PIXELS = """() => {
@@ -16,7 +14,6 @@ BLUE_PIXELS = """() => {
     const {data} = context.getImageData(0, 0, one.width, one.height);
     return data.reduce((sum, value, i) => sum + (i % 4 === 2 && value > data[i - 2]), 0);
 }"""
-STATIC = Path(__file__).parents[2] / "book" / "_static"
 
 
 class Parts(HTMLParser):
@@ -42,27 +39,6 @@ def test_interactive_displays_in_a_notebook(monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     display.interactive("spectrum", {}, "caption")
     assert [type(one) for one in shown] == [Interactive]
-
-
-@pytest.fixture(scope="module")
-def show():
-    """A function that opens figures in a browser, at a phone's width."""
-    if site.browser_path() is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=site.browser_path(), args=site.FLAGS)
-
-        def opened(kind, numbers):
-            page = browser.new_page(viewport={"width": site.PHONE, "height": 800})
-            page.set_content(Interactive(kind, numbers, "caption")._repr_mimebundle_()["text/html"])
-            for script in ("shared.js", "figures.js"):
-                page.add_script_tag(path=STATIC / script)
-            return page
-
-        yield opened
-        browser.close()
 
 
 def test_spectrum_tells_the_energy_and_the_bytes_of_a_rank(show):

@@ -170,6 +170,14 @@ def test_warnings_and_progress_bars_do_not_reach_a_page(name, text, said):
     assert list(execute.blemishes(notebook)) == ([said] if said else [])
 
 
+def test_a_page_shows_the_html_of_a_widget_that_has_it():
+    both = {execute.WIDGET: {"model_id": "1"}, "text/html": "<p>"}
+    notebook = output_cell(nbformat.v4.new_output("display_data", data=both))
+    (output,) = execute.without_kernel(notebook).cells[0].outputs
+    assert output.data == {"text/html": "<p>"}
+    assert list(execute.blemishes(notebook)) == []
+
+
 def test_a_widget_needs_a_tag_that_removes_it_from_the_page():
     widget = nbformat.v4.new_output("display_data", data={execute.WIDGET: {}})
     assert list(execute.blemishes(output_cell(widget))) == [

@@ -90,9 +90,7 @@ def _count_unknown(path: Path, unknown: Array, counted: Counter[str]) -> None:
     Raises:
         BadFile: there are many, so that the mask is not of the official kind.
     """
-    counted["pixels of masks have values without a meaning and are background"] += int(
-        unknown.sum()
-    )
+    counted["pixels of masks with values without a meaning, now background"] += int(unknown.sum())
     if unknown.mean() > MOST_UNKNOWN:
         what = f"has {unknown.mean():.0%} of pixels with values that the data set does not describe"
         raise BadFile(path, what, "check that it is the mask of the official archive.")
@@ -177,10 +175,10 @@ def chestxdet(source: Source, official: OfficialSet) -> Found:
         for case in cases[part]:
             name, patient = case["file_name"], _nih_patient(case["file_name"])
             if part == "train" and patient in tested:
-                found.counted["training images of patients of the test split were left out"] += 1
+                found.counted["training images of patients of the test split, left out"] += 1
                 continue
             if name not in pictures:
-                found.counted["annotated images are missing and were left out"] += 1
+                found.counted["annotated images that are missing, left out"] += 1
                 continue
             image = pictures[name]
             mask = LabelMap(_polygons(image, case, values, found.counted))
@@ -202,11 +200,11 @@ def _polygons(
             try:
                 pixels = polygon(points(corners, (height, width)), (height, width))
             except UserError:
-                counted["polygons have fewer than 3 usable points and were left out"] += 1
+                counted["polygons with fewer than 3 usable points, left out"] += 1
                 continue
             shapes.append((values[name], np.flatnonzero(pixels)))
         shapes.sort(key=lambda shape: -len(shape[1]))
-        rule = "pixels belong to several findings; they show the smallest one"
+        rule = "pixels of several findings, which show the smallest one"
         return paint(shapes, (height, width), rule, counted), None
 
     return draw
@@ -228,9 +226,7 @@ def chestxray8(source: Source, official: OfficialSet) -> Found:
         if image is None:
             continue
         if float(row["Dice RCA (Mean)"]) < LEAST_AGREEMENT:
-            found.counted[
-                f"masks have a Dice of RCA below {LEAST_AGREEMENT} and were left out"
-            ] += 1
+            found.counted[f"masks with a Dice of RCA below {LEAST_AGREEMENT}, left out"] += 1
             continue
         mask = LabelMap(_chexmask(image, row))
         split = "test" if image.name in tested else None
@@ -301,5 +297,5 @@ def _grey(image: Path, counted: Counter[str]) -> Content:
     with reading(image), Image.open(image) as picture:
         if picture.mode == "L":
             return Copied(image)
-    counted["pictures with several channels were written as grey ones"] += 1
+    counted["pictures with several channels, written as grey ones"] += 1
     return Drawn(lambda: read_as("L", image))

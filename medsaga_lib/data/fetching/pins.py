@@ -21,7 +21,7 @@ from medsaga_lib.data.importing.found import Array, Content, Copied, Drawn, Foun
 from medsaga_lib.data.importing.shapes import paint, points, polygon
 from medsaga_lib.data.importing.source import Source
 from medsaga_lib.data.problems import BadFile, listed
-from medsaga_lib.errors import UserError
+from medsaga_lib.errors import UserError, counted
 from medsaga_lib.files import file_hash, file_stem
 
 PINS = Path(__file__).with_name("pins")
@@ -65,7 +65,7 @@ def pinned(prepare: Callable[[Source, OfficialSet], Finder]) -> Callable[..., Fo
             )
         if missing:
             raise UserError(
-                f"{source.path} lacks {len(missing)} cases of {official.name}, such as "
+                f"{source.path} lacks {counted(len(missing), 'case')} of {official.name}, such as "
                 f"{listed(missing[:SHOWN])}; it is not at the commit of {official.page} that the "
                 "book used."
             )

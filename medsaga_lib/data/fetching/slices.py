@@ -83,7 +83,7 @@ def _one(
         if pad is None:
             return one
         if max(one.shape) > pad:
-            counted[f"slices are larger than {pad} x {pad} and were not padded"] += 1
+            counted[f"slices larger than {pad} x {pad}, not padded"] += 1
         before = [max(pad - side, 0) // 2 for side in one.shape]
         after = [max(pad - side, 0) - start for side, start in zip(one.shape, before, strict=True)]
         return np.pad(one, list(zip(before, after, strict=True)))

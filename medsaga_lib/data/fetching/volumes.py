@@ -11,7 +11,7 @@ from medsaga_lib.data.importing.found import Copied, Found, Item, Options, Renum
 from medsaga_lib.data.importing.source import Source
 from medsaga_lib.data.importing.tasks import TASK
 from medsaga_lib.data.problems import listed
-from medsaga_lib.errors import UserError
+from medsaga_lib.errors import UserError, counted
 from medsaga_lib.files import file_stem
 
 SHOWN = 5  # our choice: a message names at most this many cases
@@ -133,6 +133,6 @@ def _labelled(items: list[Item], notes: list[str]) -> list[Item]:
     if bare := [item.name for item in items if item.mask is None]:
         more = " ..." if len(bare) > SHOWN else ""
         notes.append(
-            f"{len(bare)} images have no mask and were left out: {listed(bare[:SHOWN])}{more}"
+            f"{counted(len(bare), 'image')} without a mask left out: {listed(bare[:SHOWN])}{more}"
         )
     return [item for item in items if item.mask is not None]

@@ -15,7 +15,7 @@ from medsaga_lib.data.images import reading
 from medsaga_lib.data.importing.found import Copied, Found, Item, LabelMap, Options, read_label_map
 from medsaga_lib.data.importing.source import Source, case_name
 from medsaga_lib.data.problems import BadFile, listed
-from medsaga_lib.errors import UserError
+from medsaga_lib.errors import UserError, counted
 
 NPZ_LOOKED_FOR = "npz files with the arrays imgs and gts"
 NPY_LOOKED_FOR = "imgs/NAME.npy and gts/NAME.npy"
@@ -66,7 +66,8 @@ def find_npy(source: Source, options: Options) -> Found:
     }
     for here, there in (("imgs", "gts"), ("gts", "imgs")):
         if alone := sorted(names[here] - names[there]):
-            what = f"lacks {len(alone)} files that {here} has, such as {listed(alone[:SHOWN])}"
+            some = listed(alone[:SHOWN])
+            what = f"lacks {counted(len(alone), 'file')} that {here} has, such as {some}"
             raise BadFile(source.root / there, what, "add them, or remove their partners.")
     items = []
     for name in sorted(names["imgs"]):

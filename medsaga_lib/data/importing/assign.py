@@ -11,7 +11,7 @@ from medsaga_lib.data.dataset import Case
 from medsaga_lib.data.importing.found import Item
 from medsaga_lib.data.problems import BadFile, listed
 from medsaga_lib.data.splits import split_by_patient
-from medsaga_lib.errors import UserError
+from medsaga_lib.errors import UserError, counted
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # our choice, as for the phantoms
 SHOWN = 5  # our choice: a message names at most this many cases
@@ -123,8 +123,8 @@ def splits_of(
             sides[patients[item.name]].add(item.split)
     if torn := sorted(patient for patient, splits in sides.items() if len(splits) > 1):
         raise UserError(
-            f"The source has {len(torn)} patients in several splits ({listed(torn[:SHOWN])}); give "
-            "another --patient, or remove what names the splits."
+            f"The source has {counted(len(torn), 'patient')} in several splits "
+            f"({listed(torn[:SHOWN])}); give another --patient, or remove what names the splits."
         )
     fixed = {patient: splits.copy().pop() for patient, splits in sides.items()}
     kept = {item.split for item in items if item.split and item.mask is not None}

@@ -206,14 +206,14 @@ def _mask(
             except UserError as error:
                 raise BadFile(path, f"annotation {one.get('id')}", str(error)) from None
             drawn.append((not one.get("iscrowd"), -len(pixels), values[one["category_id"]], pixels))
-        counted["crowds lie below the other objects"] += sum(not row[0] for row in drawn)
-        counted["pictures show no object and have an empty mask"] += not drawn
+        counted["crowds, which lie below the other objects"] += sum(not row[0] for row in drawn)
+        counted["pictures without an object, whose mask is empty"] += not drawn
         drawn.sort(key=lambda row: row[:2])
         order = [
             (number if instances else value, pixels)
             for number, (_, _, value, pixels) in enumerate(drawn, start=1)
         ]
-        rule = "pixels belong to several objects; they show the smallest"
+        rule = "pixels of several objects, which show the smallest"
         return paint(order, shape, rule, counted), None
 
     return LabelMap(draw)

@@ -136,7 +136,7 @@ def write_dataset(
             text = json.dumps(found.label_list, indent=1, ensure_ascii=False) + "\n"
             (draft / LABEL_LIST).write_text(text, encoding="utf-8")
         _require_valid(given, draft, description, rows)
-        notes += [f"{count:,} {what}" for what, count in found.counted.items() if count]
+        notes += [f"{what}: {count:,}" for what, count in found.counted.items() if count]
         _write_index(draft / INDEX, rows)
         (draft / DESCRIPTION).write_text(toml(description), encoding="utf-8")
         text = _provenance(given, name, notes)

@@ -27,7 +27,7 @@ from medsaga_lib.data.importing.labels import values_of_names
 from medsaga_lib.data.importing.shapes import circle, is_size, paint, points, polygon, rectangle
 from medsaga_lib.data.importing.source import Source, case_name, is_image, read_json
 from medsaga_lib.data.problems import BadFile
-from medsaga_lib.errors import UserError
+from medsaga_lib.errors import UserError, counted
 
 LOOKED_FOR = "JSON files with shapes and imagePath"
 BACKGROUND, IGNORED = "_background_", "__ignore__"  # names that Labelme keeps for these
@@ -76,9 +76,9 @@ def find(source: Source, options: Options) -> Found:
         found.items.append(Item(case_name(relative), relative, image, mask))
     rest = [file for file in source.files if is_image(file) and file.resolve() not in used]
     if rest:
-        found.notes.append(f"{len(rest)} pictures have no file of Labelme and were left out")
+        found.notes.append(f"{counted(len(rest), 'picture')} without a file of Labelme left out")
     if lines := sum(shape.get("shape_type") in WITHOUT_AREA for shape in shapes):
-        found.notes.append(f"{lines} points and lines have no area and were left out")
+        found.notes.append(f"points and lines, which have no area, left out: {lines}")
     return found
 
 
@@ -125,8 +125,8 @@ def _mask(
                     number if group is None else (str(group), value), len(ids) + 1
                 )
             order.append((value, pixels))
-        counted["pictures show no object and have an empty mask"] += not order
-        rule = "pixels belong to several shapes; they show the last one"
+        counted["pictures without an object, whose mask is empty"] += not order
+        rule = "pixels of several shapes, which show the last one"
         return paint(order, size, rule, counted), None
 
     return LabelMap(draw)

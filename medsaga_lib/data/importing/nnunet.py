@@ -22,6 +22,7 @@ from medsaga_lib.data.importing.tasks import (
     task_of,
 )
 from medsaga_lib.data.problems import BadFile, listed
+from medsaga_lib.errors import counted
 
 LOOKED_FOR = "dataset.json and imagesTr with files such as CASE_0000.nii.gz"
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -58,7 +59,7 @@ def find(source: Source, options: Options) -> Found:
     folds, note = _fold(source.root, set(training))
     items = _items(source, training, channel, "labelsTr", folds)
     if missing := [item.name for item in items if item.mask is None]:
-        what = f"has no mask of {listed(missing[:SHOWN])} ({len(missing)} cases)"
+        what = f"has no mask of {listed(missing[:SHOWN])} ({counted(len(missing), 'case')})"
         raise BadFile(source.root / "labelsTr", what, "add them, or remove the images.")
     tests = _images(source.root / "imagesTs", task)
     items += _items(source, tests, channel, "labelsTs", dict.fromkeys(tests, "test"))

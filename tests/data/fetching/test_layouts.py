@@ -55,7 +55,7 @@ def test_decathlon(served, fetch):
     assert found.labels == {1: "spleen"}
     assert found.licence == "CC BY-SA 4.0"
     assert {case.name for case in found.cases} == {"spleen_2", "spleen_3", "spleen_6"}
-    assert "1 images have no mask and were left out: spleen_1" in notes
+    assert "1 image without a mask left out: spleen_1" in notes
     assert found.cases[0].image.read_bytes() == files["Task09_Spleen/imagesTr/spleen_2.nii.gz"]
 
 
@@ -146,7 +146,7 @@ def test_a_slice_that_is_too_large_is_counted(served, fetch):
     served("amos22_ct", {"amos22.zip": zipped(AMOS)}, pad=11)
     found, notes = fetch("amos22_ct", slices=True)
     assert np.asarray(Image.open(found.cases[0].mask)).shape == (11, 12)
-    assert "6 slices are larger than 11 x 11 and were not padded" in notes
+    assert "slices larger than 11 x 11, not padded: 6" in notes
 
 
 def test_isles(served, fetch):
@@ -285,7 +285,7 @@ def test_a_few_pixels_without_a_meaning_are_counted(fetch, tmp_path):
     files = {f"{top}.png": picture(mask), f"{top}_watershed_mask.png": picture(mask)}
     (tmp_path / "archive.zip").write_bytes(zipped(files))
     found, notes = fetch("cholecseg8k", given=tmp_path / "archive.zip")
-    assert "3 pixels of masks have values without a meaning and are background" in notes
+    assert "pixels of masks with values without a meaning, now background: 3" in notes
     assert (labels_of(found.cases[0]) == 0).sum() == 3
 
 
@@ -354,10 +354,10 @@ def test_chestxdet(served, fetch):
     expected[4:6, 4:6] = 11
     assert np.array_equal(labels_of(found.cases[0]), expected)
     assert labels_of(found.cases[2]).sum() == 9 * 10  # the mass is 3 x 3 pixels
-    assert "1 training images of patients of the test split were left out" in notes
-    assert "1 annotated images are missing and were left out" in notes
-    assert "1 polygons have fewer than 3 usable points and were left out" in notes
-    assert "1 pictures with several channels were written as grey ones" in notes
+    assert "training images of patients of the test split, left out: 1" in notes
+    assert "annotated images that are missing, left out: 1" in notes
+    assert "polygons with fewer than 3 usable points, left out: 1" in notes
+    assert "pictures with several channels, written as grey ones: 1" in notes
 
 
 def runs(mask):
@@ -394,7 +394,7 @@ def test_chestxray8_with_chexmask(column, fetch, tmp_path):
     expected = 1 * masks["Right Lung"] + 2 * masks["Left Lung"]
     expected[masks["Heart"]] = 3
     assert np.array_equal(labels_of(found.cases[0]), expected)
-    assert "1 masks have a Dice of RCA below 0.7 and were left out" in notes
+    assert "masks with a Dice of RCA below 0.7, left out: 1" in notes
 
 
 def test_cvpr24(fetch, tmp_path):

@@ -138,7 +138,7 @@ def test_instances_have_no_labels(medsam, bring):
 
 def test_npy_files_need_their_partners(medsam, bring):
     (medsam / "gts/MR_Brain_0002-001.npy").unlink()
-    with pytest.raises(UserError, match=r"gts: lacks 1 files that imgs has, such as MR_Brain_0002"):
+    with pytest.raises(UserError, match=r"gts: lacks 1 file that imgs has, such as MR_Brain_0002"):
         bring(medsam)
     (medsam / "imgs/MR_Brain_0002-001.npy").unlink()
     with pytest.raises(UserError, match="omit --channel"):

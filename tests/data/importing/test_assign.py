@@ -155,5 +155,5 @@ def test_splits_of_the_source_are_not_replaced():
     assert splits == {"c0": "train", "c2": "test", "c4": "val"}
     with pytest.raises(UserError, match="omit --val-share"):
         splits_of(items[:2], PATIENTS, Shares(val=0.5))
-    with pytest.raises(UserError, match=r"1 patients in several splits \(0\)"):
+    with pytest.raises(UserError, match=r"1 patient in several splits \(0\)"):
         splits_of([item(0, "train"), item(1, "test")], PATIENTS, Shares())

@@ -91,9 +91,9 @@ def test_objects_lie_over_each_other_by_size(write, bring):
     np.testing.assert_array_equal(mask_of(dataset, "b"), 2 * np.eye(*SIDES))
     assert not mask_of(dataset, "c").any()
     shared = int((drawn(SMALL) & (drawn(BIG) | crowd)).sum())
-    assert f"{shared} pixels belong to several objects; they show the smallest" in done.notes
-    assert "1 crowds lie below the other objects" in done.notes
-    assert "2 pictures show no object and have an empty mask" in done.notes
+    assert f"pixels of several objects, which show the smallest: {shared}" in done.notes
+    assert "crowds, which lie below the other objects: 1" in done.notes
+    assert "pictures without an object, whose mask is empty: 2" in done.notes
     for case in dataset.cases:
         assert case.image.read_bytes() == (root / "images" / case.image.name).read_bytes()
     assert all(problem.note for problem in check_dataset(dataset.root))

@@ -79,10 +79,10 @@ def test_every_shape_with_an_area(write, bring):
     expected[2:4, 2:4] = 0
     np.testing.assert_array_equal(mask_of(dataset, "a"), expected)
     assert not mask_of(dataset, "b").any()
-    assert "1 points and lines have no area and were left out" in done.notes
-    assert "1 pictures show no object and have an empty mask" in done.notes
+    assert "points and lines, which have no area, left out: 1" in done.notes
+    assert "pictures without an object, whose mask is empty: 1" in done.notes
     # Spleen takes 3 x 3 pixels of liver, and the background 2 x 2
-    assert f"{3 * 3 + 2 * 2} pixels belong to several shapes; they show the last one" in done.notes
+    assert f"pixels of several shapes, which show the last one: {3 * 3 + 2 * 2}" in done.notes
     assert all(problem.note for problem in check_dataset(dataset.root))
 
 
@@ -116,7 +116,7 @@ def test_a_picture_in_another_folder_of_windows(write, bring):
     (root / "p/b.png").write_bytes(png(PICTURE))
     dataset, done = bring(root, modality="CT")
     assert dataset.cases[0].image.read_bytes() == png(PICTURE)
-    assert "1 pictures have no file of Labelme and were left out" in done.notes
+    assert "1 picture without a file of Labelme left out" in done.notes
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_labels_that_cannot_be_obeyed(nnunet, bring, tmp_path, changes, said):
 
 def test_a_missing_mask_or_an_unknown_case_is_named(nnunet, bring):
     (nnunet / "labelsTr/b.nii.gz").rename(nnunet / "b.nii.gz")
-    with pytest.raises(UserError, match=r"labelsTr: has no mask of b \(1 cases\)"):
+    with pytest.raises(UserError, match=r"labelsTr: has no mask of b \(1 case\)"):
         bring(nnunet)
     (nnunet / "b.nii.gz").rename(nnunet / "labelsTr/b.nii.gz")
     (nnunet / "splits_final.json").write_text(json.dumps([{"train": ["z"], "val": []}]))
