@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from medsaga_lib.data.corrections import into_central_square
 from medsaga_lib.data.dataset import Case, DataSet
 from medsaga_lib.data.dicom_masks import kind_of_mask
 from medsaga_lib.data.geometry import displacement
@@ -74,7 +75,7 @@ def as_declared(dataset: DataSet, stored: Stored) -> Picture:
 
 
 def read_case_mask(dataset: DataSet, case: Case, image: Picture | Stored | None = None) -> Stored:
-    """Read the mask of a case; its values are int64 and at least 0.
+    """Read the mask of a case; its values are int64 and at least 0, known faults corrected.
 
     image: that of the case, if it is read already; an RTSTRUCT or a SEG needs its grid.
 
@@ -86,7 +87,10 @@ def read_case_mask(dataset: DataSet, case: Case, image: Picture | Stored | None 
         raise BadFile(case.image, what, "name a mask in index.csv, or remove the row.")
     if kind_of_mask(case.mask):
         return read_regions(case.mask, image or read_stored(case.image), dataset.labels)
-    return read_labels(case.mask, dataset.colours)
+    stored = read_labels(case.mask, dataset.colours)
+    if dataset.correction:
+        return replace(stored, values=into_central_square(stored.values))
+    return stored
 
 
 def spacing_of(

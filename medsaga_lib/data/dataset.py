@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from medsaga_lib.data.corrections import Correction
 from medsaga_lib.data.problems import BadFile, listed
 from medsaga_lib.errors import UserError, counted
 
@@ -37,6 +38,7 @@ class DataSet:
     case. `window` is the pair of intensities (low, high) that become 0 and 1, or None for the rule
     of the modality. `pixel_size` is the height and width of a pixel in mm, for images whose files
     do not give it, or None. `colours` maps the colours of RGB masks to label values.
+    `correction` is what is done to masks with a known fault when they are read (`corrections`).
     """
 
     root: Path
@@ -51,6 +53,7 @@ class DataSet:
     cases: tuple[Case, ...]
     pixel_size: tuple[float, float] | None = None
     colours: tuple[tuple[tuple[int, int, int], int], ...] = ()
+    correction: Correction = ""
 
     def split(self, name: str) -> tuple[Case, ...]:
         """Return the cases of the split "train", "val" or "test", in the order of the index.
@@ -71,7 +74,8 @@ class DataSet:
         patients, count = len({case.patient for case in self.cases}), len(self.cases)
         cases = counted(count, "image" if self.dimensions == 2 else "volume")
         whose = f" of {counted(patients, 'patient')}" if patients < count else ""
-        return f"{self.name}: {cases}{whose}, {self.licence}"
+        corrected = ", masks corrected" if self.correction else ""
+        return f"{self.name}: {cases}{whose}{corrected}, {self.licence}"
 
     def require_labels(self) -> dict[int, str]:
         """Return the labels that a network can be trained for.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from medsaga_lib.data.corrections import correction_of
 from medsaga_lib.data.dataset import (
     DESCRIPTION,
     INDEX,
@@ -97,6 +98,7 @@ def build_dataset(root: Path, description: dict[str, Any], rows: list[dict[str, 
     """Return the data set of a description and an index that have no problems."""
     window, size = description.get("window"), description.get("pixel_size")
     colours = description.get("colours", {})
+    cases = tuple(_case(root, row) for row in rows)
     return DataSet(
         root=root,
         name=description["name"],
@@ -107,9 +109,10 @@ def build_dataset(root: Path, description: dict[str, Any], rows: list[dict[str, 
         citation=description.get("citation", ""),
         labels=_labels(description),
         window=(float(window[0]), float(window[1])) if window else None,
-        cases=tuple(_case(root, row) for row in rows),
+        cases=cases,
         pixel_size=(float(size[0]), float(size[1])) if size else None,
         colours=tuple((tuple(colour), int(label)) for label, colour in colours.items()),
+        correction=correction_of([case.mask for case in cases]),
     )
 
 

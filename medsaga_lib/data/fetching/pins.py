@@ -197,8 +197,8 @@ def sammed2d(source: Source, official: OfficialSet) -> Finder:
 def hannover(source: Source, official: OfficialSet) -> Finder:
     """Find the X-rays in png/, and their two polygons "Lung" in Darwin JSON.
 
-    V7 annotated a copy that was stretched to a square; the polygons are scaled to the picture in x
-    and y. The lung with the smaller mean x is the right one of the patient.
+    V7 annotated the central square of each X-ray (`data.corrections`); the polygons are scaled to
+    this square. The lung with the smaller mean x is the right one of the patient.
     """
     images = _in(source, "png")
     documents = {}
@@ -218,12 +218,14 @@ def hannover(source: Source, official: OfficialSet) -> Finder:
 
 def _lungs(path: Path, content: dict, size: tuple[int, int]) -> Array:
     height, width = size
-    across, down = width / content["image"]["width"], height / content["image"]["height"]
+    side = min(size)
+    across, down = side / content["image"]["width"], side / content["image"]["height"]
+    left, top = (width - side) / 2, (height - side) / 2
     lungs = []
     for annotation in content["annotations"]:
         corners = (annotation.get("polygon") or {}).get("path")
         if annotation.get("name") == "Lung" and corners:
-            scaled = [(corner["x"] * across, corner["y"] * down) for corner in corners]
+            scaled = [(left + corner["x"] * across, top + corner["y"] * down) for corner in corners]
             lungs.append(np.flatnonzero(polygon(points(scaled, size), size)))
     if len(lungs) != 2:
         raise BadFile(
