@@ -416,7 +416,7 @@ print(f"rank 16 discards {lost:.1%} of the energy")
 #
 # ## Comparison of optimizers on lung segmentation
 #
-# Does the optimizer change a segmentation? The recorded runs train the pocket SAM (not SAM) at 128 px on 32 labelled X-rays, with 200 steps and a refresh every 20 steps. `kept` is this library's GaLore with kept moments, and `rotated` with rotated moments.
+# Does the optimizer change a segmentation? The recorded runs train the pocket SAM (not SAM) at 128 px on 32 labelled X-rays, with 200 steps and a refresh every 20 steps. `kept` is this library's GaLore with kept moments, and `rotated` with rotated moments. These runs are older than the correction of the X-rays' masks ([chapter 1](01_images_and_metrics.ipynb)): all methods were trained and scored on masks that are too wide.
 # A bad learning rate can make a good method look bad, so the learning rate is chosen first. The first table has one seed and many rates. The second table has three or four rates for each method, which we chose from the first, with 3 seeds. Both have the Dice on the *validation* patients.
 #
 # > **Predict.** How much Dice does a learning rate cost that is about 3 times too high or too low?

@@ -437,7 +437,7 @@ pd.DataFrame(rows).T
 #
 # ## Recorded runs: is pretraining worth it?
 #
-# The runs of this section use the whole image encoder in each of 200 steps. They were made on a CPU, so they use the **pocket SAM**: SAM's code with a small ViT, which we pretrained on drawn images ([Where the weights come from](../book/weights.md)). Its scores are not SAM's.
+# The runs of this section use the whole image encoder in each of 200 steps. They were made on a CPU, so they use the **pocket SAM**: SAM's code with a small ViT, which we pretrained on drawn images ([Where the weights come from](../book/weights.md)). Its scores are not SAM's. The runs on X-rays are older than the correction of the X-rays' masks ([chapter 1](01_images_and_metrics.ipynb)): all methods were trained and scored on masks that are too wide.
 # The first runs are SAMed and MedSAGa on 8 and on 32 X-rays, from pretrained and from random weights, with one seed. With random weights, SAMed's LoRA adapts a frozen encoder that has learned nothing.
 #
 # > **Predict.** How much Dice does the pretraining of the pocket SAM add with 8 X-rays?
@@ -563,7 +563,7 @@ for start in ("copied", "random", "in_turn"):
 # With copies, the gradient is 0 up to rounding errors: all masks are equal whatever the encoder computes, so a change of the encoder does not change the loss. With other starts the gradient is not 0, and v2 can learn something.
 # Where the tokens are trained, copies become different in the first step, and the encoder gets a gradient from the second step on. GaLore must not take its first basis from the rounding errors of the first step; this library waits until there is a gradient.
 #
-# The recorded runs compare all variants on the pocket SAM: 32 X-rays, 200 steps, 3 seeds. Three rows have a changed value: no warm-up, or v2 with another start.
+# The recorded runs compare all variants on the pocket SAM: 32 X-rays, 200 steps, 3 seeds. Three rows have a changed value: no warm-up, or v2 with another start. The masks of these runs are too wide, too.
 #
 # > **Predict.** Is v2 better with SAM's own tokens in turn than with random ones? Does it reach the methods that train the decoder?
 

@@ -794,7 +794,7 @@ print(dataset.citation, "|", dataset.licence)
 #
 # ## Recorded runs on the pocket SAM
 #
-# The two tables of this section are recorded runs with the pocket SAM, our small ViT that was pretrained on drawn images. They do not contain LoRA. [Chapter 9](09_from_scratch.ipynb) compares S-SAM with SAMed and other methods, on LiteMedSAM and on the pocket SAM.
+# The two tables of this section are recorded runs with the pocket SAM, our small ViT that was pretrained on drawn images. They do not contain LoRA. [Chapter 9](09_from_scratch.ipynb) compares S-SAM with SAMed and other methods, on LiteMedSAM and on the pocket SAM. The runs on X-rays are older than the correction of the X-rays' masks ([chapter 1](01_images_and_metrics.ipynb)): all methods were trained and scored on masks that are too wide.
 #
 # The first study chose the learning rates of S-SAM and SVF, on lungs from 8 images and on polyps from 64. The table shows the validation Dice on each task: the mean and the minimum of 3 seeds.
 #
