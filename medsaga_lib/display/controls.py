@@ -25,6 +25,7 @@ from medsaga_lib.errors import UserError
 
 Answer = Callable[..., tuple[str, Figure]]
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 NUMBER_BYTES = 4  # of a number in single precision
 GIB = 2**30
 POINTS_OF_A_CURVE = 40  # at most, equally spaced on the logarithmic axis
@@ -61,9 +62,13 @@ class Controls(VBox):  # type: ignore[misc]
             self.picture.value = self._shown.to_html()
         self.said.value = f'<span role="status">{html.escape(sentence)}</span>'
 
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        bundle: dict[str, Any] = super()._repr_mimebundle_(**options)
-        return bundle | self._shown._repr_mimebundle_()[0]
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return view_of(self) | self._shown._repr_mimebundle_()[0]
+
+
+def view_of(widget: Widget) -> dict[str, Any]:
+    """Return how a notebook stores a widget; ipywidgets 7, as on Colab, has no method for it."""
+    return {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}}
 
 
 def of_kind(kind: str, numbers: dict[str, Any]) -> tuple[dict[str, Widget], Answer]:

@@ -30,6 +30,8 @@ from medsaga_lib.inference.prompts import Point, segment_prompt
 try:
     from anywidget import AnyWidget
     from ipywidgets import HTML, BoundedIntText, Button, HBox, IntSlider, ToggleButtons, VBox
+
+    from medsaga_lib.display.controls import view_of
 except ImportError as error:
     raise UserError(
         "Clicks in a notebook need anywidget and ipywidgets; run pip install anywidget ipywidgets."
@@ -240,12 +242,11 @@ class Clicks(VBox):  # type: ignore[misc]
     def _say(self, text: str) -> None:
         self.said.value = f'<span role="status">{html.escape(text)}</span>'
 
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         box = self.stage.prompt["box"]
         boxes = np.array([box] if box else [], np.float64).reshape(-1, 4)
         figure = show_boxes(self.pixels, self.mask.astype(int), boxes)
-        bundle: dict[str, Any] = super()._repr_mimebundle_(**options)
-        return bundle | Shown(figure, caption=self._caption)._repr_mimebundle_()[0]
+        return view_of(self) | Shown(figure, caption=self._caption)._repr_mimebundle_()[0]
 
 
 def _small(values: NDArray[Any]) -> NDArray[Any]:

@@ -103,7 +103,7 @@ def test_recorded_runs_begin_with_them():
 
 
 def test_model_card_says_what_was_recorded_of_their_value():
-    card = SHIPPED.with_suffix(".md").read_text()
+    card = SHIPPED.with_suffix(".md").read_text(encoding="utf-8")
     runs = pd.DataFrame(json.loads((RECORDED / "pretraining_value.json").read_text())["runs"])
     organs = {"cxr_hannover_lungs": "lungs", "hippocampus_msd": "hippocampus"}
     tasks = runs.assign(start=runs["recipe"] + " " + runs["weights"]).groupby(["data", "shots"])

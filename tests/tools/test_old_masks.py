@@ -15,7 +15,7 @@ def outdated():
     for path in sorted((ROOT / "notebooks" / "recorded").glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         runs = content.get("runs")
-        if isinstance(runs, list) and any(SET == run.get("data") for run in runs):
+        if isinstance(runs, list) and any(run.get("data") == SET for run in runs):
             described = content["provenance"].get("data", "")
             if f"{SET}:" not in described or CORRECTED not in described:
                 yield path.stem
@@ -24,6 +24,6 @@ def outdated():
 @pytest.mark.parametrize("chapter", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda p: p.stem)
 def test_a_chapter_says_which_masks_its_recorded_runs_had(chapter):
     text = chapter.read_text(encoding="utf-8")
-    named = "\"" if "recorded/{" in text else "/"  # in a list of names, or in a path
+    named = '"' if "recorded/{" in text else "/"  # in a list of names, or in a path
     shown = [name for name in outdated() if re.search(rf"[/{named}]{name}[.\"]", text)]
     assert (SAID in text) == bool(shown), shown

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from medsaga_lib.data.fetching.catalogue import official_sets
-from tools import book, colab
+from tools import book, colab, pdf, slides
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -74,7 +74,12 @@ def test_the_site_of_the_main_branch_is_published_after_its_tests():
     runs = [step.get("run") or step.get("uses") for step in steps]
     fetch = next(at for at, run in enumerate(runs) if run.startswith(".ci/fetch"))
     upload = next(at for at, run in enumerate(runs) if run.startswith("actions/upload-pages"))
-    assert fetch < runs.index(".ci/run") < upload
+    extra = next(at for at, run in enumerate(runs) if run.startswith("make slides pdf"))
+    assert fetch < runs.index(".ci/run") < extra < upload
+    assert runs[extra].splitlines()[1:] == [
+        f"cp -r {slides.SLIDES} _build/html/slides",
+        f"cp {pdf.PDF} _build/html/book.pdf",
+    ]
     assert steps[upload]["with"] == {"path": "_build/html"}
     assert "refs/heads/main" in steps[upload]["if"]
     assert content["publish"]["needs"] == "book"
