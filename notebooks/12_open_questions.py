@@ -199,7 +199,7 @@ differences(scores["hippocampus"], "late stages + lift")
 
 # %% [markdown]
 # - **Polyps.** U-Net, SegResNet and SVF are behind SAMed, after Holm's rule too. The other three differ from it by 0.03 to 0.06, and their intervals contain 0. If these differences are real, it takes about 90 to 170 patients to find them; the test set has 40. The data set names no patients, so each frame counts as one, and this may be too good.
-# - **Lungs.** 11 patients tell nothing apart from the U-Net once p is adjusted. The smallest differences that they find are 0.04 to 0.06. The observed ones are smaller, and some would need hundreds or thousands of patients. For SAMed, the bootstrap over patients leaves 0 out and the test does not agree: with 11 patients a bootstrap is too narrow.
+# - **Lungs.** MedSAGa and late stages with a lift are ahead of the U-Net, after Holm's rule too, and late stages without a lift are behind it. SAMed has the largest lead, and its bootstrap leaves 0 out; but its p after Holm's rule is 0.11. The lead differs more from patient to patient, and with 11 patients a bootstrap is too narrow.
 # - **Hippocampus.** There are 60 patients and small spreads, so differences of 0.007 to 0.035 are found. Late stages are told apart from every method but MedSAGa and late stages without the lift. These three train all weights of the last stage.
 #
 # These numbers hold for one seed. The column `needed` takes the observed difference for the true one. It is an estimate with the same noise as the difference, so read it as an order of magnitude.
@@ -217,7 +217,7 @@ for task, baseline in baselines.items():
 pd.DataFrame(rows).T.astype(int)
 
 # %% [markdown]
-# A difference of 0.02 needs about 50 to 60 patients on lungs and on the hippocampus, and about 600 frames on polyps, where the spread of the differences is larger. A difference of 0.01 needs 4 times as many. The test sets have 11 patients, 60 volumes and 40 frames.
+# A difference of 0.02 needs about 40 patients on lungs, 60 on the hippocampus and 600 frames on polyps, where the spread of the differences is larger. A difference of 0.01 needs 4 times as many. The test sets have 11 patients, 60 volumes and 40 frames.
 #
 # ## How many seeds? A second source of chance
 #
@@ -230,7 +230,7 @@ pd.DataFrame(rows).T.astype(int)
 # Here $a_s$ is the effect of seed $s$, $b_p$ that of patient $p$, and $e_{sp}$ the rest. Both effects are *random*: seeds and patients are drawn from larger sets. They are *crossed*: each of the $S$ seeds is tested on the same $P$ patients. The first term does not shrink with more patients.
 # The formula is for cases of one patient each; `compare` also treats patients with several cases.
 #
-# Two methods have the Dice of each case for more than one seed: SAMed, and late stages without a lift. They share seeds 1 and 2. On lungs, SAMed's recipe has the lift.
+# Two methods have the Dice of each case for more than one seed: SAMed, and late stages without a lift. They share seeds 1 and 2 on polyps, and 3 seeds on lungs. On lungs, SAMed's recipe has the lift.
 
 # %% caption="Late stages minus SAMed in Dice, with 95 % intervals of 3 kinds."
 several = {}
@@ -248,7 +248,7 @@ pd.DataFrame(several)
 
 
 # %% [markdown]
-# On polyps, the two networks of seed 1 and of seed 2 differ in opposite directions. Over patients alone, the mean difference is 0.000 with an interval of ±0.025. Over both, it is not known at all: with 2 seeds, Student's t multiplies the standard error by up to 12.7. On lungs the seeds agree, and the interval over both is about twice as wide as the one over patients.
+# On polyps, the two networks of seed 1 and of seed 2 differ in opposite directions. Over patients alone, the mean difference is 0.000 with an interval of ±0.025. Over both, it is not known at all: with 2 seeds, Student's t multiplies the standard error by up to 12.7. On lungs, all 11 patients agree that these 3 networks of late stages are worse, and the interval over patients excludes 0. Over both sources it is more than 10 times as wide and contains 0, because the 3 seeds differ so much.
 #
 # How often does an interval over patients alone hold the truth? We cannot see it in one study, because we do not know the truth. So we simulate. First, both intervals in NumPy. The mean squares of a table of seeds and patients estimate the three variances, and [Satterthwaite's rule](https://doi.org/10.2307/3002019) gives the degrees of freedom of their sum.
 
@@ -476,7 +476,7 @@ within = {
 pd.DataFrame(within, pd.Index(budgets, name="MiB"))
 
 # %% [markdown]
-# On polyps, 1,200 MiB buy a frozen encoder, which is far ahead of the U-Net, and 1,450 MiB another 0.08. On the hippocampus, 1,200 MiB buy 0.03 over SegResNet. On lungs, a larger budget buys nothing that this test set can show. Within the last stage, the methods need nearly the same memory, so the budget does not choose between them.
+# On polyps, 1,200 MiB buy a frozen encoder, which is far ahead of the U-Net, and 1,450 MiB another 0.08. On the hippocampus, 1,200 MiB buy 0.03 over SegResNet. On lungs, 1,000 MiB buy 0.03 with a frozen encoder and a lift, and validation chooses it up to the largest budget. Within the last stage, the methods need nearly the same memory, so the budget does not choose between them.
 # Validation chooses badly at 1,200 MiB on polyps: the frozen encoder without a lift has 0.79 on the test frames, and 16 validation frames do not show it.
 #
 # ### What does the measured peak contain?
@@ -517,7 +517,7 @@ steps.round().astype(int)
 #
 # ### How long does a training take?
 #
-# The runs of 30 November 2026 shared their cores with other work, which makes their processor time too long. We do not use it. The runs of the day before, five methods on two tasks, are shown with the wait: the time of the steps on the clock, over the processor time of the whole run.
+# Many of these runs shared their cores with other work, which makes their processor time too long. So we take five methods on two tasks, and show the wait with them: the time of the steps on the clock, over the processor time of the whole run.
 
 # %% caption="Dice, peak memory and minutes of recorded runs. `wait` is the time on the clock / processor time."
 timed = pd.DataFrame(read("recorded/few_labels.json"))
@@ -530,7 +530,7 @@ shown = timed.set_index(["task", "method"])[["dice", "MiB", "minutes", "wait"]]
 shown.round({"dice": 3, "MiB": 0, "minutes": 1, "wait": 1}).astype({"MiB": int})
 
 # %% [markdown]
-# A wait above 1 means that these runs shared cores too, so the minutes are upper ends. The order is clear: the U-Net takes less than a minute, the frozen encoder 1.5 to 2.6 minutes, late stages 4 to 5.
+# A wait above 1 means that these runs shared cores too, so the minutes are upper ends, and the two tasks ran on different processors. The order is clear: the U-Net takes less than a minute, the frozen encoder 1 to 2.6 minutes, late stages 2.5 to 5.
 #
 # ## What does a label cost?
 #
@@ -793,7 +793,7 @@ for name in ("MedSAGa", "SAMed"):
 # | LiteMedSAM with LoRA | the rank and $\alpha$ of LoRA, which its code has; the exponent of the focal loss; the tolerance of NSD |
 # | Cheap Lunch, of which we have a summary | the ranges of the changes, how pastes are placed and blended, learning rate, epochs |
 #
-# How much does such a value change? Three recorded files have 2 methods on the polyps, from 16 frames, each as in [chapter 9](09_from_scratch.ipynb) and with one changed value: the rank of LoRA, which is 4, as in SAMed; the rank of GaLore, which is 26 in this stage, our choice; the number of subspaces (`bases`) that GaLore uses in 150 steps, which is 10; and no warm-up of the learning rate. LoRA's ranks, 30 subspaces and the missing warm-up have 3 seeds, the other values one.
+# How much does such a value change? Four recorded files have 2 methods on the polyps, from 16 frames, each as in [chapter 9](09_from_scratch.ipynb) and with one changed value: the rank of LoRA, which is 4, as in SAMed; the rank of GaLore, which is 26 in this stage, our choice; the number of subspaces (`bases`) that GaLore uses in 150 steps, which is 10; and no warm-up of the learning rate. 1 and 3 subspaces have one seed, the other values 3.
 # The table has the number of seeds, the mean Dice on 16 validation frames and on the 40 test frames, and the mean difference to the unchanged method with the same seeds. With 3 seeds it has half of its 95 % interval (Student's t).
 #
 # > **Predict.** Which of these values changes the Dice by more than its interval?
@@ -802,6 +802,7 @@ for name in ("MedSAGa", "SAMed"):
 found = read("recorded/late_values.json")
 found += read("recorded/lora_ranks.json")
 found += read("recorded/refresh.json")
+found += read("recorded/galore_ranks.json")
 values = pd.DataFrame(found)
 values = values.drop_duplicates("command")
 values["name"] = values["recipe"].str.split(":").str[0]
@@ -839,20 +840,20 @@ one_by_one(values)
 # %% [markdown]
 # - **Warm-up.** Without it, the Dice falls with each of the 3 seeds, and the interval is below 0. It is the only value here that matters beyond its interval.
 # - **Subspaces.** With seed 0 alone, 30 subspaces were ahead by 0.02, and the interval over frames was just above 0. With 3 seeds the interval contains 0. So one seed is not enough to choose such a value.
-# - **Rank.** For LoRA, the intervals of rank 2 and of rank 16 contain 0. For GaLore, there is one seed, and no difference is above 0.02. A small rank is not visibly worse here, with less memory for the states.
+# - **Rank.** For LoRA, the intervals of rank 2 and of rank 16 contain 0, and for GaLore those of ranks 4, 16 and 64. A small rank is not visibly worse here, with less memory for the states.
 #
 # ### Which stages?
 #
-# `stages.json` has late stages with a lift on the same frames, trained from stage 3, the last, and from stage 2.
+# `stages.json` has late stages with a lift on the same frames, trained from stage 3, the last, from stage 2, and from stage 1.
 
-# %% caption="Late stages from stage 3 and from stage 2 on polyps, with the columns of the table above."
+# %% caption="Late stages from stages 3, 2 and 1 on polyps, with the columns of the table above."
 stages = pd.DataFrame(read("recorded/stages.json"))
 stages["change"] = [change_of(text, "late_stages") for text in stages["recipe"]]
 stages["method"] = stages["recipe"].map(lambda text: recipe_of(text).method)
 one_by_one(stages)
 
 # %% [markdown]
-# With stage 2 trained as well, the test Dice falls by more than its interval, while the Dice on 16 validation frames is level. Both have the learning rate that was chosen for the last stage, and no other was tried for two stages. So this is a result about the recipe as it is: more trained stages do not help by themselves.
+# With stage 2 trained as well, the test Dice falls by more than its interval; with stage 1 too, it falls in each seed, and the end of the interval is at 0. The Dice on 16 validation frames is level. All have the learning rate that was chosen for the last stage, and no other was tried for more stages. So this is a result about the recipe as it is: more trained stages do not help by themselves.
 #
 # ## What is still open
 #
@@ -864,9 +865,9 @@ one_by_one(stages)
 # | --- | --- | --- | --- |
 # | A | Do SAMed, late stages and the U-Net differ on polyps, over seeds and patients? | 5 seeds | 17 runs more for 10 seeds |
 # | B | Which rank does LoRA need in the last stage? | 3 ranks, 3 seeds | 3 runs more for rank 8 |
-# | C | Which rank does GaLore need there? | 4 ranks, 1 seed | 6 runs more for 3 seeds |
+# | C | Which rank does GaLore need there? | 4 ranks, 3 seeds | 8 runs more for 5 seeds |
 # | D | How often should GaLore's subspace change in 150 steps? And what does the warm-up do? | 10 and 30 subspaces, with and without warm-up, 3 seeds; 1 and 3 subspaces, 1 seed | 4 runs more |
-# | E | Which stages should be trained? | the last, and the last two, 3 seeds; SAMed on all stages once ([chapter 10](10_few_labels.ipynb)) | 3 runs for the last three, with rates of their own more |
+# | E | Which stages should be trained? | the last, the last two and the last three, 3 seeds; SAMed on all stages once ([chapter 10](10_few_labels.ipynb)) | with rates of their own, 12 runs for two more rates |
 # | F | Does synthesis help LiteMedSAM, and with how many exemplars? | 16 exemplars, with synthesis, one seed | 17 runs |
 #
 # All commands begin with `python -m tools.record`, are typed in the folder of this book's repository, and need the data sets. With `--plan` at the end they print the plan and run nothing. `LAST` stands for the changed values that all have in common:

@@ -23,7 +23,7 @@ from medsaga_lib.data.label_files import require_room, targets, write_labels
 from medsaga_lib.display.page import Shown
 from medsaga_lib.display.pictures import show_boxes
 from medsaga_lib.display.style import OTHERS
-from medsaga_lib.errors import UserError
+from medsaga_lib.errors import UserError, counted
 from medsaga_lib.inference.box_predictor import BoxPredictor, load_box_predictor
 from medsaga_lib.inference.prompts import Point, segment_prompt
 
@@ -41,6 +41,8 @@ SIDE = 1024  # pixels of the longer side of a shown image, at most; our choice
 TINT, EDGE = 90, 255  # alpha of a mask and of its edge; our choice
 MASK = "#E69F00"  # of the mask that is not kept yet: orange, as on the page "Try it"
 LARGEST_LABEL = 255
+KEPT = 16  # embeddings of slices, of 4 MB each for LiteMedSAM; our choice
+BEGIN = "Draw a box around an object."
 WITH_POINTS = "pocket", "vit_b", "mobile_sam"  # trained with points; the others with boxes alone
 NONE: dict[str, Any] = {"box": None, "points": []}
 TOOLS = [("box", "box"), ("point in the object", "object"), ("point outside", "outside")]
@@ -103,7 +105,8 @@ class Clicks(VBox):  # type: ignore[misc]
             network = load_box_predictor(network)
         self.predictor = network
         self.picture = self._read(image, modality)
-        self._caption, self._embeddings = caption, dict[int, Tensor]()
+        self._caption, self._answered = caption, NONE
+        self._embeddings: dict[int, Tensor] = {}  # of slices
         self.labels = np.zeros(self.picture.shape, np.int64)
         self.mask, self.score = np.zeros(self.picture.shape[-2:], bool), 0.0
 
@@ -155,7 +158,7 @@ class Clicks(VBox):  # type: ignore[misc]
         """Write the mask into the labels with this value, 0 to erase, and clear the prompt.
 
         Raises:
-            UserError: the value is not between 0 and `LARGEST_LABEL`, or there is no mask.
+            UserError: the value is not between 0 and `LARGEST_LABEL`.
         """
         if not 0 <= value <= LARGEST_LABEL:
             raise UserError(f"The label {value} is not between 0 and {LARGEST_LABEL}.")
@@ -165,7 +168,8 @@ class Clicks(VBox):  # type: ignore[misc]
         labels = self._shown(self.labels)  # a view
         labels[self.mask] = value
         self.clear()
-        self._say(f"Label {value} has {(labels == value).sum():,} pixels now.")
+        pixels = counted(int((labels == value).sum()), "pixel")
+        self._say(f"Label {value} has {pixels} now." if value else "The mask was erased.")
 
     def clear(self) -> None:
         """Remove the prompt and its mask; kept labels stay."""
@@ -190,6 +194,8 @@ class Clicks(VBox):  # type: ignore[misc]
         return target
 
     def _segment(self) -> None:
+        if self.stage.prompt == self._answered:
+            return  # by `ask`
         try:
             self._answer(self.stage.prompt)
         except UserError as error:  # of a prompt from the browser, which shows no traceback
@@ -197,26 +203,32 @@ class Clicks(VBox):  # type: ignore[misc]
 
     def _answer(self, prompt: dict[str, Any]) -> None:
         box, points = prompt["box"], [(x, y, int(inside)) for x, y, inside in prompt["points"]]
-        if box is None and not points:
+        if prompt == NONE:
             self.mask, self.score = np.zeros_like(self.mask), 0.0
-            self._say("Draw a box around an object." if not self.stage.answers else "")
+            self._say(BEGIN)
         else:
-            at = self.slice.value
-            if at not in self._embeddings:
-                self._embeddings[at] = self.predictor.embed(self.pixels)
             size = self.stage.height, self.stage.width
-            given = self.predictor, self._embeddings[at], size
+            given = self.predictor, self._embedding(), size
             self.mask, self.score = segment_prompt(*given, box, points)
-            share = self.mask.mean()
             warning = ""
             if points and not self._points:
                 warning = " It was trained with boxes alone, so a point may mislead it."
             self._say(
-                f"The mask has {self.mask.sum():,} pixels, {share:.1%} of the image. The network "
-                f"estimates its IoU as {self.score:.2f}.{warning}"
+                f"The mask has {counted(int(self.mask.sum()), 'pixel')}, {self.mask.mean():.1%} of "
+                f"the image. The network estimates its IoU as {self.score:.2f}.{warning}"
             )
+        self._answered = prompt
         self.stage.overlay = self._overlay()
         self.stage.answers += 1
+
+    def _embedding(self) -> Tensor:
+        """Return the embedding of the image or of the slice; the last ones are kept."""
+        at = self.slice.value
+        if at not in self._embeddings:
+            if len(self._embeddings) == KEPT:
+                del self._embeddings[next(iter(self._embeddings))]
+            self._embeddings[at] = self.predictor.embed(self.pixels)
+        return self._embeddings[at]
 
     def _turn(self) -> None:
         """Show the image, or another slice, without a prompt."""
@@ -225,9 +237,8 @@ class Clicks(VBox):  # type: ignore[misc]
         self.stage.alt = f"{name}{where}."
         self.stage.picture = _url(Image.fromarray(_bytes(_small(self.pixels))).convert("RGB"))
         self.stage.prompt = NONE
-        self.mask = np.zeros_like(self.mask)
         self.stage.overlay = self._overlay()
-        self._say("Draw a box around an object.")
+        self._say(BEGIN)
 
     def _overlay(self) -> str:
         """Draw the kept labels and the mask as a transparent picture."""

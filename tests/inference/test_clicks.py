@@ -72,6 +72,18 @@ def test_a_prompt_from_the_browser_gives_the_networks_mask(discs, pocket):
     np.testing.assert_array_equal(grey, np.asarray(Image.open(discs)))
 
 
+def test_an_image_is_encoded_once_and_a_prompt_answered_once(discs, pocket, monkeypatch):
+    calls = []
+    encoded = type(pocket).embed
+    monkeypatch.setattr(type(pocket), "embed", lambda *given: calls.append(1) or encoded(*given))
+    clicks = Clicks(discs, pocket)
+    before = clicks.stage.answers
+    clicks.ask(BOX)
+    clicks.ask([85, 40, 145, 100])
+    assert len(calls) == 1
+    assert clicks.stage.answers == before + 2
+
+
 def test_masks_are_kept_and_saved_as_labels(discs, pocket, tmp_path):
     clicks = Clicks(discs, pocket)
     masks = []
@@ -88,7 +100,8 @@ def test_masks_are_kept_and_saved_as_labels(discs, pocket, tmp_path):
     assert target == tmp_path / "labels" / "discs_labels.png"
     np.testing.assert_array_equal(read_mask(target)[0], expected)
     clicks.ask(BOX)
-    clicks.keep(0)  # erases
+    clicks.keep(0)
+    assert "was erased" in clicks.said.value
     np.testing.assert_array_equal(clicks.labels, np.where(masks[0], 0, expected))
 
 
