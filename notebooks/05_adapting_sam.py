@@ -428,7 +428,7 @@ pd.DataFrame(rows).T
 
 # %% [markdown] tags=["real"]
 # With this one seed, MedSAGa has the lower training loss and also the higher Dice on other patients. A longer run or other learning rates may change the order.
-# Both networks find both lungs and hardly confuse them. In the figure, both masks are too small at the top and at the outer sides of the lungs.
+# Both networks find both lungs and hardly confuse them. In the figure, both masks are too small at the top and in the lower outer corners of the lungs.
 # LiteMedSAM has probably seen X-rays of this source in its training, with masks of other annotators ([Where the weights come from](../book/weights.md)).
 
 # %% [markdown]
