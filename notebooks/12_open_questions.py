@@ -867,7 +867,7 @@ one_by_one(stages)
 # | B | Which rank does LoRA need in the last stage? | 3 ranks, 3 seeds | 3 runs more for rank 8 |
 # | C | Which rank does GaLore need there? | 4 ranks, 3 seeds | 8 runs more for 5 seeds |
 # | D | How often should GaLore's subspace change in 150 steps? And what does the warm-up do? | 10 and 30 subspaces, with and without warm-up, 3 seeds; 1 and 3 subspaces, 1 seed | 4 runs more |
-# | E | Which stages should be trained? | the last, the last two and the last three, 3 seeds; SAMed on all stages once ([chapter 10](10_few_labels.ipynb)) | with rates of their own, 12 runs for two more rates |
+# | E | Which stages should be trained? | the last, the last two and the last three, 3 seeds; 6 methods on all stages once ([chapter 10](10_few_labels.ipynb)) | with rates of their own, 12 runs for two more rates |
 # | F | Does synthesis help LiteMedSAM, and with how many exemplars? | 16 exemplars, with synthesis, one seed | 17 runs |
 #
 # All commands begin with `python -m tools.record`, are typed in the folder of this book's repository, and need the data sets. With `--plan` at the end they print the plan and run nothing. `LAST` stands for the changed values that all have in common:
