@@ -417,15 +417,15 @@ display.show(
     alt="Four chest X-rays. The dashed contours are wider than the chest: they "
     "leave the ribs on both sides and end in the arms, or in the black beside "
     "the X-ray. The solid contours follow the lungs.",
-    caption="4 chest X-rays with the masks as they came (dashed; the legend "
-    "calls them truth) and with corrected masks (solid).",
+    caption="4 chest X-rays. Dashed (truth, in the legend): the masks as they "
+    "came. Solid (prediction, in the legend): the corrected masks.",
 )
 credit(chest)
 
 # %% [markdown] tags=["real"]
 # The dashed masks are too wide. Above and below they fit, so something has stretched them from side to side.
 #
-# > **Predict.** These X-rays are wider than high. V7's tool shows squares. What may have happened on the way from the square to the X-ray?
+# > **Predict.** These X-rays are wider than high. Suppose that the annotators saw squares. What may have happened on the way from the square to the X-ray?
 #
 # We measure it. Lungs are darker than what surrounds them. The next cell makes each mask narrower, step by step, and finds the width at which the X-ray is most different on both sides of the contour.
 
@@ -473,11 +473,11 @@ shapes = fitted.groupby(pd.cut(fitted["height / width"], ends))
 shapes.median().round(2).assign(number=shapes.size())
 
 # %% [markdown] tags=["real"]
-# The best share follows the shape of the X-ray: in the rows up to 1, it is 0.02 to 0.04 below the height divided by the width. X-rays that are higher than wide need no other width; their masks are too high.
-# So V7 had annotated the central square of each X-ray. Whoever drew the label maps took the square for the whole X-ray, and stretched the polygons to its width.
+# The best share follows the shape of the X-ray. The search has steps of 0.04, and up to a ratio of 1 the best share is 0.02 to 0.04 below the height divided by the width. X-rays that are higher than wide have the same share as square ones, so their width is right.
+# One explanation fits: V7 annotated the central square of each X-ray, and the label maps were drawn as if the square were the whole X-ray.
 #
-# The library shrinks these masks back into the central square when it reads them, and says `masks corrected` in the first output of this page. It knows them by the hash of a file, so a correct copy is not changed.
-# No check of files can find such a fault, and a network learns a stretched mask as well as a right one. So draw the masks on the images, and look at them.
+# The library shrinks these masks back into the central square when it reads them, and says `masks corrected` in the first output of this page. It recognises this copy by the hash of its first mask, a number that is computed from the content of a file, so a correct copy is not changed.
+# A check of sizes, values and names cannot find such a fault, and a score does not show it either ([chapter 10](10_few_labels.ipynb)). So draw the masks on the images, and look at them.
 
 # %% [markdown]
 # ## The folder of a data set

@@ -743,7 +743,7 @@ credit(*datasets)
 # %% [markdown]
 # ### Your own boxes, on your own image
 #
-# Where a kernel runs, drag a box on the next image: LiteMedSAM answers with a mask and its estimate of the IoU. `Clicks` also takes the path of an image or a volume, so put your own file in place of `own`. *Keep as label* writes a mask into `clicks.labels`, and `clicks.save(folder)` writes them to a file. Without a kernel, the page shows the first box, and [Try it](../book/live.md) runs LiteMedSAM in your browser.
+# Where a kernel runs, drag a box on the next image: LiteMedSAM answers with a mask and its estimate of the IoU. `Clicks` also takes the path of an image or a volume, so put your own file in place of `own`. *Keep as label* writes a mask into `clicks.labels`. If you gave a path, `clicks.save(folder)` writes these labels to a file. Without a kernel, the page shows the first box, and [Try it](../book/live.md) runs LiteMedSAM in your browser.
 
 # %%
 from medsaga_lib.data.images import Picture

@@ -467,9 +467,9 @@ sizes.assign(error=shown["error"].map("{:+.2%}".format))
 #
 # ### Your own GPU
 #
-# `medsaga memory --fit 12GiB` predicts the four parts for each recipe, and the largest batch whose peak is within 12 GiB. `--backbone`, `--size` and the switches above change the plan. The command also prints two plans for a small GPU, with the commands that train them: all weights of ViT-B at 1024 px with a peak of 4.0 GiB, and SAMed at 512 px with 1.2 GiB. [Will it fit my GPU?](../book/fit.md) is a form for the same question.
+# `medsaga memory --fit 12GiB` predicts the four parts for each recipe, and the largest batch whose peak is within 12 GiB. `--backbone`, `--size`, `--batch`, `--checkpointing`, `--per-layer`, `--bf16` and `--original-attention` change the plan. The command also prints the plans whose peak is at most half of this memory, each with the command that trains it. For 12 GiB there are two: MedSAGa on ViT-B at 1024 px, with a peak of 4.0 GiB, and SAMed on ViT-B at 512 px, with 1.2 GiB. [Will it fit my GPU?](../book/fit.md) is a form for the same question.
 #
-# In a notebook with a kernel, the next cell shows controls for any plan, and the ledger predicts it while you change them. `from stage` is the first stage of the image encoder that is trained; 0 leaves the recipe as it is. Without a kernel, the cell shows the plan that it begins with.
+# In a notebook with a kernel, the next cell shows controls for any plan, and the ledger predicts it while you change them. A stage is a part of the image encoder, in ViT-B one block. `from stage` is the first one that is trained; 0 keeps the recipe's own setting. Without a kernel, the cell shows the plan that it begins with.
 
 # %%
 from medsaga_lib.memory.controls import plan_controls
