@@ -25,6 +25,10 @@ KEPT = (
     "pillow",
     "scikit-image",
     "scikit-learn",
+    "ipykernel",
+    "ipython",
+    "ipywidgets",
+    "psutil",
 )
 
 
