@@ -8,10 +8,11 @@ segment_anything's automatic masks need, gives correct results. A torchvision wh
 is not changed. Nothing is imported before torchvision is, so `medsaga --help` need not wait for
 torch.
 
-Where torchvision does load, its import is slow: it brings torch's compiler, half of the start of a
-command. segment_anything imports torchvision for its predictor and its automatic masks, and the
-library seldom needs them. So the package runs its own `__init__` only once one of its names is
-used, and `segment_anything.modeling` comes without torchvision.
+Where torchvision does load, its import is slow, because it brings torch's compiler.
+segment_anything imports torchvision for its predictor and its automatic masks, and the library
+seldom needs them. So the package runs its own `__init__` only once one of its names is used, and
+`segment_anything.modeling` comes without torchvision. Loading weights still imports the compiler:
+torch.randn on the device "meta" does, in torch 2.13.
 """
 
 import importlib.abc

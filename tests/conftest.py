@@ -68,6 +68,21 @@ def own_cache(caches, monkeypatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    from tools import site
+
+    if site.browser_path() is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=site.browser_path(), args=site.FLAGS)
+        yield started
+        started.close()
+
+
 @pytest.fixture
 def target(record_property) -> Callable[[int, str, str, float], None]:
     """Record a measured number for one of GaLore's targets; `tools.targets` shows it."""

@@ -18,7 +18,7 @@ from medsaga_lib.files import file_hash
 
 Correction = Literal["", "central square"]
 
-# Name of a case and sha256 of its mask: the first of the label maps that are too wide
+# File name and sha256 of the first of the label maps that are too wide
 TOO_WIDE = ("53c9be49.png", "82634e83b0714f710fc79800b36b6ffb9c7534c928af1272371475848dd88256")
 
 

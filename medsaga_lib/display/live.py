@@ -32,7 +32,7 @@ class Interactive:
     def __repr__(self) -> str:
         return self.caption
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         stored = json.dumps(self.numbers).replace("<", "\\u003c")  # so that no tag ends the script
         content = (
             f'<figure class="figure-live" data-kind="{self.kind}">'

@@ -76,18 +76,6 @@ def test_ids_are_unique_and_every_row_can_be_linked():
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if site.browser_path() is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=site.browser_path(), args=site.FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def content(tmp_path_factory):
     file = tmp_path_factory.mktemp("claims") / "page.html"
     file.write_text(PAGE.format(claims_html(ANSWERS)), encoding="utf-8")

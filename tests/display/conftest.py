@@ -21,21 +21,14 @@ def chest():
 
 
 @pytest.fixture(scope="module")
-def show():
+def show(browser):
     """A function that opens figures in a browser, at a phone's width."""
-    if site.browser_path() is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=site.browser_path(), args=site.FLAGS)
+    def opened(kind, numbers):
+        page = browser.new_page(viewport={"width": site.PHONE, "height": 800})
+        page.set_content(Interactive(kind, numbers, "caption")._repr_mimebundle_()["text/html"])
+        for script in ("shared.js", "figures.js"):
+            page.add_script_tag(path=STATIC / script)
+        return page
 
-        def opened(kind, numbers):
-            page = browser.new_page(viewport={"width": site.PHONE, "height": 800})
-            page.set_content(Interactive(kind, numbers, "caption")._repr_mimebundle_()["text/html"])
-            for script in ("shared.js", "figures.js"):
-                page.add_script_tag(path=STATIC / script)
-            return page
-
-        yield opened
-        browser.close()
+    return opened

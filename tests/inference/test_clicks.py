@@ -160,27 +160,20 @@ def test_a_page_without_a_kernel_shows_the_last_box(discs, pocket):
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(browser):
     """A function that opens the browser's side at a phone's width."""
-    if site.browser_path() is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=site.browser_path(), args=site.FLAGS)
+    def opened(**state):
+        blank = np.zeros((100, 200), np.uint8)
+        start = {"width": 200, "height": 100, "alt": "An image.", "overlay": "", "answers": 0}
+        start |= {"picture": module._url(Image.fromarray(blank)), "tool": "box"}
+        start |= {"prompt": {"box": None, "points": []}, **state}
+        new = browser.new_page(viewport={"width": site.PHONE, "height": 800})
+        new.set_content(PAGE)
+        new.evaluate(START.replace("SCRIPT", json.dumps(SCRIPT)), start)
+        return new
 
-        def opened(**state):
-            blank = np.zeros((100, 200), np.uint8)
-            start = {"width": 200, "height": 100, "alt": "An image.", "overlay": "", "answers": 0}
-            start |= {"picture": module._url(Image.fromarray(blank)), "tool": "box"}
-            start |= {"prompt": {"box": None, "points": []}, **state}
-            new = browser.new_page(viewport={"width": site.PHONE, "height": 800})
-            new.set_content(PAGE)
-            new.evaluate(START.replace("SCRIPT", json.dumps(SCRIPT)), start)
-            return new
-
-        yield opened
-        browser.close()
+    return opened
 
 
 def place(page, x, y):

@@ -12,7 +12,7 @@ from medsaga_lib.memory.plan import Plan, predict_ledger, predict_peak
 from medsaga_lib.optim.galore import treatment
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import build_model
-from tools import fit, site
+from tools import fit
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30
@@ -109,22 +109,15 @@ def test_a_decoder_alone_is_the_same_for_three_methods(lite):
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(browser):
     """The page's own HTML and scripts in a browser, without the book around them."""
-    if site.browser_path() is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
     content = (ROOT / "book" / "fit.md").read_text(encoding="utf-8").split("<script")[0]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=site.browser_path(), args=site.FLAGS)
-        page = browser.new_page()
-        page.set_content(content)
-        tables = [path for path, _ in fit.TABLES.values()]
-        for script in (fit.STATIC / "shared.js", *tables, fit.STATIC / "fit.js"):
-            page.add_script_tag(path=script)
-        yield page
-        browser.close()
+    page = browser.new_page()
+    page.set_content(content)
+    tables = [path for path, _ in fit.TABLES.values()]
+    for script in (fit.STATIC / "shared.js", *tables, fit.STATIC / "fit.js"):
+        page.add_script_tag(path=script)
+    return page
 
 
 def set_to(page, form, **fields):
