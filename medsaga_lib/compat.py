@@ -11,8 +11,7 @@ torch.
 Where torchvision does load, its import is slow, because it brings torch's compiler.
 segment_anything imports torchvision for its predictor and its automatic masks, and the library
 seldom needs them. So the package runs its own `__init__` only once one of its names is used, and
-`segment_anything.modeling` comes without torchvision. Loading weights still imports the compiler:
-torch.randn on the device "meta" does, in torch 2.13.
+`segment_anything.modeling` comes without torchvision.
 """
 
 import importlib.abc

@@ -118,8 +118,15 @@ def test_calling_twice_changes_nothing(run):
 SLOW = "sorted({'torchvision', 'torch._dynamo'} & set(sys.modules))"
 
 
-def test_the_parts_of_sam_come_without_torchvision():
-    code = f"import sys, medsaga_lib.evaluation.of_a_run, segment_anything; print({SLOW})"
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import medsaga_lib.evaluation.of_a_run, segment_anything",
+        "from medsaga_lib.models.weights import load_state; load_state('pocket')",
+    ],
+)
+def test_the_parts_of_sam_come_without_torchvision_or_the_compiler(use):
+    code = f"import sys; {use}; print({SLOW})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

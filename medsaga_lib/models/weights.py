@@ -3,9 +3,11 @@
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from medsaga_lib.download import download
 from medsaga_lib.errors import UserError
@@ -218,9 +220,27 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
+class _NoNormals(TorchFunctionMode):
+    """Draw no normal numbers where only shapes are asked for; torch.randn stays off "meta".
+
+    On that device, torch 2.13 imports its compiler for normal numbers and for a product with a
+    number, .7 s of a processor. SAM multiplies the few numbers of torch.randn by a scale.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.init.normal_:  # of an embedding
+            return kwargs["tensor"]
+        if func is torch.randn:
+            return torch.empty(*args, device="cpu")
+        return func(*args, **kwargs)
+
+
 def _require_keys(path: Path, name: str, state: dict) -> None:
     """Check that a state dict has exactly the keys and the shapes of the network."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoNormals():
         wanted = {k: v.shape for k, v in build_sam(name).state_dict().items()}
     problems = (
         [f"{key} is missing" for key in wanted if key not in state]
