@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pypdf import PdfReader
 
 from tools import pdf, site
 from tools.book import BookError
@@ -42,6 +43,32 @@ def test_a_table_goes_on_on_the_next_page(tmp_path):
     assert pdf.print_page(tmp_path / "page.html", tmp_path / "book.pdf") == 2
 
 
+@pytest.mark.skipif(site.browser_path() is None, reason="no Chromium on this machine")
+def test_the_contents_name_the_pages_and_the_bookmarks_the_headings(tmp_path):
+    # As in the theme's page, a link goes to an empty place on the page before the heading.
+    links = "".join(f'<a href="#at{n}">Chapter {n}</a><br>' for n in (1, 2, 3))
+    part = '<i id="at{0}"></i><h1>Chapter <br>{0}</h1><p style="height: {1}cm">words</p>'
+    chapters = "".join(part.format(number, height) for number, height in ((1, 40), (2, 1), (3, 70)))
+    (tmp_path / "page.html").write_text(
+        f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Book</title>
+        <style>h1 {{ break-before: page }}</style>
+        <div id="jb-print-toc"><h2>Contents</h2>{links}</div>{chapters}
+        <h3 style="display: none">Not printed</h3><p role="heading" aria-level="2">End</p></html>"""
+    )
+    pages = pdf.print_page(tmp_path / "page.html", tmp_path / "book.pdf")
+    printed = PdfReader(tmp_path / "book.pdf")
+    assert len(printed.pages) == pages
+    titles = ["Contents", "Chapter 1", "Chapter 2", "Chapter 3", "End"]
+    marks = pdf.bookmarks(printed, titles)
+    numbers = [printed.get_destination_page_number(mark) + 1 for mark in marks]
+    assert [mark.title for mark in marks] == titles
+    assert numbers == [1, 2, 4, 5, pages]
+    lines = [line.strip() for line in printed.pages[0].extract_text().splitlines()]
+    assert lines[:4] == ["Contents", "Chapter 12", "Chapter 24", "Chapter 35"]
+    with pytest.raises(BookError, match="4 headings have 5 bookmarks"):
+        pdf.bookmarks(printed, titles[1:])
+
+
 def test_a_missing_browser_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pdf, "browser_path", lambda: None)
     with pytest.raises(BookError, match="apt install chromium"):
@@ -51,7 +78,9 @@ def test_a_missing_browser_is_named(tmp_path, monkeypatch):
 def test_the_single_page_finds_scripts_of_sphinx_and_of_the_pages(small_book):
     folder = small_book.root / "_build" / "singlehtml"
     (folder / "book").mkdir(parents=True)
-    (folder / "book" / "index.html").write_text('<i src="_static/a.js"><i src="../_static/b.js">')
+    (folder / "book" / "index.html").write_text(
+        '<i src="_static/a.js"><i src="../_static/b.js"><a href="book/index.html#there">'
+    )
     page = pdf.single_page(small_book.root)
     assert page.parent == folder
-    assert page.read_text() == '<i src="_static/a.js"><i src="_static/b.js">'
+    assert page.read_text() == '<i src="_static/a.js"><i src="_static/b.js"><a href="#there">'
