@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -32,6 +33,9 @@ WHOLE, NOTHING = "slide", "no-slide"
 UNSEEN = {book.COLAB, book.PARAMETERS, book.SOLUTION, book.CHECK, NOTHING, "remove-cell"}
 WITHOUT_SLIDES = {"Sources"}  # headings of sections
 ALL_TEXT = {"Summary"}  # sections whose text is on the slide
+ROWS = 16  # of a table on a slide; with more, its letters get small (our choice)
+LIVE = 'class="claims"'  # a table that a reader filters stays whole
+SPANNING = re.compile(r'<th rowspan="(\d+)"(.*?</th>)', re.DOTALL)  # as pandas writes it
 CAPTION = re.compile(r"\*\*Table [\d.]+\*\* ")  # of a table in Markdown, as tools.stage writes it
 
 REVEAL = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js")
@@ -173,7 +177,7 @@ class Deck:
         elif block.type == "paragraph" and CAPTION.match(block.children[0].content):
             self.caption = source
         elif block.type == "table":
-            self._add(self.caption + source, "table")
+            self._table(self.caption + source)
             self.caption = ""
         elif block.type in {"math_block", "math_block_label", "amsmath"} or fits:
             here.body.append(source)
@@ -201,7 +205,14 @@ class Deck:
                 if printed := output.get("text"):
                     self.sections[-1][-1].body.append(f"<pre>{html.escape(printed)}</pre>")
         for shown in outputs(cell):
-            self._add(shown, "table" if "<table" in shown else "figure")
+            if "<table" in shown:
+                self._table(shown)
+            else:
+                self._add(shown, "figure")
+
+    def _table(self, shown: str) -> None:
+        for part in parts_of_table(shown):
+            self._add(part, "table")
 
 
 def without_bare_headings(section: list[Slide]) -> list[Slide]:
@@ -213,6 +224,38 @@ def without_bare_headings(section: list[Slide]) -> list[Slide]:
         else:
             kept[0].notes[:0] = slide.notes
     return kept
+
+
+def parts_of_table(shown: str) -> list[str]:
+    """Return a table with its caption, as several ones of about the same length if it is long.
+
+    Each has the head of the table; the name of rows that are on two slides is on both.
+    """
+    found = re.fullmatch("(.*<tbody>)(.*)(</tbody>.*)", shown, flags=re.DOTALL)
+    rows = re.findall("<tr.*?</tr>", found[2], flags=re.DOTALL) if found else []
+    if not found or len(rows) <= ROWS or LIVE in shown:
+        return [shown]
+    number = -(-len(rows) // ROWS)
+    ends = [len(rows) * part // number for part in range(number + 1)]
+    chunks = [_with_spans(rows, start, end) for start, end in pairwise(ends)]
+    return [found[1] + "".join(chunk) + found[3] for chunk in chunks]
+
+
+def _with_spans(rows: list[str], start: int, end: int) -> list[str]:
+    """Return rows from `start` to `end` with the cells that span them, cut at both ends."""
+    above = ""
+    for number, row in enumerate(rows[:start]):
+        for cell in SPANNING.finditer(row):
+            if (left := number + int(cell[1]) - start) > 0:
+                above += f'<th rowspan="{left}"{cell[2]}'
+    first = re.sub("(<tr[^>]*>)", lambda tag: tag[1] + above, rows[start])
+    kept = enumerate([first, *rows[start + 1 : end]], start)
+    return [_shortened(row, end - number) for number, row in kept]
+
+
+def _shortened(row: str, most: int) -> str:
+    """Return a row whose cells span `most` rows or fewer."""
+    return SPANNING.sub(lambda cell: f'<th rowspan="{min(int(cell[1]), most)}"{cell[2]}', row)
 
 
 def outputs(cell: NotebookNode) -> Iterator[str]:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
 from tools import site, slides
@@ -114,6 +116,37 @@ def test_each_kind_of_content_has_its_slide(deck):
     assert figure.body == ["<img alt='two' src='data:,'>"]
     assert "shown = 1" in source.body[0]
     assert task.body == ["<p>Add them.</p>\n"]
+
+
+def body_of(table):
+    """Return the words of each row of a table's body; a cell that spans rows is in each."""
+    above, rows = [], []  # cells that go on, with the number of rows left
+    for row in BeautifulSoup(table, "html.parser").tbody.find_all("tr"):
+        new = [[cell.text, int(cell.get("rowspan", 1))] for cell in row.find_all(["th", "td"])]
+        cells = above + new
+        rows.append([text for text, _ in cells])
+        above = [[text, left - 1] for text, left in cells if left > 1]
+    assert not above  # nothing reaches below the table
+    return rows
+
+
+@pytest.mark.parametrize(("count", "lengths"), [(16, [16]), (17, [8, 9]), (40, [13, 13, 14])])
+def test_a_long_table_goes_on_on_the_next_slide_with_its_names(count, lengths):
+    index = [("few" if row < 10 else "many", "a" if row < 5 else "b", row) for row in range(count)]
+    names = pd.MultiIndex.from_tuples(index, names=["shots", "group", "run"])
+    table = pd.DataFrame({"Dice": range(count)}, names).to_html()
+    parts = slides.parts_of_table(f"<figcaption>Table 1.</figcaption>{table}")
+    bodies = [body_of(part) for part in parts]
+    assert [len(body) for body in bodies] == lengths
+    assert [row for body in bodies for row in body] == body_of(table)
+    assert body_of(table)[-1] == ["many", "b", str(count - 1), str(count - 1)]
+    assert all("<figcaption>Table 1.</figcaption>" in part for part in parts)
+    assert all("<th>Dice</th>" in part for part in parts)
+
+
+def test_the_table_of_claims_stays_whole():
+    shown = f'<div class="claims"><table><tbody>{"<tr><td>1</td></tr>" * 40}</tbody></table></div>'
+    assert slides.parts_of_table(shown) == [shown]
 
 
 def test_other_text_and_answers_are_in_the_notes_alone(deck):
