@@ -794,7 +794,7 @@ print(dataset.citation, "|", dataset.licence)
 #
 # ## Recorded runs on the pocket SAM
 #
-# The two tables of this section are recorded runs with the pocket SAM, our small ViT that was pretrained on drawn images. They do not contain LoRA. [Chapter 9](09_from_scratch.ipynb) compares S-SAM with SAMed and other methods, on LiteMedSAM and on the pocket SAM. The runs on X-rays are older than the correction of the X-rays' masks ([chapter 1](01_images_and_metrics.ipynb)): all methods were trained and scored on masks that are too wide.
+# The two tables of this section are recorded runs with the pocket SAM, our small ViT that was pretrained on drawn images. They do not contain LoRA. [Chapter 9](09_from_scratch.ipynb) compares S-SAM with SAMed and other methods, on LiteMedSAM and on the pocket SAM.
 #
 # The first study chose the learning rates of S-SAM and SVF, on lungs from 8 images and on polyps from 64. The table shows the validation Dice on each task: the mean and the minimum of 3 seeds.
 #
@@ -816,7 +816,7 @@ index, both = ["method", "rate"], ["mean", "min"]
 tried.pivot_table("val_dice", index, "data", aggfunc=both).round(2)
 
 # %% [markdown]
-# SVF depends more on the learning rate. For SVF, 0.01 is too low on both tasks, and on polyps at least one run at 0.1 fails, as the minimum shows. For S-SAM, the higher rates are better on lungs and the lower rates on polyps; the differences between the means are small. The recipes of this library use 0.03 for both methods.
+# SVF depends more on the learning rate. For SVF, 0.01 is too low on both tasks, and on polyps at least one run at 0.1 fails, as the minimum shows. For S-SAM, 0.01 to 0.1 are level on lungs, and both ends of the bracket are lower; on polyps the two lowest rates are better. The differences between the means are small. The recipes of this library use 0.03 for both methods.
 #
 # The second table compares both methods with a baseline, *decoder only*, that trains the mask decoder and freezes the image encoder.
 
