@@ -173,26 +173,25 @@ def provenance_card(made: dict[str, Any]) -> str:
 
 
 def status_table(notebooks: dict[Path, NotebookNode]) -> str:
-    """Return a Markdown table with one row for each chapter."""
+    """Return a Markdown table with one row for each chapter, and what is behind its names."""
     lines = [
-        "| Chapter | Minutes (declared) | Peak GB (declared) | Data | Device | Commit, date |",
-        "|---|---|---|---|---|---|",
+        "| Chapter | Minutes (declared) | Peak GB (declared) | Data | Commit, date |",
+        "|---|---|---|---|---|",
     ]
+    made = {chapter: notebook.metadata["medsaga"] for chapter, notebook in notebooks.items()}
     for chapter, notebook in notebooks.items():
-        made, declared = notebook.metadata["medsaga"], book.budget(notebook)
+        one, declared = made[chapter], book.budget(notebook)
         title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
         cells = [
             f"[{title}](../{chapter.as_posix()})",
-            f"{made['minutes']} ({declared.minutes:g})" if declared else f"{made['minutes']}",
-            f"{made['gigabytes']} ({declared.gigabytes:g})" if declared else f"{made['gigabytes']}",
-            "; ".join(made["data"]) or "none",
-            made["device"],
-            f"{made['commit']}, {made['date']}",
+            f"{one['minutes']} ({declared.minutes:g})" if declared else f"{one['minutes']}",
+            f"{one['gigabytes']} ({declared.gigabytes:g})" if declared else f"{one['gigabytes']}",
+            ", ".join(described.split(":")[0] for described in one["data"]) or "none",
+            f"{one['commit']}, {one['date']}",
         ]
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
-    versions = {
-        f"{name} {version}"
-        for notebook in notebooks.values()
-        for name, version in notebook.metadata["medsaga"]["versions"].items()
-    }
-    return "\n".join([*lines, "", f"Versions: {', '.join(sorted(versions))}."])
+    data = sorted({described for one in made.values() for described in one["data"]})
+    machines = sorted({one["device"] for one in made.values()})
+    versions = sorted({" ".join(pair) for one in made.values() for pair in one["versions"].items()})
+    below = [*(f"- {described}" for described in data), "", f"Machine: {'; '.join(machines)}."]
+    return "\n".join([*lines, "", *below, "", f"Versions: {', '.join(versions)}."])

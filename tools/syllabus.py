@@ -1,8 +1,8 @@
 """Minutes of the chapters for teaching, and the tables of the page Syllabus made from them.
 
 A chapter declares the minutes of its cells and of its exercises; the minutes of its text follow
-from its words and from its questions to predict. `book/syllabus.md` names chapters and exercises,
-and the build fills in minutes.
+from its words and from its questions to predict. `book/syllabus.md` names chapters and the numbers
+of exercises, and the build fills in their kinds and all minutes.
 """
 
 import re
@@ -30,8 +30,9 @@ SUM = re.compile(r"^\| \*\*(?P<name>[^|*]*)\*\* \| \| \|(?: \|){2}$")
 
 @dataclass(frozen=True)
 class Exercise:
-    """An exercise: how hard it is, and the minutes that its title declares."""
+    """An exercise: its kind, how hard it is, and its minutes, as its title says."""
 
+    kind: str
     level: str
     minutes: int
 
@@ -67,7 +68,7 @@ def minutes(notebook: NotebookNode) -> Minutes:
         predictions=prose.count(PREDICT) * PREDICTION_MINUTES,
         cells=round(declared.minutes) if declared else 0,
         exercises={
-            int(one["number"]): Exercise(one["level"], int(one["minutes"]))
+            int(one["number"]): Exercise(one["kind"], one["level"], int(one["minutes"]))
             for one in book.EXERCISE_TITLE.finditer(prose)
         },
     )
@@ -84,8 +85,11 @@ def fill(page: str, root: Path) -> str:
     for line in page.splitlines():
         if row := ROW.match(line):
             found = minutes(pairs.read_notebook(root / row["chapter"]))
-            chosen = sum(found.exercises[number].minutes for number in numbers(row["exercises"]))
-            line = f"{line.removesuffix(' | |')} {found.lesson} | {chosen or ''} |"
+            named = {number: found.exercises[number] for number in numbers(row["exercises"])}
+            chosen = sum(one.minutes for one in named.values())
+            kinds = ", ".join(f"{number}: {one.kind}" for number, one in named.items())
+            cells = [row["when"], row["link"], kinds, f"{found.lesson}", f"{chosen or ''}"]
+            line = f"| {' | '.join(cells)} |"
             lesson, tasks = lesson + found.lesson, tasks + chosen
         elif row := SUM.match(line):
             whole = f"**{round((lesson + tasks) * (1 + BREAKS))} with breaks**"

@@ -25,18 +25,20 @@ def test_minutes_come_from_words_predictions_and_titles(small_book):
     assert before.cells == 1
     assert before.text == 2  # with the 30 words of the first cell
     assert before.lesson == 4
-    assert {n: (one.level, one.minutes) for n, one in before.exercises.items()} == {
-        1: ("easy", 1),
-        2: ("easy", 1),
-        3: ("hard", 1),
+    shown = {n: (one.kind, one.level, one.minutes) for n, one in before.exercises.items()}
+    assert shown == {
+        1: ("find the fault", "easy", 1),
+        2: ("experiment", "easy", 1),
+        3: ("calculate", "hard", 1),
     }
 
 
 def test_rows_and_sums_are_filled(small_book):
     lesson = syllabus.minutes(pairs.read_notebook(small_book.notebook)).lesson
     filled = syllabus.fill(PAGE, small_book.root).splitlines()
-    assert filled[4] == f"| first | [1. Small](../notebooks/01_small.ipynb) | 1, 2 | {lesson} | 2 |"
-    assert filled[5] == f"| then | [1. Small](../notebooks/01_small.ipynb) | | {lesson} |  |"
+    link = "[1. Small](../notebooks/01_small.ipynb)"
+    assert filled[4] == f"| first | {link} | 1: find the fault, 2: experiment | {lesson} | 2 |"
+    assert filled[5] == f"| then | {link} |  | {lesson} |  |"
     assert lesson == 1  # so the sum is 4 minutes, and a quarter more is 5
     assert filled[6] == "| **sum** | **5 with breaks** | | **2** | **2** |"
     assert filled[10].endswith("| **0** | **0** |")  # a new table starts from 0
