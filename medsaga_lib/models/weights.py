@@ -223,8 +223,9 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 class _NoNormals(TorchFunctionMode):
     """Draw no normal numbers where only shapes are asked for; torch.randn stays off "meta".
 
-    On that device, torch 2.13 imports its compiler for normal numbers and for a product with a
-    number, .7 s of a processor. SAM multiplies the few numbers of torch.randn by a scale.
+    On that device, torch 2.13 imports its compiler for `normal_`, with which embeddings begin, and
+    for a product with a number: SAM multiplies the numbers of torch.randn by a scale. The import
+    takes .7 s of a processor.
     """
 
     def __torch_function__(
