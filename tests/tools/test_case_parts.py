@@ -39,11 +39,17 @@ def test_operations_are_those_of_chapter_8():
     assert first < both < 2 * first  # what boxes share is counted once
 
 
-def test_the_file_of_the_benchmark_has_all_but_whole_cases(monkeypatch, tmp_path):
-    monkeypatch.setattr(bench, "compare", lambda names: ({"name": name} for name in names))
-    monkeypatch.setattr(bench, "TARGET", tmp_path / "bench.json")
-    bench.main()
-    content = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
-    names = [row["name"] for row in content["rows"]]
-    assert names == ["late_stages_step", "evaluate", "galore_refresh", "galore_step"]
-    assert {"command", "date", "commit", "device"} <= content["provenance"].keys()
+def test_the_benchmark_replaces_the_rows_that_are_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "RECORDED", tmp_path)
+    for ratio, only in ((1, ["evaluate", "one_box"]), (2, ["one_box", "galore_step"])):
+        row = {"ratio": ratio}
+        monkeypatch.setattr(
+            bench, "compare", lambda names, row=row: ({"name": n} | row for n in names)
+        )
+        monkeypatch.setattr("sys.argv", ["bench.py", "--name", "bench_chip", "--only", *only])
+        bench.main()
+    content = json.loads((tmp_path / "bench_chip.json").read_text(encoding="utf-8"))
+    found = [(row["name"], row["ratio"]) for row in content["rows"]]
+    assert found == [("one_box", 2), ("evaluate", 1), ("galore_step", 2)]
+    assert {"date", "commit", "device"} <= content["provenance"].keys()
+    assert content["provenance"]["command"] == "python -m tools.bench --name bench_chip"
