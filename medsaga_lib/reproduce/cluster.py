@@ -36,6 +36,7 @@ def finished(
         UserError: Dask is missing, or no scheduler answers.
     """
     try:
+        import dask
         from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
     except ImportError:
         raise UserError(
@@ -45,12 +46,15 @@ def finished(
     if scheduler:
         cluster, threads = nullcontext(scheduler), None
     else:
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address="127.0.0.1:0",  # any free port, since several grids may run
-        )
+        # Threads cannot be lost. But after a sleep of the machine, which stops scheduler and
+        # workers, the scheduler would take them for lost, and wait for new ones for ever.
+        with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=False,
+                dashboard_address="127.0.0.1:0",  # any free port, since several grids may run
+            )
         threads = threads_of(workers)
     with cluster as address, _client(Client, address) as client:
         calls = [client.submit(job, item, threads, pure=False) for item in items]

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,31 @@ def test_a_killed_worker_is_replaced(tmp_path):
         found = list(finished(job, [0, 1, 2, 3], scheduler=cluster.scheduler_address))
     assert sorted(found) == [(item, None) for item in range(4)]
     assert (tmp_path / "1").exists()
+
+
+@pytest.mark.slow
+def test_a_sleep_of_the_machine_loses_no_worker():
+    """The process stops for longer than the time after which Dask takes workers for lost."""
+    code = (
+        "import time\n"
+        "from medsaga_lib.reproduce.cluster import finished\n"
+        "def job(item, threads):\n    print('started', flush=True)\n    time.sleep(1)\n"
+        "    return item\n"
+        "print(sorted(finished(job, range(4), workers=2)))\n"
+    )
+    lost = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "1s"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, **lost}, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(7)  # a worker may leave out 10 heartbeats, one each half second
+        process.send_signal(signal.SIGCONT)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert said.splitlines()[-1] == "[0, 1, 2, 3]"
 
 
 def test_workers_here_share_the_cores():
