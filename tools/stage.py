@@ -19,6 +19,8 @@ STATUS_PAGE = Path("book/status.md")
 STATUS_MARK = "<!-- The table stands here once the book is built. -->"
 FOLDED = {book.SOLUTION: "the solution", book.COLAB: "how Colab gets the library"}
 VERBS = ("show", "hide")
+HEADS = re.compile(r"<thead>\s*<tr[^>]*>(.*?)</tr>\s*<tr[^>]*>(.*?)</tr>\s*</thead>", re.DOTALL)
+HEAD = re.compile(r"<th[^>]*>(.*?)</th>", re.DOTALL)
 CAPTION = "<figcaption>"  # where a caption begins
 CONTACT_SHEET = book.BUILD / "figures.html"  # all figures on one page, to look at; not in the site
 SHEET = """<!doctype html>
@@ -143,8 +145,25 @@ def number(notebook: NotebookNode, chapter: int) -> None:
                 numbered = f"{CAPTION}<b>Figure {chapter}.{next(figures)}.</b> "
                 data["text/html"] = page.replace(CAPTION, numbered, 1)
             elif "<table" in page:
+                page = with_one_head(page)
                 caption = _caption(cell, f"Table {chapter}.{next(tables)}.")
                 data["text/html"] = f'<figure class="of-table">{caption}\n{page}\n</figure>'
+
+
+def with_one_head(table: str) -> str:
+    """Return a table of pandas with the names of its index beside those of its columns.
+
+    pandas puts the names of the index into a row of their own, whose other cells are empty. Where
+    the columns have a name too, it stands above that of the index, and both rows stay.
+    """
+    heads = HEADS.search(table)
+    rows = [HEAD.findall(heads[number]) for number in (1, 2)] if heads else []
+    if not heads or "colspan" in heads[0] or len(rows[0]) != len(rows[1]):
+        return table
+    if any(above and below for above, below in zip(*rows, strict=True)):
+        return table
+    cells = "".join(f"<th>{above or below}</th>" for above, below in zip(*rows, strict=True))
+    return table.replace(heads[0], f"<thead><tr>{cells}</tr></thead>")
 
 
 def _caption(cell: NotebookNode, label: str) -> str:

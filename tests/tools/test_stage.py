@@ -3,7 +3,9 @@
 import os
 
 import nbformat
+import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 
 from tools import book, pairs, stage
@@ -177,3 +179,27 @@ def test_cells_that_prepare_a_figure_are_joined_with_the_one_that_draws_it():
         "display.show(c)",
         "display.show( is a function.",
     ]
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_the_names_of_an_index_stand_beside_those_of_the_columns(levels):
+    index = pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["method", "shots"])
+    table = pd.DataFrame({"Dice": [0.5, 0.6], "HD95": [1, 2]}, index).reset_index()
+    shown = table.set_index(["method", "shots"][:levels]).to_html()
+    body = shown[shown.index("<tbody>") :]
+    page = stage.with_one_head(shown)
+    assert page.endswith(body)
+    (row,) = BeautifulSoup(page, "html.parser").thead.find_all("tr")
+    names = ["method", "shots", "Dice", "HD95"]
+    assert [cell.text for cell in row.find_all("th")] == names
+    assert stage.with_one_head(page) == page
+
+
+def test_a_table_whose_columns_have_a_name_keeps_both_rows():
+    frame = pd.DataFrame({"method": ["a", "b"], "shots": [4, 8], "dice": [0.5, 0.6]})
+    for shown in (
+        frame.pivot(index="method", columns="shots", values="dice").to_html(),
+        frame.groupby("method")[["shots", "dice"]].agg(["mean", "min"]).to_html(),
+        frame.to_html(),
+    ):
+        assert stage.with_one_head(shown) == shown
