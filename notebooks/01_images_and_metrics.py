@@ -186,7 +186,7 @@ display.show(
 )
 credit(spleen)
 
-# %% caption="A CT slice in 3 windows: how many of the 256 grey levels the spleen gets, and the share of voxels that become black or white." tags=["real"]
+# %% caption="A CT volume in 3 windows: how many of the 256 grey levels the spleen gets, and the share of voxels that become black or white." tags=["real"]
 rows = {}
 for name, ends in windows.items():
     rows[name] = {
@@ -697,7 +697,7 @@ figure = display.curve_with_interval(curves, *axes, alt)
 display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
-# At 2 px the eroded mask scores 0, and at 6 px nearly 1. An NSD without its tolerance says nothing.
+# At 2 px the eroded mask scores 0, and at 6 px it scores 1. An NSD without its tolerance says nothing.
 # The cut mask is exact along most of its contour, so its NSD is high at every tolerance. It lost a part of the lung all the same.
 
 # %% [markdown] tags=["real"]
@@ -744,7 +744,7 @@ for axis, name in enumerate(("one slice up", "one row", "one column")):
 pd.DataFrame(rows).T.round(3)
 
 # %% [markdown]
-# In voxels, all three moves have the same HD95 and NSD. In mm, one slice is more than 6 times as far as one row. The same two masks have another HD95 and another NSD with another spacing; Dice does not use the spacing.
+# The move by one slice costs most Dice. In voxels, all three moves have the same HD95 and NSD. In mm, one slice is more than 6 times as far as one row. The same two masks have another HD95 and another NSD with another spacing; Dice does not use the spacing.
 # The X-rays of this book are PNG files without a spacing, so their HD95 is in pixels. Do not compare it with an HD95 in mm.
 
 # %% [markdown]

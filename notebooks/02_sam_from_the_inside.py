@@ -33,7 +33,7 @@ seed = 0
 # ## An image and a prompt
 #
 # The Segment Anything Model, SAM ([Kirillov et al. 2023](../book/references.md)), gets an image and a *prompt*: points, a box, or a rough mask. It returns a mask of the object that the prompt means.
-# This chapter takes a SAM apart. The network is LiteMedSAM, a small SAM for medical images, with its published weights ([Where the weights come from](../book/weights.md)). It has the parts of SAM; the last section before the questions lists the differences. All scores below are LiteMedSAM's, not SAM's.
+# This chapter takes a SAM apart. The network is LiteMedSAM, a small SAM for medical images, with its published weights ([Where the weights come from](../book/weights.md)). It has the parts of SAM; the last section before the questions lists the differences. Unless a table names another network, all scores below are LiteMedSAM's, not SAM's.
 #
 # A mask is compared with the annotator's by the intersection over union: the number of pixels in both masks, divided by the number of pixels in at least one. This IoU is 1 for equal masks, and 0 for masks without a common pixel.
 #
@@ -180,7 +180,7 @@ print(f"encoding an image takes as long as decoding {ratio:.0f} prompts")
 
 # %% [markdown]
 # The image encoder gives 64 x 64 vectors of 256 channels. The prompt encoder gives 2 tokens for the box, and a grid that is added to the embedding. The mask decoder gives the logits of 3 masks, and an estimate of their IoU.
-# The image encoder has 5.7 million parameters and the mask decoder 4.1 million, but the image encoder takes nearly all of the time. It does not depend on the prompt, so an image is encoded once, and each further prompt costs one call of the decoder. An annotator who corrects a box waits for the decoder alone. [Chapter 8](08_lite_medsam.ipynb) counts the operations of both, also for SAM, and makes the decoder faster for many boxes.
+# The image encoder has 5.7 million parameters and the mask decoder 4.1 million, but the image encoder takes most of the time. It does not depend on the prompt, so an image is encoded once, and each further prompt costs one call of the prompt encoder and the decoder. An annotator who corrects a box does not wait for the image encoder. [Chapter 8](08_lite_medsam.ipynb) counts the operations of both, also for SAM, and makes the decoder faster for many boxes.
 #
 # ## From the image to the input
 #
@@ -337,11 +337,12 @@ for number in shown:
 
 # %% caption="Mean cosine similarity of the cells with the cell at the dot, by place."
 columns = ["same object", "other object", "rest"]
-pd.DataFrame(rows, ["first image", "second image"], columns).round(2)
+table = pd.DataFrame(rows, ["first image", "second image"], columns)
+table.round(2).astype(object).fillna("none")
 
 # %% [markdown] tags=["real"]
 # The colours follow the anatomy: air, the border of the lungs, the mediastinum and the tissue outside have different colours, and so have the polyp and the mucosa. The network was given no prompt for this.
-# The dot is in the right lung. The left lung is as similar to it as the right lung is: the embedding tells lung from other tissue, not right from left. The border of both lungs is dark, so it differs from both sides. On the second image, the polyp is more similar to the dot than the rest, but no threshold would cut it out. The prompt has to say which region is meant.
+# The dot is in the right lung. The left lung is as similar to it as the right lung is: the embedding does not tell right from left. The border of both lungs is dark, so it differs from both sides. On the second image, the polyp is more similar to the dot than the rest, but no threshold would cut it out. The prompt has to say which region is meant.
 
 # %% [markdown]
 # ## The position of a token
@@ -411,7 +412,7 @@ print("equal:", torch.allclose(tokens, sparse[0], atol=1e-4))
 # %% [markdown]
 # > **Predict.** A point is 2 tokens, although it has one position. What is the second for? Where does a mask prompt go?
 
-# %% caption="The shapes that the prompt encoder returns for each kind of prompt: images, tokens or rows, channels."
+# %% caption="The shapes that the prompt encoder returns for each kind of prompt. Tokens: images, tokens, channels. Grid: images, channels, rows, columns."
 point = torch.tensor([[[120.0, 110]]]), torch.ones(1, 1)
 mask = torch.zeros(1, 1, 256, 256)
 prompts = {
@@ -731,11 +732,11 @@ credit(*datasets)
 
 # %% [markdown] tags=["real"]
 # The best masks follow the edge of the polyp and of the spleen closely. These are two of the three sets that LiteMedSAM has probably seen.
-# The worst masks have different causes:
+# The worst masks show:
 #
 # - *Lungs.* The mask is a thin rim of the lung. The published preprocessing is unstable on some X-rays; [chapter 10](10_few_labels.ipynb) shows one, and how another preprocessing repairs its masks. Even the best mask leaves out a part at the bottom of the lung that the annotator included.
 # - *Hippocampus.* The whole slice has about 50 x 36 pixels, so the input is a strong enlargement, and the border of the hippocampus hardly has a visible edge.
-# - *Nuclei.* A nucleus is a few pixels wide in the input. The mask is about right, but one pixel more or less changes the IoU much.
+# - *Nuclei.* A nucleus is about 12 pixels wide in the input. The mask is about right, but one pixel more or less changes the IoU much.
 # - *Polyps, spleen.* Even the worst masks are close to the annotator's.
 #
 # On three of the five kinds of images, the ellipse has the higher mean IoU. A box from the ground truth says so much that a network must be compared with it.
@@ -988,8 +989,8 @@ table = {name: agreement(part) for name, part in by_kind}
 pd.DataFrame(table | {"all": agreement(boxes)}).T.round(2)
 
 # %% [markdown] tags=["real"]
-# On polyps and spleen, which LiteMedSAM has probably seen, the mean error is 0.01 and -0.01. On hippocampus and lungs, the estimate is too high by 0.23 and 0.33: a mask of a lung with an IoU of 0.1 gets an estimate of 0.7.
-# The order is better than the values. The rank correlation over all objects is 0.89. The estimate can therefore sort masks, so that a person looks at the worst first; on images unlike those of the training, it cannot be read as an IoU. On the polyps all masks are good, and the order says little. The rank correlation of 2 slices of the spleen says nothing.
+# On polyps and spleen, the mean error is 0.01 and -0.01. On hippocampus and lungs, the estimate is too high by 0.23 and 0.33: a mask of a lung with an IoU of 0.1 gets an estimate of 0.7. LiteMedSAM has probably seen X-rays of this source in its training, so that alone does not make the estimates right.
+# The order is better than the values. The rank correlation over all objects is 0.89. The estimate can therefore sort masks, so that a person looks at the worst first; it cannot be read as an IoU. On the polyps all masks are good, and the order says little. The rank correlation of 2 slices of the spleen says nothing.
 
 # %% [markdown]
 # ## What LiteMedSAM changed
@@ -1155,7 +1156,7 @@ assert abs(given - expected) < 1.5, (
 
 # %% [markdown]
 # ### Exercise 3: find the fault (medium, 10 minutes)
-# A colleague enlarges the logits to the image without the library. On square images the masks are right, and on others they are not. There is no error, and the cell below shows it. Find the fault, and repair `to_image`. The logits have 256 x 256 px, as the input has.
+# A colleague enlarges the logits to the image without the library. On square images the masks are right, and on others they are not. There is no error message. The cell below shows a wrong mask. Find the fault, and repair `to_image`. The logits have 256 x 256 px, as the input has.
 
 # %% tags=["exercise"]
 def to_image(logits, frame):

@@ -3,7 +3,7 @@
 #
 # **You will be able to**
 # - measure whether a gradient is low-rank, and say which share of its energy a subspace of rank 16 contains,
-# - write GaLore in 15 lines, and say which line saves the memory,
+# - write GaLore in about 10 lines, and say which line saves the memory,
 # - explain the error in Adam's moments after a refresh of the subspace, and correct it,
 # - explain why GaLore at full rank is not AdamW.
 #
@@ -594,8 +594,8 @@ pd.DataFrame(columns).loc[steps.index].fillna("")
 # A step is compared with that of AdamW with PyTorch's option `foreach`, on one core: the median of 9 turns, and the smallest and largest. The states are all that is held, codes and scales too.
 #
 # - **Memory.** AdamW with 4 bits and GaLore of rank 26 have 5.9 MB of states each, 1/7 of 41.4 MB. With more weights, GaLore gains: its states grow with a side of a matrix, and those of 4 bits with the product of both sides.
-# - **galore-torch** keeps the whole matrix of singular vectors, as shown above. Both packages project matrices alone. The kernels of convolutions, 825,344 of these weights, keep two moments of full size there: 6.6 MB. This library projects them as well.
-# - **Time.** AdamW with 8 or 4 bits is the slowest here. bitsandbytes takes 7 times AdamW's step, and torchao 13 to 15 times. Both are written for a GPU, and were not measured on one. PyTorch's `fused` AdamW takes a quarter of `foreach`.
+# - **galore-torch** keeps the whole matrix of singular vectors, as shown above. It projects matrices alone. The kernels of convolutions, 825,344 of these weights, keep two moments of full size there: 6.6 MB. This library projects them as well.
+# - **Time.** AdamW with 8 or 4 bits has the slowest plain steps here. bitsandbytes takes 7 times AdamW's step, and torchao 13 to 15 times. Both are written for a GPU, and were not measured on one. PyTorch's `fused` AdamW takes a quarter of `foreach`.
 # - **Refresh.** The packages compute an SVD of every matrix, which takes about as long as 20 steps of AdamW; this library's randomized method takes 3 to 4. APOLLO draws a random subspace and needs no SVD.
 #
 # The next table has the mean difference in Dice between a peer and the optimizer of the same algorithm above, seed by seed.

@@ -112,7 +112,7 @@ pd.DataFrame(sizes)
 # To segment thousands of X-rays with SAM, a person has to draw a box around each lung. SAMed and MedSAGa use no prompt. SAM's mask decoder has a learned *mask token* for each mask that it can return. In SAMed and MedSAGa it has one token for each class and one for the background.
 # $K$ labels give $K + 1$ tokens and $K + 1$ masks. Each pixel gets the class with the highest logit.
 #
-# These *class tokens* need start values. SAMed's code draws them at random. In our recipes, each class starts with a **copy** of SAM's token for a single mask, which is already trained. This is our choice.
+# These *class tokens* need start values. SAMed's code draws them at random. In our recipes, each class starts with a **copy** of SAM's token for a single mask, which is already trained. This is our choice. The exception is MedSAGa_v2, which does not train its tokens and starts with random ones. The exception is MedSAGa_v2, which does not train its tokens and starts with random ones.
 #
 # > **Predict.** All tokens are equal, and nothing has been trained. Which class does each pixel get?
 
@@ -306,7 +306,7 @@ pd.DataFrame(of_both, keys, [*both], dtype=object)
 # %% [markdown]
 # - **Loss.** The loss is `ce_weight` times the cross-entropy plus `dice_weight` times the Dice loss, as in both papers.
 # - **Schedule.** The learning rate rises to `lr` in `warmup` steps, or in 10 % of the steps in a short run. Then it falls: $1 - p$ to the power `decay_power`, where $p$ is the part of the steps that is done. MedSAGa's image encoder has its own learning rate, `image_encoder.lr`.
-# - **Optimizer.** AdamW trains all weights. In MedSAGa's image encoder, it runs in GaLore's subspaces.
+# - **Optimizer.** AdamW trains all weights that are not frozen. In MedSAGa's image encoder, it runs in GaLore's subspaces.
 #
 # `changed` replaces values. In a shell, `medsaga train samed --data FOLDER --shots 32` trains SAMed on the pocket SAM; `--backbone` names another network, and `--set lr=0.001` changes a value.
 #

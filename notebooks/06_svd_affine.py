@@ -175,7 +175,7 @@ off = {name: [change(name, i, 0.0) for i in numbers] for name in layers}
 pd.DataFrame(off, numbers).T.map("{:.1%}".format)
 
 # %% [markdown]
-# Each number is the norm of the change, as a percentage of the norm of the embedding. Without the largest value of `qkv`, the embedding changes by less than 10 %. Without that of `fc1`, it changes by more than its own norm. In `proj`, the largest value does not have the largest effect.
+# Each number is the norm of the change, as a percentage of the norm of the embedding. Without the largest value of `qkv`, the embedding changes by less than 10 %. Without that of `fc1`, it changes by more than its own norm. In `qkv` and `proj`, the largest value does not have the largest effect.
 # The effect also depends on the input: a direction with a large singular value has little effect if the inputs have a small component along it. The next table multiplies each singular value by the root mean square of the component $v_i^\top x$ over all tokens of the 4 X-rays. The product is the strength of the direction in the output of the layer.
 
 # %%
@@ -422,7 +422,7 @@ for name, difference in moved.items():
     print(f"{name:16} rank {rank:3}, norm of the change {share:.2%} of W's")
 
 # %% [markdown]
-# LoRA changes $q$ and $v$ with rank 4 each. GaLore changes the matrix with rank 16 in each of its two subspaces. The change of S-SAM has nearly the full rank of 320. In the rebuttal, its authors call this "full-rank fine-tuning" and name it as an advantage over LoRA.
+# LoRA changes $q$ and $v$ with rank 4 each. GaLore changes the matrix with rank 16 in each of its two subspaces. The change of S-SAM has the full rank of 320. In the rebuttal, its authors call this "full-rank fine-tuning" and name it as an advantage over LoRA.
 # However, a full rank is not the same as many degrees of freedom. In the coordinates of the matrix, the change is $U^\top (W' - W)\,V$. Entry $(i, j)$ is the change of the weight from the input direction $v_j$ to the output direction $u_i$.
 
 # %%
@@ -778,14 +778,14 @@ caption = (
     "Masks for 4 names in one X-ray, by the networks that were trained without "
     "(top) and with the name spleen (bottom). No contour: an empty mask."
 )
-figure = display.grid(panels, {1: "answer"}, alt, columns=4)
+figure = display.grid(panels, {1: "mask"}, alt, columns=4)
 display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
 # - The network without *spleen* was never trained with an empty mask. It marks lung for every name, also for *spleen* and *banana*.
-# - The network with *spleen* gives an empty mask for *spleen*, as trained. Its masks for *heart* and *banana* are empty or nearly empty, too. These names were not in the training, so another seed or learning rate can give other answers.
-# - The misspelt *rigth lung* gives the **left** lung with the first network, and nothing with the second. MiniLM's vector of this name is about as similar to either side.
+# - The network with *spleen* gives an empty mask for *spleen*, as trained. Its masks for *heart* and *banana* are much smaller than a lung. These names were not in the training, so another seed or learning rate can give other answers.
+# - The misspelt *rigth lung* gives the **left** lung with the first network, although the user means the right one. MiniLM's vector of this name is about as similar to either side, so another network may answer with the other side.
 # - *Right Lung* gives the same as *right lung*, because MiniLM ignores case.
 # - *lung* could mean both lungs, but each network marks one of them.
 
@@ -997,7 +997,7 @@ assert alone.abs().max() > 1e-3, (
 # - The SVD writes a matrix as a sum of directions, each with a singular value. S-SAM trains a scale and a shift for each value and keeps the directions.
 # - The effect of a singular value depends on its size and on the component of the inputs along its direction. A large change of the embedding is not always a large change of the mask.
 # - The shift makes small values grow fast. The ReLU removes directions, and training cannot bring them back.
-# - The change has nearly full rank but few degrees of freedom: it is diagonal in the coordinates of the matrix.
+# - The change has full rank but few degrees of freedom: it is diagonal in the coordinates of the matrix.
 # - "0.4%" holds at 256 px, and the positions are its largest part. The matrices $U$ and $V$ need much more memory than the trained values.
 # - A sigmoid applied twice makes the focal loss nearly ineffective, and no message reports it.
 # - An encoder of sentences knows synonyms, but it hardly separates left from right. A program should accept only the names that the network was trained with.

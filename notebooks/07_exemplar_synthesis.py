@@ -205,8 +205,8 @@ display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
-# With this one seed, both networks find the pasted organs. In the original images, the network with organs left in its backgrounds gives the same organs a lower probability. In exemplar 1, it finds only a part of the polyp and also marks places without a polyp. A possible reason is that it recognises pasted organs by the traces of pasting, and an original image has no such traces.
-# On the validation images, both networks have a low Dice, and here the order of the two is reversed. The experiment shows what a wrong label can teach. It does not show how much a wrong label costs on new images.
+# With this one seed, both networks find the pasted organs. The network with organs left in its backgrounds gives the organs of the original images a lower probability: in its training, such organs were labelled as background.
+# On the validation images, both networks have a low Dice. With 3 exemplars and one seed, the experiment does not show how much a wrong label costs on new images.
 
 # %% [markdown]
 # The same fault occurs if organs are pasted on images without a mask, because such an image may show an organ. The library therefore uses only two kinds of backgrounds. The first kind is exemplars with their organs filled in. The second kind is slices without an organ, if the exemplars are slices of volumes: they come from the same volumes.
@@ -865,7 +865,7 @@ print(brain.citation, "|", brain.licence)
 # ## Exercises
 #
 # ### Exercise 1: calculate (easy, 5 minutes)
-# Suppose that "6.32M" is a number of parameters. LoRA's parameters grow in proportion to the rank, and all other trained parameters stay as they are. Which rank on ViT-B comes nearest to 6.32 million? Use the table of parameters above.
+# Suppose that "6.32M" is a number of parameters. LoRA's parameters grow in proportion to the rank, and all other trained parameters stay as they are. Which rank on ViT-B comes nearest to 6.32 million? Use the numbers of parameters above.
 
 # %% tags=["exercise"]
 rank = 4
@@ -1037,7 +1037,7 @@ print({name: round(float(number), 3) for name, number in row(change).items()})
 # ## Summary
 #
 # - A paste needs a background without organs of its own, a soft edge with the brightness of the background, and a label made from the same $\alpha$ as the image.
-# - A background with an unlabelled organ gives a wrong label. A network can learn from it to find the traces of pasting instead of the organ.
+# - A background with an unlabelled organ gives a wrong label. The network is told that an organ is background.
 # - Labels are names, not quantities: never interpolate a label map.
 # - Synthesis makes many images of few organs. In the recorded runs on the pocket SAM, it raised the mean Dice on polyps and lowered it on the hippocampus. Train with and without it, and compare.
 # - Cheap Lunch trains fewer than 1 million parameters on ViT-B; "6.32M" is probably the size of a file, 6.3 MiB.

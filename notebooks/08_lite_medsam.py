@@ -109,7 +109,7 @@ for name in ("vit_b", "mobile_sam", "lite_medsam"):
         each, _ = operations(answer, sam, embeddings[name], box)
     cost[name] = {"input (px)": side, "encoder": once, "decoder, a box": each}
 
-# %% caption="Work of 3 networks in billions of multiplications, and the number of boxes with the work of one encoding."
+# %% caption="Work of 3 networks in billions of operations (multiplications and additions), and the number of boxes with the work of one encoding."
 table = pd.DataFrame(cost).T
 table["boxes per encoding"] = table["encoder"] / table["decoder, a box"]
 table.round(2)
@@ -609,9 +609,9 @@ whole.rename(columns=names).round(3)
 # %% [markdown]
 # `times as fast` is the median of the rounds by the clock on the wall; `lowest` and `highest` are the rounds where it is smallest and largest. Other programs on the machine disturb the processor time less. `lowest IoU` is that of the object whose two masks agree least.
 # All runtimes give the masks of the published network. The decoder of the boxes stays in torch, so the runtime changes less for 241 boxes.
-# Torch and OpenVINO differ by less than their rounds. On AMD's processors, torch computes linear layers with MKL, which does not use all of their instructions; the library calls the kernels of oneDNN instead (`medsaga_lib/models/linear.py`), and OpenVINO contains oneDNN too.
+# For one box and for 241 boxes, torch and OpenVINO differ by less than their rounds; for the volume with 2 threads, OpenVINO is faster. On AMD's processors, torch computes linear layers with MKL, which does not use all of their instructions; the library calls the kernels of oneDNN instead (`medsaga_lib/models/linear.py`), and OpenVINO contains oneDNN too.
 #
-# Where does the time go? `python -m tools.case_parts` timed the parts of the same cases on one core. The column *limit* is the number of operations of our part, divided by the rate of the fastest matrix product on this processor. A program that needs these operations can hardly be faster on this core.
+# Where does the time go? `python -m tools.case_parts` timed the parts of the same cases on one core. The column *limit* is the number of operations of our part, divided by the rate of the fastest matrix product on this processor. A program that needs these operations can hardly be faster on this core. It is another run than that of the table above, so the sums are not its times.
 
 # %%
 recorded = json.loads(Path("recorded/case_parts.json").read_text())
@@ -920,7 +920,7 @@ display.show(figure, alt=alt, caption=caption)
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown] tags=["real"]
-# Before training, LiteMedSAM and the ellipse are not told apart: their intervals overlap. In the figure, its masks end at the heart. The annotators went on behind it, so their masks contain the inner part of both lungs.
+# Before training, the intervals of LiteMedSAM and of the ellipse overlap. In the figure, its masks end at the heart. The annotators went on behind it, so their masks contain the inner part of both lungs.
 # After 12 steps, LiteMedSAM is ahead of the ellipse, and the two intervals do not overlap. This is one seed and 10 X-rays. LiteMedSAM has probably seen X-rays of this source, with masks of other annotators.
 
 # %% [markdown]

@@ -150,7 +150,7 @@ display.show(figure, alt=alt, caption=caption)
 print(chest.citation, "|", chest.licence)
 
 # %% [markdown] tags=["real"]
-# Both networks find both lungs and give each its own class. The U-Net also gives the class of the right lung to a few pixels at the right border of the image, far from this lung, and these make its HD95 large. LiteMedSAM has small patches outside the lungs as well, but they are nearer.
+# Both networks find both lungs and give each its own class. The U-Net also gives the class of the right lung to a few pixels at the right border of the image, far from this lung, and these make its HD95 large. Parts of LiteMedSAM's masks are outside the lungs as well, but they are nearer.
 
 # %% [markdown]
 # Large organs that are always in the same place are an easy task for a network from scratch. One training with one seed cannot rank the two networks; the recorded runs on the pocket SAM below have 3 seeds and more methods.

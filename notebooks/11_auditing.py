@@ -176,7 +176,7 @@ pd.Series(savings, name="%").round(1).to_frame()
 # *Model memory* is weights, gradients and optimizer states. The *upper bound* compares MedSAGa's weights alone with the model memory of the other method.
 #
 # - Against SAMed, MedSAGa needs more. The saving cannot exceed 13.9 %, because SAMed's memory is almost entirely the same weights.
-# - Against DAE-Former, the upper bound is below 61 %. With activations, at batch 12, the saving depends on the size of DAE-Former's input, which the paper does not give.
+# - Against DAE-Former, the upper bound is below 61 %. With activations, at batch 12, the saving depends on the size of DAE-Former's input, which the paper does not give. Here the attention is fused, and DAE-Former has the number of parameters that its paper gives; [chapter 3](03_memory_ledger.ipynb) has the original attention and the parameters that its code uses, so its percentages differ.
 # - One reading gives 67 %: full fine-tuning of the same SAM, if MedSAGa frees each gradient at once and full fine-tuning does not. But full fine-tuning is no baseline of the paper.
 #
 # So the verdict on 66 % against SAMed is *contradicted*, and on 66 % against full fine-tuning *not comparable*. One more claim is true, and it is what GaLore promises: the optimizer states are 85 % smaller than those of full fine-tuning.
@@ -233,7 +233,7 @@ sizes.round(2)
 # - 18.81M is near what *SAMed* trains, in MiB, for 8 classes: 18.74. It is not what MedSAGa trains, which is everything. None of the paper's data sets has 8 classes; SAMed's own data set, Synapse, has 8.
 # - 6.32M is near what SAMed_s, a smaller variant of SAMed, trains: 6.28 MiB. The file that SAMed's authors publish for it has 6.318 MiB.
 #
-# The last two are inferences: the numbers fit, but the papers do not say so. The table of claims therefore has *contradicted* for "18.81M is what MedSAGa trains", and *not comparable* for 6.32M. The paper's arithmetic is right: 18.81 is 5.25 % of 358. It is the share that SAMed trains, 5.24 % by our count.
+# The last two are inferences: the numbers fit, but the papers do not say so. The table of claims therefore has *contradicted* for "18.81M is what MedSAGa trains", and for 6.32M *contradicted* where the paper says what is counted, and *not comparable* where it does not. The paper's arithmetic is right: 18.81 is 5.25 % of 358. It is the share that SAMed trains, 5.24 % by our count.
 #
 # ## Where does an average gain come from?
 #
@@ -587,7 +587,7 @@ by_unit.columns = by_unit.columns.str.removeprefix("hd95 ")
 by_unit.stack().unstack("method")[[*short.values()][:4]].round(2)
 
 # %% [markdown]
-# Look at the first two columns. By MedPy, seg-metrics and this library, *100 steps* has the lower HD95 on the volumes; by MONAI and surface-distance, *40 steps* has. In thick slices MONAI has *100 steps* ahead with the spacing, and *40 steps* ahead without it. MedPy has *100 steps* level with *40 steps, largest* with the spacing, and 1.4 behind without it. So a forgotten spacing does more than change the unit: it changes the order.
+# Compare *40 steps* with *100 steps*. By MedPy, seg-metrics, the rule of Synapse and this library, *100 steps* has the lower HD95 on the volumes; by MONAI and surface-distance, *40 steps* has. In thick slices MONAI has *100 steps* ahead with the spacing, and *40 steps* ahead without it. MedPy has *100 steps* level with *40 steps, largest* with the spacing, and 1.4 behind without it. So a forgotten spacing does more than change the unit: it changes the order.
 # But do 10 volumes tell the two networks apart at all? The next cell has the mean difference in mm over volumes and its 95 % interval (Student's t).
 
 # %%

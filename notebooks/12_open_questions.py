@@ -230,7 +230,7 @@ pd.DataFrame(rows).T.astype(int)
 # Here $a_s$ is the effect of seed $s$, $b_p$ that of patient $p$, and $e_{sp}$ the rest. Both effects are *random*: seeds and patients are drawn from larger sets. They are *crossed*: each of the $S$ seeds is tested on the same $P$ patients. The first term does not shrink with more patients.
 # The formula is for cases of one patient each; `compare` also treats patients with several cases.
 #
-# Two methods have the Dice of each case for more than one seed: SAMed, and late stages without a lift. They share seeds 1 and 2 on polyps, and 3 seeds on lungs. On lungs, SAMed's recipe has the lift.
+# In the files that this section reads, two methods have the Dice of each case for more than one seed: SAMed, and late stages without a lift. They share seeds 1 and 2 on polyps, and 3 seeds on lungs. On lungs, SAMed's recipe has the lift.
 
 # %% caption="Late stages minus SAMed in Dice, with 95 % intervals of 3 kinds."
 several = {}
@@ -530,7 +530,7 @@ shown = timed.set_index(["task", "method"])[["dice", "MiB", "minutes", "wait"]]
 shown.round({"dice": 3, "MiB": 0, "minutes": 1, "wait": 1}).astype({"MiB": int})
 
 # %% [markdown]
-# A wait above 1 means that these runs shared cores too, so the minutes are upper ends, and the two tasks ran on different processors. The order is clear: the U-Net takes less than a minute, the frozen encoder 1 to 2.6 minutes, late stages 2.5 to 5.
+# A wait above 1 means that these runs shared cores too, so the minutes are upper ends, and the two tasks ran on different processors. The order is clear: the U-Net takes less than a minute, the frozen encoder 0.9 to 2.6 minutes, late stages 2.5 to 5.
 #
 # ## What does a label cost?
 #
@@ -617,7 +617,7 @@ display.show(
     "each costs more than 16 contours once.",
 )
 
-# %% caption="Polyps: difference in Dice between methods with a prompt and SAMed, with the columns of the first table."
+# %% caption="Polyps: difference in Dice between methods with a prompt and SAMed, with the columns of the table above."
 print("polyps: minus SAMed, which gets no prompt")
 with_prompts = ways.drop(["late stages", "U-Net"]).reset_index()
 differences(scores_of(with_prompts), "SAMed")
@@ -707,8 +707,8 @@ print(f"4 X-rays with 2 contours: {once / 60:.1f} minutes, once")
 print(f"as many seconds as the boxes of {once / each:.0f} X-rays")
 
 # %% [markdown]
-# On lungs the box loses twice. With both preprocessings its mean is below that of networks that were trained with 4 labels, although some intervals overlap. And from 45 X-rays on, the boxes take more time.
-# The box wins where an object may be anywhere and its edge is visible. It loses where the object has a fixed place, which 4 labels teach.
+# On lungs the box does not win. With both preprocessings its mean is below that of SAMed from 4 labels, and the mean of the U-Net from 4 labels lies between the two; all intervals overlap. And from 45 X-rays on, the boxes take more time.
+# The box wins where an object may be anywhere and its edge is visible. It does not where the object has a fixed place, which 4 labels teach.
 #
 # ### What do more contours buy?
 #
@@ -779,7 +779,7 @@ for name in ("MedSAGa", "SAMed"):
 # %% [markdown]
 # - **U-Net.** It gains most. With 16 slices it was behind MedSAGa; with all slices the two are level in Dice, and the interval of their difference contains 0. It takes a tenth of the time.
 # - **SAMed.** It is behind the U-Net, and the interval excludes 0. LoRA of rank 4 changes the last stage in 4 directions of a projection; MedSAGa changes all weights of the stage. With 16 slices SAMed was behind MedSAGa too.
-# - **HD95 and NSD.** MedSAGa has the best means. With 3 seeds, this is a hint and no result.
+# - **HD95 and NSD.** With all slices, MedSAGa has the best means. With 3 seeds, this is a hint and no result.
 #
 # ## Values that the papers do not report
 #
@@ -857,17 +857,17 @@ one_by_one(stages)
 #
 # ## What is still open
 #
-# The papers behind this book leave these questions open, and this book has not answered them. The second column is what is recorded, and the third what the commands below would take: the number of missing runs. A run takes 2 to 5 minutes of one core; `--plan` predicts the hours.
+# The papers behind this book leave these questions open, and this book has not answered them. The table says what is recorded, and how many runs are missing. A run takes 2 to 5 minutes of one core; `--plan` predicts the hours.
 #
 # Table: Open questions, with what is recorded and what is missing.
 #
 # | | question | recorded so far | would take |
 # | --- | --- | --- | --- |
-# | A | Do SAMed, late stages and the U-Net differ on polyps, over seeds and patients? | 5 seeds | 17 runs more for 10 seeds |
+# | A | Do SAMed, late stages and the U-Net differ on polyps, over seeds and patients? | 5 seeds; 3 of late stages without a lift | 17 runs more for 10 seeds |
 # | B | Which rank does LoRA need in the last stage? | 3 ranks, 3 seeds | 3 runs more for rank 8 |
-# | C | Which rank does GaLore need there? | 4 ranks, 3 seeds | 8 runs more for 5 seeds |
+# | C | Which rank does GaLore need there? | 4 ranks, 3 seeds | 8 runs more for 5 seeds (`--seeds 0 1 2 3 4`) |
 # | D | How often should GaLore's subspace change in 150 steps? And what does the warm-up do? | 10 and 30 subspaces, with and without warm-up, 3 seeds; 1 and 3 subspaces, 1 seed | 4 runs more |
-# | E | Which stages should be trained? | the last, the last two and the last three, 3 seeds; 6 methods on all stages once ([chapter 10](10_few_labels.ipynb)) | with rates of their own, 12 runs for two more rates |
+# | E | Which stages should be trained? | the last, the last two and the last three, 3 seeds; 6 methods on all stages once ([chapter 10](10_few_labels.ipynb)) | with rates of their own, 12 runs for two more rates (`:lr=` and the rate after a recipe) |
 # | F | Does synthesis help LiteMedSAM, and with how many exemplars? | 16 exemplars, with synthesis, one seed | 17 runs |
 #
 # All commands begin with `python -m tools.record`, are typed in the folder of this book's repository, and need the data sets. With `--plan` at the end they print the plan and run nothing. `LAST` stands for the changed values that all have in common:
@@ -904,7 +904,7 @@ one_by_one(stages)
 # ```
 #
 # Three more questions have no command here, because they need what this project does not have: SAM's own weights on a GPU for all methods of the papers' tables, test images that LiteMedSAM has certainly not seen, and the seconds that a radiologist needs for a box and for a contour.
-# By the first section, 3 seeds will settle few of these questions either. They show where 10 would be worth their hours.
+# By the section on seeds, 3 seeds will settle few of these questions either. They show where 10 would be worth their hours.
 
 # %% [markdown]
 # ## Questions

@@ -415,7 +415,7 @@ display.show(
 credit(0)
 
 # %% [markdown] tags=["real"]
-# In the first slice, the same box contains a kidney, and the network segments it. In the last slice, it takes the fat around the spleen. A network that is asked by a box answers with what is in the box.
+# In the first slice, the same box contains a kidney, and the network segments it. In the last slice, it takes lung beside the spleen. A network that is asked by a box answers with what is in the box.
 
 # %% [markdown]
 # ### Slices without the organ

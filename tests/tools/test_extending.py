@@ -21,7 +21,7 @@ PAGE = (ROOT / "book" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
 BLOCK = re.compile(
     r"^```(?:\{code-block\} (?P<kind>\w+)\n"
-    r":caption: (?P<file>\S+)(?: \((?P<how>[^)\n]+)\))?|bash)\n(?P<text>.*?)^```$",
+    r":caption: `(?P<file>[^`]+)`(?: \((?P<how>[^)\n]+)\))?|bash)\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
 ORIGIN = "https://example.org"  # where the page's files would be published
