@@ -535,7 +535,7 @@ for part in late:
     print(part["provenance"]["command"], "|", part["provenance"]["date"])
 
 # %% [markdown]
-# The next functions make the tables. A method is *told* a location if its head takes points or boxes. If a method was recorded with several values, its row names the value, for example *late stages, lift=none*.
+# The next functions make the tables. A method is *told* a location if its head takes points or boxes. If a method was recorded with several values, its row names the value, for example *late stages, lift=none*. *Late stages* alone have a lift.
 
 # %%
 ORGANS = {"cxr_hannover_lungs": "lungs", "polyp_kvasir": "polyps",
@@ -617,7 +617,7 @@ def ahead_of(runs, baseline="U-Net"):
         runs_of = part.set_index("method").T.to_dict()
         other = runs_of.pop(baseline)
         found[task] = {n: paired(run, other) for n, run in runs_of.items()}
-    return pd.DataFrame(found).fillna("")
+    return pd.DataFrame(found).fillna("not kept")
 
 
 # %% caption="Mean difference in Dice to the U-Net on the same test cases, with 95 % intervals over patients."
@@ -626,7 +626,7 @@ ahead_of(late_runs)
 # %% [markdown]
 # The three tasks give three answers:
 #
-# - **Polyps** may be anywhere in the frame. Every method that starts from LiteMedSAM is far ahead of both networks from scratch, and all intervals of the differences to the U-Net are far from 0.
+# - **Polyps** may be anywhere in the frame. Every method that starts from LiteMedSAM is far ahead of both networks from scratch, and all intervals of the differences to the U-Net in the table are far from 0. Runs that kept no Dice of each case have none.
 # - **Lungs** have a fixed place, and the U-Net is near the others. SAMed, MedSAGa, AdaptiveSAM, late stages and the frozen encoder, all with a lift, are ahead of it by 0.03 to 0.04, and these intervals exclude 0. Late stages without a lift are behind it. This is one seed; over 5 seeds, the interval just contains 0 ([chapter 10](10_few_labels.ipynb)).
 # - **The hippocampus** is small, and its two parts differ by their place. Late stages and MedSAGa, which train all weights of the last stage, are ahead of both networks from scratch. SAMed is level with the U-Net. S-SAM, SVF, AdaptiveSAM and the frozen encoder, which train few weights or none of the last stage, are behind both.
 #

@@ -127,9 +127,10 @@ for folder, end in (("img", ".png"), ("annotations", "_mask.png")):
 # %% [markdown]
 # ## Import and check
 #
-# The command line does all steps of this chapter. The next function runs it in this process and prints what it prints, in lines of 80 characters.
+# The command line does all steps of this chapter. The next function runs it in this process and prints what it prints, in lines of 88 characters.
 
 # %%
+import shlex
 import textwrap
 
 from typer.testing import CliRunner
@@ -148,10 +149,10 @@ def medsaga(*words):
         raise error
     if isinstance(error, UserError):
         said += f"medsaga: {error}"
-    quoted = [f'"{word}"' if " " in word else word for word in words]
-    for line in (" ".join(["$ medsaga", *quoted]), *said.splitlines()):
+    command = shlex.join(["medsaga", *words])
+    for line in (f"$ {command}", *said.splitlines()):
         line = line.replace(f"{temporary}/", "")
-        print(textwrap.fill(line, 80, subsequent_indent="    "))
+        print(textwrap.fill(line, 88, subsequent_indent="    "))
 
 
 # %%
@@ -380,7 +381,7 @@ def compare(dataset, folder, split):
 
 
 # %% [markdown]
-# The next table has the mean Dice on the validation images, its 95 % interval over patients, and HD95.
+# The next table has the mean Dice on the validation images, its 95 % interval over patients, and HD95. Training prints another Dice: that of all pixels together, in the size that the network sees.
 
 # %% caption="Validation Dice of the 3 methods on X-rays, with 95 % intervals over patients."
 on_validation = compare(data, temporary, "val")
