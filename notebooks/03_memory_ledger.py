@@ -482,7 +482,7 @@ plan_controls(
 # %% [markdown]
 # ## Comparison with SAMed and DAE-Former
 #
-# So far we compared GaLore with AdamW on the same network. MedSAGa's paper compares itself with other methods. Its number of 66 % is an average over "current state-of-the-art", SAMed and DAE-Former. Against DAE-Former alone it claims 61 %, for memory that "depend[s] only on the model parameters". [Chapter 9](09_from_scratch.ipynb) introduces DAE-Former, a network that is trained from scratch.
+# So far we compared GaLore with AdamW on the same network. MedSAGa's paper ([Mahla et al. 2024](../book/references.md)) compares itself with other methods. Its number of 66 % is an average over "current state-of-the-art", SAMed ([Zhang and Liu 2023](../book/references.md)) and DAE-Former ([Azad et al. 2022](../book/references.md)). Against DAE-Former alone it claims 61 %, for memory that "depend[s] only on the model parameters". [Chapter 9](09_from_scratch.ipynb) introduces DAE-Former, a network that is trained from scratch.
 #
 # > **Predict.** Which of the three methods needs the least memory for weights, gradients and states? Which one needs the most when the activations of 12 images are added?
 

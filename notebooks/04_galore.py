@@ -32,7 +32,7 @@ seed = 0
 # %% [markdown]
 # ## Is a gradient low-rank?
 #
-# Adam keeps two moments for each trained weight. LoRA freezes the weights and trains a few new ones, so it needs few moments. GaLore trains *all* weights of a matrix and keeps small moments.
+# Adam keeps two moments for each trained weight. LoRA freezes the weights and trains a few new ones, so it needs few moments. GaLore ([Zhao et al. 2024](../book/references.md)) trains *all* weights of a matrix and keeps small moments.
 # This is possible if the gradient is nearly *low-rank*: if most of it is in a few directions. We test this on the gradient of one weight matrix.
 #
 # The network is the **pocket SAM**, a small network with SAM's classes of code, which we pretrained on drawn images ([Where the weights come from](../book/weights.md)). It is not SAM. All of its image encoder trains here. The images are 8 chest X-rays. Where `MEDSAGA_DATA` names no folder, drawn X-rays replace them.

@@ -34,7 +34,7 @@ seed = 0
 #
 # Suppose that both lungs are annotated on 8 chest X-rays. Can a network learn from them to segment the lungs of other patients?
 # A usual way is to start from a pretrained network, for example the Segment Anything Model, SAM ([Kirillov et al. 2023](../book/references.md)).
-# This chapter shows two ways to adapt it: SAMed, which uses LoRA, and MedSAGa, which uses GaLore.
+# This chapter shows two ways to adapt it: SAMed ([Zhang and Liu 2023](../book/references.md)), which uses LoRA, and MedSAGa ([Mahla et al. 2024](../book/references.md)), which uses GaLore.
 #
 # Where `MEDSAGA_DATA` names a folder of real data sets, the chapter uses chest X-rays of Hannover Medical School. Otherwise it draws phantoms.
 
@@ -112,7 +112,7 @@ pd.DataFrame(sizes)
 # To segment thousands of X-rays with SAM, a person has to draw a box around each lung. SAMed and MedSAGa use no prompt. SAM's mask decoder has a learned *mask token* for each mask that it can return. In SAMed and MedSAGa it has one token for each class and one for the background.
 # $K$ labels give $K + 1$ tokens and $K + 1$ masks. Each pixel gets the class with the highest logit.
 #
-# These *class tokens* need start values. SAMed's code draws them at random. In our recipes, each class starts with a **copy** of SAM's token for a single mask, which is already trained. This is our choice. The exception is MedSAGa_v2, which does not train its tokens and starts with random ones. The exception is MedSAGa_v2, which does not train its tokens and starts with random ones.
+# These *class tokens* need start values. SAMed's code draws them at random. In our recipes, each class starts with a **copy** of SAM's token for a single mask, which is already trained. This is our choice. The exception is MedSAGa_v2, which does not train its tokens and starts with random ones.
 #
 # > **Predict.** All tokens are equal, and nothing has been trained. Which class does each pixel get?
 
