@@ -1,4 +1,4 @@
-"""Sentences for users: the error that they can fix, and counts of things.
+"""Sentences for users: the error that they can fix, and numbers with their nouns.
 
 The command line prints the sentence of an error, with exit code 2.
 """

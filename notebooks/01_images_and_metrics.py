@@ -138,7 +138,7 @@ for dataset in opened:
 #
 # $$ \mathrm{HU} = 1000\, \frac{\mu - \mu_{\text{water}}}{\mu_{\text{water}} - \mu_{\text{air}}}. $$
 #
-# Water is 0 HU and air is -1000 HU on every device. An organ therefore has about the same values in every patient, if both got the same contrast agent. Fat is a little below water, soft tissue a little above it, and bone has the highest values of the body. The next cell measures the spleen.
+# Water is 0 HU and air is -1000 HU on every device. An organ therefore has about the same values in every patient, if they got the same contrast agent. Fat is a little below water, soft tissue a little above it, and bone has the highest values of the body. The next cell measures the spleen.
 
 # %% tags=["real"]
 from medsaga_lib.data.cases import read_case_mask
@@ -554,7 +554,7 @@ check(chest.root)
 #
 # $$ \mathrm{Dice} = \frac{2\,|P \cap T|}{|P| + |T|}, \qquad \mathrm{IoU} = \frac{|P \cap T|}{|P \cup T|} = \frac{\mathrm{Dice}}{2 - \mathrm{Dice}}. $$
 #
-# Both are 1 for equal masks and 0 without overlap. Each follows from the other: $\mathrm{Dice} = 2\,\mathrm{IoU} / (1 + \mathrm{IoU})$. Both therefore give two masks of one truth the same order; IoU is the lower number.
+# Both are 1 for equal masks and 0 without overlap. Each follows from the other: $\mathrm{Dice} = 2\,\mathrm{IoU} / (1 + \mathrm{IoU})$. Of two masks for one truth, both therefore prefer the same one; IoU is the lower number.
 #
 # Two metrics measure distances. The *surface* of a mask is the set of its pixels that have a neighbour outside the mask. From each surface pixel of either mask, take the distance to the nearest surface pixel of the other mask:
 #

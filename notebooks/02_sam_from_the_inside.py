@@ -66,7 +66,7 @@ for name in datasets:
 # Good scores on polyps, lungs and spleen may therefore be scores on training images. The page about the weights gives the reasons.
 
 # %% [markdown]
-# We take a few test images, each of another patient; where a set names no patients, each image counts as one. `examples_of` takes the slice of a volume with most labelled voxels, 2 slices of the single CT volume, and at most 4 nuclei of an image.
+# We take a few test images, each of a different patient; where a set names no patients, each image counts as one. `examples_of` takes the slice of a volume with most labelled voxels, 2 slices of the single CT volume, and at most 4 nuclei of an image.
 
 # %%
 from medsaga_lib.data.examples import examples_of
@@ -1018,7 +1018,7 @@ for title, name in {"SAM, ViT-B": "vit_b", "LiteMedSAM": "lite_medsam"}.items():
 
 # %% caption="SAM's ViT-B beside LiteMedSAM."
 rows["SAM, ViT-B"] |= {
-    "input values": "minus a mean, by a deviation",
+    "input values": "minus a mean, divided by a deviation",
     "trained on": "photographs",
     "prompts in training": "points, boxes, masks",
     "masks in training": "1 and 3",

@@ -374,7 +374,7 @@ display.interactive(
 )
 
 # %% [markdown]
-# S-SAM needs more than both, although it trains fewer parameters. The next cell shows how its ledger depends on the number of labels.
+# S-SAM needs more than MedSAGa and SAMed, although it trains fewer parameters. The next cell shows how its ledger depends on the number of labels.
 
 # %% caption="Memory of a training step in MiB with 8 labels and with 1, all switches on."
 rows = {}

@@ -743,7 +743,7 @@ assert below < 1, (
 
 # %% [markdown]
 # ### Exercise 3: find the fault (medium, 10 minutes)
-# A colleague's optimizer takes the first moment through a refresh by `carry`. The training works, and the loss of each refresh looks normal. The cell below renews the basis within the same subspace, so the momentum $P M$ should not change; it prints the cosine of the momentum before and after. Find the fault, and repair `carry`. `M` has the shape (r, n) and both bases have the shape (m, r).
+# A colleague's optimizer takes the first moment through a refresh by `carry`. The training works, and the loss at each refresh looks normal. The cell below renews the basis within the same subspace, so the momentum $P M$ should not change; it prints the cosine of the momentum before and after. Find the fault, and repair `carry`. `M` has the shape (r, n) and both bases have the shape (m, r).
 
 # %% tags=["exercise"]
 def carry(M, P_old, P_new):

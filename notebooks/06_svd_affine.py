@@ -554,8 +554,6 @@ rows = {
 pd.DataFrame(rows, compared).round(2)
 
 # %% [markdown]
-# The table shows cosine similarities.
-#
 # - MiniLM knows synonyms: *kidney* and *renal* have similar vectors, *kidney* and *lung* do not. For `Spelling`, both pairs are unrelated.
 # - MiniLM does not separate sides: *right lung* and *left lung* are as similar as the synonyms *kidney* and *renal*. The text layer has to learn the side.
 # - The misspelt *rigth lung* is about as similar to *left lung* as to *right lung*.

@@ -2,7 +2,7 @@
 # # 8. Small encoders and many boxes
 #
 # **You will be able to**
-# - count the operations of encoder and decoder, and say from how many boxes on the decoder needs more,
+# - count the operations of encoder and decoder, and say with how many boxes the decoder needs more operations than the encoder,
 # - apply LoRA to the queries and values of a fused layer, and to nothing else,
 # - sample training images so that rare modalities are drawn more often, and test the sampler,
 # - segment many boxes on an image, or a volume from one box, and compare the result with the box alone.
@@ -123,7 +123,7 @@ of_lite = cost["lite_medsam"]
 once, each = of_lite["encoder"], of_lite["decoder, a box"]
 for boxes in (1, 21, 241):
     share = boxes * each / (once + boxes * each)
-    print(f"{boxes:3} boxes: the decoder does {share:.0%} of the work")
+    print(f"boxes {boxes:3}: the decoder does {share:.0%} of the work")
 
 # %% [markdown]
 # LiteMedSAM's authors timed a case with 241 boxes, so this number is realistic. A fast network needs a small encoder, and a decoder that repeats little work for each box.

@@ -603,13 +603,13 @@ tried.set_index("change")[["val_dice", "dice", "interval"]].round(3)
 #
 # Table: Which method to take.
 #
-# | you have | take | shown in |
+# | you have | take | shown in the section |
 # | --- | --- | --- |
-# | no labels, and a person who draws boxes | LiteMedSAM as it is; compare it with the ellipse | the first figure |
-# | 4 to 16 labels, a few minutes, 2 cores | `medsaga train` (late stages on LiteMedSAM), or SAMed with `image_encoder.from_stage=3` | the tables above |
-# | organs with a side each, and a TinyViT | a lift | the third figure, and the tables above |
-# | objects that can be anywhere | late stages; compare with `--set lift=none` on validation images | the tables above |
-# | organs with a fixed place | also train a U-Net, and compare | the tables above |
+# | no labels, and a person who draws boxes | LiteMedSAM as it is; compare it with the ellipse | *Masks from boxes, without training* |
+# | 4 to 16 labels, a few minutes, 2 cores | `medsaga train` (late stages on LiteMedSAM), or SAMed with `image_encoder.from_stage=3` | *Recorded runs* |
+# | organs that differ by their side, and a TinyViT | a lift | *A position lift*, *Recorded runs* |
+# | objects that can be anywhere | late stages; compare with `--set lift=none` on validation images | *Recorded runs* |
+# | organs with a fixed place | also train a U-Net, and compare | *Recorded runs* |
 # | a GPU with 8 GB and a ViT-B | MedSAGa or SAMed with attention without stored maps | predicted: [Will it fit my GPU?](../book/fit.md) |
 
 # %% [markdown]
