@@ -554,7 +554,7 @@ check(chest.root)
 #
 # $$ \mathrm{Dice} = \frac{2\,|P \cap T|}{|P| + |T|}, \qquad \mathrm{IoU} = \frac{|P \cap T|}{|P \cup T|} = \frac{\mathrm{Dice}}{2 - \mathrm{Dice}}. $$
 #
-# Both are 1 for equal masks and 0 without overlap. Each follows from the other: $\mathrm{Dice} = 2\,\mathrm{IoU} / (1 + \mathrm{IoU})$. Of two masks for one truth, both therefore prefer the same one; IoU is the lower number.
+# Both are 1 for equal masks and 0 without overlap. Each follows from the other: $\mathrm{Dice} = 2\,\mathrm{IoU} / (1 + \mathrm{IoU})$. Both therefore prefer the same one of two masks for one truth; IoU is the lower number.
 #
 # Two metrics measure distances. The *surface* of a mask is the set of its pixels that have a neighbour outside the mask. From each surface pixel of either mask, take the distance to the nearest surface pixel of the other mask:
 #
