@@ -809,7 +809,8 @@ print(bracket["provenance"]["command"])
 names = {"s_sam": "S-SAM", "svf": "SVF", "decoder_only": "decoder only"}
 tried = pd.DataFrame(bracket["runs"])
 tried[["method", "rate"]] = tried["recipe"].str.split(":lr=", expand=True)
-tried = tried.replace({"method": names})
+tasks = {"cxr_hannover_lungs": "lungs", "polyp_kvasir": "polyps"}
+tried = tried.replace({"method": names, "data": tasks})
 index, both = ["method", "rate"], ["mean", "min"]
 tried.pivot_table("val_dice", index, "data", aggfunc=both).round(2)
 
