@@ -803,13 +803,13 @@ import json
 from pathlib import Path
 
 bracket = json.loads(Path("recorded/svd_affine_bracket.json").read_text())
+tasks = {"cxr_hannover_lungs": "lungs", "polyp_kvasir": "polyps"}
 print(bracket["provenance"]["command"])
 
 # %% caption="Mean and minimum of the validation Dice over 3 seeds, by learning rate."
 names = {"s_sam": "S-SAM", "svf": "SVF", "decoder_only": "decoder only"}
 tried = pd.DataFrame(bracket["runs"])
 tried[["method", "rate"]] = tried["recipe"].str.split(":lr=", expand=True)
-tasks = {"cxr_hannover_lungs": "lungs", "polyp_kvasir": "polyps"}
 tried = tried.replace({"method": names, "data": tasks})
 index, both = ["method", "rate"], ["mean", "min"]
 tried.pivot_table("val_dice", index, "data", aggfunc=both).round(2)
