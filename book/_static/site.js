@@ -1,4 +1,4 @@
-// What the theme and the tables of pandas leave open for screen readers.
+// What the theme and the tables of pandas leave open for screen readers and on phones.
 "use strict";
 
 document.addEventListener("DOMContentLoaded", () => {
@@ -8,6 +8,25 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const corner of document.querySelectorAll("th")) {
     if (corner.textContent.trim()) continue; // an empty corner is no header
     corner.replaceWith(document.createElement("td"));
+  }
+  // On a phone, the letters of a figure are small: a button shows it in full size, to scroll.
+  for (const picture of document.querySelectorAll(".bd-article .cell_output figure > img")) {
+    const place = document.createElement("div");
+    const button = document.createElement("button");
+    place.className = "picture";
+    button.type = "button";
+    button.className = "enlarge";
+    const turn = large => {
+      place.classList.toggle("large", large);
+      place.tabIndex = large ? 0 : -1;
+      button.textContent = large ? "Fit to the page" : "Enlarge";
+      button.setAttribute("aria-pressed", large);
+    };
+    button.addEventListener("click", () => turn(!place.classList.contains("large")));
+    picture.replaceWith(place);
+    place.append(picture);
+    place.after(button);
+    turn(false);
   }
   // Short options and names are not broken at their dashes.
   const SHORT = 28; // letters, our choice: they fit into a phone's line

@@ -1,0 +1,59 @@
+"""site.js in a browser: what goes on at the right fades, and figures can be enlarged on a phone."""
+
+from pathlib import Path
+
+import pytest
+
+STATIC = Path(__file__).parents[2] / "book" / "_static"
+CELLS = "".join(f"<td>a wide cell {number}</td>" for number in range(12))
+PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
+PAGE = f"""\
+<!doctype html><html lang="en"><meta charset="utf-8"><title>Page</title>
+<link rel="stylesheet" href="{(STATIC / "book.css").as_uri()}">
+<script defer src="{(STATIC / "site.js").as_uri()}"></script>
+<style>td, code {{ white-space: nowrap }}</style>
+<article class="bd-article">
+<table id="wide" class="dataframe"><tbody><tr>{CELLS}</tr></tbody></table>
+<table id="narrow" class="dataframe"><tbody><tr><td>1</td></tr></tbody></table>
+<p>Give <code id="option">--backbone</code> or
+<code id="long">--set image_encoder.from_stage=3 --weights random</code>.</p>
+<div class="cell_output"><figure><img src="{PICTURE}" alt="A dot." style="width: 100%">
+<figcaption>Figure</figcaption></figure></div></article></html>
+"""
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    """A page of 390 px with the script and the style of the site."""
+    (tmp_path / "page.html").write_text(PAGE, encoding="utf-8")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto((tmp_path / "page.html").as_uri())
+    yield page
+    page.close()
+
+
+def test_what_goes_on_at_the_right_fades_until_it_is_scrolled_to_its_end(page):
+    page.wait_for_selector("#wide.goes-on[tabindex='0']")
+    assert page.locator(".goes-on").count() == 1
+    page.evaluate("document.querySelector('#wide').scrollLeft = 100")
+    page.wait_for_timeout(100)
+    assert page.locator("#wide.goes-on").count() == 1
+    page.evaluate("document.querySelector('#wide').scrollLeft = 1e5")
+    page.wait_for_selector("#wide:not(.goes-on)")
+
+
+def test_a_figure_is_enlarged_and_fits_again(page):
+    width = "document.querySelector('.picture img').getBoundingClientRect().width"
+    assert page.evaluate(width) <= 390
+    button = page.get_by_role("button", name="Enlarge", exact=True)
+    button.click()
+    assert page.evaluate(width) == 768
+    assert page.evaluate("document.documentElement.scrollWidth") == 390  # it scrolls by itself
+    page.get_by_role("button", name="Fit to the page", pressed=True).click()
+    assert page.evaluate(width) <= 390
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert not button.is_visible()
+
+
+def test_short_options_are_not_broken(page):
+    assert page.locator("code.short").evaluate_all("all => all.map(one => one.id)") == ["option"]
