@@ -86,7 +86,7 @@ def _scores(table: Table, found: Sequence[Judged]) -> str:
 
 def _pairs(pairs: Sequence[Ahead]) -> str:
     header = ("Data", "Images", "Dice of", "less that of", "Published", "Ours", "95 % interval",
-              "p (Holm)", "Verdict", "Reason")  # fmt: skip
+              "p over patients (Holm)", "Verdict", "Reason")  # fmt: skip
     rows = [
         (one.dataset, one.images, plain(one.method), plain(one.baseline),
          number(one.published, 3, "+"), number(one.ours, 3, "+"), ends(one.interval, 3),
