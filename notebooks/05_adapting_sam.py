@@ -437,7 +437,7 @@ pd.DataFrame(rows).T
 #
 # ## Recorded runs: is pretraining worth it?
 #
-# The runs of this section use the whole image encoder in each of 200 steps. They were made on a CPU, so they use the **pocket SAM**: SAM's code with a small ViT, which we pretrained on drawn images ([Where the weights come from](../book/weights.md)). Its scores are not SAM's. The runs on X-rays are older than the correction of the X-rays' masks ([chapter 1](01_images_and_metrics.ipynb)): all methods were trained and scored on masks that are too wide.
+# The runs of this section use the whole image encoder in each of 200 steps. They were made on a CPU, so they use the **pocket SAM**: SAM's code with a small ViT, which we pretrained on drawn images ([Where the weights come from](../book/weights.md)). Its scores are not SAM's.
 # The first runs are SAMed and MedSAGa on 8 and on 32 X-rays, from pretrained and from random weights, with one seed. With random weights, SAMed's LoRA adapts a frozen encoder that has learned nothing.
 #
 # > **Predict.** How much Dice does the pretraining of the pocket SAM add with 8 X-rays?
@@ -465,7 +465,7 @@ runs["method"] = runs["recipe"].map(method)
 runs.pivot(index=["method", "weights"], columns="shots", values="Dice")
 
 # %% [markdown]
-# With this one seed, pretraining adds 0.03 to 0.04 Dice with 8 X-rays. The intervals overlap, also those of SAMed and MedSAGa.
+# With this one seed, pretraining adds 0.03 Dice with 8 X-rays. The intervals overlap, also those of SAMed and MedSAGa.
 #
 # The second runs have 5 seeds, 3 data sets and a third network: a U-Net with random weights, which has no part of SAM. The other two are MedSAGa from pretrained and from random weights. All train on 16 images; on the hippocampus, on 16 slices.
 #
