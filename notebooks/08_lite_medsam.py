@@ -640,7 +640,7 @@ table.astype(object).fillna("")
 # - **One box, and the volume.** The image encoder takes most of the time. Ours takes less than twice its limit. The published way also encodes a slice of the volume once for each object: 33 encodings instead of 26.
 # - **241 boxes.** The boxes take most of the time. Ours take about 3.5 times their limit. The limit is that of a product of large matrices, and the products of a box are small, 7 tokens at a time.
 #
-# `medsaga bench` makes these comparisons on your machine, and four more. Two recorded runs have them all, on two kinds of processors with 2 threads:
+# `medsaga bench` makes these comparisons on your machine, and four more. They were recorded with 2 threads on two kinds of processors:
 
 # %%
 chips = {"AMD": ["cases", "bench"], "Intel": ["bench_intel"]}
@@ -679,7 +679,7 @@ table.set_index("work")
 # %% [markdown]
 # A ratio above 1 means that this library is faster. The large volume has 512 x 512 x 100 voxels.
 #
-# - **Whole cases.** One box and the volume spend most of their time in the image encoder. Its gain is smaller on Intel's processor, where MKL, which the published network uses, is as fast as oneDNN. The gain of 241 boxes, which is mostly the decoder's, is larger there.
+# - **Whole cases.** One box and the volume spend most of their time in the image encoder. Its gain is smaller on Intel's processor, where MKL, which the published network uses, was as fast as oneDNN when we timed single layers. The gain of 241 boxes, which is mostly the decoder's, is larger there.
 # - **GaLore.** With $T = 200$, a step on late stages is no slower than AdamW's. The randomized bases of [chapter 4](04_galore.ipynb) make a refresh 26 times as fast on Intel and 165 times on AMD, where galore-torch's SVD takes longer. A step between two refreshes has the same two matrix products in both packages.
 # - **Metrics.** They take as long as those of the fastest of MONAI, MedPy and surface-distance, up to the noise of the rounds, and their numbers are MONAI's up to rounding.
 #

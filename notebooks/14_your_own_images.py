@@ -667,7 +667,7 @@ def with_interval(values):
 by = ["backbone", "shots", "method"]
 rows["minutes"] = rows["cpu_seconds"] / 60
 answer = {"dice": with_interval, "hd95": "mean", "minutes": "mean"}
-names = {"dice": "Dice", "hd95": "HD95 (px)", "backbone": "runs on"}
+names = {"dice": "Dice", "hd95": "HD95 (px)"}
 rows.groupby(by).agg(answer).round(1).rename(columns=names)
 
 # %% [markdown]

@@ -27,9 +27,9 @@ FOOTER = (
 MARGIN, SIDE_MARGIN = "16mm", "15mm"
 # A printed page cannot be unfolded.
 UNFOLD = "() => document.querySelectorAll('details').forEach(one => { one.open = true; })"
-# The theme prints links to all pages first, without numbers.
 HEADINGS = """[...document.querySelectorAll('h1, h2, h3, h4, h5, h6, [role=heading]')]
     .filter(one => one.checkVisibility())"""
+# The theme prints links to all pages first, without numbers.
 NUMBER = f"""pages => {{
     const headings = {HEADINGS};
     for (const link of document.querySelectorAll('#jb-print-toc a[href^="#"]')) {{
