@@ -412,13 +412,14 @@ for one in chest.cases[:4]:
     panels.append(display.Panel(picture.pixels, wide, right, one.name))
 
 # %% tags=["real"]
+lines = "corrected", "as they came"
 display.show(
-    display.grid(panels, chest.labels, alt="Lungs, too wide.", columns=4),
+    display.grid(panels, chest.labels, "Too wide.", columns=4, lines=lines),
     alt="Four chest X-rays. The dashed contours are wider than the chest: they "
     "leave the ribs on both sides and end in the arms, or in the black beside "
     "the X-ray. The solid contours follow the lungs.",
-    caption="4 chest X-rays. Dashed (truth, in the legend): the masks as they "
-    "came. Solid (prediction, in the legend): the corrected masks.",
+    caption="4 chest X-rays with the masks as they came (dashed) and with the "
+    "corrected masks (solid).",
 )
 credit(chest)
 
@@ -766,7 +767,7 @@ columns = ["dice", "hd95", "nsd", "dice_synapse", "hd95_synapse"]
 scores = {}
 for name, (prediction, true) in pairs.items():
     scores[name] = score_case(prediction, true, {1: "organ"})[0]._asdict()
-pd.DataFrame(scores).T[columns].astype(float).round(1)
+display.table(pd.DataFrame(scores).T[columns].astype(float), digits=1)
 
 # %% [markdown]
 # In this library, a missed and an invented organ get Dice 0, NSD 0, and as HD95 the diagonal of the image, here 57 px. If both masks are empty, the scores are NaN. Means leave them out, and the summary counts them as `empty`.

@@ -169,7 +169,7 @@ def size(module):
 
 # %% caption="The 3 parts of LiteMedSAM: the shape of what they give, the number of parameters, and the median time."
 modules = sam.image_encoder, prompter, decoder
-parts["parameters"] = [size(module) for module in modules]
+parts["parameters"] = [f"{size(module):,}" for module in modules]
 median = pd.Series({name: np.median(took) for name, took in seconds.items()})
 parts["ms"] = (1000 * median).round(1)
 parts
@@ -940,7 +940,7 @@ for name, network in {"LiteMedSAM": sam, "pocket SAM": pocket.sam}.items():
     area = np.median([mask.mean() for mask in found])
     rows[name] = {"masks": len(found), "median area": area}
     rows[name]["best IoU"] = iou(nearest, target)
-pd.DataFrame(rows).T.round(3)
+display.table(pd.DataFrame(rows).T)
 
 # %% [markdown] tags=["real"]
 # Most of LiteMedSAM's masks are empty or have a few pixels, and none is near the polyp. Among the masks of the pocket SAM there is one near the polyp, but somebody has to choose it.

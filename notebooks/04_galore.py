@@ -613,6 +613,7 @@ minus = pd.DataFrame({p: by_peer[p] - by_name[m] for p, m in pairs.items()})
 minus = minus.agg(with_interval, sign="+").rename("difference").to_frame()
 minus.assign(to=pairs.values())
 
+
 # %% [markdown]
 # - **Few bits.** AdamW with 8 or 4 bits reaches the Dice of AdamW: all three intervals include 0.
 # - **Fira and APOLLO.** Both have a lower mean in pytorch-optimizer. The interval of APOLLO excludes 0, that of Fira does not. APOLLO as published steps along the whole gradient, and takes only the length of the step from the subspace. pytorch-optimizer's version 4.1.0 steps along the projected gradient, so between two refreshes it changes 26 directions of a matrix. No run tests whether this is the reason.
@@ -622,12 +623,18 @@ minus.assign(to=pairs.values())
 #
 # The last table lists properties of this library's GaLore and of its memory ledger, with a goal for each. `python -m tools.targets` measures all of them. "Share of the way" is the length of a difference between two results, divided by the length of the change of the weights. Several measurements have a `least` and a `largest` value.
 
+# %%
+def short(number):
+    """Whole numbers in full, others with 3 digits."""
+    return f"{number:,.0f}" if number == round(number) else f"{number:.3g}"
+
+
 # %% caption="Tested properties of GaLore and of the ledger, with their goals."
 targets = json.loads(Path("recorded/targets.json").read_text())
 print(targets["provenance"]["date"], "|", targets["provenance"]["device"])
 lines = pd.DataFrame(targets["lines"]).set_index("target")
-lines["least"] = [f"{min(values):,.8g}" for values in lines["values"]]
-lines["largest"] = [f"{max(values):,.8g}" for values in lines["values"]]
+for name, extreme in {"least": min, "largest": max}.items():
+    lines[name] = lines["values"].map(extreme).map(short)
 pd.options.display.max_colwidth = None  # whole sentences
 lines[["what", "goal", "least", "largest"]]
 

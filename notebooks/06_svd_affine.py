@@ -836,7 +836,7 @@ runs = runs.rename(columns={"trainable": "trained parameters"})
 runs = runs.set_index(["shots", "method"])
 format_ends = "{:.2f} to {:.2f}".format
 runs["95 % interval"] = [format_ends(*ends) for ends in runs["dice_interval"]]
-runs[["trained parameters", "Dice", "95 % interval"]].round(3)
+display.table(runs[["trained parameters", "Dice", "95 % interval"]])
 
 # %% [markdown]
 # S-SAM and SVF train 13 % and 10 % of the number of parameters that the baseline trains. All intervals overlap, and there is only one seed, so this table does not tell the three methods apart.

@@ -76,6 +76,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from medsaga_lib import display
 from medsaga_lib.models.sam import build_sam
 
 
@@ -112,7 +113,7 @@ for name in ("vit_b", "mobile_sam", "lite_medsam"):
 # %% caption="Work of 3 networks in billions of operations (multiplications and additions), and the number of boxes with the work of one encoding."
 table = pd.DataFrame(cost).T
 table["boxes per encoding"] = table["encoder"] / table["decoder, a box"]
-table.round(2)
+display.table(table, digits=2)
 
 # %% [markdown]
 # The columns `encoder` and `decoder, a box` are billions of operations. With ViT-B, one encoding needs as many operations as 268 boxes, so the encoder does nearly all of the work.
@@ -154,7 +155,7 @@ for number, stage in enumerate(shapes.image_encoder.layers):
 stages = pd.DataFrame(rows).rename_axis("stage")
 for part in ("parameters", "billions"):
     stages[f"% of {part}"] = 100 * stages[part] / stages[part].sum()
-stages.round(1)
+display.table(stages, digits=1)
 
 
 # %% [markdown]
@@ -191,8 +192,6 @@ for name, strength in reached.items():
     print(f"{name:15} {(strength > 0).sum():3} of {strength.numel()} positions")
 
 # %%
-from medsaga_lib import display
-
 display.use_style()
 panels = []
 for name, strength in reached.items():
@@ -546,7 +545,7 @@ def speeds(row):
 
 
 # %% caption="Times as fast as the published decoder, by number of boxes."
-pd.DataFrame([speeds(measured)], ["LiteMedSAM"]).round(4)
+display.table(pd.DataFrame([speeds(measured)], ["LiteMedSAM"]), digits=2)
 
 # %% [markdown]
 # A number above 1 means faster than the published way. `lowest IoU` compares the masks of our decoder with the published masks and takes the box with the lowest agreement: the masks are equal up to single pixels at most.
@@ -566,7 +565,7 @@ print(origin["batched_at_once"], "boxes in a batch")
 tasks = recorded["tasks"]
 many = pd.DataFrame(map(speeds, tasks), [task["name"] for task in tasks])
 many["ours, with encoder"] = [task["ratio_with_encoder"] for task in tasks]
-many.round(4)
+display.table(many, digits=2)
 
 # %% [markdown]
 # Our decoder is faster for both networks, also if the time of the image encoder is added on both sides. A batch is faster for the small grid and slower for LiteMedSAM's grid of 64 x 64 tokens. The reason may be the processor's cache: each box of a batch has its own copy of all image tokens. We have not measured the cache, and on a GPU the order may be different.
@@ -604,7 +603,7 @@ whole = whole.replace({"name": cases, "runtime": runtimes})
 names = {"ratio": "times as fast", "processor_ratio": "in processor time"}
 names |= {"lowest": "lowest", "highest": "highest", "least_iou": "lowest IoU"}
 whole = whole.set_index(["name", "threads", "runtime"])[[*names]]
-whole.rename(columns=names).round(3)
+display.table(whole.rename(columns=names), digits=2)
 
 # %% [markdown]
 # `times as fast` is the median of the rounds by the clock on the wall; `lowest` and `highest` are the rounds where it is smallest and largest. Other programs on the machine disturb the processor time less. `lowest IoU` is that of the object whose two masks agree least.

@@ -103,6 +103,8 @@ networks["LiteMedSAM"] = predictor(frozen, backbone="lite_medsam")
 # %%
 import pandas as pd
 
+from medsaga_lib import display
+
 test, scored = chest.split("test"), {}
 for name, network in networks.items():
     evaluation = evaluate_cases(partial(network.case, chest), chest, test)
@@ -115,16 +117,15 @@ for name, network in networks.items():
 # %% caption="U-Net and LiteMedSAM after the same short training on 4 X-rays."
 patients = len({case.patient for case in test})
 print(f"{len(test)} test images of {patients} patients, {steps} steps")
-pd.DataFrame(scored).T
+display.table(pd.DataFrame(scored).T)
 
 # %% [markdown]
-# The column `interval` is the 95 % interval of the mean Dice over patients, `hd95` is in pixels, and `confused` is the share of predicted pixels on another organ.
+# The column `interval` is the 95 % interval of the mean Dice over patients, HD95 is in pixels, and `confused` is the share of predicted pixels on another organ.
 
 # %% [markdown] tags=["real"]
 # With this one seed, the U-Net reaches a Dice of about 0.8 and LiteMedSAM one of 0.85, and the intervals overlap. The HD95 of the U-Net is larger; the next figure shows why.
 
 # %%
-from medsaga_lib import display
 from medsaga_lib.data.cases import read_pair
 
 display.use_style()
@@ -643,7 +644,7 @@ for name in ("late_rates", "late_rates_hippocampus"):
     print(rates["provenance"]["command"], "|", rates["provenance"]["date"])
     found.append(rows_of(rates["runs"]))
 rates = pd.concat(found)
-rates.set_index(["task", "method"])[["val_dice", "dice"]].round(3)
+display.table(rates.set_index(["task", "method"])[["val_dice", "dice"]])
 
 # %% [markdown]
 # On the polyps, the rates of SAMed, MedSAGa, SVF and AdaptiveSAM in the tables above have the highest validation Dice of the 3, and it is lower on both sides. S-SAM's best rate is 0.003, with a test Dice of 0.82 instead of 0.77, so its row for the polyps is too low.
@@ -658,7 +659,7 @@ costs = rows_of(late_runs).query("seed == 0").groupby("method")
 costs = costs[["cpu_seconds", "peak_bytes", "trainable"]].mean()
 costs = costs.sort_values("cpu_seconds") / [60, 2**20, 1]
 costs.columns = ["minutes", "MiB", "trained parameters"]
-costs.round(1).astype({"MiB": int, "trained parameters": int})
+display.table(costs, digits=0, minutes=1)
 
 # %% [markdown]
 # ### LiteMedSAM from boxes and points
@@ -742,12 +743,12 @@ def table_of(runs, told=False):
     costs = rows.groupby("method")
     table["minutes"] = (costs["cpu_seconds"].mean() / 60).round(1)
     table["MiB"] = (costs["peak_bytes"].max() / 2**20).round().astype(int)
-    table["trainable"] = costs["trainable"].max().map("{:,.0f}".format)
+    table["parameters"] = costs["trainable"].max().map("{:,.0f}".format)
     return table
 
 
 # %% [markdown]
-# `minutes` is the mean processor time of a run on one core, `MiB` the largest memory of its process including Python and its libraries, and `trainable` the number of trained parameters, for the task with most classes.
+# `minutes` is the mean processor time of a run on one core, `MiB` the largest memory of its process including Python and its libraries, and `parameters` the number of trained parameters, for the task with most classes.
 #
 # ### Methods that get the image alone
 #

@@ -292,7 +292,7 @@ print(scored["no positions"].round(3).to_string())
 with_lift = changed(frozen, ["lift=fourier"])
 lifted = train(with_lift, chest, settings, progress=False).model
 scored["lift"] = scores(lifted)
-pd.DataFrame(scored).T.round(3)
+display.table(pd.DataFrame(scored).T)
 
 # %% tags=["figure"]
 picture, truth = read_pair(chest, few[0])
@@ -338,7 +338,7 @@ kinds["data"] = kinds["data"].replace({"cxr": "lungs", "polyp": "polyps"})
 kinds = kinds.set_index(["data", "lift"])
 shown = ["weights", "dice", "hd95", "confused"]
 means = kinds.groupby(level=[0, 1], sort=False)[shown].mean()
-means.round(3).astype({"weights": int})
+display.table(means)
 
 # %% caption="Mean Dice between the lungs of two test X-rays, predicted and true."
 of_lungs = kinds.loc["lungs"].groupby("lift", sort=False)
@@ -363,7 +363,7 @@ def against_none(score):
 
 # %% caption="Mean difference to the same seed without a lift, with halves of 95 % intervals over seeds."
 differences = {score: against_none(score) for score in ("dice", "confused")}
-pd.concat(differences).rename_axis(["score", "data"])
+display.table(pd.concat(differences).rename_axis(["score", "data"]))
 
 # %% [markdown]
 # On polyps, `fourier` lowers the Dice by 0.11, and the interval of this difference is below 0: an object that can be anywhere loses by a lift with many weights. The other three kinds are level there. On lungs, `cosines` is ahead of no lift by 0.014, and the interval excludes 0; the others are within 0.01 of no lift. On the hippocampus, `fourier`, which has the most weights, has the lowest mean Dice, and the other three have higher means than no lift. With every kind, fewer pixels of the hippocampus are in the wrong part; for `fourier` the interval of this difference excludes 0.
@@ -475,10 +475,10 @@ for name in names:
 # %% caption="Test Dice, HD95 and share of confused pixels, means over seeds, with the numbers of seeds and of test cases."
 seeds = table_of(found.values())
 by_method = seeds.groupby(["task", "method"])
-means = by_method[["dice", "hd95", "confused"]].mean().round(3)
+means = by_method[["dice", "hd95", "confused"]].mean()
 cases = seeds["case_dice"].dropna().groupby(seeds["data"]).first().map(len)
 tested = by_method["data"].first().map(cases)
-means.assign(seeds=by_method.size(), tested=tested)
+display.table(means.assign(seeds=by_method.size(), tested=tested))
 
 # %% caption="Mean difference in Dice between two methods, with halves of 95 % intervals over seeds."
 dice = seeds.pivot(index=["task", "seed"], columns="method", values="dice")
@@ -578,10 +578,9 @@ def all_minus_last(runs):
 # %% caption="Methods on 16 polyp images, with all stages of the image encoder and with the last: Dice, peak memory, and the difference in Dice with its 95 % interval over frames."
 both = whole.pivot(index="method", columns="trained", values=["dice", "GB"])
 both = both.astype(float).round(2)
-both.columns = [" ".join(pair) for pair in both.columns]
 runs_of = dict(list(whole.groupby("method")))
-both["all - last"] = [all_minus_last(runs_of[it]) for it in both.index]
-both
+both["dice", "all - last"] = [all_minus_last(runs_of[it]) for it in both.index]
+display.table(both[["dice", "GB"]], digits=2)
 
 # %% [markdown]
 # With one seed, all 6 means are lower with all stages. The intervals of S-SAM and SVF are below 0, and those of AdaptiveSAM, MedSAGa and SAMed contain 0. Full fine-tuning has no interval, because one of its runs has no Dice by case. Runs on all stages augment each image anew, and runs on the last stage use 12 kept copies. The rates were chosen for the last stage, and the same 16 images train more weights. So this is no rule for larger sets. All stages need more memory, where both peaks are known.
@@ -594,7 +593,7 @@ tried = pd.DataFrame(tried["runs"])
 tried["interval"] = tried["dice_interval"].map(as_text)
 tried["change"] = tried["recipe"].str.removeprefix("late_stages").str.strip(":")
 tried["change"] = tried["change"].replace("", "as it is, with a lift")
-tried.set_index("change")[["val_dice", "dice", "interval"]].round(3)
+display.table(tried.set_index("change")[["val_dice", "dice", "interval"]])
 
 # %% [markdown]
 # All 4 intervals overlap almost completely. Without a lift, more copies change the Dice by -0.004 and other augmentation by -0.013. The validation set has 16 frames, and the order of its Dice is not the order on the test frames.

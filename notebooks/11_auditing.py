@@ -226,7 +226,7 @@ numbers["MedSAGa trains, 8 classes"] = counted("medsaga").trainable
 sizes = pd.DataFrame({"parameters": numbers})
 sizes["million"] = sizes["parameters"] / 1e6
 sizes["MiB"] = 4 * sizes["parameters"] / MIB
-sizes.round(2)
+display.table(sizes, digits=2)
 
 # %% [markdown]
 # - 358M is the size of SAM in MiB (357.6), so it is no number of parameters.
@@ -447,7 +447,8 @@ print(", ".join(f"{name} {number}" for name, number in origin["peers"].items()))
 probes = pd.DataFrame(forensics["probes"]).set_index("state").T
 probes.index = probes.index.str.split(n=1, expand=True)
 probes.index.names = ["metric", "library or rule"]
-probes.astype(object).fillna("left out").loc[["dice", "hd95", "nsd"]]
+texts = probes.astype(float).map("{:.1f}".format)
+display.table(texts.replace("nan", "left out"))
 
 # %% [markdown]
 # *Left out* stands for NaN or for an error: the usual mean then omits this image.
@@ -564,7 +565,7 @@ pd.set_option("display.max_colwidth", None)
 flips("dice")
 
 # %% caption="Pairs of methods that the libraries order differently by HD95 and NSD."
-pd.concat({metric: flips(metric) for metric in ("hd95", "nsd")})
+display.table(pd.concat({one: flips(one) for one in ("hd95", "nsd")}))
 
 # %% [markdown]
 # - **Dice by the Synapse rule** puts both networks of 40 steps before those of 100. They predict both parts in every slice, and are rewarded, because a spurious prediction has Dice 1, and a slice that is rightly left empty has Dice 0.

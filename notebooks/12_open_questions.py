@@ -527,7 +527,7 @@ timed["minutes"] = timed["cpu_seconds"] / 60
 timed["MiB"] = timed["peak_bytes"] / 2**20
 timed["wait"] = timed["seconds"] / timed["cpu_seconds"]
 shown = timed.set_index(["task", "method"])[["dice", "MiB", "minutes", "wait"]]
-shown.round({"dice": 3, "MiB": 0, "minutes": 1, "wait": 1}).astype({"MiB": int})
+display.table(shown, MiB=0, minutes=1, wait=1)
 
 # %% [markdown]
 # A wait above 1 means that these runs shared cores too, so the minutes are upper ends, and the two tasks ran on different processors. The order is clear: the U-Net takes less than a minute, the frozen encoder 0.9 to 2.6 minutes, late stages 2.5 to 5.
@@ -580,7 +580,7 @@ print(f"{new_images} new images with one polyp each; contours: ", end="")
 print(f"{new_images * SECONDS['contour'] / 3600:.1f} hours")
 ways["interval"] = ways["dice_interval"].map(as_text)
 columns = ["labels", "prompt", "hours", "dice", "interval", "Dice per hour"]
-ways[columns].round(2).sort_values("dice")
+display.table(ways[columns].sort_values("dice"), digits=2)
 
 # %% [markdown]
 # Beware of the last column. A ratio rewards whoever stops early: half of the Dice for a tenth of the time wins. Fix the Dice that you need, and compare the hours.
@@ -762,12 +762,11 @@ found["slices"] = found["shots"].map("{:,}".format)
 found["minutes"] = found["cpu_seconds"] / 60
 by = found.groupby(["slices", "method"])
 means = by[["hd95", "nsd", "minutes"]].mean()
-means = means.round({"hd95": 2, "nsd": 3, "minutes": 1})
 
 # %% caption="The hippocampus from 16 and from all labelled slices: mean Dice over the seeds with half of its 95 % interval, HD95 in mm, NSD, and minutes of one core."
 means.insert(0, "Dice", by["dice"].agg(over_3_seeds))
 means.insert(0, "seeds", by.size())
-means.replace(" ± nan", "", regex=True)
+display.table(means, minutes=1).replace(" ± nan", "", regex=True)
 
 # %%
 wide = found.query("slices != '16'")
@@ -829,7 +828,7 @@ def one_by_one(values):
         over_3_seeds(apart.loc[key].dropna(), "+") if key in apart.index else ""
         for key in means.index
     ]
-    return means.replace(" ± nan", "", regex=True)
+    return display.table(means).replace(" ± nan", "", regex=True)
 
 
 # %% caption="One changed value at a time on polyps: means over seeds, and the mean difference to the unchanged method, for 3 seeds with half of its 95 % interval."

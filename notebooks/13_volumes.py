@@ -244,7 +244,7 @@ alt = (
 
 # %% tags=["real"]
 display.show(
-    display.grid(panels, {1: "object"}, alt),
+    display.grid(panels, {1: "hippocampus"}, alt, lines=("after", "before")),
     caption="The mask of a hippocampus before (dashed) and after (solid) "
     "resampling to cubes of 1, 2 and 3 mm and back. The titles give the Dice "
     "of the volume.",
@@ -648,7 +648,7 @@ alt = (
 
 # %%
 display.show(
-    display.grid(panels, {1: "object"}, alt, columns=2),
+    display.grid(panels, {1: "infarct"}, alt, columns=2),
     caption="The result (solid) on its scan, as two readers give the arrays. "
     "The axes are those of the file, so the slice may be upside down.",
 )

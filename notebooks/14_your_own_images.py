@@ -376,7 +376,7 @@ def compare(dataset, folder, split):
         means, ends = evaluation.means().mean(), evaluation.interval("dice")
         rows[name] = {"dice": means["dice"]}
         rows[name]["interval"] = "{:.2f} to {:.2f}".format(*ends)
-        rows[name][f"hd95 ({evaluation.unit or 'px'})"] = means["hd95"]
+        rows[name][f"HD95 ({evaluation.unit or 'px'})"] = means["hd95"]
     return pd.DataFrame(rows).T.infer_objects().round(3)
 
 
@@ -385,7 +385,7 @@ def compare(dataset, folder, split):
 
 # %% caption="Validation Dice of the 3 methods on X-rays, with 95 % intervals over patients."
 on_validation = compare(data, temporary, "val")
-on_validation.rename(method)
+display.table(on_validation.rename(method))
 
 # %% [markdown] tags=["real"]
 # On 4 validation X-rays of 3 patients, the U-Net has the highest Dice, then come late stages, then the mean mask, which learned nothing about images. The three intervals overlap. In HD95, the mean mask is the best of the three: both networks have patches far from the lungs.
@@ -560,7 +560,7 @@ _ = (nnunet / "dataset.json").write_text(json.dumps(task))
 # %% caption="Validation Dice of the 3 methods on the hippocampus, with 95 % intervals over patients."
 second = temporary / "second"
 other, scores_of_other = from_folder(nnunet, second, shares, shots=12)
-scores_of_other.rename(method)
+display.table(scores_of_other.rename(method))
 
 # %% [markdown] tags=["real"]
 # The same commands ran on volumes without a change, and the scores are poor. The two Dice are near each other, and their intervals overlap; the U-Net has the larger HD95. The mean mask is empty: the hippocampus has no fixed place in these volumes, so the background is the most frequent label of every pixel.
@@ -663,12 +663,11 @@ def with_interval(values):
     return "{:.3f} ± {:.3f}".format(*over_seeds(values))
 
 
-# %% caption="Mean Dice (with half of its 95 % interval) and HD95 on test X-rays over 3 seeds, and minutes of one core. U-Net and SegResNet start from random weights in both blocks."
+# %% caption="Mean Dice (with half of its 95 % interval) and HD95 in pixels on test X-rays over 3 seeds, and minutes of one core. U-Net and SegResNet start from random weights in both blocks."
 by = ["backbone", "shots", "method"]
 rows["minutes"] = rows["cpu_seconds"] / 60
 answer = {"dice": with_interval, "hd95": "mean", "minutes": "mean"}
-names = {"dice": "Dice", "hd95": "HD95 (px)"}
-rows.groupby(by).agg(answer).round(1).rename(columns=names)
+display.table(rows.groupby(by).agg(answer), digits=1)
 
 # %% [markdown]
 # The same shots and seeds were used for all methods of a block, so the methods are compared seed by seed: the Dice minus that of the U-Net.

@@ -188,10 +188,12 @@ def main(words: list[str] | None = None) -> None:
     origin["versions"] |= {
         peer.package: _version(peer) for peer in PEERS if peer.package not in (OURS, "torch")
     }
+    dataset = open_dataset(DATA) if options.seeds else None
+    if dataset is not None:
+        origin["data"] = dataset.describe()
     steps = found.get("steps") or compare_steps(PEERS, options.turns)
     write_json(options.out, {"provenance": origin, "steps": steps, "runs": rows})
     known = [(row["name"], row["package"], row["seed"], row["steps"]) for row in rows]
-    dataset = open_dataset(DATA) if options.seeds else None
     for seed in options.seeds:
         for peer in PEERS:
             key = peer.name, peer.package, seed, options.steps
@@ -324,6 +326,7 @@ def row_of(peer: Peer, dataset: DataSet, seed: int, steps: int) -> dict[str, Any
         "name": peer.name,
         "package": peer.package,
         "recipe": recorded_recipe(peer.algorithm),
+        "data": dataset.name,
         "seed": seed,
         "steps": steps,
         "commit": commit(ROOT, "notebooks/recorded"),

@@ -9,6 +9,7 @@ from medsaga_lib.display.live import interactive
 from medsaga_lib.display.page import encode, show, soft_mask, to_png
 from medsaga_lib.display.pictures import Panel, draw_panel, grid, outlines, show_boxes, show_case
 from medsaga_lib.display.style import colour, use_style
+from medsaga_lib.display.tables import table
 
 __all__ = [
     "Curve",
@@ -26,6 +27,7 @@ __all__ = [
     "show_boxes",
     "show_case",
     "soft_mask",
+    "table",
     "to_png",
     "use_style",
 ]

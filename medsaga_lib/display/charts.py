@@ -91,7 +91,8 @@ def dots_of_seeds(
         axes.set_title(task)
         axes.set_xlabel(x_label)
         for row, method in enumerate(methods):
-            tint = colour(method) if method in COLOURS else INK
+            name = method.split(" (")[0]  # without its learning rate
+            tint = colour(name) if name in COLOURS else INK
             seeds = values[method]
             axes.plot(seeds, [row] * len(seeds), "o", color=tint, markersize=4, alpha=0.6)
             axes.plot([np.mean(seeds)] * 2, [row - 0.35, row + 0.35], color=tint, linewidth=1.8)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, find_objects
-from scipy.ndimage import label as label_components
+from scipy.ndimage import distance_transform_edt
 from skimage.measure import find_contours
 
 from medsaga_lib.display.names import readable, write
@@ -32,7 +31,6 @@ from medsaga_lib.errors import counted
 LINES: dict[str, Any] = {"prediction": "-", "truth": (0, (2.0, 1.6))}  # in drawing order
 LINE_WIDTH = 1.4
 HALO = [withStroke(linewidth=2.4, foreground="#00000090")]  # makes colours visible on white
-NAMED_IN_PICTURE = 4  # up to this number, names are in the image; more names are below it
 KEY_COLUMNS = 6
 
 
@@ -62,23 +60,6 @@ class Panel:
     def tallness(self) -> float:
         """The height of the drawn image relative to its width."""
         return self.image.shape[0] * self.spacing[0] / (self.image.shape[1] * self.spacing[1])
-
-
-class Box(NamedTuple):
-    """A rectangle in an image, in columns and rows."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def part_of(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        rows = slice(int(self.top), int(np.ceil(self.bottom)))
-        return mask[rows, int(self.left) : int(np.ceil(self.right))]
-
-    def meets(self, other: "Box") -> bool:
-        beside = self.right <= other.left or other.right <= self.left
-        return not (beside or self.bottom <= other.top or other.bottom <= self.top)
 
 
 def show_case(
@@ -138,21 +119,36 @@ def show_boxes(
 
 
 @styled
-def grid(panels: Sequence[Panel], labels: Mapping[int, str], alt: str, columns: int = 3) -> Figure:
-    """Draw panels in rows of `columns`; the first panel that shows a label has its name."""
+def grid(
+    panels: Sequence[Panel],
+    labels: Mapping[int, str],
+    alt: str,
+    columns: int = 3,
+    lines: tuple[str, str] = ("prediction", "truth"),
+) -> Figure:
+    """Draw panels in rows of `columns`, with the names of the labels.
+
+    A name stands in the first region of its label. If one of them does not fit into its region, all
+    names are below the images: beside a region, a name could be taken for that of a neighbour.
+
+    Args:
+        lines: what the legend calls the solid and the dashed contours.
+    """
     gap, line = 0.1, 0.22  # inches: the space between images, the height of a line of text
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     width = (WIDTH - gap * (columns - 1)) / columns
     heights = [width * max(panel.tallness for panel in row) for row in rows]
     above = line if any(panel.title for panel in panels) else 0.0
 
-    key = _key(panels, labels)
+    shown = readable({v: name for v, name in labels.items() if any(v in p.values for p in panels)})
+    first = {value: next(p for p in panels if value in p.values) for value in shown}
+    places = {v: _place_inside(first[v], v, name, width) for v, name in shown.items()}
+    inside = None not in places.values()
+    key = _key(panels, labels, {} if inside else shown, lines)
     below = line * -(-len(key) // KEY_COLUMNS)
     top = total = sum(height + above + gap for height in heights) - gap + below
     figure = Figure(figsize=(WIDTH, total), label=alt)
     figure.set_layout_engine("none")
-    unnamed = readable(labels) if len(labels) <= NAMED_IN_PICTURE else {}
-    tints = {value: colour(name) for value, name in labels.items()}
     for row, height in zip(rows, heights, strict=True):
         bottom = top - above - height
         for column, panel in enumerate(row):
@@ -160,8 +156,11 @@ def grid(panels: Sequence[Panel], labels: Mapping[int, str], alt: str, columns: 
             place = (left / WIDTH, bottom / total, width / WIDTH, height / total)
             axes = figure.add_axes(place)
             draw_panel(axes, panel, labels)
-            _name_regions(axes, panel, unnamed, tints)
-            unnamed = {v: name for v, name in unnamed.items() if v not in panel.values}
+            for value, centre in places.items():
+                if inside and centre is not None and first[value] is panel:
+                    text = write(axes.text(*centre, "", color=colour(labels[value])), shown[value])
+                    text.set(size=NAME_SIZE, weight="bold", ha="center", va="center")
+                    text.set(path_effects=HALO)
         top = bottom - gap
     if key:
         legend = figure.legend(handles=key, loc="lower left", ncols=KEY_COLUMNS, borderaxespad=0)
@@ -195,75 +194,43 @@ def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     return [line[:, ::-1] - 1 for line in find_contours(np.pad(mask, 1).astype(float), 0.5)]
 
 
-def _key(panels: Sequence[Panel], labels: Mapping[int, str]) -> list[Line2D]:
-    """Return the legend below the images: the line styles, and the names if there are many."""
+def _key(
+    panels: Sequence[Panel],
+    labels: Mapping[int, str],
+    shown: Mapping[int, str],
+    lines: tuple[str, str],
+) -> list[Line2D]:
+    """Return the legend below the images: the line styles, and the names that are shown there."""
     kinds = {kind for panel in panels for kind in panel.masks}
-    key = [
-        Line2D([], [], color=INK, linewidth=LINE_WIDTH, linestyle=line, label=kind)
-        for kind, line in LINES.items()
+    styles = [
+        Line2D([], [], color=INK, linewidth=LINE_WIDTH, linestyle=style, label=called)
+        for (kind, style), called in zip(LINES.items(), lines, strict=True)
         if kind in kinds
     ]
-    if key and len(labels) > NAMED_IN_PICTURE:
-        shown = readable(labels)
-        key += [
-            Line2D([], [], color=colour(name), linewidth=4, label=shown[value])
-            for value, name in labels.items()
-        ]
-    return key
-
-
-def _name_regions(
-    axes: Axes, panel: Panel, names: Mapping[int, str], tints: Mapping[int, str]
-) -> None:
-    """Write the names into the image, each in or beside its region and in its colour."""
-    column = axes.get_position().width * WIDTH * POINTS / panel.image.shape[1]  # width in points
-    row = column * panel.spacing[0] / panel.spacing[1]
-    found: NDArray[np.integer] = np.array(list(panel.masks.values()))  # (kinds, H, W)
-    foreground = np.asarray((found > 0).any(axis=0))
-    taken: list[Box] = []
-    for value, name in names.items():
-        if value not in panel.values:
-            continue
-        width = LETTER_WIDTH * NAME_SIZE * len(name) / column
-        height = LINE_HEIGHT * NAME_SIZE / row
-        box = _free_box((found == value).any(axis=0), foreground, width, height, taken)
-        taken.append(box)
-        centre = (box.left + box.right) / 2, (box.top + box.bottom) / 2
-        text = write(axes.text(*centre, "", color=tints[value]), name)
-        text.set(size=NAME_SIZE, weight="bold", ha="center", va="center", path_effects=HALO)
-
-
-def _free_box(
-    mask: NDArray[np.bool_],
-    foreground: NDArray[np.bool_],
-    width: float,
-    height: float,
-    taken: list[Box],
-) -> Box:
-    """Find a place for a name inside its region, or else above, below, right or left of it."""
-    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(depth.argmax(), mask.shape)
-    components, _ = label_components(mask)
-    region = components == components[y, x]  # the component with the most space
-    rows, columns = find_objects(region.astype(int))[0]
-    middle = (columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2
-    around = [
-        (middle[0], rows.start - height / 2),
-        (middle[0], rows.stop + height / 2),
-        (columns.stop + width / 2, middle[1]),
-        (columns.start - width / 2, middle[1]),
+    names = [
+        Line2D([], [], color=colour(labels[value]), linewidth=4, label=name)
+        for value, name in shown.items()
     ]
-    inside = _box_within(mask.shape, x, y, width, height)
-    boxes = [_box_within(mask.shape, *centre, width, height) for centre in around]
-    free = [inside] if inside.part_of(region).all() else []
-    free += [box for box in boxes if not box.part_of(foreground).any()]
-    free += [box for box in boxes if not box.part_of(region).any()]
-    free = [box for box in free if not any(box.meets(other) for other in taken)]
-    return free[0] if free else boxes[0]
+    return styles + names
 
 
-def _box_within(shape: tuple[int, ...], x: float, y: float, width: float, height: float) -> Box:
-    """Return a box around a point, moved to be inside an image of `shape` (rows, columns)."""
-    left = min(max(x - width / 2, 0), max(shape[1] - width, 0))
-    top = min(max(y - height / 2, 0), max(shape[0] - height, 0))
-    return Box(left, top, left + width, top + height)
+def _place_inside(panel: Panel, value: int, name: str, width: float) -> tuple[int, int] | None:
+    """Return the deepest pixel (column, row) of a region if the name fits there, else None.
+
+    Args:
+        width: of the panel, in inches.
+    """
+    masks = [mask == value for mask in panel.masks.values()]
+    region = next(mask for mask in reversed(masks) if mask.any())  # that of the truth, if any
+    depth = distance_transform_edt(np.pad(region, 1), sampling=panel.spacing)[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), region.shape)
+    column = width * POINTS / region.shape[1]  # width of a pixel in points
+    row = column * panel.spacing[0] / panel.spacing[1]
+    wide = LETTER_WIDTH * NAME_SIZE * len(name) / 2 / column
+    high = LINE_HEIGHT * NAME_SIZE / 2 / row
+    left, top = x - wide, y - high
+    part = region[
+        max(int(top), 0) : int(np.ceil(y + high)), max(int(left), 0) : int(np.ceil(x + wide))
+    ]
+    within = left >= 0 and top >= 0 and x + wide <= region.shape[1] and y + high <= len(region)
+    return (int(x), int(y)) if within and part.all() else None

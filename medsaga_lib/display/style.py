@@ -38,6 +38,11 @@ COLOURS = {
     "DAE-Former": PURPLE,
     "full": ORANGE,
     "full fine-tuning": ORANGE,
+    "AdamW": ORANGE,  # on every weight
+    "LoRA": VERMILLION,  # of SAMed
+    "kept": BLUE,  # MedSAGa's GaLore, in three variants
+    "rotated": BLUE,
+    "galore-torch": BLUE,
     "weights": GREY,
     "gradients": SKY,
     "states": VERMILLION,

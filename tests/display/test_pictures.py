@@ -146,35 +146,49 @@ def legend(figure):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 45), st.integers(0, 60), st.integers(1, 15), st.integers(1, 20))
-def test_names_stay_in_the_picture_and_off_small_regions(top, left, height, width):
+@given(st.integers(0, 45), st.integers(0, 60), st.integers(1, 60), st.integers(1, 80))
+def test_names_are_in_their_regions_or_all_below(top, left, height, width):
     truth = np.zeros((60, 80), int)
+    truth[5:58, 3:78] = 2
     truth[top : top + height, left : left + width] = 1
-    truth[50:58, 3:20] = 2
-    figure = display.show_case(np.zeros((60, 80)), truth, labels={1: "lesion", 2: "infarct"})
+    labels = {1: "lesion", 2: "infarct"}
+    figure = display.show_case(np.zeros((60, 80)), truth, labels=labels)
     figure.draw_without_rendering()
-    (_, axes), boxes = figure.axes, []
-    for text in axes.texts:
-        box = text.get_window_extent().transformed(axes.transData.inverted())
-        assert box.x0 > -1
-        assert box.x1 < 80
-        assert min(box.y0, box.y1) > -1.5
-        assert max(box.y0, box.y1) < 60.5
-        boxes.append(text.get_window_extent())
-    assert not boxes[0].overlaps(boxes[1])
+    texts = figure.axes[1].texts
+    below = [text.get_text() for text in legend(figure)[0]]
+    occur = [name for value, name in labels.items() if (truth == value).any()]
+    assert [text.get_text() for text in texts] + below[1:] == (below[1:] or occur)
+    for text in texts:
+        box = text.get_window_extent().transformed(figure.axes[1].transData.inverted())
+        columns = slice(int(box.x0 + 1), int(box.x1))
+        rows = slice(int(min(box.y0, box.y1) + 1), int(max(box.y0, box.y1)))
+        assert set(labels[value] for value in truth[rows, columns].flat) == {text.get_text()}
 
 
-def test_a_name_stands_in_a_large_region_and_beside_a_small_one():
+def test_a_name_that_does_not_fit_moves_all_names_below():
     truth = np.zeros((60, 80), int)
-    truth[5:35, 5:50], truth[45:48, 60:63] = 1, 2
-    figure = display.show_case(np.zeros((60, 80)), truth, labels={1: "liver", 2: "lesion"})
-    places = {text.get_text(): text.get_position() for text in figure.axes[1].texts}
-    x, y = places["liver"]
-    assert truth[round(y), round(x)] == 1
-    x, y = places["lesion"]
-    assert truth[round(y), round(x)] == 0
-    assert abs(x - 61) < 15
-    assert abs(y - 46) < 8
+    truth[5:35, 5:50] = 1
+    alone = display.show_case(np.zeros((60, 80)), truth, labels={1: "liver", 2: "lesion"})
+    assert names(alone.axes[1]) == ["liver"]
+    assert [text.get_text() for text in legend(alone)[0]] == ["truth"]
+    truth[45:48, 60:63] = 2
+    both = display.show_case(np.zeros((60, 80)), truth, labels={1: "liver", 2: "lesion"})
+    assert names(both.axes[1]) == []
+    assert [text.get_text() for text in legend(both)[0]] == ["truth", "liver", "lesion"]
+
+
+def test_a_name_stands_in_the_true_region_and_not_in_a_larger_wrong_one():
+    truth, prediction = np.zeros((2, 60, 80), int)
+    truth[30:58, 45:78], prediction[2:40, 2:44] = 1, 1
+    panel = Panel(np.zeros((60, 80)), truth, prediction)
+    (axes,) = display.grid([panel], {1: "liver"}, alt="x", columns=1).axes
+    x, y = axes.texts[0].get_position()
+    assert truth[y, x] == 1
+
+
+def test_the_legend_calls_the_lines_as_it_is_told(chest):
+    figure = display.grid([Panel(*chest)], LUNGS, alt="x", lines=("corrected", "as they came"))
+    assert [text.get_text() for text in legend(figure)[0]][:2] == ["corrected", "as they came"]
 
 
 def test_every_box_is_drawn_with_its_object():

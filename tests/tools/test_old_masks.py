@@ -10,9 +10,21 @@ ROOT = Path(__file__).parents[2]
 SET, CORRECTED, SAID = "cxr_hannover_lungs", "masks corrected", "masks that are too wide"
 
 
+RECORDED = sorted((ROOT / "notebooks" / "recorded").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_a_scored_run_names_its_data(path):
+    """Otherwise nobody can tell which masks it had."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    runs = content.get("runs") if isinstance(content, dict) else None
+    scored = [run for run in runs or [] if "dice" in run]
+    assert [run for run in scored if "data" not in run] == []
+
+
 def outdated():
     """The names of the recorded grids that were made with the uncorrected masks."""
-    for path in sorted((ROOT / "notebooks" / "recorded").glob("*.json")):
+    for path in RECORDED:
         content = json.loads(path.read_text(encoding="utf-8"))
         runs = content.get("runs")
         if isinstance(runs, list) and any(run.get("data") == SET for run in runs):

@@ -51,14 +51,14 @@ def cheap_dsc_twice(claim: Claim) -> Found:
 @check
 def cheap_range_twice(claim: Claim) -> Found:
     both = _ends(), _ends("Confidence")
-    return reproduced_if(both[0] == both[1], " to ".join(both[1]), "two places")
+    return reproduced_if(both[0] == both[1], " to ".join(both[1]), "equal in both places")
 
 
 @check
 def cheap_exemplars(claim: Claim) -> Found:
     tried = [_value(f"Open Question 3 exemplars {n}") for n in (1, 2, 3)]
     holds = _value("Key Results labelled data") in tried
-    return reproduced_if(holds, f"{listed(tried, 1)} %", "shares tried")
+    return reproduced_if(holds, f"{listed(tried, 1)} %", "the shares that were tried")
 
 
 def _ranks() -> list[int]:
@@ -75,7 +75,9 @@ def cheap_rank_suggested(claim: Claim) -> Found:
 def cheap_one_percent(claim: Claim) -> Found:
     slices = figure("facts", "Synapse training slices")
     few = slices * _value("Key Results labelled data") / 100
-    return reproduced_if(few <= claim.tolerance, f"{few:.0f} slices", f"of {slices:,.0f}")
+    return reproduced_if(
+        few <= claim.tolerance, f"{few:.0f} slices", f"of {slices:,.0f} training slices"
+    )
 
 
 @cache

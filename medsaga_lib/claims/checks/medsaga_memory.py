@@ -108,7 +108,7 @@ def medsaga_66_reading(claim: Claim) -> Found:
 @check
 def medsaga_66_twice(claim: Claim) -> Found:
     places = [text_of("medsaga_text", f"{p} memory efficiency") for p in ("Abstract", "4.3")]
-    return reproduced_if(len(set(places)) == 1, " and ".join(places), "two places")
+    return reproduced_if(len(set(places)) == 1, " and ".join(places), "equal in both places")
 
 
 @check
@@ -310,7 +310,9 @@ def medsaga_358_as_parameters(claim: Claim) -> Found:
 @check
 def medsaga_358_checkpoint(claim: Claim) -> Found:
     size = figure("facts", "SAM ViT-B checkpoint") / MIB
-    return reproduced_if(rounds_to(size, claim.published), f"{size:.2f} MiB", "the released file")
+    return reproduced_if(
+        rounds_to(size, claim.published), f"{size:.2f} MiB", "the size of the released file"
+    )
 
 
 def _near(value: float, published: float, percent: float) -> bool:

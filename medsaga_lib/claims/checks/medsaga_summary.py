@@ -75,7 +75,7 @@ def summary_50_7000(claim: Claim) -> Found:
     images = printed("medsaga_table1")["images"].astype(int)
     ends = images.min(), images.max()
     there = tuple(_here(f"Method Summary images {end}") for end in ("from", "to"))
-    return reproduced_if(ends == there, f"{ends[0]} to {ends[1]}", "Table 1")
+    return reproduced_if(ends == there, f"{ends[0]} to {ends[1]}", "the rows of Table 1")
 
 
 @check

@@ -249,7 +249,7 @@ def medsaga_chest_monotone(claim: Claim) -> Found:
     steps = _rows("Chest-Xray").filter(like="dice").diff().dropna()
     rising = int((steps > 0).sum().sum())
     return reproduced_if(
-        rising == steps.size, f"{rising} of {steps.size} steps rise", "three curves"
+        rising == steps.size, f"{rising} of {steps.size} steps rise", "the curves of three methods"
     )
 
 
@@ -378,7 +378,9 @@ def medsaga_table2_vs_table1(claim: Claim) -> Found:
                 str(name), f"medsaga_{metric}"
             )
             total += 1
-    return reproduced_if(equal == total == claim.value, f"{equal} of {total} equal", "Table 1")
+    return reproduced_if(
+        equal == total == claim.value, f"{equal} of {total} equal", "the cells of Table 1"
+    )
 
 
 def _by_warmup(metric: str) -> pd.Series:
@@ -424,7 +426,7 @@ def _repeated(claim: Claim, row: str, column: str) -> Found:
     others = [
         NAMES[m] for m in ("samed", "dae_former") if _from_table1(row, f"{m}_{metric}") == here
     ]
-    reason = f"Table 1; {here} is {others[0]}'s there" if others else "Table 1"
+    reason = f"by Table 1; {here} is {others[0]}'s there" if others else "by Table 1"
     return reproduced_if(holds, there, reason)
 
 
@@ -457,7 +459,9 @@ def medsaga_best_variant_hd95(claim: Claim) -> Found:
     distances = table("medsaga_table3").filter(like="hd95").to_numpy()
     ordered = int((np.diff(distances, axis=1) >= 0).all(axis=1).sum())
     return reproduced_if(
-        ordered == len(distances), f"{ordered} of {len(distances)} rows", "ordered"
+        ordered == len(distances),
+        f"{ordered} of {len(distances)} rows",
+        "the variants' HD95 in order",
     )
 
 

@@ -53,7 +53,7 @@ def ssam_04_at_1024(claim: Claim) -> Found:
 @check
 def ssam_04_twice(claim: Claim) -> Found:
     both = [text_of("s_sam_text", f"{p} trained share of SAM") for p in ("Abstract", "Review 2")]
-    return reproduced_if(both[0] == both[1], " and ".join(both), "two places")
+    return reproduced_if(both[0] == both[1], " and ".join(both), "equal in both places")
 
 
 @cache
@@ -401,7 +401,9 @@ def ssam_one_token(claim: Claim) -> Found:
     with torch.no_grad():
         tokens = model.affine(model.texts)
     width = model.sam.prompt_encoder.embed_dim
-    return reproduced_if(tokens.shape == (3, width), f"{tuple(tokens.shape)}", "three names")
+    return reproduced_if(
+        tokens.shape == (3, width), f"{tuple(tokens.shape)}", "one token for each of three names"
+    )
 
 
 @check
