@@ -640,7 +640,7 @@ lines[["what", "goal", "least", "largest"]]
 
 # %% [markdown]
 # - A value of 0 is exact. The library at full rank *is* AdamW, because it does not project there. The signs of the basis change *nothing*. A resumed run *is* the run.
-# - All goals are met on this machine. A refresh is 25.6 times as fast as the package's; on another processor it was 24.8 times, and the goal is 25.
+# - All goals are met in this run. A refresh is 25.6 times as fast as the package's. On two machines with AMD's processor it was 24.8 and 165 times, and a plain step was 0.97 times as fast on the second of them ([chapter 8](08_lite_medsam.ipynb)).
 # - A plain step is 1.12 times as fast as the package's. A plain step has no refresh, so both spend most of their time on the same two matrix products.
 # - The peaks are compared with PyTorch's MemTracker, not with a GPU.
 #

@@ -521,7 +521,8 @@ pd.DataFrame(rows).T
 #
 # These runs adapt LiteMedSAM with the methods of this book, on 3 tasks: polyps from 16 frames and lungs from 4 X-rays at 128 px, and the hippocampus from 16 slices at 64 px. Each method gets 150 steps of 4 images, and the U-Net, which starts from random weights, gets as many.
 # The methods that adapt the image encoder do so in its last stage ([chapter 10](10_few_labels.ipynb)). *Late stages* trains all weights of this stage. For lungs and hippocampus, all methods have the position lift, except SVF; late stages and the frozen encoder were recorded with and without it on every task. S-SAM, SVF and AdaptiveSAM are prompted with the names of the labels, as MiniLM's vectors ([chapter 6](06_svd_affine.ipynb)).
-# The learning rates are our choice for LiteMedSAM, and a section below tests them: 0.001 for the decoder, LoRA, GaLore and AdaptiveSAM, 0.0001 for the dense last stage, 0.01 for S-SAM and 0.03 for SVF. Each method has the same rates on all tasks.
+# The learning rates are our choice for LiteMedSAM, and a section below tests those of 5 methods: 0.001 for the decoder, LoRA, GaLore and AdaptiveSAM, 0.0001 for the dense last stage, 0.01 for S-SAM and 0.03 for SVF. Each method has the same rates on all tasks.
+# The grid is a selection, because a run takes 3 to 5 minutes of one core. The tables here have one seed, and [chapter 10](10_few_labels.ipynb) has 3 or 5 seeds of late stages, SAMed and the U-Net. Methods that are prompted with points or boxes were recorded on polyps alone. NSD was recorded too; chapter 10 shows it.
 
 # %%
 import json
@@ -635,7 +636,7 @@ ahead_of(late_runs)
 #
 # ### Learning rates
 #
-# A method with a poor learning rate looks like a poor method. 3 rates of each method were recorded on the polyps, and 4 of S-SAM. Validation Dice, from 16 other frames, is what chooses between them. S-SAM was recorded with 3 rates on the hippocampus as well.
+# A method with a poor learning rate looks like a poor method. 3 rates of SAMed, MedSAGa, SVF and AdaptiveSAM were recorded on the polyps, and 4 of S-SAM. Those of late stages, of the frozen encoder and of the networks from scratch were not tested in this way, nor was gradient clipping. Validation Dice, from 16 other frames, is what chooses between them. S-SAM was recorded with 3 rates on the hippocampus as well.
 
 # %% caption="Validation and test Dice of each method by learning rate."
 found = []

@@ -864,6 +864,13 @@ def score_resampled(mask, truth, spacing, wanted):
     return hd95(small > 0, small_truth > 0, spacing)
 
 
+# A mask that was moved by 6 mm, with voxels of 2 mm instead of 1 mm
+plate = np.zeros((4, 40, 40), bool)
+plate[:, 8:24, 8:24] = True
+moved = np.roll(plate, 6, axis=2)
+print(score_resampled(moved, plate, (1.0, 1.0, 1.0), (1.0, 2.0, 2.0)))
+
+
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
 # @title Solution
 def score_resampled(mask, truth, spacing, wanted):

@@ -17,7 +17,7 @@ from tools import book, pairs
 from tools.execute import STAGE
 from tools.prose import FENCE, HIDDEN
 
-NUMBER = re.compile(r"(?<![\w.,-])\d+(?:,\d{3})*\.\d+(?![\w.]*\d)")
+NUMBER = re.compile(r"(?<!Table )(?<!Figure )(?<!Tables )(?<![\w.,-])\d+(?:,\d{3})*\.\d+(?![\w.]*\d)")
 ANY_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?")
 RECORDED = re.compile(r"recorded/\w+\.json|(?<=read\(\")\w+")
 PUBLISHED = Path("medsaga_lib/claims")

@@ -4,7 +4,7 @@
 
 const Figures = (() => {
   const {element} = Shared;
-  const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]; // Okabe and Ito
+  const COLOURS = ["#0072b2", "#d55e00"]; // of Dice and IoU, by Okabe and Ito
   const WIDTH = 440, HEIGHT = 270, LEFT = 52, BOTTOM = 44, TOP = 12, RIGHT = 12;
   const MIB = 2 ** 20, NUMBER_BYTES = 4;
   const percent = share => `${(100 * share).toFixed(1)} %`;
@@ -15,7 +15,7 @@ const Figures = (() => {
     return made;
   };
 
-  // Lines {name, x, y} over a logarithmic axis; `low` and `high` are the ends of the y axis.
+  // Lines {name, x, y, colour} over a logarithmic axis; `low` and `high` are the ends of the y axis.
   function chart({lines, ticks, xLabel, yLabel, low, high, mark, linear}) {
     const place = linear ? x => x : Math.log;
     const [first, last] = [Math.min(...ticks), Math.max(...ticks)].map(place);
@@ -32,22 +32,22 @@ const Figures = (() => {
     drawn.append(svg("text", {x: (WIDTH + LEFT) / 2, y: HEIGHT - 6, "text-anchor": "middle", ...ink}, xLabel),
       svg("text", {x: 12, y: HEIGHT / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${HEIGHT / 2})`, ...ink}, yLabel));
     if (mark) drawn.append(svg("line", {x1: across(mark), x2: across(mark), y1: TOP, y2: HEIGHT - BOTTOM, stroke: "currentColor", "stroke-width": 2}));
-    lines.forEach(({x, y}, i) => {
-      drawn.append(svg("polyline", {points: x.map((one, k) => `${across(one)},${down(y[k])}`).join(" "), fill: "none", stroke: COLOURS[i], "stroke-width": 3}));
-      if (x.length < 10) x.forEach((one, k) => drawn.append(svg("circle", {cx: across(one), cy: down(y[k]), r: 5, fill: COLOURS[i]})));
+    lines.forEach(({x, y, colour}) => {
+      drawn.append(svg("polyline", {points: x.map((one, k) => `${across(one)},${down(y[k])}`).join(" "), fill: "none", stroke: colour, "stroke-width": 3}));
+      if (x.length < 10) x.forEach((one, k) => drawn.append(svg("circle", {cx: across(one), cy: down(y[k]), r: 5, fill: colour})));
     });
-    const names = element("p", {class: "figure-names"}, ...lines.map(({name}, i) => element("span", {}, element("i", {style: `background:${COLOURS[i]}`}), ` ${name} `)));
+    const names = element("p", {class: "figure-names"}, ...lines.map(({name, colour}) => element("span", {}, element("i", {style: `background:${colour}`}), ` ${name} `)));
     return [drawn, names];
   }
 
   // Energy of a gradient in its strongest directions, and the states of Adam in them.
-  function spectrum({shape, curves}) {
+  function spectrum({shape, curves, colours}) {
     const [m, n] = shape, ranks = curves[Object.keys(curves)[0]].map((_, i) => i + 1);
     const slider = element("input", {type: "range", min: 1, max: m, value: Math.round(m / 12)});
     const picture = element("div"), said = element("p", {role: "status"});
     const answer = () => {
       const r = Number(slider.value), states = Math.min(2 * r * n + r * m, 2 * m * n);
-      picture.replaceChildren(...chart({lines: Object.entries(curves).map(([name, y]) => ({name, x: ranks, y})),
+      picture.replaceChildren(...chart({lines: Object.entries(curves).map(([name, y]) => ({name, x: ranks, y, colour: colours[name]})),
         ticks: [1, 4, 16, 64, m], xLabel: "rank r (directions)", yLabel: "share of energy", low: 0, high: 1, mark: r}));
       said.textContent = `Rank ${r} of ${m}: ${Object.entries(curves).map(([name, y]) => `${name} ${percent(y[r - 1])}`).join(", ")} of the energy. ` +
         `GaLore's states, 2 r n + r m numbers, take ${(NUMBER_BYTES * states / MIB).toFixed(2)} MiB, ${percent(states / (2 * m * n))} of Adam's ${(NUMBER_BYTES * 2 * m * n / MIB).toFixed(2)} MiB` +
@@ -59,7 +59,7 @@ const Figures = (() => {
   }
 
   // Means over the chosen seeds, against the number of labels: rows of {method, shots, seed, dice}.
-  function seeds({rows, least}) {
+  function seeds({rows, least, colours}) {
     const distinct = key => [...new Set(rows.map(row => row[key]))].sort((a, b) => a - b);
     const methods = [...new Set(rows.map(row => row.method))], shots = distinct("shots");
     const boxes = distinct("seed").map(seed => {
@@ -75,7 +75,7 @@ const Figures = (() => {
         const found = rows.filter(row => row.method === method && row.shots === shot && chosen.includes(row.seed));
         return found.reduce((sum, row) => sum + row.dice, 0) / found.length;
       };
-      const lines = methods.map(name => ({name, x: shots, y: shots.map(shot => mean(name, shot))}));
+      const lines = methods.map(name => ({name, x: shots, y: shots.map(shot => mean(name, shot)), colour: colours[name]}));
       picture.replaceChildren(...chart({lines, ticks: shots, xLabel: "labelled images", yLabel: "mean Dice", low: least, high: 1}));
       const ordered = shot => methods.map(name => [name, mean(name, shot)]).sort((a, b) => b[1] - a[1]);
       said.textContent = `${chosen.length === 1 ? "Seed" : "Mean over seeds"} ${chosen.join(", ")}. ` +
@@ -94,8 +94,8 @@ const Figures = (() => {
     const kept = objects.map(one => {
       const loaded = new Image();
       loaded.src = one.picture;
-      return {...one, loaded, shades: bytes(one.probability), mask: bytes(one.truth), curves: ["dice", "iou"].map(key =>
-        ({name: key === "dice" ? "Dice" : "IoU", x: one.scores.map(row => row.threshold), y: one.scores.map(row => row[key])}))};
+      return {...one, loaded, shades: bytes(one.probability), mask: bytes(one.truth), curves: ["dice", "iou"].map((key, i) =>
+        ({colour: COLOURS[i], name: key === "dice" ? "Dice" : "IoU", x: one.scores.map(row => row.threshold), y: one.scores.map(row => row[key])}))};
     });
     const choice = element("select", {}, ...objects.map(({name}, i) => element("option", {value: i}, name)));
     const steps = objects[0].scores.length;

@@ -15,9 +15,10 @@
   const say = (part, text) => { at(part).textContent = text; };
   const fields = NAMES.map(name => form.elements[name]);
   const number = x => x.toLocaleString("en");
+  const pointing = () => form.elements.prompt.value === "point";
 
   let shown; // the image: key, width, height, objects, prompts, pixels (null if they cannot be read)
-  let box = [0, 0, 1, 1], result; // result: mask and score, or undefined
+  let box = [0, 0, 1, 1], result; // a point is a box without a size; result: mask and score, or undefined
   let worker, asking = false, waiting = false, requests = new Map(), count = 0;
 
   // ---- the network
@@ -36,7 +37,7 @@
     return "";
   }
 
-  async function start() {
+  async function load() {
     const why = whyNot();
     if (why) {
       say("progress", `${why} The page shows masks that Python computed: choose one of the boxes.`);
@@ -107,6 +108,7 @@
 
   function draw() {
     const {width, height} = shown, [x0, y0, x1, y1] = box;
+    frame.classList.toggle("live-point", pointing());
     Object.assign(frame.style, {left: `${100 * x0 / width}%`, top: `${100 * y0 / height}%`, width: `${100 * (x1 - x0) / width}%`, height: `${100 * (y1 - y0) / height}%`});
     fields.forEach((field, i) => { field.value = box[i]; });
     const context = overlay.getContext("2d", {willReadFrequently: true});
@@ -121,7 +123,7 @@
     const best = Math.max(0, ...shown.objects.map(one => iou(one, mask)));
     say("result", `The mask has ${number(pixels)} pixels, ${share} % of the image. The network estimates its IoU as ${score.toFixed(2)}.` +
       (shown.objects.length ? ` Its IoU with the reference mask is ${best.toFixed(2)}.` : "") +
-      (seconds === undefined ? " Python computed this mask." : ` The box took ${seconds.toFixed(2)} s.`));
+      (seconds === undefined ? " Python computed this mask." : ` The ${pointing() ? "point" : "box"} took ${seconds.toFixed(2)} s.`));
     form.dataset.answers = String(1 + Number(form.dataset.answers || 0));
   }
 
@@ -131,16 +133,18 @@
     result = found && {mask: maskOf(found.mask, shown.width * shown.height), score: found.score, box: [...box]};
     draw();
     if (result) tell();
-    else if (form.dataset.state === "precomputed") say("result", "There is no mask of this box without the network; choose one of the boxes below.");
-    else say("result", "The mask of this box follows when the network is ready.");
+    else if (form.dataset.state === "precomputed") say("result", `There is no mask of this ${pointing() ? "point" : "box"} without the network; choose one of the boxes below.`);
+    else say("result", "The mask follows when the network is ready.");
   }
 
   function moveTo(wanted) {
     const limits = [shown.width - 1, shown.height - 1], whole = wanted.map(Math.round);
+    const least = pointing() ? 0 : SMALLEST;
     for (const axis of [0, 1]) {
+      if (pointing()) whole[axis] = whole[axis + 2] = Math.round((wanted[axis] + wanted[axis + 2]) / 2);
       const [low, high] = [Math.min(whole[axis], whole[axis + 2]), Math.max(whole[axis], whole[axis + 2])];
-      whole[axis] = Math.max(0, Math.min(low, limits[axis] - SMALLEST));
-      whole[axis + 2] = Math.min(limits[axis], Math.max(high, whole[axis] + SMALLEST));
+      whole[axis] = Math.max(0, Math.min(low, limits[axis] - least));
+      whole[axis + 2] = Math.min(limits[axis], Math.max(high, whole[axis] + least));
     }
     box = whole;
     if (form.dataset.state === "ready") {
@@ -149,6 +153,12 @@
     } else {
       stored();
     }
+  }
+
+  // The first box: that of an object, or the middle of the reader's image.
+  function start() {
+    const {width, height} = shown;
+    return shown.prompts.length ? shown.prompts[0].box : [width / 4, height / 4, 3 * width / 4, 3 * height / 4];
   }
 
   function show(image, source) {
@@ -167,12 +177,18 @@
     at("experts").hidden = !shown.objects.length;
     at("prompts").replaceChildren(...shown.prompts.map((prompt, i) => {
       const button = element("button", {type: "button"}, `box ${i + 1}`);
-      button.addEventListener("click", () => moveTo(prompt.box));
+      button.addEventListener("click", () => choose("box", prompt.box));
       return button;
     }));
     result = undefined;
-    const {width, height} = shown;
-    moveTo(shown.prompts.length ? shown.prompts[0].box : [width / 4, height / 4, 3 * width / 4, 3 * height / 4]);
+    moveTo(start());
+  }
+
+  // Change the kind of prompt; a point begins in the middle of the box.
+  function choose(kind, wanted) {
+    form.elements.prompt.value = kind;
+    for (const name of ["right", "bottom"]) form.elements[name].disabled = pointing();
+    moveTo(wanted);
   }
 
   async function showExample(index) {
@@ -213,7 +229,8 @@
   stage.addEventListener("pointermove", event => {
     if (!from) return;
     from.dragged ||= Math.hypot(event.clientX - from.x, event.clientY - from.y) > CLICK;
-    if (from.dragged) moveTo([...from.place, ...place(event)]);
+    const now = place(event);
+    if (from.dragged) moveTo(pointing() ? [...now, ...now] : [...from.place, ...now]);
   });
   stage.addEventListener("pointerup", event => {
     if (from && !from.dragged) {
@@ -233,12 +250,16 @@
     const step = Math.max(1, Math.round(STEP * Math.max(shown.width, shown.height)));
     let [dx, dy] = way.map(one => one * step);
     const [x0, y0, x1, y1] = box;
-    if (event.shiftKey) return moveTo([x0, y0, Math.max(x0 + SMALLEST, x1 + dx), Math.max(y0 + SMALLEST, y1 + dy)]);
+    if (event.shiftKey && !pointing()) return moveTo([x0, y0, Math.max(x0 + SMALLEST, x1 + dx), Math.max(y0 + SMALLEST, y1 + dy)]);
     dx = Math.max(-x0, Math.min(dx, shown.width - 1 - x1));
     dy = Math.max(-y0, Math.min(dy, shown.height - 1 - y1));
     return moveTo([x0 + dx, y0 + dy, x1 + dx, y1 + dy]);
   });
-  for (const field of fields) field.addEventListener("change", () => moveTo(fields.map(one => Number(one.value))));
+  for (const field of fields) field.addEventListener("change", () => {
+    const values = fields.map(one => Number(one.value));
+    moveTo(pointing() ? [...values.slice(0, 2), ...values.slice(0, 2)] : values);
+  });
+  for (const choice of form.elements.prompt) choice.addEventListener("change", ({target}) => choose(target.value, pointing() ? box : start()));
   form.elements.experts.addEventListener("change", draw);
   form.elements.own.addEventListener("change", ({target}) => { if (target.files.length) showOwn(target.files[0]); });
   form.addEventListener("dragover", event => event.preventDefault());
@@ -258,5 +279,5 @@
     at("examples").append(element("label", {}, choice, ` ${example.name}`));
   });
   form.hidden = false;
-  showExample(0).then(start);
+  showExample(0).then(load);
 })();

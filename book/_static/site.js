@@ -33,6 +33,12 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const code of document.querySelectorAll(".bd-article :not(pre) > code")) {
     if (code.textContent.includes("-") && code.textContent.length <= SHORT) code.classList.add("short");
   }
+  // Printed sentences and short commands wrap; aligned columns and very long commands scroll.
+  const [COLUMNS, LINES] = [88, 4]; // letters of a line, lines of a sentence; our choice
+  for (const output of document.querySelectorAll(".bd-article .cell_output .stream pre")) {
+    const longest = Math.max(...output.textContent.split("\n").map(line => line.length));
+    output.classList.toggle("wraps", longest > COLUMNS && longest <= COLUMNS * LINES);
+  }
   // What scrolls must be reachable with the Tab key, and fades where it goes on.
   const article = document.querySelector(".bd-article");
   if (!article) return;

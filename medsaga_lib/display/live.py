@@ -5,6 +5,7 @@ import json
 from typing import Any, Literal
 
 from medsaga_lib.display.page import figcaption
+from medsaga_lib.display.style import distinct_colours
 
 
 def interactive(
@@ -27,7 +28,10 @@ class Interactive:
     """A figure with controls, as a notebook stores it; arguments as in `interactive`."""
 
     def __init__(self, kind: str, numbers: dict[str, Any], caption: str) -> None:
-        self.kind, self.numbers, self.caption = kind, numbers, " ".join(caption.split())
+        lines = [*numbers.get("curves", {}), *(row["method"] for row in numbers.get("rows", []))]
+        names = list(dict.fromkeys(lines))
+        given = {"colours": dict(zip(names, distinct_colours(names), strict=True))}
+        self.kind, self.numbers, self.caption = kind, given | numbers, " ".join(caption.split())
 
     def __repr__(self) -> str:
         return self.caption

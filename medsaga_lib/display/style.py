@@ -11,6 +11,7 @@ styled = matplotlib.style.context(STYLE)  # decorator of functions that draw
 
 BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
 ORANGE, VERMILLION, PURPLE, GREY = "#E69F00", "#D55E00", "#CC79A7", "#999999"
+SLATE = "#666666"
 OTHERS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)  # yellow is invisible on white
 INK = "#222222"
 
@@ -36,6 +37,8 @@ COLOURS = {
     "SAMed": VERMILLION,
     "S-SAM": GREEN,
     "DAE-Former": PURPLE,
+    "U-Net": SLATE,
+    "frozen encoder": SKY,
     "full": ORANGE,
     "full fine-tuning": ORANGE,
     "AdamW": ORANGE,  # on every weight
@@ -71,8 +74,8 @@ def colour(name: str) -> str:
 
 def distinct_colours(names: Sequence[str]) -> list[str]:
     """Return different colours for the names of one figure, while there are enough colours."""
-    chosen: list[str] = []
-    for name in names:
-        free = [tint for tint in (colour(name), *OTHERS) if tint not in chosen]
-        chosen.append(free[0] if free else colour(name))
-    return chosen
+    chosen: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: name not in COLOURS):  # those with their own first
+        free = [tint for tint in (colour(name), *OTHERS) if tint not in chosen.values()]
+        chosen[name] = free[0] if free else colour(name)
+    return [chosen[name] for name in names]

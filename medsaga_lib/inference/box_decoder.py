@@ -15,9 +15,8 @@ on a CPU. This decoder saves time in four places:
    part with positive logits is resized to the image.
 4. For overlapping masks, the running maximum is kept, never all masks.
 
-torch.compile and ONNX Runtime on the published decoder are not used, because they are much slower;
-bfloat16 is not used, because it changes the masks. `python -m tools.boxes` times all of them, and
-chapter 8 of the book shows the numbers.
+torch.compile on the published decoder is not used, because it gains nothing, and bfloat16, because
+it changes the masks: `python -m tools.boxes` times both, and chapter 8 of the book has the numbers.
 """
 
 from collections.abc import Iterator, Sequence

@@ -49,7 +49,8 @@ class ImageSide(nn.Module):
 class BoxSide(nn.Module):
     """Maps a box (1, 4) x0, y0, x1, y1 in pixels of the input, and `Shared`, to a mask.
 
-    It returns the logits (4h, 4w) of SAM's single mask, and its predicted IoU (1,).
+    A box without a size is a point on the object. Both kinds of prompts have two tokens in SAM: two
+    corners, or a point and the token for "no further point". It returns the logits (4h, 4w) of SAM's single mask, and its predicted IoU (1,).
     """
 
     def __init__(self, sam: Sam):
@@ -59,13 +60,26 @@ class BoxSide(nn.Module):
 
     def forward(self, box: Tensor, *shared: Tensor) -> tuple[Tensor, Tensor]:
         decoder, common = self.sam.mask_decoder, Shared(*shared)
-        tokens = box_tokens(self.sam, box)
+        tokens = self.tokens(box)
         queries = first_queries(decoder, common, tokens)
         hidden, images = two_way(decoder, common, queries, tokens)
         classifier = decoder.output_hypernetworks_mlps[0](hidden[:, 1])[0]  # (C/8,)
         image = ImageTokens(*(part[0] for part in images))
         logits = enlarged(decoder, common, image, classifier, self.grid)
         return logits, decoder.iou_prediction_head(hidden[:, 0])[:, 0]
+
+    def tokens(self, box: Tensor) -> Tensor:
+        """Return the tokens (1, T, C) of the output and of the box or the point.
+
+        The token of a point is made here, because ONNX has no masked assignment as in
+        `PromptEncoder._embed_points`, which shifts a point to the middle of its pixel.
+        """
+        of_box, encoder = box_tokens(self.sam, box), self.sam.prompt_encoder
+        middle = box[:, None, :2] + 0.5
+        place = encoder.pe_layer.forward_with_coords(middle, encoder.input_image_size)
+        point = place + encoder.point_embeddings[1].weight
+        of_point = torch.cat([of_box[:, :-2], point, encoder.not_a_point_embed.weight[None]], dim=1)
+        return torch.where((box[:, :2] == box[:, 2:]).all(), of_point, of_box)
 
 
 def parts_of(sam: Sam) -> Parts:

@@ -26,6 +26,7 @@ def a_run(
     weights: str = "pretrained",
     steps: int | None = None,
     size: int | None = None,
+    feed: str | None = None,
 ) -> Row:
     """Return the facts of a run's row, including the command that a reader would type.
 
@@ -38,8 +39,12 @@ def a_run(
         train += f" --steps {steps}"
     if size:
         train += f" --size {size}"
+    if feed:
+        train += f" --feed {feed}"
     train += "".join(f" --set {shlex.quote(change)}" for change in changes)
     facts = {"recipe": recipe, "weights": weights, "data": data, "shots": shots, "seed": seed}
+    if feed:
+        facts["feed"] = feed
     facts["command"] = train
     if found := weights_hash(backbone, weights):
         facts["backbone_sha256"] = found

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from medsaga_lib import display
+from medsaga_lib.display.controls import of_kind
 from medsaga_lib.display.live import Interactive
 from tools import site
 
@@ -26,7 +27,7 @@ class Parts(HTMLParser):
 
 
 def test_a_notebook_without_the_site_shows_the_caption_only():
-    made = Interactive("seeds", {"rows": ["</script><b>"]}, "Choose\n  the <seeds>.")
+    made = Interactive("seeds", {"rows": [{"method": "</script><b>"}]}, "Choose\n  the <seeds>.")
     bundle = made._repr_mimebundle_()
     assert bundle["text/plain"] == repr(made) == "Choose the <seeds>."
     parts = Parts()
@@ -71,6 +72,27 @@ def test_seeds_tell_the_means_of_the_chosen_seeds(show):
     page.get_by_label("1", exact=True).uncheck()  # the last one: the first comes back
     assert said.inner_text().startswith("Seed 0. 8 labels: b 0.650")
     assert page.locator("svg").bounding_box()["width"] <= site.PHONE
+
+
+def test_a_line_has_the_colour_of_its_method_on_the_site_and_in_a_kernel(show):
+    methods = "frozen encoder", "MedSAGa", "SAMed", "another", "full fine-tuning"
+    rows = [
+        {"method": name, "shots": shots, "seed": 0, "dice": 0.5}
+        for name in methods
+        for shots in (4, 8)
+    ]
+    made = Interactive("seeds", {"rows": rows, "least": 0}, "caption")
+    wanted = made.numbers["colours"]
+    assert wanted | {name: display.colour(name) for name in methods if name != "another"} == wanted
+    assert len(set(wanted.values())) == len(methods)
+    page = show("seeds", {"rows": rows, "least": 0})
+    drawn = page.eval_on_selector_all(
+        "polyline", "all => all.map(one => one.getAttribute('stroke'))"
+    )
+    assert drawn == list(wanted.values())
+    _, answer = of_kind("seeds", made.numbers)
+    _, figure = answer(**{"seed 0": True})
+    assert [line.get_color() for line in figure.axes[0].lines] == drawn
 
 
 def test_a_soft_mask_is_the_part_around_the_truth():

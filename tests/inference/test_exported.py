@@ -32,6 +32,22 @@ def test_masks_and_scores_are_segment_anythings(sam):
     torch.testing.assert_close(score, scores[0])
 
 
+def test_a_box_without_a_size_is_segment_anythings_point(sam):
+    image = torch.rand(1, 3, sam.image_encoder.img_size, sam.image_encoder.img_size)
+    place = torch.tensor([[17.0, 40.0]])
+    with torch.no_grad():
+        parts = parts_of(sam)
+        logits, score = parts.box(place.repeat(1, 2), *parts.image(image))
+        points = place[None], torch.ones(1, 1, dtype=torch.int64)
+        sparse, dense = sam.prompt_encoder(points, None, None)
+        position = sam.prompt_encoder.get_dense_pe()
+        embedding = embed_images(sam, image)
+        prompts = embedding, position, sparse, dense
+        wanted, wanted_score = sam.mask_decoder(*prompts, multimask_output=False)
+    torch.testing.assert_close(logits, wanted[0, 0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(score, wanted_score[0], rtol=1e-4, atol=1e-4)
+
+
 def test_the_model_itself_stays_as_it_was(sam):
     before = {name: tensor.clone() for name, tensor in sam.state_dict().items()}
     parts = rounded(parts_of(sam))

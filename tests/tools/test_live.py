@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from medsaga_lib.bench.boxes import iou, load_backbone
 from medsaga_lib.errors import UserError
@@ -175,6 +176,51 @@ def test_a_box_moves_by_keyboard_mouse_and_numbers(page):
     width, height = page.locator("[data-part=overlay]").evaluate("c => [c.width, c.height]")
     wanted = [0.25 * width, 0.25 * height, 0.5 * width, 0.75 * height]
     assert np.allclose(box_of(page), wanted, atol=0.01 * max(width, height))
+
+
+@pytest.mark.slow
+def test_a_point_has_pythons_mask_and_moves(page, content):
+    """A point is a box without a size."""
+    example = content["examples"][0]
+    after_an_answer(page, page.locator("#live [name=example][value='0']").check)
+    after_an_answer(page, page.locator("#live [name=prompt][value=point]").check)
+    left, top, right, bottom = example["prompts"][0]["box"]
+    x, y = box_of(page)[:2]
+    assert box_of(page) == [x, y, x, y]
+    assert abs(x - (left + right) / 2) <= 0.5
+    assert abs(y - (top + bottom) / 2) <= 0.5
+    assert "The point took" in said(page)
+    assert page.locator("#live [name=right]").is_disabled()
+    stage = page.locator("[data-part=stage]")
+    stage.focus()
+    after_an_answer(page, lambda: page.keyboard.press("ArrowRight"))
+    assert box_of(page)[0] > x
+    set_number(page, "left", x)
+    assert box_of(page) == [x, y, x, y]
+    mask = mask_of(masks_of(page), (example["height"], example["width"]))
+    assert iou(mask, point_mask(example, x, y)) >= NEAR
+    after_an_answer(page, page.locator("[data-part=prompts] button").first.click)
+    assert page.locator("#live [name=prompt][value=box]").is_checked()
+    assert box_of(page) == example["prompts"][0]["box"]
+
+
+def point_mask(example, x, y):
+    """The mask of a point by segment_anything's own modules, on the page's image."""
+    with Image.open(MADE / example["file"]) as file:
+        stored = np.asarray(file.convert("RGB"))
+    predictor = load_backbone(live.NETWORK)
+    with torch.inference_mode():
+        embedding, frame = predictor.embed(stored / 255), predictor.frame(stored.shape[:2])
+        scale = frame.side / max(stored.shape[:2])
+        place = torch.tensor([[[int(x * scale), int(y * scale)]]]).float()
+        sparse, dense = predictor.sam.prompt_encoder((place, torch.ones(1, 1)), None, None)
+        position = predictor.sam.prompt_encoder.get_dense_pe()
+        prompts = embedding, position, sparse, dense
+        logits, _ = predictor.sam.mask_decoder(*prompts, multimask_output=False)
+        large = functional.interpolate(logits, (frame.side,) * 2, mode="bilinear")
+        height, width = frame.inner
+        inner = large[..., :height, :width]
+        return functional.interpolate(inner, stored.shape[:2], mode="bilinear")[0, 0].numpy() > 0
 
 
 @pytest.mark.slow

@@ -130,6 +130,15 @@ def test_network_from_scratch_is_run_once_and_changes_go_into_the_command():
     assert "--steps" not in untrained["command"]
 
 
+def test_another_feed_is_another_run():
+    words = "name --data chest:4 --recipes late_stages --weights pretrained".split()
+    (usual,) = record.grid(record.parser().parse_args(words))
+    (other,) = record.grid(record.parser().parse_args([*words, "--feed", "lite_medsam_squeezed"]))
+    assert other.pop("feed") == "lite_medsam_squeezed"
+    assert other.pop("command") == usual.pop("command") + " --feed lite_medsam_squeezed"
+    assert other == usual
+
+
 def test_data_sets_have_their_own_shots_or_those_of_all(phantoms):
     def pairs(words):
         return record.data_and_shots(record.parser().parse_args(["name", *words.split()]))

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from medsaga_lib.data.fetching.catalogue import official_sets
-from tools import book, colab, pdf, slides
+from tools import book, colab, offline, pdf, slides
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -85,6 +86,21 @@ def test_the_site_of_the_main_branch_is_published_after_its_tests():
     assert content["publish"]["needs"] == "book"
     assert "refs/heads/main" in content["publish"]["if"]
     assert content["publish"]["environment"]["name"] == "github-pages"
+
+
+def test_the_release_has_the_zip_that_make_offline_writes():
+    steps = read(ROOT / ".github" / "workflows" / "release.yml")["jobs"]["build"]["steps"]
+    (run,) = [step["run"] for step in steps if "make offline" in step.get("run", "")]
+    assert f"cp {offline.OFFLINE} offline/" in run.splitlines()
+
+
+@pytest.mark.parametrize(("exact", "code"), [("true", 0), ("null", 0), ("false", 1)])
+def test_only_other_pixels_stop_the_fetching(tmp_path, exact, code):
+    script = (ROOT / ".ci" / "fetch").read_text(encoding="utf-8")
+    (check,) = re.findall(r'-c "(import json.*)" "\$folder', script)
+    (tmp_path / "data.json").write_text(f'{{"exact": {exact}}}')
+    done = subprocess.run([sys.executable, "-c", check, tmp_path / "data.json"], check=False)
+    assert done.returncode == code
 
 
 def test_the_pictures_on_the_site_may_be_passed_on():
