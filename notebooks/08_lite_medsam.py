@@ -100,15 +100,17 @@ def answer(sam, embedding, boxes):
 
 
 # %%
+names = {"vit_b": "SAM, ViT-B", "mobile_sam": "MobileSAM"}
+names |= {"lite_medsam": "LiteMedSAM"}
 cost, embeddings = {}, {}
-for name in ("vit_b", "mobile_sam", "lite_medsam"):
+for name, title in names.items():
     with torch.device("meta"):  # shapes without values
         sam = build_sam(name, attention="original").eval().requires_grad_(False)
         side, box = sam.image_encoder.img_size, torch.empty(1, 4)
         image = torch.empty(1, 3, side, side)
         once, embeddings[name] = operations(sam.image_encoder, image)
         each, _ = operations(answer, sam, embeddings[name], box)
-    cost[name] = {"input (px)": side, "encoder": once, "decoder, a box": each}
+    cost[title] = {"input (px)": side, "encoder": once, "decoder, a box": each}
 
 # %% caption="Work of 3 networks in billions of operations (multiplications and additions), and the number of boxes with the work of one encoding."
 table = pd.DataFrame(cost).T
@@ -120,7 +122,7 @@ display.table(table, digits=2)
 # MobileSAM and LiteMedSAM have TinyViT in place of ViT-B, and SAM's decoder. With TinyViT, one encoding needs as many operations as 20 to 21 boxes. With more boxes, the decoder does the larger part:
 
 # %%
-of_lite = cost["lite_medsam"]
+of_lite = cost["LiteMedSAM"]
 once, each = of_lite["encoder"], of_lite["decoder, a box"]
 for boxes in (1, 21, 241):
     share = boxes * each / (once + boxes * each)

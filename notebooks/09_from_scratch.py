@@ -498,7 +498,7 @@ def prompted(data, head, answer):
     return partial(predictor(model, data, "lite_medsam").case, data)
 
 
-# %% caption="Mean Dice by what a prompt tells, without training."
+# %% caption="Mean Dice by what a prompt tells, without training. Likely seen by LiteMedSAM: polyps and lungs."
 rows = {}
 for data in (chest, polyps):
     ways = {"point": prompted(data, "points", "best")}
@@ -584,7 +584,7 @@ def with_patients(runs):
 # %% [markdown]
 # > **Predict.** On which task is LiteMedSAM's pretraining worth most? Which of the adapted methods are told apart?
 
-# %% caption="Test Dice by task, one seed, with 95 % intervals over patients."
+# %% caption="Test Dice by task, one seed, with 95 % intervals over patients. Likely seen by LiteMedSAM: polyps and lungs."
 with_patients(late_runs)
 
 # %% [markdown]
@@ -622,7 +622,7 @@ def ahead_of(runs, baseline="U-Net"):
     return pd.DataFrame(found).fillna("not kept")
 
 
-# %% caption="Mean difference in Dice to the U-Net on the same test cases, with 95 % intervals over patients."
+# %% caption="Mean difference in Dice to the U-Net on the same test cases, with 95 % intervals over patients. Likely seen by LiteMedSAM: polyps and lungs."
 ahead_of(late_runs)
 
 # %% [markdown]
@@ -638,7 +638,7 @@ ahead_of(late_runs)
 #
 # A method with a poor learning rate looks like a poor method. 3 rates of SAMed, MedSAGa, SVF and AdaptiveSAM were recorded on the polyps, and 4 of S-SAM. Those of late stages, of the frozen encoder and of the networks from scratch were not tested in this way, nor was gradient clipping. Validation Dice, from 16 other frames, is what chooses between them. S-SAM was recorded with 3 rates on the hippocampus as well.
 
-# %% caption="Validation and test Dice of each method by learning rate."
+# %% caption="Validation and test Dice of each method by learning rate. Likely seen by LiteMedSAM: polyps."
 found = []
 for name in ("late_rates", "late_rates_hippocampus"):
     rates = json.loads(Path(f"recorded/{name}.json").read_text())
@@ -679,7 +679,7 @@ prompts.loc["ellipse in the box"] = "{:.3f} ({:.2f} to {:.2f})".format(
     drawn.summary()["dice"], *ends
 )
 
-# %% caption="Test Dice of methods that get a prompt, one seed, with 95 % intervals over patients."
+# %% caption="Test Dice of methods that get a prompt, one seed, with 95 % intervals over patients. Likely seen by LiteMedSAM: polyps."
 prompts
 
 # %% [markdown] tags=["real"]
@@ -713,7 +713,7 @@ for name in ("samed", "medsaga", "full"):
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# By this prediction, all 6 fit in 8 GiB; the driver and the libraries need some more ([Will it fit my GPU?](../book/fit.md)). The memory does not decide. These runs have 4 X-rays, not 50; the pocket SAM's table below has runs with 32. For lungs, train the U-Net first, because it takes the least time; the methods that start from LiteMedSAM with a lift may add 0.02 to 0.04. If the object has no fixed place, or is small, adapt the last stage of LiteMedSAM. [Chapter 10](10_few_labels.ipynb) ends with a table of which method to use when.
+# By this prediction, all 6 fit in 8 GiB; the driver and the libraries need some more ([Will it fit my GPU?](../book/fit.md)). The memory does not decide. The runs above have 4 X-rays, not 50. With 32, late stages on LiteMedSAM lead the U-Net by 0.022, and the interval over 3 seeds just contains 0 ([chapter 10](10_few_labels.ipynb)). For lungs, train the U-Net first, because it takes the least time; the methods that start from LiteMedSAM with a lift may add 0.02 to 0.04. If the object has no fixed place, or is small, adapt the last stage of LiteMedSAM. [Chapter 10](10_few_labels.ipynb) ends with a table of which method to use when.
 
 # %% [markdown]
 # ## Recorded runs on the pocket SAM

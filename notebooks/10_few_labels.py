@@ -523,7 +523,7 @@ for name in names:
     print(part["provenance"]["command"], "|", part["provenance"]["date"])
     found |= {run["command"]: run for run in part["runs"]}  # each run once
 
-# %% caption="Test Dice, HD95, NSD and share of confused pixels, means over seeds, with the numbers of seeds and of test cases."
+# %% caption="Test Dice, HD95, NSD and share of confused pixels, means over seeds, with the numbers of seeds and of test cases. Likely seen by LiteMedSAM: polyps and lungs."
 seeds = table_of(found.values())
 by_method = seeds.groupby(["task", "method"])
 means = by_method[["dice", "hd95", "nsd", "confused"]].mean()
@@ -531,7 +531,7 @@ cases = seeds["case_dice"].dropna().groupby(seeds["data"]).first().map(len)
 tested = by_method["data"].first().map(cases)
 display.table(means.assign(seeds=by_method.size(), tested=tested))
 
-# %% caption="Mean difference in Dice between two methods, with halves of 95 % intervals over seeds."
+# %% caption="Mean difference in Dice between two methods, with halves of 95 % intervals over seeds. Likely seen by LiteMedSAM: polyps and lungs."
 dice = seeds.pivot(index=["task", "seed"], columns="method", values="dice")
 dice["SAMed"] = dice["SAMed"].fillna(dice.pop("SAMed + lift"))
 pairs = [("late stages + lift", "late stages"), ("late stages + lift", "U-Net")]
@@ -662,7 +662,7 @@ display.table(both[["dice", "GB"]], digits=2)
 #
 # We tried to raise the Dice on polyps in 2 more ways, without a lift: 40 kept copies of each image instead of 12, so that no augmented image is seen twice, and SAMed's augmentation with flips and turns instead of small changes.
 
-# %% caption="Late stages on 16 polyp images: with a lift, without, and without a lift and with one more change."
+# %% caption="Late stages on 16 polyp images: with a lift, without, and without a lift and with one more change. Likely seen by LiteMedSAM: polyps."
 tried = json.loads(Path("recorded/late_attempts.json").read_text())
 tried = pd.DataFrame(tried["runs"])
 tried["interval"] = tried["dice_interval"].map(as_text)

@@ -183,13 +183,13 @@ def differences(scores, baseline):
 #
 # > **Predict.** 40 test frames, 16 labels. Which of the methods that adapt LiteMedSAM are told apart from SAMed?
 
-# %% caption="Polyps: difference in Dice to SAMed with its 95 % interval, p values, effect size, patients needed and least difference found."
+# %% caption="Polyps: difference in Dice to SAMed with its 95 % interval, p values, effect size, patients needed and least difference found. Likely seen by LiteMedSAM: polyps."
 one_seed = first_rate(runs.query("seed == 0 and not told"))
 scores = {task: scores_of(part) for task, part in one_seed.groupby("task")}
 print("polyps: minus SAMed")
 differences(scores["polyps"], "SAMed")
 
-# %% caption="Lungs: difference in Dice to the U-Net, with the same columns."
+# %% caption="Lungs: difference in Dice to the U-Net, with the same columns. Likely seen by LiteMedSAM: lungs."
 print("lungs: minus U-Net")
 differences(scores["lungs"], "U-Net")
 
@@ -232,7 +232,7 @@ pd.DataFrame(rows).T.astype(int)
 #
 # In the files that this section reads, two methods have the Dice of each case for more than one seed: SAMed, and late stages without a lift. They share seeds 1 and 2 on polyps, and 3 seeds on lungs. On lungs, SAMed's recipe has the lift.
 
-# %% caption="Late stages minus SAMed in Dice, with 95 % intervals of 3 kinds."
+# %% caption="Late stages minus SAMed in Dice, with 95 % intervals of 3 kinds. Likely seen by LiteMedSAM: both."
 several = {}
 for task in ("polyps", "lungs"):
     part = runs.query("task == @task and method in ('SAMed', 'late stages')")
@@ -475,7 +475,7 @@ def chosen(task, budget):
     return f"{best['method']}: {best['dice']:.2f} ({low:.2f} to {high:.2f})"
 
 
-# %% caption="Test Dice of the method that validation Dice chooses under each budget, with 95 % intervals over patients."
+# %% caption="Test Dice of the method that validation Dice chooses under each budget, with 95 % intervals over patients. Likely seen by LiteMedSAM: polyps and lungs."
 budgets = [700, 1000, 1200, 1450, 1800]  # MiB
 within = {
     task: [chosen(task, budget) for budget in budgets]
@@ -527,7 +527,7 @@ steps.round().astype(int)
 #
 # Many of these runs shared their cores with other work, which makes their processor time too long. So we take five methods on two tasks, and show the wait with them: the time of the steps on the clock, over the processor time of the whole run.
 
-# %% caption="Dice, peak memory and minutes of recorded runs. `wait` is the time on the clock / processor time."
+# %% caption="Dice, peak memory and minutes of recorded runs. `wait` is the time on the clock / processor time. Likely seen by LiteMedSAM: both tasks."
 timed = pd.DataFrame(read("recorded/few_labels.json"))
 timed["method"] = timed["recipe"].map(name_of)
 timed["task"] = timed["data"].map(ORGANS)
@@ -581,7 +581,7 @@ def as_text(interval):
     return "{:.2f} to {:.2f}".format(*interval)
 
 
-# %% caption="Hours of annotation for 16 training images and the prompts of new ones, and the Dice that they buy."
+# %% caption="Hours of annotation for 16 training images and the prompts of new ones, and the Dice that they buy. Likely seen by LiteMedSAM: polyps."
 ways["hours"] = [hours(way, new_images) for _, way in ways.iterrows()]
 ways["Dice per hour"] = ways["dice"] / ways["hours"]
 print(f"{new_images} new images with one polyp each; contours: ", end="")
@@ -704,7 +704,7 @@ for name in ("SAMed", "U-Net"):
     run = one_seed.query("task == 'lungs' and method == @name").iloc[0]
     boxed[f"4 labels, {name}"] = run["dice"], run["dice_interval"]
 
-# %% caption="Lungs: Dice from 2 boxes without training, and from 4 labels."
+# %% caption="Lungs: Dice from 2 boxes without training, and from 4 labels. Likely seen by LiteMedSAM: lungs."
 boxed = pd.DataFrame(boxed, ["Dice", "interval"]).T
 boxed["interval"] = boxed["interval"].map(as_text)
 boxed.astype({"Dice": float}).round(3)
@@ -839,7 +839,7 @@ def one_by_one(values):
     return display.table(means).replace(" ± nan", "", regex=True)
 
 
-# %% caption="One changed value at a time on polyps: means over seeds, and the mean difference to the unchanged method, for 3 seeds with half of its 95 % interval."
+# %% caption="One changed value at a time on polyps: means over seeds, and the mean difference to the unchanged method, for 3 seeds with half of its 95 % interval. Likely seen by LiteMedSAM: polyps."
 values["change"] = [*map(change_of, values["recipe"], base)]
 values["method"] = [get_recipe(name).method for name in values["name"]]
 one_by_one(values)

@@ -640,11 +640,14 @@ pd.DataFrame(peaks).round(2)
 from medsaga_lib.evaluation.scores import over_seeds
 
 # %%
-recorded = {"LiteMedSAM": "recorded/late_lungs_seeds.json"}
-recorded["pocket SAM"] = "recorded/methods.json"
+recorded = {
+    "late_lungs_seeds": "LiteMedSAM",
+    "late_more_labels": "LiteMedSAM",
+    "methods": "pocket SAM",
+}
 rows = []
-for backbone, path in recorded.items():
-    runs_of = json.loads(Path(path).read_text())
+for name, backbone in recorded.items():
+    runs_of = json.loads(Path(f"recorded/{name}.json").read_text())
     made = runs_of["provenance"]
     print(made["command"][:60], "... |", made["date"])
     rows += [{**run, "backbone": backbone} for run in runs_of["runs"]]
@@ -683,7 +686,7 @@ table.replace("nan ± nan", "not run").T
 # The answer, as far as this book can give it:
 #
 # - **Memory does not decide.** Each method of the table of plans fits into 8 GB, even on SAM's ViT-B, if the attention is fused and stores no maps. On LiteMedSAM's last stage, the smaller optimizer saves next to nothing.
-# - **The method hardly decides.** With 32 X-rays on the pocket SAM, full fine-tuning is ahead of the U-Net by 0.007 ± 0.007. MedSAGa is behind the U-Net by 0.005 ± 0.007, SAMed by 0.002 ± 0.008, and the frozen encoder by 0.013 ± 0.009. With 4 X-rays on LiteMedSAM, SAMed and late stages are ahead of the U-Net by about 0.015 in these 3 seeds, and no interval excludes 0; over 5 seeds the lead is 0.02 to 0.03 ([chapter 10](10_few_labels.ipynb)).
+# - **The method hardly decides.** With 32 X-rays on the pocket SAM, full fine-tuning is ahead of the U-Net by 0.007 ± 0.007. MedSAGa is behind the U-Net by 0.005 ± 0.007, SAMed by 0.002 ± 0.008, and the frozen encoder by 0.013 ± 0.009. With 4 X-rays on LiteMedSAM, SAMed and late stages are ahead of the U-Net by about 0.015 in these 3 seeds, and no interval excludes 0; over 5 seeds the lead is 0.02 to 0.03 ([chapter 10](10_few_labels.ipynb)). With 32, late stages lead by 0.022 ± 0.023. The U-Net of the other block trains longer and has 0.906, against 0.916 of late stages.
 # - **Labels buy little here.** From 8 to 32 X-rays, the mean Dice of the U-Net rises from 0.886 to 0.906.
 #
 # So take the 50 X-rays, keep whole patients for validation and test, and train a U-Net first: it needs a minute of one core. Train late stages of LiteMedSAM as a second candidate, choose on validation images, and report the test score with its interval.

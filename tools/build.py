@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tools import live, pairs
+from tools import live, numbers, pairs
 from tools.book import BUILD, BookError, copy, pages, settings, write
 from tools.execute import STAGE, execute
 from tools.stage import CONTACT_SHEET, stage
@@ -169,6 +169,8 @@ def main() -> None:
     print(f"the book is built, in {time.monotonic() - start:.0f} s; open it with: make serve")
     print(f"or open this file in a browser: {index}")
     print(f"all figures on one page: {root / CONTACT_SHEET}")
+    for line in numbers.report(root):
+        print(f"no cell prints a number of the prose: {line}")
 
 
 if __name__ == "__main__":

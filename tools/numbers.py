@@ -1,6 +1,7 @@
 """Report numbers in a chapter's prose that nothing on its page shows.
 
-`python -m tools.numbers [CHAPTER ...]` reads executed chapters, by default those that were staged.
+`python -m tools.numbers [CHAPTER ...]` reads executed chapters, by default those that were staged;
+`make book` ends with the same lines.
 A number with a decimal point must be in the output or the code of a cell, in a recorded file that
 the page names, or in a published table. It may be rounded, and may be a share in percent. Numbers
 that the prose only reasons about are found too, so this is a report and no check.
@@ -8,7 +9,7 @@ that the prose only reasons about are found too, so this is a report and no chec
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -17,7 +18,9 @@ from tools import book, pairs
 from tools.execute import STAGE
 from tools.prose import FENCE, HIDDEN
 
-NUMBER = re.compile(r"(?<!Table )(?<!Figure )(?<!Tables )(?<![\w.,-])\d+(?:,\d{3})*\.\d+(?![\w.]*\d)")
+NUMBER = re.compile(
+    r"(?<!Table )(?<!Figure )(?<!Tables )(?<![\w.,-])\d+(?:,\d{3})*\.\d+(?![\w.]*\d)"
+)
 ANY_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?")
 RECORDED = re.compile(r"recorded/\w+\.json|(?<=read\(\")\w+")
 PUBLISHED = Path("medsaga_lib/claims")
@@ -61,15 +64,19 @@ def agrees(number: str, other: float) -> bool:
     return any(abs(scale * other - value(number)) <= slack for scale in (1, 100))
 
 
+def report(root: Path, chapters: Iterable[Path] = ()) -> Iterator[str]:
+    """Yield a line for each number that the executed chapters do not show."""
+    for chapter in chapters or sorted((root / STAGE / "notebooks").glob("*.ipynb")):
+        for number, line in unprinted(pairs.read_notebook(chapter), root):
+            yield f"{chapter.name}: {number} in '{line[:100]}'"
+
+
 def main() -> None:
     """Print the numbers that the executed chapters do not show."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("chapters", nargs="*", type=Path)
-    root = Path.cwd()
-    staged = sorted((root / STAGE / "notebooks").glob("*.ipynb"))
-    for chapter in parser.parse_args().chapters or staged:
-        for number, line in unprinted(pairs.read_notebook(chapter), root):
-            print(f"{chapter.name}: {number} in '{line[:100]}'")
+    for line in report(Path.cwd(), parser.parse_args().chapters):
+        print(line)
 
 
 if __name__ == "__main__":

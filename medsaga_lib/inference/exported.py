@@ -50,7 +50,8 @@ class BoxSide(nn.Module):
     """Maps a box (1, 4) x0, y0, x1, y1 in pixels of the input, and `Shared`, to a mask.
 
     A box without a size is a point on the object. Both kinds of prompts have two tokens in SAM: two
-    corners, or a point and the token for "no further point". It returns the logits (4h, 4w) of SAM's single mask, and its predicted IoU (1,).
+    corners, or a point and the token for "no further point". It returns the logits (4h, 4w) of
+    SAM's single mask, and its predicted IoU (1,).
     """
 
     def __init__(self, sam: Sam):

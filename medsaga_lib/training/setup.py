@@ -13,10 +13,12 @@ from torch.utils.data import Dataset
 
 from medsaga_lib.data.dataset import DataSet
 from medsaga_lib.data.domain import Domain
+from medsaga_lib.data.problems import listed
 from medsaga_lib.data.shots import choose_shots, domain_of, sample_names
 from medsaga_lib.errors import UserError
 from medsaga_lib.models.feeding import FEED_OF, get_feed
 from medsaga_lib.models.heads import FromPart
+from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import (
     Model,
     build_model,
@@ -49,6 +51,9 @@ from medsaga_lib.training.run_samples import (
     training_batches,
     validation_samples,
 )
+
+# Fields of a recipe without which the weights of a run do not fit its network
+SHAPING = "text", "decoder", "lift", "network"
 
 
 @dataclass
@@ -111,6 +116,12 @@ def set_up(
     accelerator = _accelerator(settings)
     if settings.feed is None and out is not None and (out / RUN_FILE).exists():
         settings = replace(settings, feed=read_run(out)["settings"]["feed"])  # as at its start
+    if out is not None and (other := _other_parts(recipe)):
+        raise UserError(
+            f"The recipe {recipe.name} has another {listed(other)} than the one of this name, and "
+            "the run in the folder could not be read again; give changed values as "
+            'Settings(changes=("lift=cosines",)).'
+        )
     recipe, chosen = resolve(recipe, dataset, settings, accelerator.num_processes)
     labels = dataset.require_labels()
     model = build_model(
@@ -196,6 +207,15 @@ def resolve(
         processes=processes,
         **given,
     )
+
+
+def _other_parts(recipe: Recipe) -> list[str]:
+    """Return the fields that shape the network and differ from those of the recipe by this name.
+
+    A run is read by the name of its recipe and by the changes of its settings.
+    """
+    named = get_recipe(recipe.name)
+    return [name for name in SHAPING if getattr(recipe, name) != getattr(named, name)]
 
 
 def _accelerator(settings: Settings) -> Any:

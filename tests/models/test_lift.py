@@ -7,11 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from medsaga_lib.data.catalog import open_dataset
+from medsaga_lib.errors import UserError
+from medsaga_lib.inference.predictor import load_run
 from medsaga_lib.memory.plan import count
 from medsaga_lib.models.heads import class_tokens, grid_positions
 from medsaga_lib.models.lift import PositionLift, features
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import build_model, trainable
+from medsaga_lib.training.loop import train
+from medsaga_lib.training.run_folder import Settings
 
 KINDS = {"fourier": 256, "coordinates": 2, "cosines": 16, "table": 64}
 
@@ -30,6 +35,25 @@ def test_it_starts_at_nothing_and_has_the_weights_it_says(name, kind, functions)
     assert "lift.weight" in trainable(models[1])
     state = models[0].state_dict()
     assert models[1].state_dict().keys() - state.keys() == {"lift.weight"}
+
+
+def test_a_trained_lift_is_in_the_run_that_is_read(phantoms, tmp_path):
+    """Without its lift, the network of the run gives other logits."""
+    dataset = open_dataset(phantoms)
+    changes = "lift=cosines", "batch=2", "steps=2", "lr=0.1"
+    settings = Settings(shots=2, size=64, weights="random", validations=0, changes=changes)
+    recipe = get_recipe("frozen_encoder")
+    trained = train(recipe, dataset, settings, tmp_path, progress=False).model.eval()
+    read = load_run(tmp_path).model
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert trained.lift.weight.abs().max() > 0
+        assert read(images).equal(trained(images))
+        read.lift.weight.zero_()
+        assert not read(images).equal(trained(images))
+    with pytest.raises(UserError, match="has another lift than the one of this name"):
+        train(replace(recipe, lift="cosines"), dataset, settings, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 5), (32, 32)])
