@@ -580,7 +580,8 @@ goals = [
     ("lungs from 4: lead over the pocket SAM", 0.02, (ours - pocket).mean()),
 ]
 table = pd.DataFrame(goals, columns=["goal", "at least", "found"])
-table["met"] = (table["found"] >= table["at least"]).map({True: "yes", False: "no"})
+met = table["found"] >= table["at least"]
+table["met"] = met.map({True: "yes", False: "no"})
 display.table(table.set_index("goal"))
 
 # %% [markdown]

@@ -435,8 +435,9 @@ for cost, row in panels.iterrows():
 alt = (
     "Six panels: Dice against peak memory above, and against minutes of one "
     "core below. One dot for each method, with a vertical line for its "
-    "interval over patients, and a staircase through the best so far. Polyps: two networks from scratch below 800 MiB at 0.4 "
-    "and less, the frozen encoder near 1,160 MiB at 0.73 and 0.79, the last "
+    "interval over patients, and a staircase through the best so far. Polyps: "
+    "two networks from scratch below 800 MiB at 0.4 and less, the frozen "
+    "encoder near 1,160 MiB at 0.73 and 0.79, the last "
     "stage at 1,400 to 1,700 MiB at 0.76 to 0.83. Lungs: all dots within 0.1, "
     "whatever the memory. Hippocampus: two networks from scratch near 700 MiB "
     "at 0.66 and 0.69, the frozen encoder below them with more memory, the "
