@@ -63,7 +63,13 @@ DATA = {
 PROMPTS = 5  # boxes of each image with a reference mask
 WIDER = 0.1  # each further box of an object is wider by this share of its sides
 CHECKED_IMAGES = 5  # of each data set, for the table of rounded weights; our choice
-CHECKED_DATA = (*DATA, "hippocampus_msd", "ct_mr_slices_sammed2d_demo")
+CHECKED_DATA = (
+    *DATA,
+    "hippocampus_msd",
+    "mr_dwi_stroke_isles22",
+    "ct_mr_slices_sammed2d_demo",
+    "ct_mr_multiorgan_totalseg_example",
+)
 
 # A change of one of these makes the files anew
 SOURCES = (

@@ -1,5 +1,6 @@
 """The zip for a room without a network holds the site as it is, and a library that installs."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ from tools import offline
 from tools.book import BookError
 from tools.build import HTML
 
+ROOT = Path(__file__).parents[2]
 PROJECT = """\
 [build-system]
 requires = ["setuptools>=77"]
@@ -77,3 +79,50 @@ def test_what_pip_says_is_one_sentence(built, monkeypatch):
 def test_the_book_comes_first(tmp_path):
     with pytest.raises(BookError, match="run: make book"):
         offline.make(Path(tmp_path))
+
+
+WITHOUT_A_NETWORK = """\
+import socket, sys
+
+def refused(*given, **named):
+    raise OSError("this test has no network")
+
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refused
+from medsaga_lib.cli import main
+from medsaga_lib.models.weights import weight_file
+import medsaga_lib
+assert medsaga_lib.__file__.startswith(sys.argv[1]), medsaga_lib.__file__
+sys.argv = ["medsaga", *sys.argv[2:]]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_the_stick_of_this_book_trains_without_a_network(tmp_path):
+    """The zip of the built book, unpacked elsewhere: its wheels, weights and data do for a run."""
+    if not (ROOT / HTML / "index.html").exists():
+        pytest.skip("the book is not built: run make book first")
+    try:
+        offline.make(ROOT)
+    except BookError as error:
+        if "check the network" not in str(error):
+            raise
+        pytest.skip(str(error))
+    with zipfile.ZipFile(ROOT / offline.OFFLINE) as packed:
+        packed.extractall(tmp_path)
+    top = tmp_path / offline.TOP
+    pages = {page.relative_to(ROOT / HTML) for page in (ROOT / HTML).rglob("*.html")}
+    assert {page.relative_to(top / "site") for page in (top / "site").rglob("*.html")} == pages
+    installed = tmp_path / "installed"
+    install = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "-q"]
+    options = ["--find-links", "wheels", "--target", installed, "--disable-pip-version-check"]
+    subprocess.run([*install, *options, "medsaga-lib", *offline.WEIGHTS], cwd=top, check=True)
+    home = {"HOME": str(tmp_path), "MEDSAGA_CACHE": str(tmp_path / "cache")}
+    environment = {**os.environ, **home, "PYTHONPATH": str(installed)}
+    environment.pop("MEDSAGA_DATA", None)
+    run = ["train", "--data", "data/phantom_cxr", "--shots", "2", "--out", tmp_path / "run"]
+    run += ["--set", "steps=1", "--set", "image_encoder.copies=1", "--set", "batch=1"]
+    command = [sys.executable, "-c", WITHOUT_A_NETWORK, installed, *run]
+    done = subprocess.run(command, cwd=top, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "run.json").exists()
