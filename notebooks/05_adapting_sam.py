@@ -540,7 +540,7 @@ display.show(
 )
 
 # %% [markdown]
-# The gain of pretraining is about as large with 32 X-rays as with 4. The U-Net's seeds differ most with 4 X-rays: its score there depends on which X-rays have labels.
+# The gain of pretraining is about as large with 32 X-rays as with 4. The U-Net's seeds differ most with 4 X-rays: its score there depends on the X-rays that have labels, and on the random numbers of the run.
 #
 # Before you adapt a large network, train a small one from random weights on the same images. The comparison shows what pretraining is worth on your task.
 #

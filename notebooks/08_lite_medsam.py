@@ -585,7 +585,7 @@ tried.rename(columns=names).round(2)
 #
 # ## Whole cases
 #
-# A user waits for the whole case: reading the file, encoding the image, all boxes, and the label map in the size of the image. The next recorded run compares three cases with LiteMedSAM's network as its authors' script calls it: an image of 512 px with one box, an image of nuclei with 241 boxes, and a volume of 26 slices with 2 boxes, each of which goes from slice to slice ([chapter 13](13_volumes.ipynb)).
+# A user waits for the whole case: reading the file, encoding the image, all boxes, and the label map in the size of the image. The next recorded run times this library and LiteMedSAM's network, as its authors' script calls it, on 3 cases: an image of 512 px with one box, an image of nuclei with 241 boxes, and a volume of 26 slices with 2 boxes, each of which goes from slice to slice ([chapter 13](13_volumes.ipynb)).
 # `medsaga predict --runtime` moves the image encoder to ONNX Runtime or OpenVINO, two libraries that run trained networks fast, in float32. The published network always runs in torch. Both ways use the same number of threads.
 
 # %%
@@ -679,10 +679,10 @@ for chip, found in rows.items():
 table.set_index("work")
 
 # %% [markdown]
-# A ratio above 1 means that this library is faster. The large volume has 512 x 512 x 100 voxels; its scores are Dice, HD95 and NSD. The goal was set before the measurement, and 4 of the 14 ratios miss it: 241 boxes and the step between refreshes on AMD, and one box and the volume on Intel.
+# A ratio above 1 means that this library is faster. The large volume has 512 x 512 x 100 voxels; its scores are Dice, HD95 and NSD. The goals were set before the measurement, and 4 of the 14 ratios miss them: 241 boxes and the step between refreshes on AMD, and one box and the volume on Intel.
 #
 # - **Whole cases.** One box and the volume spend most of their time in the image encoder. Its gain is smaller on Intel's processor, where MKL, which the published network uses, was as fast as oneDNN when we timed single layers. The gain of 241 boxes, which is mostly the decoder's, is larger there.
-# - **GaLore.** With $T = 200$, a step on late stages is no slower than AdamW's. The randomized bases of [chapter 4](04_galore.ipynb) make a refresh 26 times as fast on Intel and 165 times on AMD, where galore-torch's SVDs took 50 seconds. An earlier run on another AMD machine had 24.8, so the ratio depends on how fast the SVDs of torch are there; we have not found out why these were so slow. A step between two refreshes has the same two matrix products in both packages.
+# - **GaLore.** With $T = 200$, a step on late stages is no slower than AdamW's. The randomized bases of [chapter 4](04_galore.ipynb) make a refresh 26 times as fast on Intel and 165 times on AMD, where galore-torch's SVDs took 50 seconds. An earlier run on another AMD machine had 24.8, so the ratio depends on the speed of the SVDs; we do not know why they were so slow. A step between two refreshes has the same two matrix products in both packages.
 # - **Metrics.** They take as long as those of the fastest of MONAI, MedPy and surface-distance, up to the noise of the rounds, and their numbers are MONAI's up to rounding. surface-distance weights each piece of a surface by its area, so its HD95 and NSD differ a little.
 #
 # ## Overlapping masks

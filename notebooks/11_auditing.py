@@ -468,7 +468,7 @@ display.table(texts.replace("nan", "left out"))
 #
 # ## Does the rule change which method wins?
 #
-# Five methods segment the same 10 test volumes of the hippocampus, which has an anterior and a posterior part. Two are U-Nets, which `tools.forensics` trained on 16 slices for 100 and for 40 steps and recorded with all scores. Both are poor, as such short runs are. *Largest* means that only the largest connected component of each part is kept, a common step after a network. The fifth method predicts *nothing*: background everywhere.
+# 5 methods segment the same 10 test volumes of the hippocampus, which has an anterior and a posterior part. 2 are U-Nets, which `tools.forensics` trained on 16 slices, one for 100 steps and the other for 40. Both are poor, as such short runs are. 2 more, *largest*, keep only the largest connected component of each part of their masks, a common step after a network. The fifth method predicts *nothing*: background everywhere.
 # We score slices first, every third one of each volume. A score belongs to one part in one slice. The next table counts their states.
 
 # %% caption="Number of scores by state and method, over slices and parts."

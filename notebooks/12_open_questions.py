@@ -437,7 +437,7 @@ alt = (
     "core below. One dot for each method, with a vertical line for its "
     "interval over patients, and a staircase through the best so far. Polyps: "
     "two networks from scratch below 800 MiB at 0.4 and less, the frozen "
-    "encoder near 1,160 MiB at 0.73 and 0.79, the last "
+    "encoder near 1,160 MiB at 0.74 and 0.79, the last "
     "stage at 1,400 to 1,700 MiB at 0.76 to 0.83. Lungs: all dots within 0.1, "
     "whatever the memory. Hippocampus: two networks from scratch near 700 MiB "
     "at 0.66 and 0.69, the frozen encoder below them with more memory, the "
@@ -455,7 +455,8 @@ display.show(
     alt,
     caption="Test Dice against the measured peak (above) and against the "
     "processor time (below), one dot for each method with one seed; bars: "
-    "95 % intervals over patients. Black: the best Dice up to each cost.",
+    "95 % intervals over patients. Black: the best Dice up to each cost. Other "
+    "programs used the same cores, so the minutes are too long.",
 )
 
 # %% caption="Peak memory of the training process in MiB, as measured."
