@@ -666,7 +666,7 @@ def with_interval(values):
     return "{:.3f} ± {:.3f}".format(*over_seeds(values))
 
 
-# %% caption="Mean Dice (with half of its 95 % interval) and HD95 in pixels on test X-rays over 3 seeds, and minutes of one core. U-Net and SegResNet start from random weights in both blocks."
+# %% caption="Mean Dice (with half of its 95 % interval) and HD95 in pixels on test X-rays over 3 seeds, and minutes of one core. U-Net and SegResNet start from random weights in both blocks. Likely seen by LiteMedSAM: these X-rays."
 by = ["backbone", "shots", "method"]
 rows["minutes"] = rows["cpu_seconds"] / 60
 answer = {"dice": with_interval, "hd95": "mean", "minutes": "mean"}
@@ -675,7 +675,7 @@ display.table(rows.groupby(by).agg(answer), digits=1)
 # %% [markdown]
 # The same shots and seeds were used for all methods of a block, so the methods are compared seed by seed: the Dice minus that of the U-Net.
 
-# %% caption="Mean difference in Dice to the U-Net over 3 seeds, with halves of 95 % intervals."
+# %% caption="Mean difference in Dice to the U-Net over 3 seeds, with halves of 95 % intervals. Likely seen by LiteMedSAM: these X-rays."
 keys = ["backbone", "shots", "seed"]
 wide = rows.pivot(index=keys, columns="method", values="dice")
 apart = wide.sub(wide.pop("U-Net"), axis=0)
