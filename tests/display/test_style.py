@@ -13,7 +13,7 @@ OKABE_ITO = {"#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "
 
 
 def test_colours_are_okabe_ito_and_do_not_change():
-    assert set(style.COLOURS.values()) <= OKABE_ITO | {style.GREY}
+    assert set(style.COLOURS.values()) <= OKABE_ITO | {style.GREY, style.SLATE}
     assert len({display.colour(name) for name in ("right lung", "left lung", "heart")}) == 3
     assert display.colour("gallbladder") == style.OTHERS[2332613143 % 6]  # by its CRC-32
 

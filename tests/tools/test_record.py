@@ -131,7 +131,7 @@ def test_network_from_scratch_is_run_once_and_changes_go_into_the_command():
 
 
 def test_another_feed_is_another_run():
-    words = ["name", "--data", "chest:4", "--recipes", "late_stages"]
+    words = ["name", "--data", "chest:4", "--recipes", "late_stages", "--weights", "random"]
     (usual,) = record.grid(record.parser().parse_args(words))
     (other,) = record.grid(record.parser().parse_args([*words, "--feed", "lite_medsam_squeezed"]))
     assert other.pop("feed") == "lite_medsam_squeezed"
