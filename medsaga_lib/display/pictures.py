@@ -159,8 +159,8 @@ def grid(
             for value, centre in places.items():
                 if inside and centre is not None and first[value] is panel:
                     text = write(axes.text(*centre, "", color=colour(labels[value])), shown[value])
-                    text.set(size=NAME_SIZE, weight="bold", ha="center", va="center")
-                    text.set(path_effects=HALO)
+                    look = {"size": NAME_SIZE, "weight": "bold", "path_effects": HALO}
+                    text.set(ha="center", va="center", **look)
         top = bottom - gap
     if key:
         legend = figure.legend(handles=key, loc="lower left", ncols=KEY_COLUMNS, borderaxespad=0)

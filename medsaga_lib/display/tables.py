@@ -18,8 +18,6 @@ TITLES = {  # names in our data frames and what a page calls them
     "hd95_synapse": "HD95, Synapse rule",
     "trainable": "trained parameters",
 }
-
-
 DIGITS = {"hd95": 2}  # decimals that differ from the table's; our choice
 
 
