@@ -389,12 +389,13 @@ def bench_stages(
             f"{r['whole']:.2f}",
             f"{r['late']:.2f}",
             f"{r['faster']:.1f}",
+            "" if r["late_bf16"] is None else f"{r['late_bf16']:.2f}",
             *(f"{r[key] / 2**20:,.0f}" for key in ("whole_peak", "late_peak")),
             f"{r['smaller']:.1f}",
         )
         for r in rows
     ]
-    header = ("method", "all stages", "late", "ratio", "peak", "peak, late", "ratio")
+    header = ("method", "all stages", "late", "ratio", "late, bf16", "peak", "peak, late", "ratio")
     _print_table(header, table)
 
 

@@ -110,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--size", type=int)
     parser.add_argument("--feed", help="Preprocessing; default: the backbone's.")
+    parser.add_argument("--bf16", action="store_true", help="Train in bfloat16.")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="Folder of the runs.")
     parser.add_argument("--plan", action="store_true", help="Print the plan, and run nothing.")
     where = parser.add_mutually_exclusive_group()
@@ -128,6 +129,7 @@ def grid(options: argparse.Namespace) -> list[dict[str, Any]]:
         run = a_run(
             recipe, data, shots, seed, backbone=options.backbone, weights=weights,
             steps=options.steps, size=options.size, feed=options.feed,
+            bf16=options.bf16,
         )  # fmt: skip
         runs[run["command"]] = run
     return list(runs.values())

@@ -38,7 +38,7 @@ def compare_stages(
     """Measure a step of MedSAGa, SAMed and S-SAM on the whole encoder and on its late stages.
 
     Args:
-        backbone: with random weights; images are blank.
+        backbone: with random weights; images and labels are random.
         size: side of the input in pixels; default: the backbone's.
         batch: images per step.
         from_stage: the first stage that is trained; the outputs before it are kept.
@@ -46,8 +46,9 @@ def compare_stages(
 
     Returns:
         for each method its `name`; the seconds of a step, `whole` and `late`; the largest resident
-        set above that before the first step, in bytes, `whole_peak` and `late_peak`; and the ratios
-        `faster` and `smaller`.
+        set above that before the first step, in bytes, `whole_peak` and `late_peak`; the ratios
+        `faster` and `smaller`; and, where the processor computes in bfloat16, the seconds of a late
+        step that does, `late_bf16`, and otherwise None.
 
     Raises:
         UserError: a measurement failed.
@@ -58,10 +59,18 @@ def compare_stages(
         (whole, whole_peak), (late, late_peak) = (
             _in_a_process(name, backbone, side, batch, stage, steps) for stage in (0, from_stage)
         )
-        row: dict[str, Any] = {"name": name, "whole": whole, "late": late}
+        row: dict[str, Any] = {"name": name, "whole": whole, "late": late, "late_bf16": None}
+        if computes_in_bf16():
+            how = name, backbone, side, batch, from_stage, steps, "bf16"
+            row["late_bf16"], _ = _in_a_process(*how)
         row |= {"whole_peak": whole_peak, "late_peak": late_peak}
         rows.append(row | {"faster": whole / late, "smaller": whole_peak / late_peak})
     return rows
+
+
+def computes_in_bf16() -> bool:
+    """Return whether the processor has instructions for bfloat16; without, it is slower."""
+    return any(torch.cpu.get_capabilities().get(kind) for kind in ("amx_bf16", "avx512_bf16"))
 
 
 def measure_step(recipe: Recipe, plan: Plan, steps: int) -> tuple[float, int]:
@@ -83,9 +92,10 @@ def measure_step(recipe: Recipe, plan: Plan, steps: int) -> tuple[float, int]:
 
 
 def _in_a_process(
-    name: str, backbone: str, size: int, batch: int, stage: int, steps: int
+    name: str, backbone: str, size: int, batch: int, stage: int, steps: int, precision: str = "fp32"
 ) -> tuple[float, int]:
-    words = [sys.executable, "-m", __name__, name, backbone, *map(str, (size, batch, stage, steps))]
+    words = [sys.executable, "-m", __name__, name, backbone, precision]
+    words += map(str, (size, batch, stage, steps))
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -95,13 +105,13 @@ def _in_a_process(
 
 
 def main() -> None:
-    """Measure one step; the words are recipe, backbone, size, batch, first stage and steps."""
-    name, backbone, *numbers = sys.argv[1:]
+    """Measure one step; the words are recipe, backbone, precision, size, batch, stage, steps."""
+    name, backbone, precision, *numbers = sys.argv[1:]
     size, batch, stage, steps = map(int, numbers)
     recipe = get_recipe(name)
     copies = 1 if stage else 0
     how = replace(recipe.image_encoder, from_stage=stage, copies=copies)
-    plan = Plan(backbone, batch, size, CLASSES)
+    plan = Plan(backbone, batch, size, CLASSES, precision=precision)
     print(json.dumps(measure_step(replace(recipe, image_encoder=how), plan, steps)))
 
 

@@ -27,6 +27,7 @@ def a_run(
     steps: int | None = None,
     size: int | None = None,
     feed: str | None = None,
+    bf16: bool = False,
 ) -> Row:
     """Return the facts of a run's row, including the command that a reader would type.
 
@@ -45,6 +46,9 @@ def a_run(
     facts = {"recipe": recipe, "weights": weights, "data": data, "shots": shots, "seed": seed}
     if feed:
         facts["feed"] = feed
+    if bf16:
+        train += " --bf16"
+        facts["bf16"] = True
     facts["command"] = train
     if found := weights_hash(backbone, weights):
         facts["backbone_sha256"] = found
@@ -69,7 +73,7 @@ def row_of(folder: Path, run: Row, threads: int | None) -> Row:
     torch included. The last two are None if an earlier process did a part of the run.
     """
     _, *words = shlex.split(run["command"])
-    values = [words[1], *words[3::2]]  # train RECIPE --option value ...
+    values = [word for word in words[1:] if word == "--bf16" or not word.startswith("--")]
     out = folder / "_".join(Path(value).name for value in values)
     begun = out.exists()
     done, used = persistent([*words, "--out", str(out)], threads)
