@@ -116,7 +116,9 @@ def score_case(
         masks = _pair(prediction == label, truth == label)
         overlap, surfaces = dice(*masks), _surfaces(*masks)
         in_mm = _distances(*surfaces, truth.shape, spacing)
-        in_elements = _distances(*surfaces, truth.shape)
+        in_elements = in_mm
+        if spacing is not None and any(length != 1 for length in spacing):
+            in_elements = _distances(*surfaces, truth.shape)
         lengths = _percentile_95(in_mm, "pooled"), _share_within(in_mm, tolerance)
         synapse = _synapse(overlap, in_elements)
         others = np.isin(truth, [other for other in labels if other != label])

@@ -62,6 +62,7 @@ def test_the_command_measures_what_it_is_told_and_prints_it(medsaga, monkeypatch
     code, text, _ = medsaga(*words, "--out", tmp_path / "rows.json")
     assert code == 0
     assert asked == [("pocket", 64, 2, 5, 1)]
-    assert text.splitlines()[-1].split() == ["samed", "6.00", "1.50", "4.0", "0.75", "3", "1", "3.0"]
+    shown = ["samed", "6.00", "1.50", "4.0", "0.75", "3", "1", "3.0"]
+    assert text.splitlines()[-1].split() == shown
     assert json.loads((tmp_path / "rows.json").read_text()) == [row]
     assert json.loads(medsaga(*words, "--json")[1]) == [row]

@@ -12,8 +12,16 @@ from scipy import stats
 
 from medsaga_lib.data.dataset import Case, DataSet
 from medsaga_lib.errors import UserError
+from medsaga_lib.evaluation import scores
 from medsaga_lib.evaluation.metrics import score_case
-from medsaga_lib.evaluation.scores import COLUMNS, METRICS, Evaluation, evaluate_cases, over_seeds
+from medsaga_lib.evaluation.scores import (
+    BESIDE,
+    COLUMNS,
+    METRICS,
+    Evaluation,
+    evaluate_cases,
+    over_seeds,
+)
 
 NAN = math.nan
 
@@ -168,7 +176,9 @@ def written(root, masks, kind="labels", labels=None):
     return DataSet(root, "d", "X-ray", 2, kind, "CC0", "", labels, None, tuple(cases))
 
 
-def test_evaluate_cases_scores_each_case_by_its_mask(tmp_path):
+@pytest.mark.parametrize("beside", [0, BESIDE], ids=["one by one", "beside the next"])
+def test_evaluate_cases_scores_each_case_by_its_mask(tmp_path, monkeypatch, beside):
+    monkeypatch.setattr(scores, "BESIDE", beside)
     generator = np.random.default_rng(0)
     masks = {name: generator.integers(0, 3, (9, 11)) for name in ("a", "b")}
     predictions = {name: generator.integers(0, 3, (9, 11)) for name in masks}
