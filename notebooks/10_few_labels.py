@@ -456,9 +456,9 @@ measured["method"] = [get_recipe(name).method for name in measured.pop("name")]
 measured = measured.set_index("method")
 peaks = ["whole_peak", "late_peak"]
 measured[peaks] /= 2**20
-heads = ["all (s)", "late (s)", "times as fast"]
+heads = ["all (s)", "late (s)", "times as fast", "late, bf16 (s)"]
 heads += ["all (MiB)", "late (MiB)", "times smaller"]
-order = ["whole", "late", "faster", *peaks, "smaller"]
+order = ["whole", "late", "faster", "late_bf16", *peaks, "smaller"]
 shown = measured[order].set_axis(heads, axis=1)
 display.table(shown, digits=2, **{"all (MiB)": 0, "late (MiB)": 0})
 

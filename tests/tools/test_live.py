@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+import statistics
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from medsaga_lib.bench.boxes import iou, load_backbone
 from medsaga_lib.errors import UserError
-from tools import live, site
+from tools import live, live_times, site
 from tools.book import BUILD
 from tools.serve import HEADERS
 
@@ -363,6 +364,16 @@ def test_the_pages_table_is_the_record_and_keeps_the_rule():
         cells = f"| `{row['data']}` | {row['boxes']} | {row['mean']:.4f} | {row['lowest']:.4f} |"
         assert cells in text
         assert row["mean"] >= 0.995  # below it, weights would have to be stored in more bits
+
+
+def test_the_page_tells_the_recorded_times():
+    found = json.loads(live_times.RECORD.read_text(encoding="utf-8"))
+    image, first, later = (statistics.median(found[name]) for name in ("image", "first", "next"))
+    text = (ROOT / "book" / "live.md").read_text(encoding="utf-8")
+    assert f"the image took {image:.1f} s, its first box {first:.2f} s and each further box" in text
+    assert f"each further box {later:.2f} s: medians of {len(found['first'])} loads" in text
+    assert f"{len(found['next'])} further boxes" in text
+    assert f"with {found['threads']} threads" in text
 
 
 def test_the_page_tells_the_size_of_its_downloads(folder, content):
