@@ -157,6 +157,10 @@ def build_optimizer(
         inside = {id(p) for p in encoder.parameters()}
         rest = {name: p for name, p in trainable(model).items() if id(p) not in inside}
     groups = how.groups(encoder, **dense, seed=seed, steps=recipe.steps)
+    if recipe.lift_decay is not None:
+        lift = {name: rest.pop(name) for name in [*rest] if name.startswith("lift.")}
+        own = {**dense, "weight_decay": recipe.lift_decay}
+        groups.append({"params": list(lift.values()), "names": list(lift), **own})
     groups.append({"params": list(rest.values()), "names": list(rest), **dense})
     groups = [group for group in groups if group["params"]] or groups[-1:]
     if recipe.optimizer == "sgd":

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from medsaga_lib import recipes
+from medsaga_lib.models.lift import LiftName
 from medsaga_lib.recipes.recipe import Recipe
 
 # Fields that matter only where another field has one of these values
@@ -24,6 +25,7 @@ MEANT_FOR: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "start": ("head", ("classes",)),
     "text": ("head", ("names",)),
     "answer": ("head", ("points", "boxes")),
+    "lift_decay": ("lift", tuple(kind for kind in get_args(LiftName) if kind != "none")),
 }
 OF_SAM = ("image_encoder", "start", "head", "answer", "text", "decoder")  # only for a SAM
 OF_TRAINING = ("lr", "betas", "weight_decay", "warmup", "decay_power", "ce_weight", "dice_weight",

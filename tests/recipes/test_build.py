@@ -61,6 +61,15 @@ def test_medsaga_uses_the_papers_two_learning_rates():
         assert group["weight_decay"] == 0.1
 
 
+def test_a_lift_may_have_its_own_weight_decay():
+    recipe = changed(get_recipe("frozen_encoder"), ["lift=cosines", "lift_decay=10"])
+    model = build_model(recipe, "pocket", 32, 2, "random")
+    groups = build_optimizer(recipe, model).param_groups
+    decays = {name: group["weight_decay"] for group in groups for name in group["names"]}
+    assert decays.pop("lift.weight") == 10
+    assert set(decays.values()) == {recipe.weight_decay}
+
+
 def test_sgd_is_for_dense_updates_after_the_backward_pass():
     unet = replace(get_recipe("unet"), optimizer="sgd")
     with pytest.raises(UserError, match="adamw only"):
