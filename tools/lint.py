@@ -17,6 +17,7 @@ from tools import book, exercises, glossary, pairs, prose, questions, syllabus
 LONGEST_CELL, MEDIAN_CELL = 25, 6
 WIDEST_CODE = 80  # columns of a line; a page shows about as many
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+CONTENTS = Path("book/index.md")  # its table of the chapters needs no caption
 LONGEST_CHAPTER = 3  # minutes of the quick profile
 EXERCISES = range(3, 6)
 
@@ -57,7 +58,14 @@ def lint(root: Path) -> list[str]:
     for page in [*sorted((root / "book").glob("*.md")), *(root / name for name in PAGES)]:
         name = page.relative_to(root)
         problems += [f"{name}: {problem}" for problem in prose.problems(read(page))]
+        if name.parent == Path("book") and name != CONTENTS and has_bare_table(read(page)):
+            problems.append(f"{name} has a table without a line 'Table: its caption' above it")
     return [*problems, *addresses(root), *versions(root), *syllabus.problems(root)]
+
+
+def has_bare_table(text: str) -> bool:
+    """Return whether a Markdown table of a text has no caption."""
+    return len(book.TABLE.findall(text)) != len(book.TABLE_CAPTION.findall(text))
 
 
 def structure(notebook: NotebookNode, root: Path) -> Iterator[str]:
@@ -149,7 +157,7 @@ def text(notebook: NotebookNode) -> Iterator[str]:
         blank += [tag for tag in HTML_IMAGE.finditer(source) if 'alt="' not in tag[0]]
         if blank:
             yield f"'{head}' has an image without alt text"
-        if len(book.TABLE.findall(source)) != len(book.TABLE_CAPTION.findall(source)):
+        if has_bare_table(source):
             yield f"'{head}' has a table without a line 'Table: its caption' above it"
         yield from prose.problems(source)
     for cell in book.code_cells(notebook):

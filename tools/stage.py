@@ -6,6 +6,7 @@ A file with the same content keeps its time, so that Sphinx renders only changed
 import html
 import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,20 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
     for source in sorted(path for path in (root / "book").rglob("*") if path.is_file()):
         target = folder / source.relative_to(root)
         written.add(target)
+        if source.suffix != ".md":
+            book.copy(source, target)
+            continue
+        text = source.read_text(encoding="utf-8")
         if source == root / STATUS_PAGE:
             table = status_table({one: pairs.read_notebook(to) for one, to in executed.items()})
-            text = source.read_text(encoding="utf-8").replace(STATUS_MARK, table)
-            book.write(target, text)
+            text = text.replace(STATUS_MARK, table)
         elif source == root / reproducing.PAGE:
-            book.write(target, reproducing.filled(source.read_text(encoding="utf-8")))
+            text = reproducing.filled(text)
         elif source == root / architecture.PAGE:
-            book.write(target, architecture.page(root, source.read_text(encoding="utf-8")))
+            text = architecture.page(root, text)
         elif source == root / syllabus.PAGE:
-            book.write(target, syllabus.fill(source.read_text(encoding="utf-8"), root))
-        else:
-            book.copy(source, target)
+            text = syllabus.fill(text, root)
+        book.write(target, with_numbers(text, itertools.count(1)))
     if glossary.terms(root):
         written.add(folder / glossary.SCRIPT)
         book.write(folder / glossary.SCRIPT, glossary.script(root))
@@ -131,13 +134,9 @@ def number(notebook: NotebookNode, chapter: int) -> None:
         BookError: a table of a code cell has no caption.
     """
     figures, tables = itertools.count(1), itertools.count(1)
-
-    def label(_: re.Match) -> str:
-        return f"**Table {chapter}.{next(tables)}.** "
-
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = book.TABLE_CAPTION.sub(label, cell.source)
+            cell.source = with_numbers(cell.source, tables, f"{chapter}.")
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             page = data.get("text/html", "")
@@ -148,6 +147,11 @@ def number(notebook: NotebookNode, chapter: int) -> None:
                 page = with_one_head(page)
                 caption = _caption(cell, f"Table {chapter}.{next(tables)}.")
                 data["text/html"] = f'<figure class="of-table">{caption}\n{page}\n</figure>'
+
+
+def with_numbers(text: str, tables: Iterator[int], chapter: str = "") -> str:
+    """Return a Markdown text with "Table 5.2." in bold instead of "Table:" above each table."""
+    return book.TABLE_CAPTION.sub(lambda _: f"**Table {chapter}{next(tables)}.** ", text)
 
 
 def with_one_head(table: str) -> str:

@@ -68,6 +68,15 @@ def test_each_exercise_has_wrong_answers(small_book, old, new, said):
     assert any(said in problem for problem in lint.lint(small_book.root))
 
 
+def test_a_table_of_a_page_has_a_caption(small_book):
+    page = small_book.root / "book" / "more.md"
+    page.write_text("# More\n\n| a |\n| - |\n")
+    said = "book/more.md has a table without a line 'Table: its caption' above it"
+    assert said in lint.lint(small_book.root)
+    page.write_text("# More\n\nTable: Letters.\n\n| a |\n| - |\n")
+    assert said not in lint.lint(small_book.root)
+
+
 def test_a_chapter_without_a_file_of_wrong_answers_is_found(small_book):
     (small_book.root / "notebooks/answers/01_small.toml").unlink()
     assert lint.lint(small_book.root) == [

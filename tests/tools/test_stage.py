@@ -121,6 +121,14 @@ def test_figures_and_tables_are_numbered_in_the_order_of_the_page():
     ]
 
 
+def test_tables_of_a_page_are_numbered(small_book, executed):
+    page = "book/more.md"
+    (small_book.root / page).write_text("Table: A.\n\n| a |\n| - |\n\nTable: B.\n\n| b |\n| - |\n")
+    stage.stage(small_book.root, executed)
+    text = (small_book.root / STAGE / page).read_text(encoding="utf-8")
+    assert text == "**Table 1.** A.\n\n| a |\n| - |\n\n**Table 2.** B.\n\n| b |\n| - |\n"
+
+
 def test_all_figures_are_on_the_contact_sheet(small_book, executed):
     (path,) = executed.values()
     notebook = pairs.read_notebook(path)
