@@ -82,6 +82,8 @@ def main(words: list[str] | None = None) -> None:
     said = sys.argv[1:] if words is None else words
     origin = {"command": shlex.join(["python", "-m", "tools.positions", *said]), **machine()}
     origin |= {"size": SIZE, "recipe": ":".join(["frozen_encoder", *CHANGES])}
+    datasets = [open_dataset(entry.split(":")[0]) for entry in options.data]
+    origin["data"] = "; ".join(dataset.describe() for dataset in datasets)
     rows = json.loads(options.out.read_text())["runs"] if options.out.exists() else []
     known = [Run(*(row[field] for field in Run._fields)) for row in rows]
     for entry in options.data:

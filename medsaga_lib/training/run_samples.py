@@ -54,16 +54,18 @@ def validation_samples(
     size: int,
     place: Place,
     trained: Model | FromPart,
-    precision: str,
     progress: bool = False,
 ) -> Dataset | None:
-    """Return the labelled cases of the validation split as `trained` takes them; None if empty."""
+    """Return the labelled cases of the validation split as `trained` takes them; None if empty.
+
+    Validation computes in fp32, as the evaluation does, also in a run in bf16.
+    """
     cases = [case for case in dataset.split("val") if case.mask is not None]
     if not cases:
         return None
     samples = Samples(dataset, cases, size, place)
     if isinstance(trained, FromPart):
-        kept_of = partial(keep, trained, precision)
+        kept_of = partial(keep, trained, "fp32")
         return Embedded(samples, kept_of, Augment("none"), progress=progress)
     return samples
 

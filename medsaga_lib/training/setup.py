@@ -160,11 +160,11 @@ def set_up(
     run.trained = trained_part(recipe, model)
     run.network, run.optimizer = accelerator.prepare(run.trained, optimizer)
     run.began = time.perf_counter()
-    told = run.trained, chosen.precision
+    told = run.trained, chosen.precision, chosen.seed
     show = progress and accelerator.is_main_process
-    run.batches = training_batches(recipe, dataset, samples, *told, chosen.seed, show)
+    run.batches = training_batches(recipe, dataset, samples, *told, show)
     if chosen.validations:
-        run.validation = validation_samples(dataset, chosen.size, place, *told, show)
+        run.validation = validation_samples(dataset, chosen.size, place, run.trained, show)
     return run
 
 

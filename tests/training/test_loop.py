@@ -20,6 +20,7 @@ from medsaga_lib.errors import UserError
 from medsaga_lib.optim.schedule import warmup_polynomial
 from medsaga_lib.recipes import RECIPES, get_recipe
 from medsaga_lib.recipes.build import build_model, learned
+from medsaga_lib.recipes.recipe import changed
 from medsaga_lib.training import loop
 from medsaga_lib.training.losses import reduce_labels
 from medsaga_lib.training.run_folder import CHECKPOINT_FILE, read_checkpoint
@@ -213,6 +214,20 @@ def test_bf16_trains_and_keeps_fp32_weights(dataset):
     result = train(short("medsaga", steps=2), dataset, 4, precision="bf16", **SMALL)
     assert all(p.dtype == torch.float32 for p in result.model.parameters())
     assert np.isfinite([row["loss"] for row in result.log]).all()
+
+
+@pytest.mark.parametrize("changes", ["", "image_encoder.from_stage=3:image_encoder.copies=2"])
+@pytest.mark.parametrize("name", ["medsaga", "frozen_encoder"])
+def test_a_run_in_bf16_validates_in_fp32_as_the_evaluation(name, changes, dataset):
+    """Outputs of frozen stages that are kept for training are bf16, those for validation fp32."""
+    if name == "frozen_encoder":
+        changes = changes.partition(":")[2]
+    recipe = changed(short(name, steps=2), [one for one in changes.split(":") if one])
+    how = SMALL | {"precision": "bf16", "validations": 1}
+    result = train(recipe, dataset, 4, **how)
+    cases = [case for case in dataset.split("val") if case.mask is not None]
+    expected = loop.validation_dice(result.model, Samples(dataset, cases, how["size"]))
+    assert result.log[-1]["val_dice"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(dataset, tmp_path):
