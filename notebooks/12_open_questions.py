@@ -782,7 +782,8 @@ for shots, _ in apart:
     print(f"{shots:2} exemplars, synthesis - none: {of_seeds} over 3 seeds")
 
 # %% [markdown]
-# RESULTS
+# Without training, the Dice from a point is 0.005. With 3 exemplars, 4 minutes of contours, it is 0.82: LoRA learns from very few images what a point means. The next steps gain 0.03 and 0.01 or less, and their intervals over 3 seeds contain 0. Synthesis helps at none of the 3 numbers: its mean differences are between -0.009 and -0.003, and their intervals contain 0.
+# An exact box without training still has a Dice of 0.90 (*no training* in the first table of this section), for 7 instead of 2.4 seconds in each new image.
 #
 # ### All labelled volumes
 #
