@@ -387,7 +387,8 @@ def study(name):
     """The runs of a recorded study, by data and kind of lift."""
     made = json.loads(Path(f"recorded/{name}.json").read_text())
     print(made["provenance"]["command"], "|", made["provenance"]["date"])
-    runs = pd.DataFrame(made["runs"]).rename(columns={"lift_weights": "weights"})
+    runs = pd.DataFrame(made["runs"])
+    runs = runs.rename(columns={"lift_weights": "weights"})
     runs["data"] = runs["data"].str.split("_").str[0]
     runs["data"] = runs["data"].replace({"cxr": "lungs", "polyp": "polyps"})
     return runs.set_index(["data", "lift"])
