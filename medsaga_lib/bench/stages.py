@@ -111,7 +111,7 @@ def main() -> None:
     recipe = get_recipe(name)
     copies = 1 if stage else 0
     how = replace(recipe.image_encoder, from_stage=stage, copies=copies)
-    plan = Plan(backbone, batch, size, CLASSES, precision=precision)
+    plan = Plan(backbone, batch, size, CLASSES, precision="bf16" if precision == "bf16" else "fp32")
     print(json.dumps(measure_step(replace(recipe, image_encoder=how), plan, steps)))
 
 
