@@ -679,7 +679,7 @@ print(chosen.groupby("task").sum().to_string())
 #
 # ### Steps in bfloat16
 #
-# With `medsaga train --bf16`, late stages compute in bfloat16, which has 8 significant bits, where float32 has 24. On a processor with instructions for it, a step takes less time (the table of steps above). The same late stages were recorded with it on polyps from 16 frames; masks are predicted in float32.
+# With `medsaga train --bf16`, late stages compute in bfloat16, which has 8 significant bits, where float32 has 24. On a processor with instructions for it, a step takes less time, as the table under *Late stages* shows. The same late stages were recorded with it on polyps from 16 frames; masks are predicted in float32.
 #
 # > **Predict.** Does the Dice suffer?
 
@@ -696,7 +696,7 @@ shown["difference"] = ["", with_interval(half - single)]
 display.table(shown)
 
 # %% [markdown]
-# No loss is visible: the mean difference is 0.002 ± 0.026. Steps in bfloat16 are not the default, because a processor without instructions for it is slower with it.
+# No loss is visible: the mean difference is 0.002 ± 0.026. Steps in bfloat16 are not the default, because only some processors have instructions for it.
 #
 # ### What wrong masks cost
 #

@@ -69,7 +69,7 @@ def compare_stages(
 
 
 def computes_in_bf16() -> bool:
-    """Return whether the processor has instructions for bfloat16; without, it is slower."""
+    """Return whether the processor has instructions for bfloat16."""
     return any(torch.cpu.get_capabilities().get(kind) for kind in ("amx_bf16", "avx512_bf16"))
 
 
