@@ -70,7 +70,9 @@ def compare_stages(
 
 def computes_in_bf16() -> bool:
     """Return whether the processor has instructions for bfloat16."""
-    return any(torch.cpu.get_capabilities().get(kind) for kind in ("amx_bf16", "avx512_bf16"))
+    # Older versions of torch have no such function
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(known.get(kind) for kind in ("amx_bf16", "avx512_bf16"))
 
 
 def measure_step(recipe: Recipe, plan: Plan, steps: int) -> tuple[float, int]:
