@@ -653,7 +653,7 @@ print("letters - MiniLM:", paired(by_letters, by_meaning))
 #
 # ### Learning rates
 #
-# A method with a poor learning rate looks like a poor method. On the polyps, each method was recorded with 3 or 4 rates; gradient clipping was not tested. Validation Dice, from 16 other frames, is what chooses between them. S-SAM was recorded with 3 rates on the hippocampus as well. A row without a rate has that of the recipe: 0.001 for the U-Net and late stages, and 0.0003 for SegResNet.
+# A method with a poor learning rate looks like a poor method. On the polyps, each method that gets no prompt was recorded with 3 or 4 rates; gradient clipping was not tested. Validation Dice, from 16 other frames, is what chooses between them. S-SAM was recorded with 3 rates on the hippocampus as well. A row without a rate has that of the recipe: 0.001 for the U-Net and late stages, and 0.0003 for SegResNet.
 
 # %% caption="Validation and test Dice of each method by learning rate. Likely seen by LiteMedSAM: polyps."
 found = []
@@ -667,7 +667,7 @@ display.table(rates.set_index(["task", "method"])[["val_dice", "dice"]])
 
 # %% [markdown]
 # On the polyps, the rates of SAMed, MedSAGa, SVF and AdaptiveSAM in the tables above have the highest validation Dice of the 3, and it is lower on both sides. S-SAM's best rate is 0.003, with a test Dice of 0.82 instead of 0.77, so its row for the polyps is too low.
-# For the U-Net the rate hardly matters: its test Dice is 0.38 to 0.41. SegResNet has 0.32 to 0.35 with the other rates, instead of 0.26. Both stay far behind every method that starts from LiteMedSAM. Validation would choose 0.003 for the frozen encoder and 0.0003 for late stages, whose rate is that of the decoder and the lift; the test Dice is then 0.05 and 0.01 lower.
+# For the U-Net the rate hardly matters: its test Dice is 0.38 to 0.41. SegResNet has 0.32 to 0.35 with the other rates, instead of 0.26. Both stay far behind the methods that start from LiteMedSAM, with the rates of the tables above. Validation would choose 0.003 for the frozen encoder and 0.0003 for late stages, whose rate is that of the decoder and the lift; the test Dice is then 0.05 and 0.01 lower.
 # On the hippocampus, the rate of the polyps fails: with 0.003, S-SAM has hardly learned after 150 steps, and with 0.03 it predicts nothing but background. So a rate that was chosen on one data set may be the wrong one for another, and the rows of the hippocampus could be higher with rates of their own.
 #
 # ### Time and memory of a training run

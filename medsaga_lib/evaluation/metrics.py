@@ -116,7 +116,7 @@ def score_case(
         masks = _pair(prediction == label, truth == label)
         overlap, surfaces = dice(*masks), _surfaces(*masks)
         in_mm = _distances(*surfaces, truth.shape, spacing)
-        in_elements = in_mm
+        in_elements = in_mm  # where elements have size 1
         if spacing is not None and any(length != 1 for length in spacing):
             in_elements = _distances(*surfaces, truth.shape)
         lengths = _percentile_95(in_mm, "pooled"), _share_within(in_mm, tolerance)

