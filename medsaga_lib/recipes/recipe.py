@@ -20,9 +20,9 @@ from medsaga_lib.models.scratch import NetworkName
 from medsaga_lib.recipes.encoder import Frozen, GaLore
 
 # The smallest value allowed for each of these numbers
-LEAST = {"lr": 0, "weight_decay": 0, "lift_decay": 0, "warmup": 0, "steps": 0, "batch": 1,
-         "rank": 1, "copies": 0, "from_stage": 0, "refresh": 1, "bases": 0, "ce_weight": 0,
-         "dice_weight": 0, "decay_power": 0, "share": 0}  # fmt: skip
+LEAST = {"lr": 0, "weight_decay": 0, "lift_decay": 0, "clip_norm": 0, "warmup": 0, "steps": 0,
+         "batch": 1, "rank": 1, "copies": 0, "from_stage": 0, "refresh": 1, "bases": 0,
+         "ce_weight": 0, "dice_weight": 0, "decay_power": 0, "share": 0}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Recipe:
     objective: Literal["cross_entropy_dice", "focal_dice"] = "cross_entropy_dice"
     # the momentum of sgd is betas[0]; it does not use betas[1]
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    # gradients with a larger L2 norm, over all trained tensors together, are scaled down to it
+    clip_norm: float | None = None
     lift: LiftName = "none"  # absolute positions for the heads classes and names
     lift_decay: float | None = None  # weight decay of the lift; None: that of the rest
     synthesis: Synthesis | None = None  # additional samples, synthesised from the labelled ones
@@ -84,6 +86,8 @@ class Recipe:
             raise UserError(f"A lift is for class tokens and names, not for {self.head}; omit it.")
         if self.lift_decay is not None and self.lift == "none":
             raise UserError(f"{self.name} has no lift; omit lift_decay, or set lift=cosines.")
+        if self.clip_norm == 0:
+            raise UserError("clip_norm is 0, so nothing would be learned; give a larger number.")
         if self.head == "grid" and self.steps:
             raise UserError("A grid of points trains nothing; set steps=0.")
         how = self.image_encoder

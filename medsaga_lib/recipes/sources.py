@@ -29,7 +29,7 @@ MEANT_FOR: Mapping[str, tuple[str, tuple[Any, ...]]] = {
 }
 OF_SAM = ("image_encoder", "start", "head", "answer", "text", "decoder")  # only for a SAM
 OF_TRAINING = ("lr", "betas", "weight_decay", "warmup", "decay_power", "ce_weight", "dice_weight",
-               "batch", "augmentation", "objective", "optimizer")  # fmt: skip
+               "batch", "augmentation", "objective", "optimizer", "clip_norm")  # fmt: skip
 TITLES = ("name", "title", "source")
 
 

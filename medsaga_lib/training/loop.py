@@ -121,6 +121,9 @@ def take_step(
             weights = recipe.ce_weight, recipe.dice_weight
             loss = OBJECTIVES[recipe.objective](logits, labels, *weights)
             run.accelerator.backward(loss.total)
+            if recipe.clip_norm is not None and run.accelerator.sync_gradients:
+                tensors = (W for group in optimizer.param_groups for W in group["params"])
+                run.accelerator.clip_grad_norm_(tensors, recipe.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
             parts.append(torch.stack([part.detach() for part in loss]))

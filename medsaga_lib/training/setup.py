@@ -195,6 +195,11 @@ def resolve(
         )
     if settings.per_layer and settings.accumulate > 1:
         raise UserError("Per-layer updates need the batch in one pass; use --accumulate 1.")
+    if settings.per_layer and recipe.clip_norm is not None:
+        raise UserError(
+            "Per-layer updates never have all gradients at once, whose norm clipping needs; omit "
+            "--per-layer or clip_norm."
+        )
     size = model_size(recipe, backbone, settings.size)  # before the feed: it checks the backbone
     feed = FEED_OF[backbone].name if settings.feed is None else get_feed(settings.feed).name
     given = asdict(settings) | {"backbone": backbone, "weights": weights, "size": size}

@@ -81,6 +81,8 @@ def test_changes_count_together_in_any_order(order):
         ("lite_medsam_lora", "lift=fourier", "for class tokens and names, not for boxes"),
         ("samed", "lift_decay=10", "samed has no lift; omit lift_decay"),
         ("late_stages", "lift_decay=-1", "lift_decay is -1.0; it must be a number of at least 0"),
+        ("unet", "clip_norm=0", "clip_norm is 0, so nothing would be learned"),
+        ("unet", "clip_norm=-1", "clip_norm is -1.0; it must be a number of at least 0"),
         ("medsaga", "image_encoder.from_stage=-1", "must be a number of at least 0"),
         ("frozen_encoder", "image_encoder.from_stage=2", "trains no stage of the image encoder"),
     ],

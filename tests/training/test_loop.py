@@ -174,6 +174,26 @@ def test_accumulated_passes_add_up(dataset):
     assert parts.log[0]["loss"] == pytest.approx(whole.log[0]["loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_clipping_scales_the_gradient_of_the_whole_batch(passes, dataset):
+    """One step of SGD without momentum: the weights move by the rate times the gradient."""
+    recipe = replace(short("unet_sgd", steps=1, batch=4, lr=1.0), betas=(0, 0), weight_decay=0)
+
+    def moved(clip_norm):
+        result = train(replace(recipe, clip_norm=clip_norm), dataset, 4, **options)
+        after = dict(result.model.named_parameters())
+        change = torch.cat([(after[key] - start[key]).flatten() for key in start])
+        return change.detach() / result.log[0]["lr"]
+
+    options = SMALL | {"accumulate": passes}
+    still = train(replace(recipe, lr=0.0), dataset, 4, **options).model
+    start = dict(still.named_parameters())
+    gradient = moved(None)
+    norm = gradient.norm().item()
+    torch.testing.assert_close(moved(norm / 8), gradient / 8, atol=1e-5 * norm, rtol=1e-3)
+    assert torch.equal(moved(norm * 2), gradient)
+
+
 def test_two_processes_train_what_one_does(phantoms, dataset, tmp_path):
     """Again with cross-entropy alone; each process has half of every batch, one of them writes.
 

@@ -22,6 +22,7 @@ def settings_of(recipe, dataset, **given):
     ("given", "said"),
     [
         ({"per_layer": True, "accumulate": 3}, "--accumulate 1"),
+        ({"per_layer": True, "changes": ("clip_norm=1",)}, "omit --per-layer or clip_norm"),
         ({"accumulate": 2}, "A batch of 3 cannot be split into 2 equal passes"),
         ({"precision": "fp16"}, "'fp16'; choose fp32 or bf16"),
         ({"feed": "blur"}, "no feed 'blur'; choose one of squeeze, "),
