@@ -3,7 +3,6 @@
 import zlib
 from collections import defaultdict
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,17 +58,19 @@ def evaluate_run(
     cases = [case for case in dataset.split(split) if case.mask is not None]
     shifted: dict[str, list[str]] = defaultdict(list)
 
-    @lru_cache(maxsize=1)  # each case is read once
+    pairs: dict[str, tuple[Picture, Stored]] = {}  # of the cases that are not predicted yet
+
     def read(case: Case) -> tuple[Picture, Stored]:
         picture = read_case(dataset, case)
         for kind, what in shifts(predictor.domain, picture).items():
             shifted[kind].append(f"{case.image}: {what} as the training images")
-        return picture, read_case_mask(dataset, case, picture)
+        pairs[case.name] = picture, read_case_mask(dataset, case, picture)
+        return pairs[case.name]
 
     kept: dict[str, Kept] = {}  # the figure shows 3 of the predictions
 
     def predict(case: Case) -> np.ndarray:
-        picture, mask = read(case)
+        picture, mask = pairs.pop(case.name)
         labels = predictor.pair(case.name, picture, match(dataset, picture, mask))
         kept[case.name] = Kept.of(labels)
         return labels

@@ -1,7 +1,7 @@
 """Results over cases: a table of scores, means over classes, and confidence intervals."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ CASES_FILE = "cases.csv"
 SUMMARY_FILE = "summary.json"
 RESAMPLES = 2000  # our choice: another seed moves a limit by about 1.5 % of the interval's width
 COVERAGE = 0.95
-BESIDE = 2**24  # elements of a case that is scored beside the next: 2 maps of 128 MiB; our choice
+BESIDE = 2**24  # elements of a case that leaves room for another: maps of 128 MiB; our choice
 SEED = 0  # fixed, so that the same scores give the same interval
 
 
@@ -140,11 +140,12 @@ def evaluate_cases(
             set has no common labels.
     """
     labels = dataset.require_labels()
+    read = read or (lambda case: (None, read_case_mask(dataset, case)))
     units: set[str] = set()
     scores: list[tuple[Case, Future[list[ClassScore]]]] = []
-    with ThreadPoolExecutor(1) as thread:  # scores a case while the next one is predicted
-        for case in cases:
-            image, mask = read(case) if read else (None, read_case_mask(dataset, case))
+    # while a case is predicted, the one before it is scored, and the one after it is read
+    with ThreadPoolExecutor(2) as threads:
+        for case, (image, mask) in _read_ahead(list(cases), read, threads):
             spacing, known = spacing_of(dataset, case, mask, image)
             units.add("mm" if known else "px")
             truth = (mask.values > 0).astype(int) if dataset.masks == "instances" else mask.values
@@ -154,7 +155,7 @@ def evaluate_cases(
                 raise BadFile(mask.path, what, "give the mask on the grid of its image.")
             if scores:
                 scores[-1][1].result()  # so that at most one case waits for its scores
-            found = thread.submit(score_case, prediction, truth, labels, spacing, tolerance)
+            found = threads.submit(score_case, prediction, truth, labels, spacing, tolerance)
             scores.append((case, found))
             if truth.size > BESIDE:
                 found.result()
@@ -167,6 +168,25 @@ def evaluate_cases(
         raise UserError(f"{dataset.root}: no cases to evaluate; choose another split.")
     table = pd.DataFrame(rows).rename(columns={"name": "class"})[list(COLUMNS)]
     return Evaluation(table, unit=" or ".join(sorted(units)))
+
+
+def _read_ahead(
+    cases: Sequence[Case],
+    read: Callable[[Case], tuple[Picture | None, Stored]],
+    threads: ThreadPoolExecutor,
+) -> Iterator[tuple[Case, tuple[Picture | None, Stored]]]:
+    """Yield each case with what `read` returns, which is called in the order of the cases.
+
+    A case is read in a thread while the caller works on the one before it. The first two are read
+    when their turn comes, since `data.quiet` keeps the standard error of the whole process off the
+    terminal: what a network prints once, in its first prediction, is seen.
+    """
+    ahead: Future[tuple[Picture | None, Stored]] | None = None
+    for number, case in enumerate(cases):
+        found = ahead.result() if ahead else read(case)
+        beside = 0 < number < len(cases) - 1 and found[1].values.size <= BESIDE
+        ahead = threads.submit(read, cases[number + 1]) if beside else None
+        yield case, found
 
 
 def _count_empty(rows: pd.DataFrame) -> int:

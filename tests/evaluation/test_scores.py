@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from medsaga_lib.data.cases import read_case_mask
 from medsaga_lib.data.dataset import Case, DataSet
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation import scores
@@ -190,6 +192,41 @@ def test_evaluate_cases_scores_each_case_by_its_mask(tmp_path, monkeypatch, besi
         expected = score_case(predictions[name], masks[name], dataset.labels, (1.0, 1.0))
         assert rows["class"].tolist() == ["lung", "heart"]
         assert rows[list(METRICS)].to_numpy().tolist() == [list(score[2:5]) for score in expected]
+
+
+def test_a_case_is_read_while_the_one_before_it_is_predicted(tmp_path):
+    """But not the second one: what a network says in its first prediction must be seen."""
+    dataset = written(tmp_path, {name: np.ones((4, 4)) for name in "abcd"}, labels={1: "lung"})
+    begun = {case.name: threading.Event() for case in dataset.cases}
+    done = []
+
+    def read(case):
+        begun[case.name].set()
+        return None, read_case_mask(dataset, case)
+
+    def predict(case):
+        if case.name == "a":
+            assert not begun["b"].wait(0.2)
+        if case.name in "bc":
+            assert begun["c" if case.name == "b" else "d"].wait(60)
+        done.append(case.name)
+        return np.ones((4, 4), int)
+
+    evaluate_cases(predict, dataset, dataset.cases, read=read)
+    assert done == list("abcd")
+
+
+@pytest.mark.parametrize("beside", [0, BESIDE])
+def test_a_damaged_file_stops_at_its_turn(beside, tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "BESIDE", beside)
+    dataset = written(tmp_path, {name: np.ones((4, 4)) for name in "abcd"}, labels={1: "lung"})
+    (tmp_path / "c.png").write_bytes(b"")
+    done = []
+    with pytest.raises(UserError, match=r"c\.png.* is empty"):
+        evaluate_cases(
+            lambda case: done.append(case.name) or np.ones((4, 4), int), dataset, dataset.cases
+        )
+    assert done == ["a", "b"]
 
 
 def test_numbered_instances_are_one_class(tmp_path):
