@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from tools import architecture, book, glossary, pairs, reproducing, syllabus
+from tools import architecture, book, cards, glossary, pairs, reproducing, syllabus
 from tools.execute import STAGE, inputs
 
 STATUS_PAGE = Path("book/status.md")
@@ -68,6 +68,8 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
         written.add(folder / chapter)
         made = page(pairs.read_notebook(notebook), int(chapter.name.partition("_")[0]))
         figures += figures_of(made)
+        if (card := cards.add_card(made, chapter.stem, root, folder)) is not None:
+            written.add(card)
         book.write(folder / chapter, nbformat.writes(made, indent=1))
     book.write(root / CONTACT_SHEET, SHEET.format("\n".join(figures)))
     for path in [path for path in folder.rglob("*") if path.is_file() and path not in written]:

@@ -203,19 +203,61 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, H, W, C) to the same shape."""
+        if is_evaluated(self, x):
+            return self.proj(self._unpadded(x))
         windows, padded = window_partition(x, self.window)
         out = self._within(self.qkv(self.norm(windows)))
-        if is_evaluated(self, x):  # the projection needs no padding
-            return self.proj(window_unpartition(out, self.window, padded, x.shape[1:3]))
         return window_unpartition(self.proj(out), self.window, padded, x.shape[1:3])
 
-    def _within(self, qkv: Tensor) -> Tensor:
-        """Return the attention (B, window, window, C) of qkv (B, window, window, 3C)."""
-        by_head = qkv.flatten(1, 2).unflatten(2, (self.heads, 3, -1))
-        q, k, v = by_head.permute(3, 0, 2, 1, 4)  # each (B, heads, N, c)
-        biases = self.biases().to(q.dtype)[None]
-        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=biases)
-        return out.transpose(1, 2).flatten(2).unflatten(1, (self.window, self.window))
+    def _unpadded(self, x: Tensor) -> Tensor:
+        """Return the attention of tokens (B, H, W, C), without computing those of the padding.
+
+        All zeros that fill up a window have the same key k and value v, and differ in their biases
+        alone. Their part in the sums of the softmax is that of one token with k and v, whose bias
+        is the logarithm of the sum of exp(bias) over them.
+        """
+        qkv = self.qkv(self.norm(x))
+        zero = self.qkv(self.norm(x.new_zeros(1, 1, 1, x.shape[-1])))
+        out = torch.empty_like(x, dtype=qkv.dtype)
+        for rows in self._strips(x.shape[1]):
+            for columns in self._strips(x.shape[2]):
+                out[:, rows, columns] = self._within(qkv[:, rows, columns], zero)
+        return out
+
+    def _strips(self, side: int) -> list[slice]:
+        """Divide a side of the grid into what whole windows cover and the rest."""
+        whole = side - side % self.window
+        return [part for part in (slice(0, whole), slice(whole, side)) if part.start < part.stop]
+
+    def _within(self, qkv: Tensor, zero: Tensor | None = None) -> Tensor:
+        """Return the attention (B, h, w, C) of a part of the grid that has windows of one size.
+
+        qkv: (B, h, w, 3C).
+        zero: (1, 1, 1, 3C), that of the padding, if the windows are smaller than `window`.
+        """
+        height, width = (min(side, self.window) for side in qkv.shape[1:3])
+        q, k, v = self._by_head(qkv, height, width)
+        biases = self.biases().view(self.heads, *4 * [self.window])  # rows, columns of q and of k
+        of_queries = biases[:, :height, :width].flatten(1, 2)  # (heads, n, window, window)
+        bias = of_queries[..., :height, :width].flatten(2)
+        if zero is not None and (height < self.window or width < self.window):
+            below, beside = of_queries[..., height:, :], of_queries[..., :height, width:]
+            padding = torch.cat([below.flatten(2), beside.flatten(2)], -1)
+            bias = torch.cat([bias, padding.logsumexp(-1, keepdim=True)], -1)
+            _, key, value = self._by_head(zero, 1, 1).expand(-1, len(q), -1, -1, -1)
+            k, v = torch.cat([k, key], 2), torch.cat([v, value], 2)
+        mask = bias.to(q.dtype)[None]
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        batch, rows, columns, _ = qkv.shape
+        shape = batch, rows // height, columns // width, self.heads, height, width, -1
+        return out.reshape(shape).permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, rows, columns, -1)
+
+    def _by_head(self, qkv: Tensor, height: int, width: int) -> Tensor:
+        """Divide (B, h, w, 3C) into windows: q, k and v (3, windows, heads, height x width, c)."""
+        batch, rows, columns, _ = qkv.shape
+        shape = batch, rows // height, height, columns // width, width, self.heads, 3, -1
+        parts = qkv.reshape(shape).permute(6, 0, 1, 3, 5, 2, 4, 7)
+        return parts.flatten(1, 3).flatten(3, 4)
 
 
 class MLP(nn.Module):
