@@ -23,13 +23,17 @@ VERBS = ("show", "hide")
 HEADS = re.compile(r"<thead>\s*<tr[^>]*>(.*?)</tr>\s*<tr[^>]*>(.*?)</tr>\s*</thead>", re.DOTALL)
 HEAD = re.compile(r"<th[^>]*>(.*?)</th>", re.DOTALL)
 CAPTION = "<figcaption>"  # where a caption begins
+OF_TABLE = '<figure class="of-table">'
 CONTACT_SHEET = book.BUILD / "figures.html"  # all figures on one page, to look at; not in the site
 SHEET = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>All figures</title>
 <style>
 body {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem }}
+figure {{ margin: 0 }}
 img {{ width: 100% }}
 </style>
+<script defer src="html/_static/shared.js"></script>
+<script defer src="html/_static/figures.js"></script>
 {}
 </html>
 """
@@ -98,7 +102,7 @@ def figures_of(notebook: NotebookNode) -> list[str]:
         for cell in book.code_cells(notebook)
         for output in cell.outputs
     ]
-    return [page for page in pages if CAPTION in page and "<img" in page]
+    return [page for page in pages if CAPTION in page and OF_TABLE not in page]
 
 
 def join_figures(notebook: NotebookNode) -> None:
@@ -148,7 +152,7 @@ def number(notebook: NotebookNode, chapter: int) -> None:
             elif "<table" in page:
                 page = with_one_head(page)
                 caption = _caption(cell, f"Table {chapter}.{next(tables)}.")
-                data["text/html"] = f'<figure class="of-table">{caption}\n{page}\n</figure>'
+                data["text/html"] = f"{OF_TABLE}{caption}\n{page}\n</figure>"
 
 
 def with_numbers(text: str, tables: Iterator[int], chapter: str = "") -> str:

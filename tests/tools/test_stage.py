@@ -132,15 +132,17 @@ def test_tables_of_a_page_are_numbered(small_book, executed):
 def test_all_figures_are_on_the_contact_sheet(small_book, executed):
     (path,) = executed.values()
     notebook = pairs.read_notebook(path)
-    pages = ["<img><figcaption>One.</figcaption>", "<p>text</p>", "<table></table>"]
+    live = '<figure class="figure-live"><figcaption>Two.</figcaption></figure>'
+    pages = ["<img><figcaption>One.</figcaption>", "<p>text</p>", live, "<table></table>"]
     cell = nbformat.v4.new_code_cell("x", metadata={"caption": "Words."})
     cell.outputs = [shown(page) for page in pages]
     notebook.cells.append(cell)
     nbformat.write(notebook, path)
     stage.stage(small_book.root, executed)
     sheet = (small_book.root / stage.CONTACT_SHEET).read_text(encoding="utf-8")
-    assert sheet.count("<figcaption>") == 1
+    assert sheet.count("<figcaption>") == 2
     assert "<img><figcaption><b>Figure 1.1.</b> One.</figcaption>" in sheet
+    assert "<figcaption><b>Figure 1.2.</b> Two.</figcaption>" in sheet
 
 
 def test_a_table_needs_a_caption():
