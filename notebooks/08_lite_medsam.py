@@ -105,7 +105,7 @@ names |= {"lite_medsam": "LiteMedSAM"}
 cost, embeddings = {}, {}
 for name, title in names.items():
     with torch.device("meta"):  # shapes without values
-        sam = build_sam(name, attention="original").eval().requires_grad_(False)
+        sam = build_sam(name, attention="original").eval()
         side, box = sam.image_encoder.img_size, torch.empty(1, 4)
         image = torch.empty(1, 3, side, side)
         once, embeddings[name] = operations(sam.image_encoder, image)
@@ -119,7 +119,7 @@ display.table(table, digits=2)
 
 # %% [markdown]
 # The columns `encoder` and `decoder, a box` are billions of operations. With ViT-B, one encoding needs as many operations as 268 boxes, so the encoder does nearly all of the work.
-# MobileSAM and LiteMedSAM have TinyViT in place of ViT-B, and SAM's decoder. With TinyViT, one encoding needs as many operations as 20 to 21 boxes. With more boxes, the decoder does the larger part:
+# MobileSAM and LiteMedSAM have TinyViT in place of ViT-B, and SAM's decoder. With TinyViT, one encoding needs as many operations as 21 boxes. With more boxes, the decoder does the larger part:
 
 # %%
 of_lite = cost["LiteMedSAM"]
@@ -141,7 +141,7 @@ for boxes in (1, 21, 241):
 from medsaga_lib.models import tinyvit
 
 with torch.device("meta"):
-    shapes = build_sam("lite_medsam").eval().requires_grad_(False)
+    shapes = build_sam("lite_medsam").eval()
 
 # %%
 x = shapes.image_encoder.patch_embed(torch.empty(1, 3, 256, 256, device="meta"))
@@ -1292,7 +1292,7 @@ assert mended.runs == 4, (
 # %% [markdown]
 # ## Summary
 #
-# - With ViT-B, the encoder does nearly all of the work. With TinyViT, 20 to 21 boxes need as many operations as one encoding.
+# - With ViT-B, the encoder does nearly all of the work. With TinyViT, 21 boxes need as many operations as one encoding.
 # - The number of parameters says little about the amount of work. TinyViT's windows do not move; a convolution connects them.
 # - A fused layer has an order of rows. LoRA on the first third of TinyViT's `qkv` adapts other rows than those of the queries, and no error appears.
 # - Sampling by modality draws rare modalities more often and frequent ones less often. A mean over modalities does not show the loss on the frequent ones.

@@ -221,7 +221,7 @@ class Attention(nn.Module):
         out = torch.empty_like(x, dtype=qkv.dtype)
         for rows in self._strips(x.shape[1]):
             for columns in self._strips(x.shape[2]):
-                out[:, rows, columns] = self._within(qkv[:, rows, columns], zero)
+                out[:, rows, columns] = self._within_part(qkv[:, rows, columns], zero)
         return out
 
     def _strips(self, side: int) -> list[slice]:
@@ -229,18 +229,18 @@ class Attention(nn.Module):
         whole = side - side % self.window
         return [part for part in (slice(0, whole), slice(whole, side)) if part.start < part.stop]
 
-    def _within(self, qkv: Tensor, zero: Tensor | None = None) -> Tensor:
+    def _within_part(self, qkv: Tensor, zero: Tensor) -> Tensor:
         """Return the attention (B, h, w, C) of a part of the grid that has windows of one size.
 
         qkv: (B, h, w, 3C).
-        zero: (1, 1, 1, 3C), that of the padding, if the windows are smaller than `window`.
+        zero: (1, 1, 1, 3C), that of the padding.
         """
         height, width = (min(side, self.window) for side in qkv.shape[1:3])
         q, k, v = self._by_head(qkv, height, width)
         biases = self.biases().view(self.heads, *4 * [self.window])  # rows, columns of q and of k
         of_queries = biases[:, :height, :width].flatten(1, 2)  # (heads, n, window, window)
         bias = of_queries[..., :height, :width].flatten(2)
-        if zero is not None and (height < self.window or width < self.window):
+        if height < self.window or width < self.window:
             below, beside = of_queries[..., height:, :], of_queries[..., :height, width:]
             padding = torch.cat([below.flatten(2), beside.flatten(2)], -1)
             bias = torch.cat([bias, padding.logsumexp(-1, keepdim=True)], -1)
@@ -258,6 +258,17 @@ class Attention(nn.Module):
         shape = batch, rows // height, height, columns // width, width, self.heads, 3, -1
         parts = qkv.reshape(shape).permute(6, 0, 1, 3, 5, 2, 4, 7)
         return parts.flatten(1, 3).flatten(3, 4)
+
+    def _within(self, qkv: Tensor) -> Tensor:
+        """Return the attention (B, window, window, C) of whole windows qkv (B, window, window, 3C).
+
+        An export has this way, whose graph is small.
+        """
+        by_head = qkv.flatten(1, 2).unflatten(2, (self.heads, 3, -1))
+        q, k, v = by_head.permute(3, 0, 2, 1, 4)  # each (B, heads, N, c)
+        biases = self.biases().to(q.dtype)[None]
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=biases)
+        return out.transpose(1, 2).flatten(2).unflatten(1, (self.window, self.window))
 
 
 class MLP(nn.Module):
