@@ -262,7 +262,7 @@ class Attention(nn.Module):
     def _within(self, qkv: Tensor) -> Tensor:
         """Return the attention (B, window, window, C) of whole windows qkv (B, window, window, 3C).
 
-        An export has this way, whose graph is small.
+        Training takes this way, and so does the export for the browser, whose file it keeps small.
         """
         by_head = qkv.flatten(1, 2).unflatten(2, (self.heads, 3, -1))
         q, k, v = by_head.permute(3, 0, 2, 1, 4)  # each (B, heads, N, c)
