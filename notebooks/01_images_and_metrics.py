@@ -37,7 +37,7 @@ seed = 0
 # This chapter shows what the images and the masks are as arrays, and how a predicted mask is compared with the mask of an annotator. It needs no network.
 #
 # A *modality* is a way to make images: X-ray, CT, MR, microscopy or endoscopy, which includes colonoscopy. The book uses one data set or more of each.
-# Where `MEDSAGA_DATA` names no folder, drawn chest X-rays (*phantoms*) and a drawn volume replace them, and the cells that need real images are left out.
+# Where the environment variable `MEDSAGA_DATA` names no folder, drawn chest X-rays (*phantoms*) and a drawn volume replace them, and the cells that need real images are left out.
 
 # %% tags=["data"]
 from medsaga_lib.data.catalog import open_or_phantoms
@@ -191,14 +191,14 @@ rows = {}
 for name, ends in windows.items():
     rows[name] = {
         "window (HU)": "{:.0f} to {:.0f}".format(*ends),
-        "grey levels of the spleen": round(255 * (high - low) / np.ptp(ends)),
+        "greys of 90 % of the spleen": round(255 * (high - low) / np.ptp(ends)),
         "voxels made black": f"{(hounsfield < ends[0]).mean():.0%}",
         "voxels made white": f"{(hounsfield > ends[1]).mean():.0%}",
     }
 pd.DataFrame(rows).T
 
 # %% [markdown] tags=["real"]
-# The abdomen window, with level 40 and width 400, is for soft tissue such as liver and spleen. It gives the spleen 47 grey levels instead of 10. In return, 13 % of the voxels are black, such as all air, and 2 % are white, such as bone above 240 HU.
+# The abdomen window, with level 40 and width 400, is for soft tissue such as liver and spleen. It gives the middle 90 % of the spleen's values 47 grey levels instead of 10. In return, 13 % of the voxels are black, such as all air, and 2 % are white, such as bone above 240 HU.
 # A window cannot be undone: 8 bits hold 256 values, and clipped voxels are lost. Keep Hounsfield units on disk, and window when you read. This library uses the abdomen window for a CT unless `dataset.toml` names another.
 
 # %% [markdown] tags=["real"]
@@ -471,13 +471,15 @@ fitted = pd.DataFrame(rows, columns=["height / width", "best share"])
 # %% caption="The share of its width at which a mask fits best, by the shape of the X-ray: medians, and numbers of X-rays." tags=["real"]
 ends = [0.8, 0.84, 0.9, 0.97, 1.03, 1.2]
 shapes = fitted.groupby(pd.cut(fitted["height / width"], ends))
-shapes.median().round(2).assign(number=shapes.size())
+medians = shapes.median().round(2).assign(number=shapes.size())
+medians = medians.rename(columns={"height / width": "its median"})
+medians.rename_axis("range of height / width")
 
 # %% [markdown] tags=["real"]
-# The best share follows the shape of the X-ray. The search has steps of 0.04, and up to a ratio of 1 the best share is 0.02 to 0.04 below the height divided by the width. X-rays that are higher than wide have the same share as square ones, so their width is right.
+# The best share follows the shape of the X-ray. The search has steps of 0.04, and up to a ratio of 1 the best share is 0.02 to 0.04 below the height divided by the width. A square X-ray cannot be stretched, and its best share is 0.96, not 1, so the search itself is too low by up to a step. X-rays that are higher than wide have the same share as square ones, so their width is right.
 # One explanation fits: V7 annotated the central square of each X-ray, and the label maps were drawn as if the square were the whole X-ray.
 #
-# The library shrinks these masks back into the central square when it reads them, and says `masks corrected` in the first output of this page. It recognises this copy by the hash of its first mask, a number that is computed from the content of a file, so a correct copy is not changed.
+# The library shrinks the longer side of these masks back into the central square when it reads them, and says `masks corrected` in the first output of this page. It recognises this copy by the hash of its first mask, a number that is computed from the content of a file, so a correct copy is not changed.
 # A check of sizes, values and names cannot find such a fault, and a score does not show it either ([chapter 10](10_few_labels.ipynb)). So draw the masks on the images, and look at them.
 
 # %% [markdown]
@@ -553,9 +555,9 @@ check(chest.root)
 #
 # A metric compares a predicted mask $P$ with the annotator's mask $T$, the *truth*. Two metrics count pixels:
 #
-# $$ \mathrm{Dice} = \frac{2\,|P \cap T|}{|P| + |T|}, \qquad \mathrm{IoU} = \frac{|P \cap T|}{|P \cup T|} = \frac{\mathrm{Dice}}{2 - \mathrm{Dice}}. $$
+# $$ \begin{aligned} \mathrm{Dice} &= \frac{2\,|P \cap T|}{|P| + |T|}, \\ \mathrm{IoU} &= \frac{|P \cap T|}{|P \cup T|} = \frac{\mathrm{Dice}}{2 - \mathrm{Dice}}. \end{aligned} $$
 #
-# Both are 1 for equal masks and 0 without overlap. Each follows from the other: $\mathrm{Dice} = 2\,\mathrm{IoU} / (1 + \mathrm{IoU})$. Both therefore prefer the same one of two masks for one truth; IoU is the lower number.
+# Both are 1 for equal masks and 0 without overlap. Each follows from the other: $\mathrm{Dice} = 2\,\mathrm{IoU} / (1 + \mathrm{IoU})$. So for a given truth, both rank any two masks in the same order. IoU is never higher than Dice.
 #
 # Two metrics measure distances. The *surface* of a mask is the set of its pixels that have a neighbour outside the mask. From each surface pixel of either mask, take the distance to the nearest surface pixel of the other mask:
 #
@@ -630,7 +632,7 @@ display.show(
 credit(chest)
 
 # %% [markdown] tags=["real"]
-# - The moved, the eroded and the dilated mask have a high Dice and an HD95 of 5 px. NSD is low at a tolerance of 2 px and nearly 1 at 5 px: the whole contour is wrong by the same small amount.
+# - The moved, the eroded and the dilated mask have a high Dice and an HD95 of 5 px. NSD is low at a tolerance of 2 px and nearly 1 at 5 px: no part of the contour is wrong by much more than 5 px.
 # - HD95 does not show the lost rows, because they are less than 5 % of the contour. Dice hardly shows them either.
 # - One far pixel changes only the largest distance. The far patch, of 49 px, costs little Dice, and HD95 becomes 342 px.
 # - With the other lung, Dice is 0.64 and IoU 0.47. More than half of the predicted pixels belong to the other label.
@@ -687,8 +689,8 @@ for name in ("moved by 5 px", "eroded by 5 px", "lowest rows lost"):
 axes = "tolerance (px)", "NSD"
 alt = (
     "NSD against the tolerance. The eroded mask goes from 0 to almost 1 at 5 "
-    "pixels. The moved mask rises in steps and reaches 1 at 5. The cut mask is "
-    "high from the start and rises little."
+    "pixels. The moved mask rises slowly to 0.3 at 4 pixels and jumps to 1 at "
+    "5. The cut mask is high from the start and rises little."
 )
 caption = (
     "NSD of 3 changed masks of the right lung against its tolerance in pixels: "
@@ -751,7 +753,7 @@ pd.DataFrame(rows).T.round(3)
 # %% [markdown]
 # ## Empty masks
 #
-# In many slices an organ is absent. What is the score of a method that finds nothing there, and rightly so? The formula of Dice gives 0 / 0. The table has the rule of this library, and the rule behind published tables of Synapse, CTs of the abdomen (`dice_synapse`, `hd95_synapse`).
+# In many slices an organ is absent. What is the score of a method that finds nothing there, and rightly so? The formula of Dice gives 0 / 0. The table has the rule of this library, and the rule behind published tables of Synapse, CTs of the abdomen.
 
 # %%
 from medsaga_lib.evaluation.metrics import score_case
@@ -770,7 +772,7 @@ for name, (prediction, true) in pairs.items():
 display.table(pd.DataFrame(scores).T[columns].astype(float), digits=1)
 
 # %% [markdown]
-# In this library, a missed and an invented organ get Dice 0, NSD 0, and as HD95 the diagonal of the image, here 57 px. If both masks are empty, the scores are NaN. Means leave them out, and the summary counts them as `empty`.
+# In this library, a missed and an invented organ get Dice 0, NSD 0, and as HD95 the diagonal of the image, here 57 px. If both masks are empty, the scores are NaN, an empty cell of the table. Means leave them out, and the summary counts them as `empty`.
 # The Synapse rule gives a perfect score to an invented organ, HD95 0 to a missed one, and Dice 0 if both are empty. Other rules count *both empty* as Dice 1. Scores can be compared only if their rules are the same.
 
 # %% tags=["real"]
@@ -939,6 +941,12 @@ leaking, honest = compare(xrays, chest.labels)
 for name, table in (("all images", leaking), ("other patients", honest)):
     print(f"copies from {name:14} Dice {table['dice'].mean():.3f}")
 
+# %% tags=["real"]
+gain_of_copies = leaking["dice"] - honest["dice"]
+differ = gain_of_copies.groupby(leaking["case"]).transform(np.any)
+print(f"{leaking['case'][differ].nunique()} images have another copy; ", end="")
+print(f"their gain is {gain_of_copies[differ].mean():.3f}")
+
 # %% tags=["real", "figure"]
 patients = patients_of(xrays)
 mate, other = sources_of(xrays)
@@ -964,8 +972,7 @@ display.show(
 credit(chest)
 
 # %% [markdown] tags=["real"]
-# The most similar X-ray is of the same patient in 25 % of the cases, 8 times as often as by chance. The gain in Dice is only 0.015.
-# The figure shows why: the lungs of another patient are nearly as good a copy. So leakage hardly shows in this score. A network can remember more than a copy does, and this measurement says nothing about it.
+# The most similar X-ray is of the same patient in 25 % of the cases, 8 times as often as by chance. The gain in Dice is only 0.015, because the other images have the same copy in both lists. Where the copies differ, it is 0.062. The figure shows one of these. So leakage hardly shows in this score. A network can remember more than a copy does, and this measurement says nothing about it.
 #
 # Slices of a volume are another matter. Now each slice of 30 MR volumes is one image. A split by image would put neighbouring slices into training and test set.
 #
@@ -1041,7 +1048,7 @@ for count in (5, 10, len(in_order)):
 #
 # Two methods on the same patients are compared by the difference of their scores for each image. The next cell compares the two kinds of copies.
 #
-# > **Predict.** The two intervals of the means overlap widely. Can the interval of the difference exclude 0?
+# > **Predict.** Suppose that the intervals of the two means overlap widely. Can the interval of the difference exclude 0?
 
 # %% tags=["real"]
 def gain(better, other):
@@ -1074,7 +1081,7 @@ print("the same for the MR slices:", gain(leaking_slices, honest_slices))
 # | column | meaning | better |
 # | --- | --- | --- |
 # | `dice` | mean over cases for each class, then over classes | higher |
-# | `interval` | 95 % bootstrap interval over patients | narrower |
+# | `interval` | 95 % bootstrap interval over patients | |
 # | ± | half of the 95 % interval over training runs with different seeds | smaller |
 # | `hd95` | in mm, or in pixels where the images have no spacing | lower |
 # | `nsd` | tolerance 2 mm, or 2 pixels | higher |

@@ -63,7 +63,7 @@ for name in datasets:
     print(f"{name:19} {seen('lite_medsam', name).exposure}")
 
 # %% [markdown] tags=["real"]
-# Good scores on polyps, lungs and spleen may therefore be scores on training images. The page about the weights gives the reasons.
+# Good scores on polyps, lungs and spleen may therefore be scores on training images. [Where the weights come from](../book/weights.md) gives the reasons.
 
 # %% [markdown]
 # We take a few test images, each of a different patient; where a set names no patients, each image counts as one. `examples_of` takes the slice of a volume with most labelled voxels, 2 slices of the single CT volume, and at most 4 nuclei of an image.
@@ -176,7 +176,7 @@ parts
 
 # %%
 ratio = median["image encoder"] / median["mask decoder"]
-print(f"encoding an image takes as long as decoding {ratio:.0f} prompts")
+print(f"one encoding takes as long as {ratio:.0f} decodings")
 
 # %% [markdown]
 # The image encoder gives 64 x 64 vectors of 256 channels. The prompt encoder gives 2 tokens for the box, and a grid that is added to the embedding. The mask decoder gives the logits of 3 masks, and an estimate of their IoU.
@@ -395,7 +395,7 @@ display.show(
 )
 
 # %% [markdown]
-# As $\sin a \sin b + \cos a \cos b = \cos(a - b)$, the product depends on the displacement between the two positions alone. It is largest for equal positions and falls with the distance. Attention compares tokens and cells by products, so a token can find the cells at its position.
+# As $\sin a \sin b + \cos a \cos b = \cos(a - b)$, the product depends only on the displacement between the two positions. It is largest for equal positions and falls with the distance. Attention compares tokens and cells by products, so a token can find the cells at its position.
 # The decoder gets this encoding of all cells as a second grid. LiteMedSAM's embedding itself says little about absolute positions; [chapter 10](10_few_labels.ipynb) shows what follows.
 #
 # ## From a prompt to tokens
@@ -520,7 +520,7 @@ share["area"] = {part: region.mean() for part, region in inside.items()}
 pd.DataFrame(share).T.round(2)
 
 # %% [markdown] tags=["real"]
-# In the first layer, the image tokens do not know the prompt yet, and 7 % of the attention is on the polyp, which has 13 % of the area. Then the image attends to the tokens. In the second layer and in the last attention, three quarters of the attention of mask token 0 are on the polyp, most of it near the edge.
+# In the first layer, the vectors of the cells (*image tokens*) do not know the prompt yet, and 7 % of the attention is on the polyp, which has 13 % of the area. Then the image attends to the tokens. In the second layer and in the last attention, three quarters of the attention of mask token 0 are on the polyp. In the figure, the brightest cells are at its edge.
 
 # %% [markdown]
 # A map of attention shows where information comes from. It is not the mask.
@@ -573,16 +573,16 @@ panels.append(display.Panel(probability, title="all 32 together"))
 display.show(
     display.grid(panels, {}, "Channels.", columns=4),
     alt="Three of the 32 channels of the upscaled embedding in grey, with "
-    "their factors, and the probability from all 32. In each channel the "
-    "object differs from its surroundings. In the probability, the object is "
-    "white and everything else is black.",
+    "their factors, and the probability from all 32. One channel is dark in "
+    "the whole box; in the other two the object differs from its surroundings. "
+    "In the probability, the object is white and everything else is black.",
     caption="Three of the 32 channels, each from its minimum (black) to its "
     "maximum (white), with its factor in the title; right, the probability "
     "from all 32, from 0 (black) to 1 (white).",
 )
 
 # %% [markdown]
-# The three channels are those that change the sum most. Each of them already separates the object from its surroundings, because the image tokens have attended to the prompt.
+# The three channels are those that change the sum most. Two of them already separate the object from its surroundings, and one shows the whole box, because the image tokens have attended to the prompt.
 # The logits computed by hand are those of the library up to rounding. They are enlarged to the image, and the mask is where they are above 0.
 #
 # ### The threshold
@@ -687,7 +687,7 @@ def panel_of(row):
     one = examples[row["number"]]
     target = one.truth == row["value"]
     mask = ask(row["number"], box_around(target, None)).masks[0]
-    title = f"{row['images']}: {row['IoU']:.2f}, ellipse {row['ellipse']:.2f}"
+    title = f"{row['images']}: {row['IoU']:.2f} ({row['ellipse']:.2f})"
     both = target.astype(int), mask.astype(int)
     return display.Panel(one.pixels, *both, title, one.spacing)
 
@@ -737,7 +737,8 @@ credit(*datasets)
 # - *Lungs.* The mask is a thin rim of the lung. The published preprocessing is unstable on some X-rays; [chapter 10](10_few_labels.ipynb) shows one, and how another preprocessing repairs its masks. Even the best mask leaves out a part at the bottom of the lung that the annotator included.
 # - *Hippocampus.* The whole slice has about 50 x 36 pixels, so the input is a strong enlargement, and the border of the hippocampus hardly has a visible edge.
 # - *Nuclei.* A nucleus is about 12 pixels wide in the input. The mask is about right, but one pixel more or less changes the IoU much.
-# - *Polyps, spleen.* Even the worst masks are close to the annotator's.
+# - *Spleen.* Even the worst mask is close to the annotator's.
+# - *Polyps.* The worst mask misses a strip of the polyp, and the ellipse is ahead of it.
 #
 # On three of the five kinds of images, the ellipse has the higher mean IoU. A box from the ground truth says so much that a network must be compared with it.
 
@@ -830,7 +831,7 @@ pd.DataFrame({one.name: one.y for one in curves}, steps).T.round(2)
 # ## One mask or three
 #
 # A point can mean an organ or a part of it, so SAM answers with 3 masks and an estimated IoU for each. A box is hardly ambiguous, and mask 0 is made for it.
-# LiteMedSAM's training script uses boxes and mask 0 alone. There, masks 1 to 3 have no part in the loss. The table gives the mean IoU of all 4 masks from exact boxes. `chosen` is the mask of 1 to 3 with the highest estimate, and `best of 3` the one with the highest IoU.
+# LiteMedSAM's training script uses only boxes and mask 0. There, masks 1 to 3 have no part in the loss. The table gives the mean IoU of all 4 masks from exact boxes. `chosen` is the mask of 1 to 3 with the highest estimate, and `best of 3` the one with the highest IoU.
 #
 # > **Predict.** What is left of masks 1 to 3?
 
@@ -920,11 +921,11 @@ display.show(
 credit(one.data)
 
 # %% [markdown]
-# With a point, LiteMedSAM's IoU is almost 0. There is no error message: the roles of points exist in its prompt encoder, but the training used boxes alone. [Chapter 7](07_exemplar_synthesis.ipynb) teaches it what a point means.
+# With a point, LiteMedSAM's IoU is almost 0. There is no error message: the roles of points exist in its prompt encoder, but the training used only boxes. [Chapter 7](07_exemplar_synthesis.ipynb) teaches it what a point means.
 # The pocket SAM answers points. Its 3 masks have different sizes, as a point allows several objects. The best of the 3 is chosen with the annotator's mask, so it is an upper bound of the network's own choice.
 
 # %% [markdown] tags=["real"]
-# A mask prompt is also new to LiteMedSAM. If it gets its own logits back, the masks become worse on four of the five kinds of images. SAM was trained to improve its own mask in this way.
+# A mask prompt is also new to LiteMedSAM. If it gets the box together with its own logits, the masks become worse on four of the five kinds of images, by 0.01 to 0.11, and better on the lungs, by 0.10. SAM was trained to improve its own mask in this way.
 
 # %% [markdown]
 # Without any prompt from a person, SAM puts a grid of points on the image and keeps the masks that differ. The grid here has 5 x 5 points; SAM's has 32 x 32. Such masks have no names. The next table takes the mask nearest to the object above, so its IoU says what the best choice could reach.
@@ -989,8 +990,8 @@ table = {name: agreement(part) for name, part in by_kind}
 pd.DataFrame(table | {"all": agreement(boxes)}).T.round(2)
 
 # %% [markdown] tags=["real"]
-# On polyps and spleen, the mean error is 0.01 and -0.01. On hippocampus and lungs, the estimate is too high by 0.23 and 0.33: a mask of a lung with an IoU of 0.1 gets an estimate of 0.7. LiteMedSAM has probably seen X-rays of this source in its training, so that alone does not make the estimates right.
-# The order is better than the values. The rank correlation over all objects is 0.89. The estimate can therefore sort masks, so that a person looks at the worst first; it cannot be read as an IoU. On the polyps all masks are good, and the order says little. The rank correlation of 2 slices of the spleen says nothing.
+# On polyps and spleen, the mean error is 0.01 and -0.01. On hippocampus and lungs, the estimate is too high by 0.23 and 0.33: a mask of a lung with an IoU of 0.1 gets an estimate of 0.7. LiteMedSAM has probably seen X-rays of this source in its training, so similar images in the training are not enough for a right estimate.
+# The order of the estimates is more reliable than their values. The rank correlation over all objects is 0.89. The estimate can therefore sort masks, so that a person looks at the worst first; it cannot be read as an IoU. On the polyps all masks are good, and the order says little. The rank correlation of 2 slices of the spleen says nothing.
 
 # %% [markdown]
 # ## What LiteMedSAM changed
@@ -1055,7 +1056,7 @@ pd.DataFrame(rows)
 # %% [markdown] tags=["question"]
 # **Question 2.** LiteMedSAM accepts a point, gives no error, and the IoU of its mask is almost 0. Why?
 #
-# - **A.** Its training used boxes alone, so the decoder never learned how a mask follows from a point.
+# - **A.** Its training used only boxes, so the decoder never learned how a mask follows from a point.
 # - **B.** Its prompt encoder has no tokens for points.
 # - **C.** A point is ambiguous, and the network chose another object at this place.
 #
@@ -1077,14 +1078,14 @@ pd.DataFrame(rows)
 #
 # - **A.** No: on such images the estimate can be far too high, and nothing in the number shows it.
 # - **B.** No: the values may be wrong although the order is useful. The last column of the table compares the order.
-# - **C.** Yes: this needs the order alone. Compare it with the IoU on a few images of your own before you rely on it.
+# - **C.** Yes: this needs only the order. Compare it with the IoU on a few images of your own before you rely on it.
 # </details>
 
 # %% [markdown]
 # ## Exercises
 #
 # ### Exercise 1: calculate (easy, 5 minutes)
-# An image has 300 rows and 640 columns. How many of the 64 x 64 cells of its embedding contain padding alone?
+# An image has 300 rows and 640 columns. How many of the 64 x 64 cells of its embedding contain only padding?
 
 # %% tags=["exercise"]
 padding_cells = None
@@ -1200,7 +1201,7 @@ for sides in ((300, 640), (640, 300), (256, 256)):
 # - SAM has three parts. The image encoder runs once for an image, prompt encoder and mask decoder once for a prompt, and the decoder is much faster.
 # - A token is the encoding of a position plus a vector for its role. A mask prompt is added to the embedding.
 # - In the decoder, tokens and image attend to each other in both directions. A mask is the product of 32 numbers from a mask token with 32 channels of the upscaled embedding.
-# - A network answers any prompt without an error. LiteMedSAM works with boxes, and not with points or masks, because its training had none.
+# - A network answers any prompt without an error. LiteMedSAM works with boxes. It fails with points, and a mask prompt mostly makes its masks a little worse, because its training had neither.
 # - A box may be a few px too large, but not too small. How many px depends on the size of the object.
 # - Report the ellipse in the box beside a score from boxes. Do not replace the annotator by the network's estimate of its own IoU before you have compared the two on your images.
 #

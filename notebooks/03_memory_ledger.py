@@ -84,7 +84,7 @@ for name, size in rows.items():
 #
 # SAM, the Segment Anything Model, cuts an image into patches of 16 x 16 pixels. Its *image encoder* is a vision transformer. It turns each patch into a vector, called a *token*. In *attention*, each token takes up information from the other tokens; several *heads* do this in parallel. A small *mask decoder* turns the tokens into masks ([chapter 2](02_sam_from_the_inside.ipynb)).
 #
-# This chapter uses two image encoders. ViT-B is the smallest one of SAM's authors. The **pocket SAM** is a small network with the same classes of code, which we pretrained on drawn images ([Where the weights come from](../book/weights.md)). It is not SAM: it is small enough to measure a training step on a CPU.
+# This chapter uses two image encoders. ViT-B is the smallest encoder that SAM's authors published. The **pocket SAM** is a small network with the same classes of code, which we pretrained on drawn images ([Where the weights come from](../book/weights.md)). It is not SAM: it is small enough to measure a training step on a CPU.
 # Where `MEDSAGA_DATA` names no folder, drawn chest X-rays replace the real ones.
 
 # %% tags=["data"]
@@ -382,12 +382,12 @@ for classes in (8, 1):
     for name in ("S-SAM, SVD", "SAMed, LoRA"):
         entry = predict_ledger(methods[name], replace(all_on, classes=classes))
         sizes = {part: getattr(entry, part) / 2**20 for part in (*PARTS, "sum")}
-        rows[f"{name}, {classes} label(s)"] = sizes
+        rows[f"{name}, labels: {classes}"] = sizes
 print("MiB, all switches on")
 pd.DataFrame(rows).T.round().astype(int)
 
 # %% [markdown]
-# S-SAM's prompt is the name of a label, so its mask decoder runs once for each label. Checkpointing does not discard the activations of the decoder. With 1 label, S-SAM has even fewer activations than SAMed. Its weights stay 110 MiB larger, because each matrix is stored as the factors of its singular value decomposition.
+# S-SAM's prompt is the name of a label, so its mask decoder runs once for each label. Checkpointing does not discard the activations of the decoder. With 1 label, S-SAM has even fewer activations than SAMed. Its weights stay more than 100 MiB larger, because each matrix is stored as the factors of its singular value decomposition.
 #
 # ### The time cost of the memory savings
 #
@@ -409,6 +409,8 @@ names = {recipe.name: name for name, recipe in methods.items()}
 times["method"] = times["recipe"].map(names)
 on = ["attention", "checkpointing", "per_layer", "precision"]
 seconds = times.pivot_table("seconds", on, "method", sort=False)
+steps = ["original", "fused", "+ checkpointing", "+ per-layer", "+ bf16"]
+seconds = seconds.set_axis(steps).rename_axis(columns=None)
 seconds.round(1)
 
 # %% caption="Change of the time from the row above."
@@ -439,7 +441,7 @@ for dtype in (torch.float32, torch.bfloat16):
 # %% [markdown]
 # ### Prediction and measurement
 #
-# Is the ledger right? `python -m tools.resident` ran real training steps on a CPU, 4 images of 128 px on LiteMedSAM with 8 labels, for each recipe that trains a SAM. It read the *resident set*, the memory that a process really occupies, and took its highest value minus the value before the steps. The first steps also leave code and compiled kernels in a process. They are not counted; they are less than 100 MiB for each recipe.
+# Is the ledger right? `python -m tools.resident` ran real training steps on a CPU, 4 images of 128 px on LiteMedSAM with 8 labels, for each recipe that trains a SAM. It read the *resident set*, the memory that a process really occupies, in the third of 3 equal runs in one process, and took its highest value minus the value before this run. The first runs leave code and compiled kernels in the process, less than 100 MiB; they are therefore not counted.
 
 # %%
 resident = json.loads(Path("recorded/resident.json").read_text())
@@ -467,7 +469,7 @@ sizes.assign(error=shown["error"].map("{:+.2%}".format))
 #
 # ### Your own GPU
 #
-# `medsaga memory --fit 12GiB` predicts the four parts for each recipe, and the largest batch whose peak is within 12 GiB. `--backbone`, `--size`, `--batch`, `--checkpointing`, `--per-layer`, `--bf16` and `--original-attention` change the plan. The command also prints the plans whose peak is at most half of this memory, each with the command that trains it. For 12 GiB there are two: MedSAGa on ViT-B at 1024 px, with a peak of 4.0 GiB, and SAMed on ViT-B at 512 px, with 1.2 GiB. [Will it fit my GPU?](../book/fit.md) is a form for the same question.
+# `medsaga memory --fit 12GiB` predicts the four parts for each recipe, and the largest batch whose peak is within 12 GiB. `--backbone`, `--size`, `--batch`, `--checkpointing`, `--per-layer`, `--bf16` and `--original-attention` change the plan. The library also has two named plans for a small GPU. The command prints those whose peak is at most half of this memory, each with the command that trains it. At 12 GiB it prints both: MedSAGa on ViT-B at 1024 px, with a peak of 4.0 GiB, and SAMed on ViT-B at 512 px, with 1.2 GiB. [Will it fit my GPU?](../book/fit.md) is a form for the same question.
 #
 # In a notebook with a kernel, the next cell shows controls for any plan, and the ledger predicts it while you change them. A stage is a part of the image encoder, in ViT-B one block. `from stage` is the first one that is trained; 0 keeps the recipe's own setting. Without a kernel, the cell shows the plan that it begins with.
 
@@ -475,8 +477,8 @@ sizes.assign(error=shown["error"].map("{:+.2%}".format))
 from medsaga_lib.memory.controls import plan_controls
 
 plan_controls(
-    "Predicted memory of a training step of MedSAGa on ViT-B (512 px, batch "
-    "12, attention without stored maps)."
+    "Predicted sum of the four parts of a training step of MedSAGa on ViT-B "
+    "(512 px, batch 12, attention without stored maps)."
 )
 
 # %% [markdown]

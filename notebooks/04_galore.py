@@ -150,7 +150,7 @@ display.interactive(
 #
 # GaLore computes a basis $P$ (192 x 16) of the 16 strongest directions, the first 16 columns of $U$. Adam gets the projected gradient $R = P^\top G$, which has 16 rows instead of 192, and its moments have the shape of $R$. The product with $P$ gives Adam's step the shape of the weights again:
 #
-# $$R_t = P_t^\top G_t, \qquad W_t = W_{t-1} - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t)$$
+# $$\begin{aligned} R_t &= P_t^\top G_t, \\ W_t &= W_{t-1} - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t) \end{aligned}$$
 #
 # Here $\eta$ is the learning rate. GaLore has three values of its own, with these keys and defaults in a recipe:
 #
@@ -295,7 +295,7 @@ print("equal to AdamW, bit for bit:", torch.equal(*weights))
 # %% [markdown]
 # ## The time cost of a refresh
 #
-# A refresh with an SVD of every matrix is slow. But GaLore does not need all singular vectors, and it does not need them exactly. A *randomized* method multiplies $G$ by a few random vectors, and computes a basis of the results. A *cold* start uses random vectors alone. A *warm* start begins with the previous basis and is faster.
+# A refresh with an SVD of every matrix is slow. But GaLore does not need all singular vectors, and it does not need them exactly. A *randomized* method multiplies $G$ by a few random vectors, and computes a basis of the results. A *cold* start uses only random vectors. A *warm* start begins with the previous basis and is faster.
 #
 # > **Predict.** The matrix has the size of one in ViT-B, 768 x 3072, and the rank is 64. How many times faster is the randomized method, and which share of the energy of the exact subspace does it hold?
 
@@ -410,7 +410,7 @@ print(f"rank 16 discards {lost:.1%} of the energy")
 # | [Fira](https://arxiv.org/abs/2410.01623) | also uses the discarded part, scaled |
 # | [APOLLO](https://arxiv.org/abs/2412.05270) | steps along the whole gradient; moments in a random subspace give the length of the step for each column |
 # | [GaLore 2](https://arxiv.org/abs/2504.20437) | uses a randomized SVD |
-# | [Q-GaLore](https://arxiv.org/abs/2407.08296) | refreshes each layer when it is necessary |
+# | [Q-GaLore](https://arxiv.org/abs/2407.08296) | keeps the weights in 8 bits and the bases in 4 bits, and refreshes a layer only when its subspace has changed |
 #
 # `image_encoder.optimizer=fira` and `=apollo` select two of them in the recipe `medsaga`.
 #
@@ -453,8 +453,8 @@ def read(name):
 # %%
 def by_rate(runs):
     """The mean validation Dice over the seeds, by method and learning rate."""
-    table = runs.pivot_table("val_dice", "method", "rate")
-    return table.round(3).astype(object).fillna("")
+    table = runs.pivot_table("val_dice", "rate", "method").rename("{:g}".format)
+    return display.table(table.rename_axis("rate"))
 
 
 # %% caption="Validation Dice by learning rate, one seed."
@@ -468,7 +468,7 @@ by_rate(tried)
 
 # %% [markdown]
 # In the second table, neighbouring rates differ by at most 0.03 Dice, and often by less than seeds do. So one seed can choose a rate by chance: galore-torch has its highest value at 0.0001 in the first table, and at 0.003 in the second, where 0.0001 was not tried again. Nor was 0.0003 of APOLLO, which is as high as its 0.1 in the first table.
-# The test uses the best rate of the second table for each method. That of APOLLO is at the end of its row; the first table has a much lower Dice at the next rate, 0.3.
+# The test uses the best rate of the second table for each method. That of APOLLO is at the end of its column; the first table has a much lower Dice at the next rate, 0.3.
 #
 # > **Predict.** The test has 5 seeds. Rank the methods: AdamW on every weight, LoRA, galore-torch, GaLore with kept and with rotated moments, Fira, APOLLO.
 
@@ -537,7 +537,7 @@ pairs.agg(with_interval, sign="+").rename("difference").to_frame()
 # %% [markdown]
 # - **AdamW.** The means of all 7 methods are within 0.012, on 19 X-rays of 11 patients. Fira, rotated and kept are level with AdamW: their intervals include 0. So this library's GaLore reaches the Dice of AdamW here with a part of its moments. LoRA, galore-torch and APOLLO are behind by about 0.01, and their intervals exclude 0. The intervals are over seeds; other patients would make them wider.
 # - **Other pairs.** 7 methods have 21 pairs. If no two methods differed, about one of these intervals would still exclude 0.
-# - **Kept and rotated.** Both have the same rate. Rotated is ahead by 0.002, and the interval of the difference includes 0. So these runs show no effect of the rotation on the Dice. A possible reason is that the first moment forgets: at the next refresh, after 20 steps, 12 % of a wrong direction are left. This was not tested. With the paper's $T = 200$, these runs would have a single subspace, and both methods would be equal.
+# - **Kept and rotated.** Both have the same rate. Rotated is ahead by 0.002, and the interval of the difference includes 0, but only just. So these runs do not decide whether the rotation helps; if it does, by at most about 0.005 Dice. A possible reason is that the first moment forgets: at the next refresh, after 20 steps, 12 % of a wrong direction are left. This was not tested. With the paper's $T = 200$, these runs would have a single subspace, and both methods would be equal.
 # - **galore-torch.** Its mean is below those of kept and rotated by about 0.01, and both intervals exclude 0. One disadvantage is known. Its first basis comes from the first step, in which the class tokens are equal and the gradient of the image encoder is rounding errors ([chapter 5](05_adapting_sam.ipynb)), and it is used until step 20. This library waits until there is a gradient. No run tests whether this explains the difference.
 #
 # ## Other packages, and AdamW with 8 or 4 bits
@@ -593,9 +593,9 @@ pd.DataFrame(columns).loc[steps.index].fillna("")
 # %% [markdown]
 # A step is compared with that of AdamW with PyTorch's option `foreach`, on one core: the median of 9 turns, and the smallest and largest. The states are all that is held, codes and scales too.
 #
-# - **Memory.** AdamW with 4 bits and GaLore of rank 26 have 5.9 MB of states each, 1/7 of 41.4 MB. With more weights, GaLore gains: its states grow with a side of a matrix, and those of 4 bits with the product of both sides.
-# - **galore-torch** keeps the whole matrix of singular vectors, as shown above. It projects matrices alone. The kernels of convolutions, 825,344 of these weights, keep two moments of full size there: 6.6 MB. This library projects them as well.
-# - **Time.** AdamW with 8 or 4 bits has the slowest plain steps here. bitsandbytes takes about 5 times AdamW's step, and torchao 11 to 13 times. Both are written for a GPU, and were not measured on one. PyTorch's `fused` AdamW takes about a quarter of `foreach`.
+# - **Memory.** AdamW with 4 bits and GaLore of rank 26 have 5.9 MB of states each, 1/7 of 41.4 MB. At a fixed rank, GaLore gains with larger matrices: its states grow with a side of a matrix, and those of 4 bits with the product of both sides. With this library's default rank, 1/12 of the width, both grow alike.
+# - **galore-torch** keeps the whole matrix of singular vectors, as shown above. It projects only matrices. The kernels of convolutions, 825,344 of these weights, keep two moments of full size there: 6.6 MB. This library projects them as well.
+# - **Time.** AdamW with 8 or 4 bits has the slowest plain steps here. bitsandbytes takes 4 to 5 times AdamW's step, and torchao 11 to 13 times. Both are written for a GPU, and were not measured on one. PyTorch's `fused` AdamW takes about a quarter of `foreach`.
 # - **Refresh.** The packages compute an SVD of every matrix, which takes about as long as 12 steps of AdamW; this library's randomized method takes 2 to 3. APOLLO draws a random subspace and needs no SVD.
 #
 # The next table has the mean difference in Dice between a peer and the optimizer of the same algorithm above, seed by seed.
@@ -617,7 +617,7 @@ minus.assign(to=pairs.values())
 # %% [markdown]
 # - **Few bits.** AdamW with 8 or 4 bits reaches the Dice of AdamW: all three intervals include 0.
 # - **GaLore.** pytorch-optimizer is level with galore-torch, whose algorithm it has.
-# - **Fira and APOLLO.** Both have a lower Dice in pytorch-optimizer, and both intervals exclude 0. The learning rates were chosen for this library's optimizers, and a high one such as APOLLO's 0.1 may suit the other less. APOLLO as published steps along the whole gradient, and takes only the length of the step from the subspace. pytorch-optimizer's version 4.1.0 steps along the projected gradient, so between two refreshes it changes 26 directions of a matrix. No run tests whether this is the reason.
+# - **Fira and APOLLO.** Both have a lower Dice in pytorch-optimizer, and both intervals exclude 0. The learning rates were chosen for this library's optimizers, and a high one such as APOLLO's 0.1 may suit the other less. APOLLO as published steps along the whole gradient, and takes only the length of the step from the subspace. pytorch-optimizer's version 4.1.0 steps along the projected gradient, so between two refreshes it changes only 16 directions of a matrix of the pocket SAM, on which the Dice was measured. No run tests whether this is the reason.
 # - **Which one?** AdamW with 32, 8 and 4 bits, Fira, and GaLore with kept and rotated moments are within 0.005. On a CPU and with this network, the states are small beside the activations ([chapter 3](03_memory_ledger.ipynb)), and AdamW with `fused` is the fastest.
 #
 # ## Tested properties of this implementation
@@ -640,8 +640,8 @@ pd.options.display.max_colwidth = None  # whole sentences
 lines[["what", "goal", "least", "largest"]]
 
 # %% [markdown]
-# - A value of 0 is exact. The library at full rank *is* AdamW, because it does not project there. The signs of the basis change *nothing*. A resumed run *is* the run.
-# - All goals are met in this run. A refresh is 25.6 times as fast as the package's. On two machines with AMD's processor it was 24.8 and 165 times, and a plain step was 0.97 times as fast on the second of them ([chapter 8](08_lite_medsam.ipynb)).
+# - A value of 0 means that two results are exactly equal. At full rank, the library takes AdamW's steps, because it does not project there. The signs of the basis change nothing. A resumed run has exactly the weights of a run without a break.
+# - All goals are met in this run, but not on every machine. Here, a refresh is 25.6 times as fast as the package's. On one machine with AMD's processor it was 24.8 times as fast, where the goal is 25. On another it was 165 times, and a plain step was 0.97 times as fast, where the goal is 1 ([chapter 8](08_lite_medsam.ipynb)).
 # - A plain step is 1.12 times as fast as the package's. A plain step has no refresh, so both spend most of their time on the same two matrix products.
 # - The peaks are compared with PyTorch's MemTracker, not with a GPU.
 #
@@ -688,7 +688,7 @@ lines[["what", "goal", "least", "largest"]]
 # <details class="answers"><summary>Answers</summary>
 #
 # - **A.** No: the line *noise* shows how small the share of the strongest 16 is then.
-# - **B.** Yes: the states depend on shape and rank alone. The saving is the same, and the assumption behind it does not hold.
+# - **B.** Yes: the states depend only on shape and rank. The saving is the same, and the assumption behind it does not hold.
 # - **C.** No: their size depends on the shape and the rank, not on the content of the gradient.
 # </details>
 
@@ -851,6 +851,6 @@ for rank, share in by_rank.items():
 #
 # - The gradient measured here is nearly low-rank, and its weight matrix is not. The function `energy` measures yours.
 # - GaLore is Adam on $R = P^\top G$: the moments have $r$ rows instead of $m$, and the basis $P$ is one more state.
-# - After a refresh, the old numbers of the moments mean other directions. The library rotates the moments into the new basis. In the recorded runs, this has no visible effect on the Dice.
+# - After a refresh, the old numbers of the moments mean other directions. The library rotates the moments into the new basis. In the recorded runs, its effect on the Dice is at most about 0.005, and may be none.
 # - GaLore at full rank is not AdamW, because Adam depends on the coordinates.
 # - GaLore reduces the states, one of the four parts of [chapter 3](03_memory_ledger.ipynb)'s ledger.

@@ -217,7 +217,7 @@ print(f"SAM's file of 375 MB: {file_size:.0f} MiB, and {share:.2%} of it")
 #
 # $$ R_t = P_t^\top G_t, \qquad W_t = W_{t-1} - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t). $$
 #
-# The columns of $P_t \in \mathbb{R}^{m \times r}$ are the $r$ leading singular vectors of the gradient. The basis $P_t$ is computed again every $T$ steps; $T = 200$ in MedSAGa's paper, and less in short runs of this library, so that a run has at least 10 bases.
+# The columns of $P_t \in \mathbb{R}^{m \times r}$ are the $r$ leading left singular vectors of a gradient. The basis is computed again only every $T$ steps, from the gradient of that step; $T = 200$ in MedSAGa's paper, and less in short runs of this library, so that a run has at least 10 bases.
 # MedSAGa's paper gives no rank. Our choice is the width of the image encoder divided by 12, which is 64 for ViT-B. The next cell prints the rank for the network of this page.
 #
 # MedSAGa applies GaLore to the image encoder. The projection is not useful for every tensor: a bias is not a matrix, and for a narrow matrix the basis takes more memory than the projection saves.
@@ -266,14 +266,14 @@ pd.DataFrame(rows).T
 # MedSAGa needs more than SAMed, because GaLore trains all weights of the image encoder. Its states are 15 % of those of full fine-tuning with AdamW. SAMed also needs no gradients for frozen weights.
 # [Chapter 3](03_memory_ledger.ipynb) compares the memory of a whole step, with activations.
 #
-# ## Two other methods: adapters and biases
+# ## Two other methods: bottlenecks and biases
 #
 # [Chapter 9](09_from_scratch.ipynb) compares two more methods:
 #
-# - *Medical SAM Adapter* ([Wu et al. 2023](https://arxiv.org/abs/2304.12620)) adds two small networks to each block, one after the attention and one beside the MLP. Each has a linear layer to a smaller width, a GELU, and a linear layer back, which starts at 0.
+# - *Medical SAM Adapter* ([Wu et al. 2023](https://arxiv.org/abs/2304.12620)) adds two small networks, *bottlenecks*, to each block of the image encoder, one after the attention and one beside the MLP. Each has a linear layer to a smaller width, a GELU, and a linear layer back. In this library, the last layer starts at 0.
 # - *AdaptiveSAM* ([Paranjape et al. 2023](https://arxiv.org/abs/2308.03726)) adds nothing to the image encoder. It trains the biases, the norms and the positions there, and its prompt is the name of an organ, as in [chapter 6](06_svd_affine.ipynb).
 #
-# > **Predict.** After training, which of the four methods give an image encoder with SAM's own layers: LoRA, GaLore, adapters, biases?
+# > **Predict.** After training, which of the four methods give an image encoder with SAM's own layers: LoRA, GaLore, bottlenecks, biases?
 
 # %% caption="Trained and added parameters of the image encoder."
 rows = {}
@@ -290,7 +290,7 @@ with torch.device("meta"):
 pd.DataFrame(rows).T.rename_axis("parameters of the image encoder")
 
 # %% [markdown]
-# After training with LoRA, GaLore or biases, the image encoder has SAM's own layers. GaLore and the bias method add no parameters. LoRA's product $BA$ is a matrix of the shape of $W$ and can be added to it. An adapter has a GELU between its layers, so no matrix can replace it, and it stays in the network.
+# After training with LoRA, GaLore or biases, the image encoder has SAM's own layers. GaLore and the bias method add no parameters. LoRA's product $BA$ is a matrix of the shape of $W$ and can be added to it. A bottleneck has a GELU between its layers, so no matrix can replace it, and it stays in the network.
 #
 # ## Training SAMed and MedSAGa
 #
@@ -539,14 +539,23 @@ display.show(
     "over 5 seeds. Bands: 95 % intervals over seeds.",
 )
 
+# %%
+by_seed = lungs.set_index(["network", "shots", "seed"])["dice"]
+gains = by_seed["pretrained"] - by_seed["random"]
+ahead = by_seed["U-Net"] - by_seed["pretrained"]
+asked = {"gain with 4 X-rays": gains[4], "gain with 32": gains[32]}
+asked |= {"4 minus 32": gains[4] - gains[32], "U-Net ahead with 32": ahead[32]}
+for name, values in asked.items():
+    print("{:19} {:6.3f} ± {:.3f}".format(name, *over_seeds(values)))
+
 # %% [markdown]
-# The gain of pretraining is about as large with 32 X-rays as with 4. The U-Net's seeds differ most with 4 X-rays: its score there depends on the X-rays that have labels, and on the random numbers of the run.
+# With 32 X-rays, the gain of pretraining is a little smaller than with 4, and the U-Net from random weights has the highest mean; the interval of its difference to the pretrained network includes 0. The U-Net's seeds differ most with 4 X-rays: its score there depends on the X-rays that have labels, and on the random numbers of the run.
 #
 # Before you adapt a large network, train a small one from random weights on the same images. The comparison shows what pretraining is worth on your task.
 #
 # ## Ablations of SAMed and MedSAGa
 #
-# An *ablation* removes or changes one part of a method. MedSAGa's authors describe two: *v1* applies GaLore to the attention alone, and *v2* freezes the mask decoder and the prompt encoder. SAMed's authors describe *SAMed_s*, which uses LoRA in the decoder's transformer instead of training it. The table counts parameters and states on ViT-B.
+# An *ablation* removes or changes one part of a method. MedSAGa's authors describe two: *v1* trains only the attention layers of the image encoder, with GaLore, and freezes its other layers, and *v2* freezes the mask decoder and the prompt encoder. SAMed's authors describe *SAMed_s*, which uses LoRA in the decoder's transformer instead of training it. The table counts parameters and states on ViT-B.
 
 # %% caption="Trained parameters, and memory of the optimizer's states, of the variants on ViT-B."
 variants = ["samed", "samed_s", "medsaga", "medsaga_v1", "medsaga_v2"]
@@ -607,6 +616,7 @@ table["mean"] = table.mean(axis=1)
 table = table.rename_axis("method").rename(index=method)
 table.sort_values("mean", ascending=False).round(3)
 
+
 # %% [markdown]
 # - **v2.** Tokens in turn are better than random ones in every seed. With random tokens, Dice varies much from seed to seed. With both, v2 stays behind all methods that train the decoder.
 # - **Other variants.** SAMed_s, v1, SAMed and MedSAGa differ by about as much as their seeds.
@@ -639,15 +649,15 @@ table.sort_values("mean", ascending=False).round(3)
 #
 # <details class="answers"><summary>Answers</summary>
 #
-# - **A.** Yes: this is the difference to adapters, which have a GELU between their layers and stay in the network.
+# - **A.** Yes: this is the difference to bottlenecks, which have a GELU between their layers and stay in the network.
 # - **B.** No: $W + \frac{\alpha}{r} B A$ is a matrix of the same shape. It can be computed once and stored.
 # - **C.** No: the bases belong to the optimizer. The trained weights are ordinary matrices.
 # </details>
 
 # %% [markdown] tags=["question"]
-# **Question 3.** One run with one seed gives MedSAGa a higher Dice than SAMed, with its interval over patients. Which conclusion holds?
+# **Question 3.** One run with one seed gives MedSAGa a higher Dice than SAMed, and the 95 % interval of the paired difference over patients is above 0. Which conclusion holds?
 #
-# - **A.** MedSAGa is better, if the two intervals do not overlap.
+# - **A.** MedSAGa is the better method, because the interval is above 0.
 # - **B.** MedSAGa is better on X-rays, and not on other images.
 # - **C.** This network is better than that one on patients like these. Runs with other seeds are needed to compare the methods.
 #
@@ -657,6 +667,23 @@ table.sort_values("mean", ascending=False).round(3)
 # - **B.** No: one trained network of each method cannot show this for X-rays either.
 # - **C.** Yes: a method is a distribution of networks, and one seed is one draw.
 # </details>
+
+# %% [markdown]
+# Exercise 2 uses the next function.
+
+# %%
+def gradients(network):
+    """The norms of the gradients of all A and all B, for 2 training images."""
+    network.zero_grad()
+    two = Samples(dataset, dataset.split("train")[:2], size, feed.sample)
+    loss_of(network, [two[0], two[1]]).backward()
+    norms = {"A": [], "B": []}
+    for name, parameter in network.named_parameters():
+        for letter in norms:
+            if f"lora_{letter}" in name:
+                norms[letter].append(parameter.grad.norm())
+    return {one: float(torch.stack(norms[one]).norm()) for one in norms}
+
 
 # %% [markdown]
 # ## Exercises
@@ -696,25 +723,10 @@ assert below < 1, (
     f"Rank {rank - 1:g} is already useless; count both A and B."
 )
 
-
-# %%
-def gradients(network):
-    """The norms of the gradients of all A and all B, for 2 training images."""
-    network.zero_grad()
-    two = Samples(dataset, dataset.split("train")[:2], size, feed.sample)
-    loss_of(network, [two[0], two[1]]).backward()
-    norms = {"A": [], "B": []}
-    for name, parameter in network.named_parameters():
-        for letter in norms:
-            if f"lora_{letter}" in name:
-                norms[letter].append(parameter.grad.norm())
-    return {one: float(torch.stack(norms[one]).norm()) for one in norms}
-
-
 # %% [markdown]
 # ### Exercise 2: find the fault (medium, 15 minutes)
 # A colleague starts SAMed with $A = 0$ as well as $B = 0$, "so that nothing changes at the start". The training loss falls, and there is no error message.
-# The function `gradients` above gives the norm of the gradients of all $A$ and of all $B$. The class tokens start in turn, so that the image encoder has a gradient in the first step. Which of the two matrices of LoRA learn in the colleague's network? Find the reason, and make `mended` a SAMed that learns.
+# The function `gradients` gives the norm of the gradients of all $A$ and of all $B$. The class tokens start in turn, so that the image encoder has a gradient in the first step. Does $A$ learn in the colleague's network, does $B$, or does neither? Find the reason, and make `mended` a SAMed that learns.
 
 # %% tags=["exercise"]
 in_turn = changed(recipes["SAMed"], ["start=in_turn"])
@@ -748,7 +760,7 @@ assert min(norms.values()) == 0, (
 # %% [markdown]
 # ### Exercise 3: experiment (medium, 10 minutes)
 # After training, LoRA's product can be added to the weights. The image encoder then has its own layers again, needs no extra time, and can be used without the package `peft`, which has LoRA's layers.
-# Merge a copy of the trained SAMed, and put the largest change of its output for `inputs` into `change`. The adaptation of a recipe, `recipes["SAMed"].image_encoder`, has a method `merge`. Explain why the change is not exactly 0, and why the same is impossible for an adapter.
+# Merge a copy of the trained SAMed, and put the largest change of its output for `inputs` into `change`. The adaptation of a recipe, `recipes["SAMed"].image_encoder`, has a method `merge`. Explain why the change is not exactly 0, and why the same is impossible for a bottleneck.
 
 # %% tags=["exercise"]
 from copy import deepcopy
@@ -763,7 +775,7 @@ with torch.no_grad():
     change = (merged(inputs) - before).abs().max()
 print(f"largest change {change:.1e}")
 # W x + B A x and (W + B A) x are the same sums in another order, so they round
-# differently. An adapter has a GELU between its two layers, and no matrix
+# differently. A bottleneck has a GELU between its two layers; no matrix
 # computes a GELU.
 
 # %% tags=["exercise-check"]

@@ -193,7 +193,7 @@ strength = {
 table_of(strength).round(2)
 
 # %% [markdown] tags=["real"]
-# In `fc1`, the 1st direction is about 10 times as strong as the 2nd. In `proj`, the strength does not explain the effects: the 1st direction is the strongest of the table, but the 6th has the largest effect. The effect of a direction also depends on the layers after it.
+# In `fc1`, the 1st direction is about 10 times as strong as the 2nd, and has by far the largest effect. In `qkv` and `proj`, the strength does not explain the effects. In `qkv`, the 3rd direction is about 20 times as strong as the 1st and has nearly the same effect. In `proj`, the 1st direction is the strongest of the table, but the 6th has the largest effect. The effect of a direction also depends on the layers after it.
 
 # %%
 component = given["fc1"] @ layers["fc1"].right[0]
@@ -363,7 +363,7 @@ figure = display.curve_with_interval(curves, *axes, alt)
 display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
-# With scales alone, the values near 0 stay near 0. With shifts, they grow to nearly 2 in the same 200 steps: the shift can switch directions *on*.
+# With scales alone, the values near 0 stay near 0. With shifts, the values from about number 275 on miss the target, too: in 200 steps of 0.01, a shift moves by at most about 2. But they grow to nearly 2 in the same 200 steps: the shift can switch directions *on*.
 # The ReLU can switch directions *off*: where $a_i s_i + b_i$ is below 0, the direction is removed. The next cell removes the first direction. It prints the gradients of $a$ and $b$ for the first two directions.
 
 # %%
@@ -447,7 +447,7 @@ caption = (
 display.show(display.grid(panels, {}, alt), alt=alt, caption=caption)
 
 # %% [markdown]
-# LoRA and GaLore can connect any input direction with any output direction, within a low rank. In S-SAM, all entries outside the diagonal are 0 and stay 0. S-SAM has 2 numbers for each of the 320 values of this matrix. It can change the strength of existing directions, but it cannot learn new ones.
+# LoRA can connect any input direction with any output direction, within a low rank. GaLore can, too: its rank is low in each subspace, but the sum over many subspaces can have full rank. In S-SAM, all entries outside the diagonal are 0 and stay 0. S-SAM has 2 numbers for each of the 320 values of this matrix. It can change the strength of existing directions, but it cannot learn new ones.
 # S-SAM also trains the LayerNorms of encoder and decoder, the table of positions of a ViT, and the text layer, which a later section explains.
 #
 # ## The number of trained parameters
@@ -495,7 +495,7 @@ for name in ("s_sam", "samed"):
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# The published code trains 444,672 parameters, as S-SAM does here at 256 px. One reviewer describes a decoder "without any modifications and tuning". Without the LayerNorms of the decoder, the count is that of the second row. Both are 0.47 % of SAM.
+# The published code trains 444,672 parameters, as S-SAM does here at 256 px. One reviewer describes a decoder "without any modifications and tuning". Without the LayerNorms of the decoder, the count is that of the second row. Both are 0.47 % of SAM, near the published "0.4%".
 # This share holds at 256 px alone. The largest part is the table of positions, which has 768 numbers for each token. If the side of the image is twice as long, there are 4 times as many tokens.
 # SAMed trains more, because it trains the whole decoder. With the decoder frozen, LoRA of rank 4 is left, and it trains about a third of S-SAM's number at 256 px.
 #
@@ -593,7 +593,7 @@ for name in ("polyp", "banana"):
 #
 # ## An error in the published code: the sigmoid is applied twice
 #
-# The loss is the Dice loss plus the focal loss. For a pixel of the organ with probability $p = \sigma(z)$, the focal loss is $-\alpha\,(1 - p)^3 \log p$. The function that computes it takes the logit $z$ and applies the sigmoid itself. The published code passes $\sigma(z)$ to it.
+# The loss is the Dice loss plus the focal loss. For a pixel of the organ with probability $p = \sigma(z)$, the focal loss is $-\alpha\,(1 - p)^3 \log p$, where $\alpha = 0.75$ is the weight of the pixels of the organ. The function that computes it takes the logit $z$ and applies the sigmoid itself. The published code passes $\sigma(z)$ to it.
 #
 # > **Predict.** The network is sure that a pixel of the lung is background ($z = -8$). How large is the gradient of each version?
 
@@ -606,7 +606,8 @@ def pull(first):
     z = torch.linspace(-8, 8, 33, requires_grad=True)
     channels = torch.stack([torch.zeros(33), first(z)], 1)[..., None, None]
     labels = torch.ones(33, 1, 1, dtype=torch.int64)  # 33 images of one pixel
-    loss = focal_dice(channels, labels, focal_weight=33, dice_weight=0)
+    pixels = 33  # the loss is their mean, and we want each gradient
+    loss = focal_dice(channels, labels, focal_weight=pixels, dice_weight=0)
     loss.total.backward()
     return z.detach(), -z.grad
 
@@ -622,7 +623,7 @@ curves = [display.Curve("published code", z, twice)]
 curves.append(display.Curve("focal loss", z, once))
 alt = (
     "Minus the gradient of the focal loss at the logit of a lung pixel. The "
-    "focal loss has values from 0.7 to 0.9 at negative logits, and nearly 0 "
+    "focal loss has values from 0.7 to 0.9 at logits below -1, and nearly 0 "
     "above logit 1. The published code is close to 0 everywhere, with a low "
     "maximum near logit -1."
 )
@@ -639,7 +640,11 @@ display.show(figure, alt=alt, caption=caption)
 # The focal loss was designed to have a small gradient where the network is right and a large one where it is wrong. With two sigmoids, the gradient is small everywhere, and nearly 0 where the network is most wrong. The Dice loss still gets probabilities, so training can work.
 # No message reports such an error. This library passes logits, and a test compares its focal loss with that of torchvision.
 #
-# This library differs from the published code in three more points. The encoder of that code has no relative positions and no windows, its decoder has no positional encodings, and one of the standard deviations that normalise its input is mistyped.
+# This library differs from the published code in three more points:
+#
+# - the encoder of that code has neither relative positions nor windows,
+# - its decoder has no positional encodings,
+# - one of the standard deviations that normalise its input is mistyped.
 #
 # ## Training with and without an absent label
 #
@@ -783,9 +788,9 @@ print(dataset.citation, "|", dataset.licence)
 # %% [markdown] tags=["real"]
 # - The network without *spleen* was never trained with an empty mask. It marks lung for every name, also for *spleen* and *banana*.
 # - The network with *spleen* gives an empty mask for *spleen*, as trained. Its masks for *heart* and *banana* are much smaller than a lung. These names were not in the training, so another seed or learning rate can give other answers.
-# - The misspelt *rigth lung* gives the **left** lung with the first network, although the user means the right one. MiniLM's vector of this name is about as similar to either side, so another network may answer with the other side.
+# - The misspelt *rigth lung* gives the **left** lung with the first network, although the user means the right one. MiniLM's vector of this name is about as similar to either side. The second network gives an almost empty mask.
 # - *Right Lung* gives the same as *right lung*, because MiniLM ignores case.
-# - *lung* could mean both lungs, but each network marks one of them.
+# - *lung* and *pulmonary* could mean both lungs, but each network marks one of them: the first the left lung, the second the right one.
 
 # %% [markdown]
 # A text encoder gives a vector for any name, but the network has learned masks only for the names of its training. A program should accept those names and refuse all others.
@@ -815,7 +820,7 @@ index, both = ["method", "rate"], ["mean", "min"]
 tried.pivot_table("val_dice", index, "data", aggfunc=both).round(2)
 
 # %% [markdown]
-# SVF depends more on the learning rate. For SVF, 0.01 is too low on both tasks, and on polyps at least one run at 0.1 fails, as the minimum shows. For S-SAM, 0.01 to 0.1 are level on lungs, and both ends of the bracket are lower; on polyps the two lowest rates are better. The differences between the means are small. The recipes of this library use 0.03 for both methods.
+# SVF depends more on the learning rate. On lungs, 0.01 is too low for it. On polyps, 0.03 has its highest mean, 0.46, and at least one run at 0.1 fails, as the minimum shows. For S-SAM, 0.01 to 0.1 are level on lungs, and both ends of the bracket are lower. On polyps, its two lowest rates are better, and its means differ by at most 0.07. The recipes of this library use 0.03 for both methods.
 #
 # The second table compares both methods with a baseline, *decoder only*, that trains the mask decoder and freezes the image encoder.
 
@@ -868,7 +873,7 @@ display.table(runs[["trained parameters", "Dice", "95 % interval"]])
 # <details class="answers"><summary>Answers</summary>
 #
 # - **A.** No: S-SAM's change is diagonal in the coordinates of the matrix, and LoRA's is not.
-# - **B.** No: it trains 2 numbers for each singular value, and LoRA trains 4 whole vectors on each side.
+# - **B.** No: it trains 2 numbers for each singular value, and LoRA of rank 4 trains 4 rows of $A$ and 4 columns of $B$, each as long as a side of the matrix.
 # - **C.** Yes: a full rank is not the same as many degrees of freedom. All entries outside the diagonal stay 0.
 # </details>
 
@@ -915,7 +920,7 @@ assert error < 1e-4, (
 
 # %% [markdown]
 # ### Exercise 2: experiment (medium, 15 minutes)
-# Find a singular value of `qkv` whose removal changes the embedding at least 1.2 times as much as the removal of the 1st does, and put its number into `number`. Do not try all 320: use `strength`. Then explain in one sentence why this value has a larger effect.
+# Find a singular value of `qkv` whose removal changes the embedding at least 1.2 times as much as the removal of the 1st does, and put its number into `number`. Do not try all 320: try those with the largest `strength`. Then say in one sentence whether `strength` predicts the order of the effects.
 
 # %% tags=["exercise"]
 number = 1
@@ -925,8 +930,8 @@ number = 1
 candidates = (strength["qkv"].topk(5).indices + 1).tolist()
 number = max(candidates, key=lambda candidate: change("qkv", candidate, 0.0))
 print(candidates, number)
-# Its singular value is smaller, but the inputs have a larger component along
-# its direction.
+# It gives candidates and no order: the 1st direction is much weaker than these,
+# and its effect is nearly as large. The layers after qkv decide as well.
 
 # %% tags=["exercise-check"]
 from medsaga_lib.display.answers import as_number, as_returned
@@ -997,6 +1002,6 @@ assert alone.abs().max() > 1e-3, (
 # - The effect of a singular value depends on its size and on the component of the inputs along its direction. A large change of the embedding is not always a large change of the mask.
 # - The shift makes small values grow fast. The ReLU removes directions, and training cannot bring them back.
 # - The change has full rank but few degrees of freedom: it is diagonal in the coordinates of the matrix.
-# - "0.4%" holds at 256 px, and the positions are its largest part. The matrices $U$ and $V$ need much more memory than the trained values.
+# - At 256 px, S-SAM trains 0.47 % of SAM's parameters, near the published "0.4%"; at 1024 px it trains 3.62 %. The positions are the largest part. The matrices $U$ and $V$ need much more memory than the trained values.
 # - A sigmoid applied twice makes the focal loss nearly ineffective, and no message reports it.
 # - An encoder of sentences knows synonyms, but it hardly separates left from right. A program should accept only the names that the network was trained with.

@@ -205,7 +205,7 @@ display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
-# With this one seed, both networks find the pasted organs. The network with organs left in its backgrounds gives the organs of the original images a lower probability: in its training, such organs were labelled as background.
+# With this one seed, both networks find the organs in the pastes and in the original images: the second column is only 0.02 below the first in both rows. The network with organs left in its backgrounds is lower in both columns, so it has become less sure of every organ. It has not learned to look for traces of pasting. A wrong label can teach this; 3 exemplars and 80 steps do not show it.
 # On the validation images, both networks have a low Dice. With 3 exemplars and one seed, the experiment does not show how much a wrong label costs on new images.
 
 # %% [markdown]
@@ -400,7 +400,7 @@ print(f"image and label disagree at {apart} pixels of the border")
 #
 # ## Synthesised images
 #
-# The following ranges are our choice. `share` is the share of training samples that are pastes, and `turn` is in degrees. The other values are relative to the image width (`shift`, `blur`), to the size (`scale`) or to the brightness (`gain`, `bias`).
+# The following ranges are our choice. `share` is the share of training samples that are pastes. Each other number is the largest change in either direction, and `blur` is the largest standard deviation. `turn` is in degrees, `shift` and `blur` are in image widths, `scale` is relative to the size and `gain` to the contrast, and `bias` is added to the brightness, which goes from 0 to 1.
 
 # %%
 pd.Series(vars(Synthesis())).round(3)
@@ -461,11 +461,11 @@ for kind, number in [*kinds.items(), ("sum", sum(kinds.values()))]:
     print(f"{kind:22} {number:9,}")
 
 # %% [markdown]
-# LoRA has the smaller part of the sum, and the sum is below 1 million. The summary of the paper, however, gives "only 6.32M trainable parameters".
+# LoRA has 18 % of the sum, and the sum is below 1 million. The summary of the paper, however, gives "only 6.32M trainable parameters".
 #
 # > **Predict.** Which other quantity could "6.32M" be? [Chapter 5](05_adapting_sam.ipynb) has a similar case, "18.81M".
 #
-# SAMed_s has one mask token for each class, so it trains more parameters than Cheap Lunch. The next cell counts them with 8 classes, as in Synapse, one of the paper's data sets. It also computes the size of a file with the trained tensors in float32.
+# SAMed_s has one mask token for each class, and each token has its own small MLP in the decoder, so it trains more parameters than our Cheap Lunch. The next cell counts them with 8 classes, as in Synapse, one of the paper's data sets. It also computes the size of a file with the trained tensors in float32.
 
 # %%
 from medsaga_lib.memory.plan import count
@@ -476,7 +476,7 @@ print(f"SAMed_s: {trains:,} parameters of 4 bytes, {needs:.2f} MiB")
 print(f"6.32 million parameters would need {4 * 6.32e6 / 2**20:.2f} MiB")
 
 # %% [markdown]
-# The checkpoint of SAMed_s that its authors published has 6.318 MiB ([hitachinsk/SAMed](https://github.com/hitachinsk/SAMed)); a file also holds names and headers. "6.32M" is therefore probably the size of a file, and about 1.6 million parameters are trained. This is an inference: the summary does not say how the number was counted, and there is no public code. Exercise 1 tests another explanation.
+# The checkpoint of SAMed_s that its authors published has 6.318 MiB ([hitachinsk/SAMed](https://github.com/hitachinsk/SAMed)); a file also holds names and headers. "6.32M" is therefore probably the size of a file of a network with one token for each class, as in SAMed_s, which has about 1.6 million trained parameters. Our recipe answers points with SAM's own mask tokens, and its file would be smaller. This is an inference: the summary does not say how the number was counted, and there is no public code. Exercise 1 tests another explanation.
 #
 # ## Boxes and points as prompts
 #
@@ -767,7 +767,7 @@ table["seeds ahead"] = gains.agg(lambda of: f"{(of > 0).sum()} of {len(of)}")
 table.round(3)
 
 # %% [markdown]
-# `gain` is the mean of the paired differences over seeds, and `+-` is half of its 95 % interval. The figure shows the same differences, one dot for each seed.
+# The figure shows the same differences, one dot for each seed.
 
 # %%
 gains = {task: paired.loc[task, "gain"] for task in tasks}
@@ -787,7 +787,7 @@ figure.axes[0].axvline(0, color="black", linewidth=1)
 display.show(figure, alt=alt, caption=caption)
 
 # %% [markdown]
-# On polyps, synthesis raises the mean Dice in every seed, with a point and without a prompt, and both intervals are above 0. On the hippocampus, it lowers the mean Dice in every seed, by 0.02 on average. With 23 slices, the interval of 3 seeds includes 0.
+# On polyps, synthesis raises the mean Dice in every seed, with a point and without a prompt, and both intervals are above 0. On the hippocampus, it lowers the mean Dice in every seed, by 0.02 on average. With 23 slices, the interval of 3 seeds includes 0; with 46 and 137 slices, it is below 0.
 # A stronger augmentation alone might give a part of the gain on polyps; we did not test this.
 
 # %% [markdown] tags=["real"]
@@ -965,6 +965,8 @@ def disc_at(point, area, size):
     places = torch.arange(size)
     rows, columns = torch.meshgrid(places, places, indexing="ij")
     return (columns - point[0]) ** 2 + (rows - point[1]) ** 2 <= area / torch.pi
+# Without the image, the disc has a part of the Dice of the trained network with
+# points: that part comes from the point and the usual size of an organ.
 
 
 # %% tags=["exercise-check"]
@@ -1040,7 +1042,7 @@ print({name: round(float(number), 3) for name, number in row(change).items()})
 # - A background with an unlabelled organ gives a wrong label. The network is told that an organ is background.
 # - Labels are names, not quantities: never interpolate a label map.
 # - Synthesis makes many images of few organs. In the recorded runs on the pocket SAM, it raised the mean Dice on polyps and lowered it on the hippocampus. Train with and without it, and compare.
-# - Cheap Lunch trains fewer than 1 million parameters on ViT-B; "6.32M" is probably the size of a file, 6.3 MiB.
+# - Our Cheap Lunch trains fewer than 1 million parameters on ViT-B. The paper's "6.32M" is probably the size of a file, 6.3 MiB, which means about 1.6 million parameters.
 # - A prompt from the ground truth contains a part of the answer. Report the ellipse in the box beside a result from boxes, and the rule that places the points beside a result from points.
 # - A network that was trained with boxes only cannot be prompted with points before it is trained with points.
 #

@@ -37,7 +37,7 @@ seed = 0
 # This chapter follows one entry of the challenge: LiteMedSAM with LoRA and with many boxes at once ([Liu et al. 2024](../book/references.md)).
 # We know a draft of its paper, and its [public code](https://github.com/lseventeen/SAMIL).
 #
-# Every mask in this chapter comes from LiteMedSAM with its published weights ([Where the weights come from](../book/weights.md)).
+# The masks that this chapter shows come from LiteMedSAM with its published weights, in one section after a short training ([Where the weights come from](../book/weights.md)).
 # Where `MEDSAGA_DATA` names no folder, drawn chest X-rays replace the images, and a drawn organ replaces the volume.
 
 # %% tags=["data"]
@@ -66,7 +66,7 @@ for name in names:
 # %% [markdown]
 # ## The operations of encoder and decoder
 #
-# SAM encodes an image once. Its mask decoder then runs once for each box. We count the multiplications and additions of both. This number of operations is the *work* of a part. The count needs the shapes of the tensors, not their values, so it runs on torch's `meta` device.
+# SAM encodes an image once. Its mask decoder then runs once for each box. We count the multiplications and additions of all matrix products and convolutions of both. Torch's counter leaves out normalisations, softmax and GELU, which need far fewer. This number of operations is the *work* of a part. The count needs the shapes of the tensors, not their values, so it runs on torch's `meta` device.
 #
 # > **Predict.** With SAM's ViT-B, how many boxes need as many operations as the encoding of one image?
 
@@ -118,7 +118,7 @@ table["boxes per encoding"] = table["encoder"] / table["decoder, a box"]
 display.table(table, digits=2)
 
 # %% [markdown]
-# The columns `encoder` and `decoder, a box` are billions of operations. With ViT-B, one encoding needs as many operations as 268 boxes, so the encoder does nearly all of the work.
+# The columns `encoder` and `decoder, a box` are billions of operations. With ViT-B, one encoding needs as many operations as 268 boxes, so with a few boxes the encoder does nearly all of the work.
 # MobileSAM and LiteMedSAM have TinyViT in place of ViT-B, and SAM's decoder. With TinyViT, one encoding needs as many operations as 21 boxes. With more boxes, the decoder does the larger part:
 
 # %%
@@ -153,7 +153,7 @@ for number, stage in enumerate(shapes.image_encoder.layers):
     row = {"grid": grid, "kind": kind, "parameters": parameters}
     rows.append(row | {"billions": work})
 
-# %% caption="The stages of LiteMedSAM's image encoder."
+# %% caption="The 4 stages of LiteMedSAM's image encoder, without stem and neck; percentages of the sum of the stages."
 stages = pd.DataFrame(rows).rename_axis("stage")
 for part in ("parameters", "billions"):
     stages[f"% of {part}"] = 100 * stages[part] / stages[part].sum()
@@ -480,7 +480,7 @@ print(f"{len(same)} of {len(one)}:", *same, sep="\n  ")
 #
 # $$X_{\text{box}} = \operatorname{diag}(s)\, (X + P^\top R)$$
 #
-# Each of the 7 tokens adds one row to $R$ for each of the 8 heads, and $P$ contains the attention weights. A normalisation scales each token, so it keeps this form. A later projection is $X_{\text{box}} W = \operatorname{diag}(s)\, (X W + P^\top (R W))$. Our decoder computes $XW$ once for an image, and $RW$ has about 100 rows instead of 4,096. Up to here, nothing is approximated.
+# Here, $s$ is one scale for each image token, $R$ is a matrix with few rows, and $P$ contains the attention weights. Each of the 7 tokens adds one row to $R$ for each of the 8 heads: $R$ has 56 rows after the first block and 113 after the second. A normalisation scales each token, so it keeps this form. A later projection with a matrix $W$ is $X_{\text{box}} W = \operatorname{diag}(s)\, (X W + P^\top (R W))$. Our decoder computes $XW$ once for an image, and $RW$ has at most 113 rows instead of 4,096. Up to here, nothing is approximated.
 # Our decoder also computes only the one of the 4 masks that is used, and its fine logits only near the mask: the mask is enlarged 4 times, and far from it one logit stands for 4 x 4 of them.
 #
 # > **Predict.** By which factor does the number of operations for one more box fall?
@@ -570,7 +570,7 @@ many["ours, with encoder"] = [task["ratio_with_encoder"] for task in tasks]
 display.table(many, digits=2)
 
 # %% [markdown]
-# Our decoder is faster for both networks, also if the time of the image encoder is added on both sides. A batch is faster for the small grid and slower for LiteMedSAM's grid of 64 x 64 tokens. The reason may be the processor's cache: each box of a batch has its own copy of all image tokens. We have not measured the cache, and on a GPU the order may be different.
+# Our decoder is faster for both networks, also if the time of the image encoder is added on both sides. A batch is faster for the small grid and slower for LiteMedSAM's grid of 64 x 64 tokens, with 16 boxes at once on this processor. In the table above, with 4 boxes at once, a batch took about the same time. The reason may be the processor's cache: each box of a batch has its own copy of all image tokens. We have not measured the cache, and on a GPU the order may be different.
 #
 # The same run tried other ways that are said to be fast, with the published decoder at LiteMedSAM's size and 12 boxes:
 
@@ -608,7 +608,7 @@ whole = whole.set_index(["name", "threads", "runtime"])[[*names]]
 display.table(whole.rename(columns=names), digits=2)
 
 # %% [markdown]
-# `times as fast` is the median of the rounds by the clock on the wall; `lowest` and `highest` are the rounds where it is smallest and largest. Other programs on the machine disturb the processor time less. `lowest IoU` is that of the object whose two masks agree least.
+# `times as fast` is the median over the rounds of the ratio of the two times by the clock; `lowest` and `highest` are the rounds where it is smallest and largest. `in processor time` is the same ratio of the processor's times, which other programs on the machine disturb less. `lowest IoU` is that of the object whose two masks agree least.
 # All runtimes give the masks of the published network. The decoder of the boxes stays in torch, so the runtime changes less for 241 boxes.
 # For one box and for 241 boxes, torch and OpenVINO differ by less than their rounds; for the volume with 2 threads, OpenVINO is faster. On AMD's processors, torch computes linear layers with MKL, which does not use all of their instructions; the library calls the kernels of oneDNN instead (`medsaga_lib/models/linear.py`), and OpenVINO contains oneDNN too.
 #
@@ -632,10 +632,10 @@ for row in recorded["cases"]:
 
 # %% caption="Seconds of the parts of whole cases on one core, the limit of ours, and the number of encoded images and of decoded boxes."
 columns = ["published", "ours", "limit", "calls, published", "calls, ours"]
-table = pd.DataFrame(parts).T[columns].round(2)
+table = pd.DataFrame(parts).T[columns]
 calls = columns[-2:]
 table[calls] = table[calls].astype("Int64")
-table.astype(object).fillna("")
+display.table(table, digits=2)
 
 # %% [markdown]
 # - **One box, and the volume.** The image encoder takes most of the time. Ours takes less than twice its limit. The published way also encodes a slice of the volume once for each object: 33 encodings instead of 26.
@@ -801,7 +801,7 @@ columns = ["LiteMedSAM", "ellipse", "box", "difference"]
 table.groupby("enlarged by")[columns].agg(with_interval)
 
 # %% [markdown] tags=["real"]
-# In the figure, some contours follow the edge of the nucleus, and others are too small. With exact boxes, the ellipse has the higher mean IoU, and the interval of the difference is below 0. With larger boxes, the IoU of the ellipse falls, and that of LiteMedSAM hardly changes: LiteMedSAM can follow an edge in the image, and the ellipse cannot. With 10 %, the interval of the difference contains 0. With 25 %, LiteMedSAM is far ahead.
+# In the figure of the nuclei, some contours follow the edge of the nucleus, and others are too small. With exact boxes, the ellipse has the higher mean IoU, and the interval of the difference is below 0. Even the box as it is has a higher mean IoU than LiteMedSAM. With larger boxes, the IoU of the ellipse falls, and that of LiteMedSAM hardly changes: LiteMedSAM can follow an edge in the image, and the ellipse cannot. With 10 %, the interval of the difference contains 0. With 25 %, LiteMedSAM is far ahead.
 # A score from boxes therefore means little without the score of the ellipse, and without a statement of how exact the boxes are. It is not known whether LiteMedSAM has seen these images.
 #
 # Many of these nuclei are only a few pixels wide in the network's input. Is the IoU higher if they are larger? The next cell cuts a tile, the middle 256 x 256 pixels, out of two large images. It compares up to 10 nuclei in exact boxes, in the whole image and in the tile.
@@ -1052,7 +1052,7 @@ for name, labels in of_piece.items():
 slices_of_piece, box_of_piece = middle_box(largest)
 left, top, _, right, bottom, _ = box_of_piece[0].astype(int)
 z = slices_of_piece[2]
-part = np.s_[z, top - 12 : bottom + 12, left - 12 : right + 12]
+part = np.s_[z, top - 6 : bottom + 6, left - 6 : right + 6]
 panels = []
 for name in ("same box", "propagated", "ellipse"):
     shown = brain.pixels[part], largest[part], of_piece[name][part]
@@ -1228,8 +1228,8 @@ published, ours = None, None
 published = int((100 - once) // each)
 ours = 1 + int((100 - once - first_box) // further)
 print(published, ours)
-# With more boxes, the ratio comes closer to that of the operations for one
-# further box. The encoding, which both need, keeps it below.
+# The rest after one encoding is shared out: a further box of ours needs about a
+# quarter of the operations, so about 4 times as many boxes fit.
 
 # %% tags=["exercise-check"]
 costs = {
@@ -1292,7 +1292,7 @@ assert mended.runs == 4, (
 # %% [markdown]
 # ## Summary
 #
-# - With ViT-B, the encoder does nearly all of the work. With TinyViT, 21 boxes need as many operations as one encoding.
+# - With ViT-B and a few boxes, the encoder does nearly all of the work: 268 boxes need as many operations as one encoding. With TinyViT, it is 21 boxes.
 # - The number of parameters says little about the amount of work. TinyViT's windows do not move; a convolution connects them.
 # - A fused layer has an order of rows. LoRA on the first third of TinyViT's `qkv` adapts other rows than those of the queries, and no error appears.
 # - Sampling by modality draws rare modalities more often and frequent ones less often. A mean over modalities does not show the loss on the frequent ones.

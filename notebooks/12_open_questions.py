@@ -230,7 +230,7 @@ pd.DataFrame(rows).T.astype(int)
 # Here $a_s$ is the effect of seed $s$, $b_p$ that of patient $p$, and $e_{sp}$ the rest. Both effects are *random*: seeds and patients are drawn from larger sets. They are *crossed*: each of the $S$ seeds is tested on the same $P$ patients. The first term does not shrink with more patients.
 # The formula is for cases of one patient each; `compare` also treats patients with several cases.
 #
-# In the files that this section reads, two methods have the Dice of each case for more than one seed: SAMed, and late stages without a lift. They share seeds 1 and 2 on polyps, and 3 seeds on lungs. On lungs, SAMed's recipe has the lift.
+# On both tasks, two methods have the Dice of each case for more than one seed: SAMed, and late stages without a lift. They share seeds 1 and 2 on polyps, and 3 seeds on lungs. On lungs, SAMed's recipe has the lift.
 
 # %% caption="Late stages minus SAMed in Dice, with 95 % intervals of 3 kinds. Likely seen by LiteMedSAM: both."
 several = {}
@@ -248,7 +248,7 @@ pd.DataFrame(several)
 
 
 # %% [markdown]
-# On polyps, the two networks of seed 1 and of seed 2 differ in opposite directions. Over patients alone, the mean difference is 0.000 with an interval of ±0.025. Over both, it is not known at all: with 2 seeds, Student's t multiplies the standard error by up to 12.7. On lungs, all 11 patients agree that these 3 networks of late stages are worse, and the interval over patients excludes 0. Over both sources it is more than 10 times as wide and contains 0, because the 3 seeds differ so much.
+# On polyps, the two networks of seed 1 and of seed 2 differ in opposite directions. Over patients alone, the mean difference is 0.000 with an interval of ±0.025. Over both, it is not known at all: with 2 seeds, Student's t multiplies the standard error by up to 12.7. On lungs, all 11 patients agree that these 3 networks of late stages are worse, and the interval over patients excludes 0. Over both sources it is more than 10 times as wide and contains 0, because the 3 seeds differ so much. It is not wider than the interval over seeds: nearly all of the variance is that of the seeds, and the patients add a little to the degrees of freedom.
 #
 # How often does an interval over patients alone hold the truth? We cannot see it in one study, because we do not know the truth. So we simulate. First, both intervals in NumPy. The mean squares of a table of seeds and patients estimate the three variances, and [Satterthwaite's rule](https://doi.org/10.2307/3002019) gives the degrees of freedom of their sum.
 
@@ -305,7 +305,7 @@ print(f"{apart.mean():+.3f} ± {over_both(apart):.3f}", end="; ")
 print("compare has", several["polyps"]["over both"])
 
 # %% [markdown]
-# The spreads of the simulation come from SAMed's 3 networks on the 40 polyp frames. They are estimates; behind that of the seeds are 3 networks.
+# The spreads of the simulation come from SAMed's 3 networks on the 40 polyp frames. They are estimates; behind that of the seeds are 3 networks. They are also the spreads of one method's Dice. In a difference of two methods, the patients partly cancel and the seeds of both add, so an interval over patients alone holds the truth less often still.
 
 # %%
 samed_dice = by_seed_and_case("SAMed", [0, 1, 2])
@@ -344,7 +344,7 @@ def holds(count, patients=40, studies=4000):
 numbers = [1, 2, 3, 5, 10, 20]
 intervals = ["over patients", "over both", "half, over both"]
 shares = pd.DataFrame([holds(n) for n in numbers], numbers, intervals)
-shares.rename_axis("seeds").round(3).astype(object).fillna("")
+display.table(shares.rename_axis("seeds"))
 
 # %% tags=["figure"]
 holding = [
@@ -377,11 +377,11 @@ display.show(
 # With one seed, the interval that promises 95 % holds the truth in 78 % of the studies. It is right about this one network, and too narrow for a statement about the recipe.
 # The interval over both keeps its promise, and it becomes narrower with more seeds: half of it is 0.095 with 2 seeds, 0.068 with 5 and 0.060 with 10.
 #
-# **How many seeds?** Our choice is 5: 10 seeds cost twice as much and gain little here. The patients have about 4 times the spread of the seeds, so more test patients then help more than more seeds.
+# **How many seeds?** Our choice is 5: 10 seeds cost twice as much and gain little here. In this Dice, the patients have about 4 times the spread of the seeds, so more test patients then help more than more seeds.
 #
 # ## The best method for a memory budget
 #
-# A fair comparison gives each method the same memory. The figure has Dice against the peak memory of the training process, as measured, and against its processor time, for all methods on LiteMedSAM that get the image alone. Where several rates were recorded, the one with the highest validation Dice is shown.
+# A fair comparison gives each method the same memory. The figure has Dice against the peak memory of the training process, as measured, and against its processor time, for all methods on LiteMedSAM that get only the image. Where several rates were recorded, the one with the highest validation Dice is shown.
 
 # %%
 alone = runs.query("seed == 0 and not told")
@@ -554,7 +554,7 @@ display.table(shown, MiB=0, minutes=1, wait=1)
 # | box | 7 | extreme points, [Papadopoulos et al. 2017](https://arxiv.org/abs/1708.02750) |
 # | contour | 79 | 22 hours for 1,000 objects of COCO, [Lin et al. 2014](https://arxiv.org/abs/1405.0312) |
 #
-# A method may cost a person twice: *once*, for the contours of the training images, and *each time*, for the prompt in every new image. A box without training costs nothing once, and 7 seconds each time, forever.
+# A method may cost a person twice: *once*, for the contours of the training images, and *each time*, for the prompt in every new image. A box without training needs no contours at the start, but 7 seconds in every new image.
 
 # %%
 SECONDS = {"none": 0, "point": 2.4, "box": 7, "contour": 79}
@@ -627,13 +627,13 @@ display.show(
     "each costs more than 16 contours once.",
 )
 
-# %% caption="Polyps: difference in Dice between methods with a prompt and SAMed, with the columns of the table above."
+# %% caption="Polyps: difference in Dice between methods with a prompt and SAMed, with the columns of the first tables of differences."
 print("polyps: minus SAMed, which gets no prompt")
 with_prompts = ways.drop(["late stages", "U-Net"]).reset_index()
 differences(scores_of(with_prompts), "SAMed")
 
 # %% [markdown]
-# For a few frames, the box without training wins: it is cheaper, and its Dice is higher by 0.07, with an interval from 0.02 to 0.12 and a p of 0.04 after Holm's rule. From about 180 frames on, 16 contours are cheaper, for a lower Dice. Contours *and* boxes cost more than boxes alone, and have a lower mean Dice, 0.87 instead of 0.90, so nothing here speaks for them.
+# For a few frames, the box without training wins: it is cheaper, and its Dice is higher by 0.07, with an interval from 0.02 to 0.12 and a p of 0.04 after Holm's rule. From about 180 frames on, 16 contours are cheaper, for a lower Dice. The 16 validation frames that choose a learning rate need contours, too, and are not counted; with them, the limit is twice as high. Contours *and* boxes cost more than boxes alone, and have a lower mean Dice, 0.87 instead of 0.90, so nothing here speaks for them.
 # LiteMedSAM has probably seen these frames and their masks, so the box without training may be worse on yours.
 #
 # ### A person's box is not exact
@@ -717,12 +717,12 @@ print(f"4 X-rays with 2 contours: {once / 60:.1f} minutes, once")
 print(f"as many seconds as the boxes of {once / each:.0f} X-rays")
 
 # %% [markdown]
-# On lungs the box does not win. With both preprocessings its mean is below that of SAMed from 4 labels, and the mean of the U-Net from 4 labels lies between the two; all intervals overlap. And from 45 X-rays on, the boxes take more time.
+# On lungs the box does not win. With both preprocessings its mean is below that of SAMed from 4 labels, and the mean of the U-Net from 4 labels lies between the two; all intervals overlap. And from 46 X-rays on, the boxes take more time.
 # The box wins where an object may be anywhere and its edge is visible. It does not where the object has a fixed place, which 4 labels teach.
 #
 # ### What do more contours buy?
 #
-# The last table asks about the next hour. `exemplar_shares.json` has Cheap Lunch on the hippocampus with 3 numbers of labelled slices and 3 seeds. These runs are on the *pocket SAM*, a small network that was pretrained on drawings, so the level of Dice says nothing about LiteMedSAM. A slice has up to two objects; the cell counts two.
+# What does the next hour of contours buy? `exemplar_shares.json` has Cheap Lunch on the hippocampus with 3 numbers of labelled slices and 3 seeds. These runs are on the *pocket SAM*, a small network that was pretrained on drawings, so the level of Dice says nothing about LiteMedSAM. A slice has up to two objects; the cell counts two.
 
 # %%
 from medsaga_lib.evaluation.scores import over_seeds
@@ -763,7 +763,7 @@ bought(by_shots(exemplars, objects=2))
 # %% [markdown]
 # The column `gain` is the Dice minus that with fewer labels, seed by seed; the number after ± is half of a 95 % interval over 3 seeds. The first doubling, for one hour of work, has a mean gain of 0.016, and without synthesis its interval leaves 0 out. The next step costs 4 hours and has a mean gain below 0.01, with intervals around 0. Synthesis does not replace contours: without it, the means are higher at each number of labels.
 #
-# Are the results similar on a real SAM? LiteMedSAM was trained with boxes alone, and answers a point with a few pixels or none ([chapter 2](02_sam_from_the_inside.ipynb)). Here, Cheap Lunch trains LoRA of rank 4 in the last stage and in the decoder of LiteMedSAM, from 3, 16 and 64 exemplars: polyp frames with their contours. The prompt is one random point on the polyp, and each new image costs a point as well. All runs have 150 steps of 4 images; with synthesis, half of the images, on average, are pasted together from the exemplars ([chapter 7](07_exemplar_synthesis.ipynb)).
+# Are the results similar on a real SAM? LiteMedSAM was trained only with boxes, and answers a point with a few pixels or none ([chapter 2](02_sam_from_the_inside.ipynb)). Here, Cheap Lunch trains LoRA of rank 4 in the last stage and in the decoder of LiteMedSAM, from 3, 16 and 64 exemplars: polyp frames with their contours. The prompt is one random point on the polyp, and each new image costs a point as well. All runs have 150 steps of 4 images; with synthesis, half of the images, on average, are pasted together from the exemplars ([chapter 7](07_exemplar_synthesis.ipynb)).
 #
 # > **Predict.** How much Dice do 13 more exemplars bring, and how much does synthesis?
 
@@ -784,11 +784,11 @@ for shots, _ in apart:
 
 # %% [markdown]
 # Without training, the Dice from a point is 0.005. After training on 3 exemplars, 4 minutes of contours, LiteMedSAM answers points on polyps with a Dice of 0.82. From 3 to 16 exemplars the mean gain is 0.035 without and 0.031 with synthesis, and from 16 to 64 it is 0.004 and 0.010; all four intervals contain 0. No help of synthesis is visible: its mean differences are between -0.009 and -0.003, their intervals contain 0, and the widest allows a gain of 0.04.
-# These networks may have learned what a polyp looks like more than what a point means: SAMed gets no prompt, and has 0.83 from 16 frames (first table of this section, one seed). An exact box without training has 0.90 there, for 7 instead of 2.4 seconds in each new image. Points and boxes come from the ground truth.
+# These networks may have learned what a polyp looks like more than what a point means: SAMed gets no prompt, and has 0.83 from 16 frames (the table of hours, one seed). An exact box without training has 0.90 there, for 7 instead of 2.4 seconds in each new image. Points and boxes come from the ground truth.
 #
 # ### All labelled volumes
 #
-# The other end of the scale: MedSAGa and SAMed in LiteMedSAM's last stage, and the U-Net, trained on all labelled slices of all 180 training volumes of the hippocampus at hand, with 600 steps of 4 slices and 3 seeds. Each of the 60 test volumes is scored as a whole, in 3-D. The same methods with 16 slices and 150 steps, seed 0, stand beside them ([chapter 9](09_from_scratch.ipynb)).
+# The other end of the scale: MedSAGa and SAMed in LiteMedSAM's last stage, and the U-Net, trained on slices drawn from the 4,557 labelled ones of all 180 training volumes of the hippocampus at hand, with 3 seeds. 600 steps of 4 slices see about half of them. Each of the 60 test volumes is scored as a whole, in 3-D. The same methods with 16 slices and 150 steps, seed 0, stand beside them ([chapter 9](09_from_scratch.ipynb)).
 #
 # > **Predict.** Which of the three gains most from all volumes?
 
@@ -805,7 +805,7 @@ found["minutes"] = found["cpu_seconds"] / 60
 by = found.groupby(["slices", "method"])
 means = by[["hd95", "nsd", "minutes"]].mean()
 
-# %% caption="The hippocampus from 16 and from all labelled slices: mean Dice over the seeds with half of its 95 % interval, HD95 in mm, NSD, and minutes of one core."
+# %% caption="The hippocampus from 16 slices, and with all labelled slices to draw from: mean Dice over the seeds with half of its 95 % interval, HD95 in mm, NSD, and minutes of one core."
 means.insert(0, "Dice", by["dice"].agg(over_3_seeds))
 means.insert(0, "seeds", by.size())
 display.table(means, minutes=1).replace(" ± nan", "", regex=True)
@@ -880,12 +880,12 @@ one_by_one(values)
 
 # %% [markdown]
 # - **Warm-up.** Without it, the Dice falls with each of the 3 seeds, and the interval is below 0. It is the only value here that matters beyond its interval.
-# - **Subspaces.** With seed 0 alone, 30 subspaces were ahead by 0.02, and the interval over frames was just above 0. With 3 seeds the interval contains 0. So one seed is not enough to choose such a value.
+# - **Subspaces.** With seed 0 alone, 30 subspaces were ahead by 0.02. With 3 seeds the interval contains 0. So one seed is not enough to choose such a value.
 # - **Rank.** For LoRA, the intervals of rank 2 and of rank 16 contain 0, and for GaLore those of ranks 4, 16 and 64. A small rank is not visibly worse here, with less memory for the states.
 #
 # ### Which stages?
 #
-# `stages.json` has late stages with a lift on the same frames in 3 variants. They train stage 3, which is the last, or stages 2 and 3, or stages 1 to 3.
+# `stages.json` has late stages with a lift on the same frames in 3 variants. The 4 stages are counted from 0. The variants train stage 3, the last one, or stages 2 and 3, or stages 1 to 3. The validation Dice is computed over all pixels of the 16 frames together, and the test Dice is a mean over frames, so compare each column only with itself.
 
 # %% caption="Late stages from stages 3, 2 and 1 on polyps, with the columns of the table above."
 stages = pd.DataFrame(read("recorded/stages.json"))
@@ -907,7 +907,7 @@ one_by_one(stages)
 # | A | Do SAMed, late stages and the U-Net differ on polyps, over seeds and patients? | 5 seeds; 3 of late stages without a lift | 17 runs more for 10 seeds |
 # | B | Which rank does LoRA need in the last stage? | 3 ranks, 3 seeds | 3 runs more for rank 8 |
 # | C | Which rank does GaLore need there? | 4 ranks, 3 seeds | 8 runs more for 5 seeds (`--seeds 0 1 2 3 4`) |
-# | D | How often should GaLore's subspace change in 150 steps? And what does the warm-up do? | 10 and 30 subspaces, with and without warm-up, 3 seeds; 1 and 3 subspaces, 1 seed | 4 runs more |
+# | D | How often should GaLore's subspace change in 150 steps? And what does the warm-up do? | 10 and 30 subspaces, and 10 without warm-up, 3 seeds; 1 and 3 subspaces, 1 seed | 4 runs more |
 # | E | Which stages should be trained? | the last, the last two and the last three, 3 seeds; 6 methods on all stages once ([chapter 10](10_few_labels.ipynb)) | with rates of their own, 12 runs for two more rates (`:lr=` and the rate after a recipe) |
 # | F | Does synthesis help LiteMedSAM, and with how many exemplars? | 3, 16 and 64 exemplars, with and without synthesis, 3 seeds | 12 runs more for 5 seeds (`--seeds 0 1 2 3 4`) |
 #
@@ -959,13 +959,13 @@ one_by_one(stages)
 #
 # <details class="answers"><summary>Answers</summary>
 #
-# - **A.** No: the interval holds the networks fixed. The simulation shows how much less often it holds the truth about the recipe.
+# - **A.** No: the interval holds the networks fixed. The simulation shows, for the Dice of one recipe, how much less often it holds the truth.
 # - **B.** No: they are a sample, and the interval is right about these two networks.
 # - **C.** Yes: with 1 seed the variation between seeds cannot even be estimated. An interval over both needs several seeds.
 # </details>
 
 # %% [markdown] tags=["question"]
-# **Question 2.** The test set has 3 seeds and 40 patients. A reviewer asks for 400 patients. Which part of the uncertainty stays?
+# **Question 2.** A study has 3 seeds and 40 patients. A reviewer asks for 400 patients. Which part of the uncertainty stays?
 #
 # - **A.** The variance of the seeds, divided by 3.
 # - **B.** None, because 10 times as many patients make every term 10 times smaller.
@@ -1080,8 +1080,8 @@ assert one.seeds == 2, said
 # %% [markdown]
 # ## Summary
 #
-# - Compare case by case, adjust p for the number of methods, and print how many patients the difference would need. With 11 to 60 test patients, most adapted methods are not told apart.
-# - An interval over patients speaks of one network. With the spread between seeds that was found here, it holds the truth about a recipe in 78 % of simulated studies of one seed. Train several seeds, and cross them with the patients.
+# - Compare case by case, adjust p for the number of methods, and print how many patients the difference would need. With 40 frames or 11 patients, most adapted methods are not told apart from the baseline; with 60 hippocampus volumes, 6 of 8 are.
+# - An interval over patients speaks of one network. With the spread between seeds that was found here, it holds the truth about the Dice of a recipe in 78 % of simulated studies of one seed. Train several seeds, and cross them with the patients.
 # - Choose under a memory budget by validation Dice. The training step is less than a third of each peak that was divided here; the ledger predicts the step alone.
 # - A training-free box is paid for in every image. It wins for few images and for objects without a fixed place, and exact boxes flatter it.
 # - After training on 3 exemplars, LiteMedSAM answers points on polyps with a Dice of 0.82. With 3 seeds, no effect of pasted images is visible.

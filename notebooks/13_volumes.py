@@ -123,8 +123,8 @@ panels = [panel for pair in volumes.values() for panel in three_planes(*pair)]
 alt = (
     "A row for each volume with an axial, a coronal and a sagittal slice, and "
     "the contour of the labelled object, dashed. In the volume with slices of "
-    "5 mm, the coronal and the sagittal slice consist of flat bands, and the "
-    "contour has steps."
+    "5 mm, the coronal and the sagittal slice consist of strips 5 mm high, and "
+    "the contour has steps."
 )
 
 # %%
@@ -451,7 +451,7 @@ table.round(3).astype({"slices invented": int})
 # %% [markdown]
 # ## A score per slice or per volume
 #
-# Papers on 2-D networks report the Dice of slices, papers on 3-D networks that of volumes. Both are called "Dice". Here are rules for the same masks:
+# Some papers report a mean over slices, others a score for each volume, and networks for slices are scored in both ways: SAMed and TransUNet report volumes on Synapse. Both scores are called "Dice". Here are rules for the same masks:
 #
 # - `volume`: all voxels of the volume at once,
 # - `slices with the organ`: the mean over the slices that the annotator marked,
@@ -490,7 +490,7 @@ pd.DataFrame(rows).T.round(3)
 # - `volume` falls from 0.93 to 0.90, because the invented masks are small.
 # - `slices with a mask` falls from 0.92 to 0.70, because each invented slice counts as much as the largest slice of the organ.
 #
-# The same mask has a Dice of 0.70, 0.90 or 0.92. HD95 within slices stays at 6.6 mm, because it cannot see a distance from slice to slice.
+# The same mask has a Dice of 0.70, 0.90 or 0.92. HD95 within slices stays at 6.6 mm, because slices that only one of the masks has are left out.
 
 # %% [markdown]
 # Report the score of the volume, because a patient has one organ and not 20 slices. Name the rule, and never take a number from a paper that does not.
@@ -549,7 +549,7 @@ print(f"Dice {dice(largest_piece, infarct == 1):.3f}", end=", ")
 print(f"HD95 {hd95(largest_piece, infarct == 1, brain.spacing):.1f} mm")
 
 # %% [markdown] tags=["real"]
-# The Dice of the annotator's own mask falls to 0.55, and no network made an error. Use it for one connected organ, such as a spleen. Do not use it for lesions, vessels, nuclei, or a pair of organs with one label.
+# The Dice of the annotator's own mask falls to 0.55, and no network made an error. Use `largest` only for one connected organ, such as a spleen, and not for lesions, vessels, nuclei, or a pair of organs with one label.
 
 # %% [markdown]
 # ## Back to the grid of the file
@@ -642,7 +642,7 @@ for name, read in (("nibabel", by_nibabel), ("SimpleITK", by_itk)):
 alt = (
     "The same slice of the file twice, read by nibabel and by SimpleITK, with "
     "the solid contour of the result. Image and contour are the same in both, "
-    "and the contour surrounds the bright object. The slice is upside down, "
+    "and solid contours surround bright lesions. The slice is upside down, "
     "because the axes are those of the file."
 )
 
@@ -682,7 +682,7 @@ for name, centre in readers.items():
     print(f"{name:10} {centre(folder / 'of_two_forms.nii.gz').round(2)}")
 
 # %% [markdown]
-# The readers now disagree by 10 mm, about the scan and about the result alike: nibabel takes the sform, SimpleITK the qform. The result has both forms of its input, so it lies on its scan in either reader. `medsaga data check` names such files.
+# The readers now disagree by 10 mm, about the scan and about the result alike: nibabel takes the sform; SimpleITK 2.5 takes the qform, unless the code of the sform is 1, and the cell set it to 2. The result has both forms of its input, so it lies on its scan in either reader. `medsaga data check` names such files.
 
 # %% [markdown]
 # ## Time and memory
@@ -706,7 +706,7 @@ for name, (depth, height, width) in sizes.items():
         "pixels in float32 (MB)": depth * height * width * 4 / 1e6,
         "kept embeddings (MB)": depth * embedding.nbytes / 1e6,
     }
-pd.DataFrame(rows).round(2)
+display.table(pd.DataFrame(rows).T, digits=2)
 
 # %% [markdown]
 # The encoder takes nearly all of the time. The kept embeddings of a CT of a trunk take as much memory as its pixels, and 4 times as much at 256 px, because their grid has 4 times as many cells. So the library keeps embeddings only if you give it a dictionary. Slices outside the range of the box are not encoded, so a short range saves time as well.
@@ -896,7 +896,7 @@ for wanted in ((4.0, 2.0, 2.0), (4.0, 1.0, 1.0)):
 # ## Summary
 #
 # - A voxel has a shape. Resampling to larger voxels limits the Dice that any method can have; measure this limit with the annotator's masks before you train.
-# - One box for a volume fails at the first and the last slice, where the organ moves out of the box, and in slices without the organ. The range of slices is a part of the prompt.
+# - One box for a volume fails at the ends, where the organ is small and the box also holds other tissue, and where the organ moves out of the box. It invents masks in slices without the organ. The range of slices is a part of the prompt.
 # - The same mask has different Dice per slice and per volume. Report the volume, with the rule for empty slices.
 # - The largest component removes stray patches of a connected organ, and destroys lesions of several pieces.
 # - A result belongs to the grid of its file. Test it with two readers.

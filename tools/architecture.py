@@ -23,7 +23,7 @@ DARKEST = 10  # imports from which a cell has the full colour; our choice
 def page(root: Path, text: str) -> str:
     """Return the text of the page with the figure and the table."""
     names = order(root)
-    figure = drawn(names, imports(names))
+    figure = drawn(names[::-1], imports(names))  # in the order of the table
     return text.replace(FIGURE_MARK, figure).replace(TABLE_MARK, table(root, names))
 
 
@@ -72,7 +72,7 @@ def drawn(names: list[str], counted: Counter[tuple[str, str]]) -> str:
                 'stroke="currentColor" stroke-opacity="0.2"/>'
             )
     pairs = [f"{one} imports {', '.join(_imported(one, names, counted))}" for one in names]
-    alt = "Which package imports which, a triangle without a circle: " + "; ".join(pairs) + "."
+    alt = f"Which package imports which, in the order of the table, no circle: {'; '.join(pairs)}."
     # The slanted name of the last column needs room at the right
     return (
         f'<svg class="architecture" role="img" aria-label="{html.escape(alt)}" '

@@ -45,25 +45,20 @@ def table_of_tables() -> str:
         )
         for table in tables().values()
     ]
-    others = "; ".join(f"`{name}`: {why}" for name, why in not_here().items())
-    return f"{markdown(header, rows)}\n\nNo grid of this library reproduces these: {others}."
+    others = [f"No grid reproduces `{name}`, because {why}." for name, why in not_here().items()]
+    return f"{markdown(header, rows)}\n\n{' '.join(others)}"
 
 
 def table_of_sets() -> str:
     """Return a row for each data set of the tables: licence, size, how it comes, the command."""
-    header = ("Data set", "Tables", "Licence", "Size", "Comes", "Command")
-    users: dict[str, list[str]] = {}
-    for table in tables().values():
-        for data in table.sets.values():
-            users.setdefault(data, []).append(f"`{table.name}`")
+    header = ("Data set", "Licence", "Size", "Comes", "Command")
     rows = []
-    for data, names in users.items():
+    for data in dict.fromkeys(one for table in tables().values() for one in table.sets.values()):
         official = find_set(data.removesuffix(SLICES))
         comes = official.comes
         rows.append(
             (
                 f"[`{data}`]({official.page})",
-                ", ".join(names),
                 official.licence,
                 size_text(official.bytes, official.about),
                 "after a registration or from a page, by hand" if comes == "by hand" else comes,

@@ -113,7 +113,7 @@ def import_time() -> Line:
         subprocess.run(words, cwd=ROOT, capture_output=True, check=True) for _ in range(IMPORTS)
     ]
     seconds = median(float(run.stdout) for run in runs)
-    return Line(12, "seconds of `import medsaga_lib` beyond torch's", "<= 0.1", [seconds])
+    return Line(12, "seconds of import medsaga_lib beyond torch's", "<= 0.1", [seconds])
 
 
 if __name__ == "__main__":

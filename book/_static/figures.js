@@ -5,7 +5,7 @@
 const Figures = (() => {
   const {element} = Shared;
   const COLOURS = ["#0072b2", "#d55e00"]; // of Dice and IoU, by Okabe and Ito
-  const WIDTH = 440, HEIGHT = 270, LEFT = 52, BOTTOM = 44, TOP = 12, RIGHT = 12;
+  const WIDTH = 440, HEIGHT = 270, LEFT = 58, BOTTOM = 44, TOP = 12, RIGHT = 12;
   const MIB = 2 ** 20, NUMBER_BYTES = 4;
   const percent = share => `${(100 * share).toFixed(1)} %`;
   const svg = (name, attributes, text = "") => {

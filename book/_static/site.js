@@ -33,24 +33,32 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const code of document.querySelectorAll(".bd-article :not(pre) > code")) {
     if (code.textContent.includes("-") && code.textContent.length <= SHORT) code.classList.add("short");
   }
-  // Printed sentences and short commands wrap; aligned columns and very long commands scroll.
-  const [COLUMNS, LINES] = [88, 4]; // letters of a line, lines of a sentence; our choice
+  // On a phone, a first column of short names keeps its width; a longer one wraps.
+  const BRIEF = 12; // letters, our choice: a third of a phone's line
+  for (const table of document.querySelectorAll(".bd-article table")) {
+    const names = [...table.querySelectorAll("tr > :first-child")].map(cell => cell.textContent.trim().length);
+    table.classList.toggle("brief-names", Math.max(...names) <= BRIEF);
+  }
+  // Printed sentences and commands wrap; aligned columns scroll.
+  const COLUMNS = 88; // letters of a line; our choice
   for (const output of document.querySelectorAll(".bd-article .cell_output .stream pre")) {
     const longest = Math.max(...output.textContent.split("\n").map(line => line.length));
-    output.classList.toggle("wraps", longest > COLUMNS && longest <= COLUMNS * LINES);
+    output.classList.toggle("wraps", longest > COLUMNS);
+    output.classList.toggle("wraps-on-phone", longest <= COLUMNS && !/\S {2,}\S/.test(output.textContent)); // no columns
   }
   // What scrolls must be reachable with the Tab key, and fades where it goes on.
   const article = document.querySelector(".bd-article");
   if (!article) return;
+  const WIDE = "pre, table, div.math";
   const fade = one => {
     one.classList.toggle("goes-on", one.scrollLeft + one.clientWidth < one.scrollWidth - 1);
   };
   const look = () => {
-    for (const one of article.querySelectorAll("pre, table, .math, mjx-container")) {
+    for (const one of article.querySelectorAll(WIDE)) {
       if (one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight) one.tabIndex = 0;
       fade(one);
     }
   };
   new ResizeObserver(look).observe(article);
-  article.addEventListener("scroll", event => fade(event.target), true);
+  article.addEventListener("scroll", event => event.target.matches(WIDE) && fade(event.target), true);
 });

@@ -25,10 +25,10 @@ Document = Literal[
 ]  # fmt: skip
 PAPERS: dict[Document, str] = {
     "medsaga": "MedSAGa",
-    "medsaga_summary": "MedSAGa",
+    "medsaga_summary": "summary of MedSAGa",
     "litemedsam_lora": "LiteMedSAM + LoRA",
-    "s_sam_reviews": "S-SAM",
-    "cheap_lunch_summary": "Cheap Lunch",
+    "s_sam_reviews": "reviews of S-SAM",
+    "cheap_lunch_summary": "summary of Cheap Lunch",
     "torchao_readme": "torchao",
 }
 FOLDER = Path(__file__).with_name("documents")
@@ -56,7 +56,7 @@ class Claim:
 
     @property
     def paper(self) -> str:
-        """The paper that the document is about."""
+        """The document by name: a paper, or what somebody wrote about one."""
         return PAPERS[self.document]
 
 

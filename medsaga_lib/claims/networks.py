@@ -75,10 +75,12 @@ def peak_of(
 
 
 @cache
-def sam_without_memory(backbone: str = "vit_b", size: int | None = None) -> Sam:
-    """Return a SAM on the meta device, with shapes alone."""
+def sam_without_memory(
+    backbone: str = "vit_b", size: int | None = None, attention: Attention = "fused"
+) -> Sam:
+    """Return a SAM on the meta device, which has shapes and no values."""
     with torch.device("meta"):
-        return build_sam(backbone, size)
+        return build_sam(backbone, size, attention=attention)
 
 
 def parameters(module: nn.Module) -> int:

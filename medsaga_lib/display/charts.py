@@ -26,7 +26,7 @@ from medsaga_lib.display.style import (
 MOST_TICKS = 8  # up to this number, every x value gets a tick
 NARROWEST = 0.05  # smallest part with a number in it, relative to the longest bar
 ROW = 0.2  # height in inches of the row of a method
-MIB = 2**20
+MIB, GIB = 2**20, 2**30
 
 
 class Curve(NamedTuple):
@@ -104,28 +104,36 @@ def dots_of_seeds(
 
 
 @styled
-def bar_ledger(ledgers: Mapping[str, Mapping[str, float]], alt: str, title: str = "") -> Figure:
-    """Draw the memory of each row in MiB as one bar, divided into its parts.
+def bar_ledger(
+    ledgers: Mapping[str, Mapping[str, float]], alt: str, title: str = "", most: float = 0
+) -> Figure:
+    """Draw the memory of each row as one bar, divided into its parts, in GiB or below 1 GiB in MiB.
 
     Args:
         ledgers: row -> part -> bytes, with parts such as weights, gradients and states.
         alt: what a reader sees and what follows from it.
+        most: bytes of the largest bar that the axis has room for, if none of these rows has it.
     """
     parts = list(dict.fromkeys(part for ledger in ledgers.values() for part in ledger))
-    sizes = np.array([[ledger.get(part, 0) / MIB for part in parts] for ledger in ledgers.values()])
+    rows = [[float(ledger.get(part, 0)) for part in parts] for ledger in ledgers.values()]
+    sizes = np.array(rows)
+    most = max(most, sizes.sum(1).max())
+    unit, name, number = (GIB, "GiB", gib) if most >= GIB else (MIB, "MiB", mib)
+    sizes /= unit
     totals = sizes.sum(1)
     figure = Figure(figsize=(WIDTH, 1.0 + 0.34 * len(ledgers)), label=alt)
-    axes = figure.add_subplot(xlabel="memory (MiB)", title=title)
+    axes = figure.add_subplot(xlabel=f"memory ({name})", title=title)
+    axes.set_xlim(0, 1.12 * most / unit)  # with room for the sum at the end of a bar
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_major_formatter("{x:,g}")
     for index, (part, tint) in enumerate(zip(parts, distinct_colours(parts), strict=True)):
         before = sizes[:, :index].sum(1)
         bars = axes.barh(list(ledgers), sizes[:, index], 0.72, before, color=tint, label=part)
-        wide = sizes[:, index] > NARROWEST * totals.max()
-        numbers = np.where(wide, [mib(size) for size in sizes[:, index]], "")
+        wide = sizes[:, index] > NARROWEST * most / unit
+        numbers = np.where(wide, [number(size) for size in sizes[:, index]], "")
         axes.bar_label(bars, numbers, label_type="center", fontsize=8)
-    axes.bar_label(bars, [mib(total) for total in totals], padding=4, weight="bold")
+    axes.bar_label(bars, [number(total) for total in totals], padding=4, weight="bold")
     axes.invert_yaxis()
     figure.legend(loc="outside lower left", ncols=len(parts), handlelength=1, handleheight=1)
     return figure
@@ -153,6 +161,10 @@ def _spread(places: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
     moved = np.empty(len(places))
     moved[order] = (up + down) / 2 + steps
     return moved
+
+
+def gib(size: float) -> str:
+    return f"{size:.2f}"
 
 
 def mib(size: float) -> str:

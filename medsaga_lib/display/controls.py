@@ -17,7 +17,7 @@ from ipywidgets import HTML, Checkbox, Dropdown, IntSlider, SelectionSlider, VBo
 from matplotlib.figure import Figure
 from PIL import Image
 
-from medsaga_lib.display.charts import MIB, Curve, bar_ledger, curve_with_interval
+from medsaga_lib.display.charts import GIB, MIB, Curve, bar_ledger, curve_with_interval
 from medsaga_lib.display.page import Shown
 from medsaga_lib.display.pictures import Panel, draw_panel
 from medsaga_lib.display.style import INK, WIDTH, styled
@@ -27,7 +27,6 @@ Answer = Callable[..., tuple[str, Figure]]
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NUMBER_BYTES = 4  # of a number in single precision
-GIB = 2**30
 POINTS_OF_A_CURVE = 40  # at most, equally spaced on the logarithmic axis
 
 
@@ -221,9 +220,7 @@ def _bytes(numbers: dict[str, Any]) -> tuple[dict[str, Widget], Answer]:
             f"{method}, {saving}: {names}; sum {fixed(total / GIB, 2)} GiB, "
             f"{percent(total / most)} of the largest."
         )
-        figure = bar_ledger({method: sizes}, sentence, saving)
-        figure.axes[0].set_xlim(0, 1.1 * most / MIB)
-        return sentence, figure
+        return sentence, bar_ledger({method: sizes}, sentence, saving, most)
 
     choices = {
         "method": Dropdown(options=methods, description="method"),

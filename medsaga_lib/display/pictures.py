@@ -32,6 +32,7 @@ LINES: dict[str, Any] = {"prediction": "-", "truth": (0, (2.0, 1.6))}  # in draw
 LINE_WIDTH = 1.4
 HALO = [withStroke(linewidth=2.4, foreground="#00000090")]  # makes colours visible on white
 KEY_COLUMNS = 6
+LARGEST_NAME = 0.12  # share of its region that a name may cover; our choice
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def grid(
 ) -> Figure:
     """Draw panels in rows of `columns`, with the names of the labels.
 
-    A name stands in the first region of its label. If one of them does not fit into its region, all
-    names are below the images: beside a region, a name could be taken for that of a neighbour.
+    A name stands in the first region of its label. If one of them would cover too much of its
+    region, all names are below the images: beside it, a name could be taken for a neighbour's.
 
     Args:
         lines: what the legend calls the solid and the dashed contours.
@@ -183,7 +184,7 @@ def draw_panel(axes: Axes, panel: Panel, labels: Mapping[int, str]) -> None:
                 colors=colour(name),
                 linestyles=[LINES[kind]],
                 linewidths=LINE_WIDTH,
-                path_effects=HALO if kind == next(iter(panel.masks)) else None,  # once is enough
+                path_effects=HALO,
                 label=f"{kind}: {name}",
             )
             axes.add_collection(contours, autolim=False)
@@ -233,4 +234,5 @@ def _place_inside(panel: Panel, value: int, name: str, width: float) -> tuple[in
         max(int(top), 0) : int(np.ceil(y + high)), max(int(left), 0) : int(np.ceil(x + wide))
     ]
     within = left >= 0 and top >= 0 and x + wide <= region.shape[1] and y + high <= len(region)
-    return (int(x), int(y)) if within and part.all() else None
+    small = 4 * wide * high <= LARGEST_NAME * region.sum()
+    return (int(x), int(y)) if within and small and part.all() else None

@@ -67,13 +67,14 @@ def _summary(found: Sequence[Judged]) -> str:
 
 
 def _scores(table: Table, found: Sequence[Judged]) -> str:
-    header = ("Data", "Images", "Method", "Score", "Published", "Ours", "Difference",
+    header = ("Data, images", "Method", "Score", "Published", "Ours", "Difference",
               "95 % interval", "Seeds", "Verdict")  # fmt: skip
     rows = []
     for one in found:
         digits = DIGITS[one.cell.metric] - (table.scale(one.cell) > 1)
         rows.append(
-            (one.cell.dataset, one.cell.images, plain(one.cell.method), NAMES[one.cell.metric],
+            (f"{one.cell.dataset}, {one.cell.images}", plain(one.cell.method),
+             NAMES[one.cell.metric],
              one.cell.text, number(one.ours, digits), number(one.difference, digits, "+"),
              ends(one.interval, digits), one.seeds, one.verdict)
         )  # fmt: skip
@@ -85,10 +86,10 @@ def _scores(table: Table, found: Sequence[Judged]) -> str:
 
 
 def _pairs(pairs: Sequence[Ahead]) -> str:
-    header = ("Data", "Images", "Dice of", "less that of", "Published", "Ours", "95 % interval",
+    header = ("Data, images", "Dice of", "less that of", "Published", "Ours", "95 % interval",
               "p over patients (Holm)", "Verdict", "Reason")  # fmt: skip
     rows = [
-        (one.dataset, one.images, plain(one.method), plain(one.baseline),
+        (f"{one.dataset}, {one.images}", plain(one.method), plain(one.baseline),
          number(one.published, 3, "+"), number(one.ours, 3, "+"), ends(one.interval, 3),
          "< 0.001" if one.p < 0.001 else number(one.p, 3), one.verdict, one.why)
         for one in pairs

@@ -106,9 +106,9 @@ def test_filters_combine_and_can_be_taken_back(page):
     wanted = shown_if(verdict="contradicted")
     assert rows(page) == wanted[:STEP]
     assert status(page).startswith(f"{len(wanted)} of {len(FOUND)} claims")
-    page.get_by_role("combobox", name="Paper").select_option("S-SAM")
+    page.get_by_role("combobox", name="Paper").select_option("reviews of S-SAM")
     page.get_by_role("combobox", name="Kind").select_option("protocol")
-    wanted = shown_if(verdict="contradicted", paper="S-SAM", kind="protocol")
+    wanted = shown_if(verdict="contradicted", paper="reviews of S-SAM", kind="protocol")
     assert rows(page) == wanted
     assert wanted
     page.get_by_role("button", name="Show all").click()
@@ -165,7 +165,7 @@ def test_the_code_of_a_check_and_its_command_are_one_click_away(page):
 
 
 def test_a_link_to_a_claim_shows_it_whatever_the_filters_say(page):
-    page.get_by_role("combobox", name="Paper").select_option("Cheap Lunch")
+    page.get_by_role("combobox", name="Paper").select_option("summary of Cheap Lunch")
     page.evaluate("location.hash = '#claim-ssam-background-point'")
     row = page.locator("#claim-ssam-background-point")
     row.wait_for(state="visible")

@@ -261,7 +261,7 @@ def test_predicted_equals_the_real_run(build, forward, batch, target):
         x = torch.randn(batch, 3, 256, 256)
         predicted = count(net, lambda: forward(net, x))
     assert real > 0
-    target(11, "saved bytes, predicted / real", "1 +- .005", predicted / real)
+    target(11, "saved bytes, predicted / real", "1 ± 0.005", predicted / real)
     assert predicted == pytest.approx(real, rel=0.005)
 
 
@@ -356,7 +356,7 @@ def test_peak_agrees_with_mem_tracker(build, forward, target):
             optimizer.step()
         reference = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
         ours = peak_bytes(net, optimizer.param_groups, loss)
-    target(11, "peak, predicted / MemTracker's", "1 +- .03", ours / reference)
+    target(11, "peak, predicted / MemTracker's", "1 ± 0.03", ours / reference)
     assert ours == pytest.approx(reference, rel=0.03)
 
 

@@ -468,7 +468,7 @@ def test_treatment_of_vit_b(target):
     plan = {item.name: item for item in treatment(vit_b(1024), GaLoreConfig(32))}
     target(9, "tensors of vit_b's encoder that are handled", "177", len(plan))
     projected = sum(item.how == "projected" for item in plan.values())
-    target(9, "of them projected", "where it saves memory", projected)
+    target(9, "tensors of vit_b's encoder that are projected", "where it saves memory", projected)
     assert plan["pos_embed"].matrix == (4096, 768)
     assert plan["pos_embed"].how == "projected"
     assert plan["patch_embed.proj.weight"].matrix == (768, 768)

@@ -41,7 +41,7 @@ def test_subspace_energy(m, n, power, cold, warm, target):
         relative_energy(P, G, U) for P in (exact_basis(G, RANK)[0], first, again)
     )
     where = f"energy of the best subspace, singular values i^-{power}"
-    target(6, f"{where}: exact", ">= .99999", exact)
+    target(6, f"{where}: exact", ">= 0.99999", exact)
     target(6, f"{where}: cold", f">= {cold}", at_first)
     target(6, f"{where}: warm", f">= {warm}", later)
     assert exact >= 0.99999

@@ -1,4 +1,4 @@
-"""site.js in a browser: what goes on at the right fades, and figures can be enlarged on a phone."""
+"""site.js in a browser: what goes on at the right fades, and what a phone does with wide things."""
 
 from pathlib import Path
 
@@ -11,12 +11,20 @@ PAGE = f"""\
 <!doctype html><html lang="en"><meta charset="utf-8"><title>Page</title>
 <link rel="stylesheet" href="{(STATIC / "book.css").as_uri()}">
 <script defer src="{(STATIC / "site.js").as_uri()}"></script>
-<style>td, code {{ white-space: nowrap }}</style>
+<style>
+td, code {{ white-space: nowrap }}
+#formula {{ display: inline-block; width: 6px }}
+</style>
 <article class="bd-article">
 <table id="wide" class="dataframe"><tbody><tr>{CELLS}</tr></tbody></table>
 <table id="narrow" class="dataframe"><tbody><tr><td>1</td></tr></tbody></table>
 <p>Give <code id="option">--backbone</code> or
 <code id="long">--set image_encoder.from_stage=3 --weights random</code>.</p>
+<p>Here <span id="formula" class="math"><span>$P_t$ is a basis</span></span> is short.</p>
+<div class="cell_output"><div class="stream">
+<pre id="sentence">{"a printed sentence " * 4}</pre>
+<pre id="columns">SAMed        0.8{" " * 30}1</pre>
+</div></div>
 <div class="cell_output"><figure><img src="{PICTURE}" alt="A dot." style="width: 100%">
 <figcaption>Figure</figcaption></figure></div></article></html>
 """
@@ -34,7 +42,7 @@ def page(browser, tmp_path):
 
 def test_what_goes_on_at_the_right_fades_until_it_is_scrolled_to_its_end(page):
     page.wait_for_selector("#wide.goes-on[tabindex='0']")
-    assert page.locator(".goes-on").count() == 1
+    assert page.locator("table.goes-on").count() == 1
     page.evaluate("document.querySelector('#wide').scrollLeft = 100")
     page.wait_for_timeout(100)
     assert page.locator("#wide.goes-on").count() == 1
@@ -57,3 +65,21 @@ def test_a_figure_is_enlarged_and_fits_again(page):
 
 def test_short_options_are_not_broken(page):
     assert page.locator("code.short").evaluate_all("all => all.map(one => one.id)") == ["option"]
+
+
+def test_a_formula_within_a_line_never_fades(page):
+    page.wait_for_selector("#wide.goes-on")  # the script has looked at everything
+    formula = page.locator("#formula, #formula *")
+    assert formula.evaluate_all("all => all.map(one => one.className)") == ["math", ""]
+    assert page.locator("#formula").get_attribute("tabindex") is None
+
+
+def test_printed_sentences_wrap_on_a_phone_and_columns_do_not(page):
+    wrapped = page.locator("pre.wraps-on-phone").evaluate_all("all => all.map(one => one.id)")
+    assert wrapped == ["sentence"]
+    assert page.evaluate("document.querySelector('#sentence').scrollWidth") <= 390
+
+
+def test_a_first_column_of_short_names_keeps_its_width(page):
+    brief = page.locator("table.brief-names").evaluate_all("all => all.map(one => one.id)")
+    assert brief == ["narrow"]

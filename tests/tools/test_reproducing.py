@@ -16,7 +16,7 @@ def test_the_page_is_filled_from_the_library():
     for table in tables().values():
         assert f"| `{table.name}` | {table.title} |" in text
         assert all(f"`{data}`" in text for data in table.sets.values())
-    assert all(f"`{name}`: {why}" in text for name, why in not_here().items())
+    assert all(f"`{name}`, because {why}." in text for name, why in not_here().items())
 
 
 def test_rows_of_a_table_have_headings_below_those_of_the_page(monkeypatch):

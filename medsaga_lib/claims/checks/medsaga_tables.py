@@ -114,25 +114,24 @@ def medsaga_beats_samed_each_set(claim: Claim) -> Found:
     return reproduced_if(not few, measured, reason)
 
 
-def _most_of(data_set: str, share: float) -> Found:
+def _almost_every_dice(claim: Claim, data_set: str) -> Found:
     lead = _lead("samed", data_set)
-    won = (lead > 0).mean()
-    return reproduced_if(won > share or won == 1, _counted(lead), f"differences {listed(lead, 3)}")
+    return _almost_every(claim, int((lead > 0).sum()), len(lead), _counted(lead))
 
 
 @check
 def medsaga_beats_samed_chest(claim: Claim) -> Found:
-    return _most_of("Chest-Xray", 0.5)
+    return _almost_every_dice(claim, "Chest-Xray")
 
 
 @check
 def medsaga_beats_samed_isles(claim: Claim) -> Found:
-    return _most_of("ISLES", 0.5)
+    return _almost_every_dice(claim, "ISLES")
 
 
 @check
 def medsaga_beats_samed_amos(claim: Claim) -> Found:
-    return _most_of("AMOS", 1.0)
+    return _almost_every_dice(claim, "AMOS")
 
 
 def _fewest(metric: str) -> dict[str, float]:
