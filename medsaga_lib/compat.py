@@ -1,4 +1,4 @@
-"""Imports of packages that are broken, slow or noisy: torchvision, segment_anything, bitsandbytes.
+"""Imports that would fail, be slow or print warnings: torchvision, segment_anything, bitsandbytes.
 
 A CPU build of torch with the package index's torchvision (a CUDA build) leaves torchvision without
 its operators. Importing it then fails with "operator torchvision::nms does not exist", and so does

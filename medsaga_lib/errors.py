@@ -1,4 +1,4 @@
-"""Sentences for users: the error that they can fix, and numbers with their nouns.
+"""Error messages for users who can mend what is wrong, and plurals: 1 image, 2 images.
 
 The command line prints the sentence of an error, with exit code 2.
 """

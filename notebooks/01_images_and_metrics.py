@@ -91,11 +91,13 @@ pd.DataFrame(rows).T
 # The CT and one of the MR volumes have values below 0. CT values have a unit, MR values have none. The figure shows the same 6 cases. From a volume, it shows the axial slice with the largest mask. An *axial* slice is perpendicular to the axis from the feet to the head.
 
 # %% tags=["real"]
+# needs real images
 from medsaga_lib import display
 from medsaga_lib.data.cases import read_pair
 
 
 # %% tags=["real"]
+# needs real images
 def panel(dataset):
     """The first case; of a volume, the slice with the largest mask."""
     picture, truth = read_pair(dataset, dataset.cases[0])
@@ -107,6 +109,7 @@ def panel(dataset):
 
 
 # %% tags=["real"]
+# needs real images
 panels = [panel(dataset) for dataset in opened]
 display.show(
     display.grid(panels, {}, alt="Six modalities."),
@@ -141,9 +144,11 @@ for dataset in opened:
 # Water is 0 HU and air is -1000 HU on every device. An organ therefore has about the same values in every patient, if they got the same contrast agent. Fat is a little below water, soft tissue a little above it, and bone has the highest values of the body. The next cell measures the spleen.
 
 # %% tags=["real"]
+# needs real images
 from medsaga_lib.data.cases import read_case_mask
 
 # %% tags=["real"]
+# needs real images
 hounsfield = read_stored(spleen.cases[0].image).values  # (z, y, x)
 organ = read_case_mask(spleen, spleen.cases[0]).values == 1
 low, median, high = np.percentile(hounsfield[organ], [5, 50, 95])
@@ -158,9 +163,11 @@ print(f"all voxels: {hounsfield.min():.0f} to {hounsfield.max():.0f} HU")
 # > **Predict.** How many grey levels do these 74 HU get if all values are shown? How many with the window from -160 to 240 HU?
 
 # %% tags=["real"]
+# needs real images
 from medsaga_lib.data.images import CT_WINDOW, scale
 
 # %% tags=["real"]
+# needs real images
 windows = {
     "all values": (hounsfield.min(), hounsfield.max()),
     "bone": (-500, 1300),  # level 400, width 1800
@@ -168,6 +175,7 @@ windows = {
 }
 
 # %% tags=["real"]
+# needs real images
 middle = organ.sum((1, 2)).argmax()
 panels = [
     display.Panel(scale(hounsfield[middle], *ends), title=name)
@@ -175,6 +183,7 @@ panels = [
 ]
 
 # %% tags=["real"]
+# needs real images
 display.show(
     display.grid(panels, {}, alt="One CT slice with three windows."),
     alt="One CT slice with three windows. All values: everything but the ribs "
@@ -187,6 +196,7 @@ display.show(
 credit(spleen)
 
 # %% caption="A CT volume in 3 windows: how many of the 256 grey levels the spleen gets, and the share of voxels that become black or white." tags=["real"]
+# needs real images
 rows = {}
 for name, ends in windows.items():
     rows[name] = {
@@ -207,6 +217,7 @@ pd.DataFrame(rows).T
 # > **Predict.** The hippocampus is the same organ in every patient. Does it have similar values in every MR volume?
 
 # %% caption="4 MR volumes: the highest stored value, and the median in the hippocampus before and after scaling." tags=["real"]
+# needs real images
 rows = {}
 for case in hippocampus.split("train")[:4]:
     stored = read_stored(case.image).values
@@ -219,6 +230,7 @@ for case in hippocampus.split("train")[:4]:
 pd.DataFrame(rows).T.round(2)
 
 # %% tags=["real"]
+# needs real images
 index = pd.read_csv(hippocampus.root / "index.csv")
 low, high = index["vmax"].min(), index["vmax"].max()
 print(f"highest of {len(index)} volumes: {low:,.0f} to {high:,.0f}")
@@ -283,6 +295,7 @@ print(f"{count:,} voxels of {voxel:.2f} mm^3 are {count * voxel / 1000:.0f} ml")
 # *Orientation* says in which direction each axis runs. NIfTI files store an *affine*, a 4 x 4 matrix from the index of a voxel to a position in mm. The code RAS means that the axes of the array run to the patient's right, front (anterior) and head (superior); L, P and I are the opposite directions.
 
 # %% tags=["real"]
+# needs real images
 for dataset in (spleen, hippocampus, stroke):
     geometry = read_stored(dataset.cases[0].image).geometry
     print(f"{dataset.name:22} {geometry.codes}")
@@ -294,11 +307,13 @@ print(read_stored(spleen.cases[0].image).geometry.affine.round(2))
 # > **Predict.** The spleen is on the patient's left. On which side of an axial slice is it?
 
 # %% tags=["real"]
+# needs real images
 import nibabel
 
 as_stored = nibabel.load(spleen.cases[0].image).get_fdata()[:, :, middle]
 
 # %% tags=["real"]
+# needs real images
 panels = [
     display.Panel(scale(as_stored, *CT_WINDOW), title="array of the file"),
     display.Panel(volume.pixels[middle], title="as in radiology"),
@@ -353,9 +368,11 @@ for value, count in zip(values, counts, strict=True):
 # An *instance map* numbers the objects of one class: 0 is the background, and each nucleus has its own number. Can the instances be computed from a mask of all nuclei, as its connected components?
 
 # %% tags=["real"]
+# needs real images
 from scipy.ndimage import label
 
 # %% tags=["real"]
+# needs real images
 rows = []
 for one in nuclei.cases:
     instances = read_case_mask(nuclei, one).values
@@ -365,6 +382,7 @@ counted = pd.DataFrame(rows, columns=["case", "nuclei", "components"])
 print(counted[["nuclei", "components"]].sum().to_string())
 
 # %% tags=["real"]
+# needs real images
 crowded = next(
     one for one in nuclei.cases if one.name.startswith("4d14a362")
 )
@@ -374,6 +392,7 @@ ids = np.unique(instances)[1:]
 print(f"{len(ids)} nuclei in {label(instances > 0)[1]} connected components")
 
 # %% tags=["real", "figure"]
+# needs real images
 from medsaga_lib.data.prompts import box_of
 
 tissue, _ = read_pair(nuclei, crowded)
@@ -381,6 +400,7 @@ numbered = np.searchsorted([0, *ids], instances)  # 1 ... N
 boxes = np.array([box_of(instances == one) for one in ids])
 
 # %% tags=["real"]
+# needs real images
 display.show(
     display.show_boxes(tissue.pixels[part], numbered, boxes),
     alt="A part of a microscopy image with violet nuclei, without and with a "
@@ -400,11 +420,13 @@ credit(nuclei)
 # A mask can pass every check of its file and still be wrong. The lungs of our X-rays are polygons by V7 Labs. They came to this project as label maps of the right size, with the right values and names. The next figure shows 4 of them as they came.
 
 # %% tags=["real"]
+# needs real images
 from dataclasses import replace
 
 as_given = replace(chest, correction="")
 
 # %% tags=["real", "figure"]
+# needs real images
 panels = []
 for one in chest.cases[:4]:
     picture, right = read_pair(chest, one)
@@ -412,6 +434,7 @@ for one in chest.cases[:4]:
     panels.append(display.Panel(picture.pixels, wide, right, one.name))
 
 # %% tags=["real"]
+# needs real images
 lines = "corrected", "as they came"
 display.show(
     display.grid(panels, chest.labels, "Too wide.", columns=4, lines=lines),
@@ -431,12 +454,14 @@ credit(chest)
 # We measure it. Lungs are darker than what surrounds them. The next cell makes each mask narrower, step by step, and finds the width at which the X-ray is most different on both sides of the contour.
 
 # %% tags=["real"]
+# needs real images
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 shares = np.arange(0.72, 1.09, 0.04)  # of the width of the mask
 
 
 # %% tags=["real"]
+# needs real images
 def step_at_contour(pixels, mask):
     """How much brighter the X-ray is outside of a contour than inside."""
     outside = distance_transform_edt(~mask)
@@ -446,6 +471,7 @@ def step_at_contour(pixels, mask):
 
 
 # %% tags=["real"]
+# needs real images
 def narrower(mask, share):
     """The mask with a share of its width, around the middle of the image."""
     middle = mask.shape[1] / 2
@@ -458,6 +484,7 @@ def narrower(mask, share):
 
 
 # %% tags=["real"]
+# needs real images
 rows = []
 for one in chest.cases:
     picture, _ = read_pair(chest, one)
@@ -469,6 +496,7 @@ for one in chest.cases:
 fitted = pd.DataFrame(rows, columns=["height / width", "best share"])
 
 # %% caption="The share of its width at which a mask fits best, by the shape of the X-ray: medians, and numbers of X-rays." tags=["real"]
+# needs real images
 ends = [0.8, 0.84, 0.9, 0.97, 1.03, 1.2]
 shapes = fitted.groupby(pd.cut(fitted["height / width"], ends))
 medians = shapes.median().round(2).assign(number=shapes.size())
@@ -548,6 +576,7 @@ check(folder)
 # The last lines are a summary. It is worth reading before any training: are sizes, spacings, values and labels as you expect?
 
 # %% tags=["real"]
+# needs real images
 check(chest.root)
 
 # %% [markdown]
@@ -709,6 +738,7 @@ display.show(figure, alt=alt, caption=caption)
 # The infarct of the stroke data has many pieces. What do the metrics say if a method finds only the largest ones?
 
 # %% caption="An infarct of many pieces, of which only the largest are found." tags=["real"]
+# needs real images
 brain, infarct = read_pair(stroke, stroke.cases[0])
 pieces, how_many = label(infarct == 1)
 by_size = 1 + np.argsort(np.bincount(pieces.flat)[1:])[::-1]
@@ -776,6 +806,7 @@ display.table(pd.DataFrame(scores).T[columns].astype(float), digits=1)
 # The Synapse rule gives a perfect score to an invented organ, HD95 0 to a missed one, and Dice 0 if both are empty. Other rules count *both empty* as Dice 1. Scores can be compared only if their rules are the same.
 
 # %% tags=["real"]
+# needs real images
 volumes = hippocampus.split("test")[:30]
 masks = [read_case_mask(hippocampus, case).values for case in volumes]
 filled = np.concatenate([mask.any((1, 2)) for mask in masks])
@@ -806,6 +837,7 @@ table.astype({"pixels": int}).rename_axis("radius (px)").round(3)
 # The figure does the same with masks of annotators: single nuclei of 12 images, 20 polyp frames, and the lungs of 10 X-rays.
 
 # %% tags=["real"]
+# needs real images
 def one_pixel(masks):
     """The size of each mask, and its Dice when it is moved by one pixel."""
     padded = [np.pad(mask, 1) for mask in masks]
@@ -815,6 +847,7 @@ def one_pixel(masks):
 
 
 # %% tags=["real"]
+# needs real images
 def masks_of(dataset, cases):
     """Each object of the cases as a mask."""
     maps = [read_case_mask(dataset, case).values for case in cases]
@@ -822,6 +855,7 @@ def masks_of(dataset, cases):
 
 
 # %% tags=["real"]
+# needs real images
 objects = {
     "nuclei": masks_of(nuclei, nuclei.cases[:12]),
     "polyps": masks_of(polyps, polyps.cases[:20]),
@@ -829,6 +863,7 @@ objects = {
 }
 
 # %% tags=["real"]
+# needs real images
 import matplotlib.pyplot as plt
 
 display.use_style()
@@ -942,12 +977,14 @@ for name, table in (("all images", leaking), ("other patients", honest)):
     print(f"copies from {name:14} Dice {table['dice'].mean():.3f}")
 
 # %% tags=["real"]
+# needs real images
 gain_of_copies = leaking["dice"] - honest["dice"]
 differ = gain_of_copies.groupby(leaking["case"]).transform(np.any)
 print(f"{leaking['case'][differ].nunique()} images have another copy; ", end="")
 print(f"their gain is {gain_of_copies[differ].mean():.3f}")
 
 # %% tags=["real", "figure"]
+# needs real images
 patients = patients_of(xrays)
 mate, other = sources_of(xrays)
 first = np.flatnonzero(patients[mate] == patients)[0]
@@ -955,12 +992,14 @@ chosen = {"an X-ray": first, "nearest: same patient": mate[first]}
 chosen["nearest of others"] = other[first]
 
 # %% tags=["real", "figure"]
+# needs real images
 panels = []
 for title, number in chosen.items():
     xray, lungs = read_pair(chest, chest.cases[number])
     panels.append(display.Panel(xray.pixels, lungs, title=title))
 
 # %% tags=["real"]
+# needs real images
 display.show(
     display.grid(panels, chest.labels, alt="An X-ray and its two nearest."),
     alt="Three chest X-rays with the contours of both lungs: one X-ray, the "
@@ -979,10 +1018,12 @@ credit(chest)
 # > **Predict.** Is the gain larger or smaller than with X-rays?
 
 # %% tags=["real"]
+# needs real images
 slices = Samples(hippocampus, hippocampus.split("test")[:30], 64)
 leaking_slices, honest_slices = compare(slices, hippocampus.labels)
 
 # %% tags=["real"]
+# needs real images
 tables = {"all slices": leaking_slices, "other patients": honest_slices}
 for name, table in tables.items():
     print(f"copies from {name:14} Dice {table['dice'].mean():.3f}")
@@ -1021,6 +1062,7 @@ print(f"copied X-rays: mean Dice {honest['dice'].mean():.3f}")
 intervals(honest)
 
 # %% caption="95 % intervals of the mean Dice of copied MR slices, drawn by patient and by case." tags=["real"]
+# needs real images
 print(f"copied MR slices: mean Dice {honest_slices['dice'].mean():.3f}")
 intervals(honest_slices)
 
@@ -1051,6 +1093,7 @@ for count in (5, 10, len(in_order)):
 # > **Predict.** Suppose that the intervals of the two means overlap widely. Can the interval of the difference exclude 0?
 
 # %% tags=["real"]
+# needs real images
 def gain(better, other):
     """The mean of the paired differences, and its interval over patients."""
     difference = better.assign(dice=better["dice"] - other["dice"])
@@ -1060,12 +1103,14 @@ def gain(better, other):
 
 
 # %% tags=["real"]
+# needs real images
 for name, table in (("all images", leaking), ("other patients", honest)):
     low, high = Evaluation(table).interval("dice")
     print(f"copies from {name:14} {low:.3f} to {high:.3f}")
 print("paired difference:", gain(leaking, honest))
 
 # %% tags=["real"]
+# needs real images
 print("the same for the MR slices:", gain(leaking_slices, honest_slices))
 
 # %% [markdown] tags=["real"]

@@ -57,6 +57,7 @@ for dataset in datasets.values():
 # Has LiteMedSAM seen these images in its own training? The library keeps what is known:
 
 # %% tags=["real"]
+# needs real images
 from medsaga_lib.data.seen import seen
 
 for name in datasets:

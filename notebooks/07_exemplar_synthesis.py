@@ -794,6 +794,7 @@ display.show(figure, alt=alt, caption=caption)
 # The next figure shows pastes of the hippocampus. The tissue around a pasted organ is not the tissue of its own image. A network may recognise a polyp by its own appearance, and a part of the brain by the tissue around it. This would explain the table, but we did not test it.
 
 # %% tags=["real"]
+# needs real images
 chosen = choose_shots(brain, 23, size, seed)
 grounds, parts = backgrounds(chosen, brain), len(brain.labels)
 paste = Pasting(Synthesis(share=1), grounds, parts, Augment("none"))

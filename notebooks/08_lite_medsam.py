@@ -54,6 +54,7 @@ for line in sorted({dataset.describe() for dataset in datasets}):
 # Has LiteMedSAM seen these images in its own training? The library keeps what is known:
 
 # %% tags=["real"]
+# needs real images
 from medsaga_lib.data.seen import seen
 
 for name in names:
@@ -807,6 +808,7 @@ table.groupby("enlarged by")[columns].agg(with_interval)
 # Many of these nuclei are only a few pixels wide in the network's input. Is the IoU higher if they are larger? The next cell cuts a tile, the middle 256 x 256 pixels, out of two large images. It compares up to 10 nuclei in exact boxes, in the whole image and in the tile.
 
 # %% tags=["real"]
+# needs real images
 rows = []
 for case in nuclei.split("test")[24:26]:
     pixels, (every, _) = read_pair(nuclei, case)[0].pixels, objects(case)
@@ -823,6 +825,7 @@ for case in nuclei.split("test")[24:26]:
         rows.append(row | compare(cut, some, exact))
 
 # %% caption="Mean IoU of nuclei in the whole image and in a tile from its middle." tags=["real"]
+# needs real images
 pd.DataFrame(rows).set_index(["image", "input"]).round(2)
 
 # %% [markdown] tags=["real"]
@@ -902,6 +905,7 @@ print(len(test), "X-rays of", len({case.patient for case in test}), "patients")
 pd.DataFrame(scores).T.round(3)
 
 # %% tags=["real"]
+# needs real images
 image_of_lungs, truth = read_pair(chest, test[0])
 panels = [
     display.Panel(image_of_lungs.pixels, truth, predict(test[0]), name)
@@ -983,6 +987,7 @@ for name, labels in volumes.items():
     print(f"{name:11} Dice {dice(labels == 1, organ == 1):.3f}")
 
 # %% tags=["real"]
+# needs real images
 apart, curves = (slices - middle) * volume.spacing[0], []
 for name, labels in volumes.items():
     dices = [dice(labels[z] == 1, organ[z] == 1) for z in slices]
@@ -1004,6 +1009,7 @@ figure = display.curve_with_interval(curves, *axes, alt)
 display.show(figure, alt=alt, caption=caption)
 
 # %% tags=["real"]
+# needs real images
 panels = []
 for name in ("same box", "propagated"):
     for z in (slices[len(slices) // 5], middle, slices[-3]):
@@ -1035,6 +1041,7 @@ print(source)
 # > **Predict.** Is the network ahead of the ellipse again?
 
 # %% tags=["real"]
+# needs real images
 from scipy.ndimage import label
 
 brain, infarct = read_pair(stroke, stroke.cases[0])
@@ -1044,11 +1051,13 @@ here, total = largest.sum(), infarct.sum()
 print(f"{how_many} pieces; the largest has {here} of {total} voxels")
 
 # %% tags=["real"]
+# needs real images
 of_piece = from_one_box(brain, largest)
 for name, labels in of_piece.items():
     print(f"{name:11} Dice {dice(labels == 1, largest == 1):.3f}")
 
 # %% tags=["real"]
+# needs real images
 slices_of_piece, box_of_piece = middle_box(largest)
 left, top, _, right, bottom, _ = box_of_piece[0].astype(int)
 z = slices_of_piece[2]

@@ -745,6 +745,7 @@ print(prompts["provenance"]["command"], "|", prompts["provenance"]["date"])
 prompts = with_patients(prompts["runs"])
 
 # %% tags=["real"]
+# needs real images
 drawn = evaluate_cases(partial(ellipses, polyps), polyps, polyps.split("test"))
 ends = drawn.interval("dice")
 prompts.loc["ellipse in the box"] = "{:.3f} ({:.2f} to {:.2f})".format(
@@ -920,6 +921,7 @@ told = table_of(recorded["runs"], told=True).astype(object)
 # The ellipse in the box is computed here, on all test images of the same tasks.
 
 # %% tags=["real"]
+# needs real images
 for data in (chest, polyps):
     predict = partial(ellipses, data)
     summary = evaluate_cases(predict, data, data.split("test")).summary()

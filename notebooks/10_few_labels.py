@@ -131,6 +131,7 @@ print(frames.citation, "|", frames.licence)
 # > **Predict.** How much does the IoU change, if no pixel of the first two inputs differs by more than 1 grey level of 255?
 
 # %% tags=["real"]
+# needs real images
 from medsaga_lib.models.feeding import get_feed, lite_medsam_input
 from medsaga_lib.models.heads import embed_images
 
@@ -140,6 +141,7 @@ grey = (255 * picture.pixels).round().astype(np.uint8)[..., None]
 published, squeezed = get_feed("lite_medsam"), get_feed("lite_medsam_squeezed")
 
 # %% tags=["real"]
+# needs real images
 pixels = torch.tensor(picture.pixels)[None, None]
 inputs = {
     "published": (lite_medsam_input(grey), published),
@@ -150,6 +152,7 @@ apart = np.abs(inputs["published"][0] - inputs["not rounded"][0]).max()
 print(f"the first two inputs differ by at most {255 * apart:.2f} grey levels")
 
 # %% tags=["real"]
+# needs real images
 panels = []
 for name, (given, feed) in inputs.items():
     image = torch.tensor(given)[None].expand(-1, 3, -1, -1)
@@ -160,6 +163,7 @@ for name, (given, feed) in inputs.items():
     panels.append(display.Panel(picture.pixels, truth, found, title))
 
 # %% tags=["real", "figure"]
+# needs real images
 alt = (
     "The same chest X-ray three times. With the published input the masks are "
     "thin rims of the lungs. Without rounding, and with the squeezed feed, "
@@ -168,6 +172,7 @@ alt = (
 )
 
 # %% tags=["real"]
+# needs real images
 display.show(
     display.grid(panels, chest.labels, alt),
     caption="LiteMedSAM's masks from exact boxes (solid), with three inputs "
@@ -340,6 +345,7 @@ print(chest.citation, "|", chest.licence)
 # > **Predict.** Polyps are at many places and of many shapes. Which masks do you expect on 4 frames that the network has not seen?
 
 # %% tags=["real"]
+# needs real images
 from dataclasses import replace
 
 at_64_px = replace(settings, shots=16, size=64)
@@ -347,6 +353,7 @@ of_polyps = changed(with_lift, ["steps=80"])
 averaged = train(of_polyps, frames, at_64_px, progress=False).model
 
 # %% tags=["real"]
+# needs real images
 of_frames = frames.labels, frames.modality, frames.window
 network = Predictor(averaged, *of_frames, FEED_OF["lite_medsam"])
 panels = []
@@ -357,6 +364,7 @@ for case in frames.split("val")[:4]:
     panels.append(display.Panel(picture.pixels, truth, found, title))
 
 # %% tags=["real", "figure"]
+# needs real images
 alt = (
     "Four endoscopy frames. Solid: a ragged mask of a similar size, around the "
     "middle of each frame. Dashed: the annotator's polyps, which have other "
@@ -364,6 +372,7 @@ alt = (
 )
 
 # %% tags=["real"]
+# needs real images
 display.show(
     display.grid(panels, frames.labels, alt, columns=4),
     caption="Masks (solid) on 4 validation frames, after 80 steps on a frozen "
@@ -879,7 +888,7 @@ for name, side in (("128 px", 128), ("256 px", 256)):
 
 # %% [markdown]
 # ### Exercise 2: experiment (medium, 10 minutes)
-# A lift of `x` and `y` alone has 512 weights instead of 65,536. Train it like the lift above (`lift=coordinates`), and assign the model to `small`. Does it tell left from right? Is it as good as the lift above?
+# A lift of `x` and `y` alone has 512 weights instead of 65,536. Train it like the lift above (`lift=coordinates`), and assign the model to `small`. Does it tell left from right? Is it as good as the lift above, and why?
 
 # %% tags=["exercise"]
 small = plain

@@ -212,6 +212,7 @@ pd.DataFrame(rows, columns).T.infer_objects().round(3)
 # The hippocampus has about 1 % of the spleen's volume. The next table has the means over 10 test volumes.
 
 # %% caption="The same for the hippocampus, means over 10 volumes." tags=["real"]
+# needs real images
 tested = hippocampus.split("test")[:10]
 small = [read_pair(hippocampus, case) for case in tested]
 grids = [(2, 1, 1), (3, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3)]
@@ -224,6 +225,7 @@ for wanted in grids:
 pd.DataFrame(rows, columns[1:]).T.rename_axis("voxel (mm)").round(3)
 
 # %% tags=["real", "figure"]
+# needs real images
 one, mask = small[0]
 z = (mask > 0).sum((1, 2)).argmax()
 panels = []
@@ -235,6 +237,7 @@ for side in (1, 2, 3):
     panels.append(display.Panel(one.pixels[z], *pair, title))
 
 # %% tags=["real", "figure"]
+# needs real images
 alt = (
     "One MR slice 3 times with the hippocampus, dashed the annotator's "
     "contour, solid the contour after resampling and back. At 1 mm they "
@@ -243,6 +246,7 @@ alt = (
 )
 
 # %% tags=["real"]
+# needs real images
 display.show(
     display.grid(panels, {1: "hippocampus"}, alt, lines=("after", "before")),
     caption="The mask of a hippocampus before (dashed) and after (solid) "
@@ -543,6 +547,7 @@ credit(0)
 # > **Predict.** An infarct is one disease, but not one piece. What does `largest` do to the annotator's own mask of the stroke?
 
 # %% tags=["real"]
+# needs real images
 brain, infarct = volumes["stroke MR"]
 largest_piece = consistent(infarct, "largest") == 1
 print(f"Dice {dice(largest_piece, infarct == 1):.3f}", end=", ")

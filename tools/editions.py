@@ -114,6 +114,9 @@ def mirror(root: Path, folder: Path, change: Change) -> None:
         if file in chapters:
             notebook = change(pairs.read_notebook(source), notes_of(root, file))
             book.write(folder / file, nbformat.writes(notebook, indent=1))
+        elif change is student and file.name == "_config.yml":
+            # the rocket would open the published notebook, which has the solutions
+            book.write(folder / file, LAUNCH.sub("", source.read_text(encoding="utf-8")))
         else:
             book.copy(source, folder / file)
     for path in [path for path in folder.rglob("*") if path.is_file() and path not in written]:
@@ -132,6 +135,7 @@ def hand_out(root: Path, folder: Path, change: Change) -> int:
     return len(chapters)
 
 
+LAUNCH = re.compile(r"^launch_buttons:\n(?: .*\n)+", re.MULTILINE)
 EDITIONS: dict[str, Change] = {"student": student, "instructor": instructor}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+from medsaga_lib.display.real_cells import REAL_MARK
 from tools import book, exercises, glossary, pairs, prose, questions, syllabus
 
 # Our choice of numbers.
@@ -127,6 +128,8 @@ def code(notebook: NotebookNode) -> Iterator[str]:
         head = cell.source.splitlines()[0] if length else ""
         if length == 0:
             yield "a code cell is empty"
+        if (book.REAL in book.tags(cell)) != cell.source.startswith(f"{REAL_MARK}\n"):
+            yield f"the cell '{head}': the tag 'real' and the first line '{REAL_MARK}' go together"
         if length > LONGEST_CELL:
             yield f"the cell '{head}' has {length} lines; the limit is {LONGEST_CELL}"
         if SHOWS_WITHOUT_ALT.search(cell.source):

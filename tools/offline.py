@@ -36,9 +36,11 @@ runs its network only on pages from a server: python -m http.server --directory 
 and then http://localhost:8000 in the browser.
 
 Run: the notebooks need Python 3.11 or newer with the packages of requirements.txt, which are too
-large and too different between machines for this stick. Install them while there is a network:
+large and too different between machines for this stick. Install them while there is a network.
+On Linux, the first line avoids several GB for CUDA:
 
-    python -m pip install -r requirements.txt
+    export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+    python -m pip install -r requirements.txt jupyterlab
 
 In this environment, without a network:
 

@@ -32,6 +32,10 @@ LEAD_WORDS = 45  # of the first sentences on a slide; our choice
 WHOLE, NOTHING = "slide", "no-slide"
 UNSEEN = {book.COLAB, book.PARAMETERS, book.SOLUTION, book.CHECK, NOTHING, "remove-cell"}
 WITHOUT_SLIDES = {"Sources"}  # headings of sections
+LICENCE = (
+    "Text and figures: CC BY 4.0, the authors of Few Labels, Little Memory. "
+    "The page References of the book cites the data sets."
+)
 ALL_TEXT = {"Summary"}  # sections whose text is on the slide
 ROWS = 16  # of a table on a slide; with more, its letters get small (our choice)
 LIVE = 'class="claims"'  # a table that a reader filters stays whole
@@ -128,9 +132,11 @@ class Deck:
         self.folded = False  # inside <details>, an answer that a class should not see yet
         self.caption = ""  # of the table that follows
         for cell in notebook.cells:
-            if UNSEEN & set(book.tags(cell)) or cell.get("id") == "provenance":
+            if cell.get("id") == "provenance":
+                self._credits(cell)
+            elif UNSEEN & set(book.tags(cell)):
                 continue
-            if cell.cell_type == "markdown":
+            elif cell.cell_type == "markdown":
                 self._text(cell)
             else:
                 self._code(cell)
@@ -146,6 +152,12 @@ class Deck:
         """The deck as reveal.js takes it: sections side by side, the slides of each in a column."""
         columns = ("".join(slide.html() for slide in section) for section in self.sections)
         return "\n".join(f"<section>{column}</section>" for column in columns)
+
+    def _credits(self, card: NotebookNode) -> None:
+        """Add the last slide: the data sets with their licences, from the card of the page."""
+        data = re.search(r"<dt>Data</dt><dd>(.*?)</dd>", card.source)
+        body = [f"<p>Images: {data[1]}.</p>" if data else "", f"<p>{LICENCE}</p>"]
+        self.sections.append([Slide("Data and licences", body)])
 
     def _text(self, cell: NotebookNode) -> None:
         if QUESTION in book.tags(cell):

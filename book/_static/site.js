@@ -39,6 +39,10 @@ document.addEventListener("DOMContentLoaded", () => {
     const names = [...table.querySelectorAll("tr > :first-child")].map(cell => cell.textContent.trim().length);
     table.classList.toggle("brief-names", Math.max(...names) <= BRIEF);
   }
+  // A mean and its interval stay in one line.
+  for (const cell of document.querySelectorAll(".bd-article td")) {
+    cell.classList.toggle("one-line", /^[+-]?[\d.]+ ± [\d.]+$/.test(cell.textContent.trim()));
+  }
   // Printed sentences and commands wrap; aligned columns scroll.
   const COLUMNS = 88; // letters of a line; our choice
   for (const output of document.querySelectorAll(".bd-article .cell_output .stream pre")) {

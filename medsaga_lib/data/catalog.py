@@ -14,6 +14,7 @@ from medsaga_lib.data.folder import (
 )
 from medsaga_lib.data.phantoms import LICENCE, MODALITY, PHANTOMS, PICTURES, write_once
 from medsaga_lib.data.problems import BadFile
+from medsaga_lib.display.real_cells import skip_real_cells
 from medsaga_lib.errors import UserError
 
 DATA_VARIABLE = "MEDSAGA_DATA"
@@ -37,12 +38,15 @@ def open_dataset(path_or_name: str | Path) -> DataSet:
 def open_or_phantoms(name: str) -> DataSet:
     """Open the data set `name` if $MEDSAGA_DATA is set, and the phantoms if it is not set.
 
-    If $MEDSAGA_DATA is set, the phantoms never replace a missing data set.
+    If $MEDSAGA_DATA is set, the phantoms never replace a missing data set. In a notebook with the
+    phantoms, the cells that need real images are skipped from now on (`display.real_cells`).
 
     Raises:
         UserError: $MEDSAGA_DATA is set, but no folder below it has this name.
     """
-    return open_dataset(PHANTOMS if data_root() is None else name)
+    drawn = data_root() is None
+    skip_real_cells(drawn)
+    return open_dataset(PHANTOMS if drawn else name)
 
 
 def find_dataset(path_or_name: str | Path) -> Path:

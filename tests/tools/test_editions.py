@@ -97,6 +97,9 @@ def test_the_student_edition_is_a_site_and_notebooks_without_solutions(small_boo
     assert {one.name for one in texts} >= {"01_small.ipynb", "01_small.html", "searchindex.js"}
     for one in texts:
         assert "2 * x" not in one.read_text(encoding="utf-8"), one
+    settings = (folder / "stage" / "_config.yml").read_text(encoding="utf-8")
+    assert "launch_buttons" not in settings  # the rocket opens the notebook with solutions
+    assert "sphinx:" in settings
     own = pairs.read_notebook(folder / "notebooks" / "01_small.ipynb")
     assert not any(cell.get("outputs") for cell in own.cells)
     assert len(own.cells) == len(pairs.read_notebook(small_book.notebook).cells) - 3

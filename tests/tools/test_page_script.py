@@ -17,7 +17,7 @@ td, code {{ white-space: nowrap }}
 </style>
 <article class="bd-article">
 <table id="wide" class="dataframe"><tbody><tr>{CELLS}</tr></tbody></table>
-<table id="narrow" class="dataframe"><tbody><tr><td>1</td></tr></tbody></table>
+<table id="narrow" class="dataframe"><tbody><tr><td>1</td><td>0.88 ± 0.03</td></tr></tbody></table>
 <p>Give <code id="option">--backbone</code> or
 <code id="long">--set image_encoder.from_stage=3 --weights random</code>.</p>
 <p>Here <span id="formula" class="math"><span>$P_t$ is a basis</span></span> is short.</p>
@@ -83,3 +83,4 @@ def test_printed_sentences_wrap_on_a_phone_and_columns_do_not(page):
 def test_a_first_column_of_short_names_keeps_its_width(page):
     brief = page.locator("table.brief-names").evaluate_all("all => all.map(one => one.id)")
     assert brief == ["narrow"]
+    assert page.locator("td.one-line").all_text_contents() == ["0.88 ± 0.03"]

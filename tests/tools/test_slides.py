@@ -90,7 +90,9 @@ def deck():
         TEXT("### Bare\n\n### Full\n\nText."),
         TEXT(EXERCISE),
         code("x", "<img alt='the answer' src='data:,'>", tags=["solution"]),
+        TEXT("<dl><dt>Data</dt><dd>two_sets: 7 images, CC BY 4.0</dd><dt>Took</dt></dl>"),
     ]
+    cells[-1]["id"] = "provenance"
     return slides.Deck(nbformat.v4.new_notebook(cells=cells))
 
 
@@ -106,8 +108,11 @@ def test_each_kind_of_content_has_its_slide(deck):
         ("question", "Questions"),
         ("text", "Full"),
         ("exercise", "Exercise 1: calculate (easy, 5 minutes)"),
+        ("text", "Data and licences"),
     ]
-    goals, opening, _, table, figure, source, *_, task = deck.slides
+    goals, opening, _, table, figure, source, *_, task, credit = deck.slides
+    assert "two_sets: 7 images, CC BY 4.0." in credit.body[0]
+    assert "CC BY 4.0, the authors of" in credit.body[1]
     assert "<li>add,</li>" in goals.body[1]
     assert opening.body[0].startswith("<p>A <em>sum</em> is ")
     assert "\\(a &lt; b\\)" in opening.body[0]  # MathJax reads it, and HTML does not
@@ -150,7 +155,7 @@ def test_the_table_of_claims_stays_whole():
 
 
 def test_other_text_and_answers_are_in_the_notes_alone(deck):
-    opening, task = deck.slides[1], deck.slides[-1]
+    opening, task = deck.slides[1], deck.slides[-2]
     assert "Second sentence" in "".join(opening.notes)
     assert "More prose with a link." in "".join(opening.notes)  # which would leave the deck
     assert "Because." in "".join(task.notes)
