@@ -209,7 +209,7 @@ pd.DataFrame(rows).T
 
 # %% [markdown] tags=["real"]
 # The abdomen window, with level 40 and width 400, is for soft tissue such as liver and spleen. It gives the middle 90 % of the spleen's values 47 grey levels instead of 10. In return, 13 % of the voxels are black, such as all air, and 2 % are white, such as bone above 240 HU.
-# A window cannot be undone: 8 bits hold 256 values, and clipped voxels are lost. Keep Hounsfield units on disk, and window when you read. This library uses the abdomen window for a CT unless `dataset.toml` names another.
+# A window cannot be undone: 8 bits hold 256 values, and clipped voxels are lost. Keep Hounsfield units on disk, and window when you read. This library uses the abdomen window for a CT unless `dataset.toml` names another, for example the bone window: `window = [-500, 1300]`.
 
 # %% [markdown] tags=["real"]
 # ## MR: no unit
@@ -1013,7 +1013,9 @@ credit(chest)
 # %% [markdown] tags=["real"]
 # The most similar X-ray is of the same patient in 25 % of the cases, 8 times as often as by chance. The gain in Dice is only 0.015, because the other images have the same copy in both lists. Where the copies differ, it is 0.062. The figure shows one of these. So leakage hardly shows in this score. A network can remember more than a copy does, and this measurement says nothing about it.
 #
-# Slices of a volume are another matter. Now each slice of 30 MR volumes is one image. A split by image would put neighbouring slices into training and test set.
+# ### Leakage between slices of a volume
+#
+# The slices of a volume are images of one patient, too. Now each slice of 30 MR volumes is one image. A split by image would put neighbouring slices into training and test set.
 #
 # > **Predict.** Is the gain larger or smaller than with X-rays?
 
@@ -1032,6 +1034,8 @@ for name, table in tables.items():
 # The most similar slice is nearly always of the same patient, and copies of it gain 0.13 Dice. No network learned anything here. A split by slice would report this gain as quality.
 
 # %% [markdown]
+# ### Data sets without patients
+#
 # A data set that does not name its patients cannot be split by patient. The nuclei and the polyps of this book are of this kind. Each of their cases counts as a patient, and nobody knows how much leaks.
 
 # %% [markdown]
@@ -1317,7 +1321,7 @@ assert dice(enlarged > 0, truth > 0) > 0.98, (
 # - CT has a unit, MR has none. CT needs a window, and a window cannot be undone. MR is scaled volume by volume.
 # - A volume has a spacing and an orientation. Distances in mm need the spacing.
 # - A label map names classes, an instance map numbers objects. Neither may be interpolated. Draw masks on their images: a stretched mask passes every check of files.
-# - Split by patient. In slices of volumes the leakage is large, in the X-rays of this chapter it is small for copied masks.
+# - Split by patient. The leakage is large in slices of volumes, and small for masks that are copied between X-rays. The nuclei and the polyps name no patients, so nobody knows how much leaks there.
 # - Dice and IoU count pixels and depend on the size of the object. HD95 shows far errors if they have more than 5 % of the surface. NSD needs its tolerance. Report a metric of overlap, one of distance, and the rule for empty masks.
 # - The interval of a mean is over patients. Methods are compared by paired differences.
 #

@@ -181,7 +181,7 @@ print(f"one encoding takes as long as {ratio:.0f} decodings")
 
 # %% [markdown]
 # The image encoder gives 64 x 64 vectors of 256 channels. The prompt encoder gives 2 tokens for the box, and a grid that is added to the embedding. The mask decoder gives the logits of 3 masks, and an estimate of their IoU.
-# The image encoder has 5.7 million parameters and the mask decoder 4.1 million, but the image encoder takes most of the time. It does not depend on the prompt, so an image is encoded once, and each further prompt costs one call of the prompt encoder and the decoder. An annotator who corrects a box does not wait for the image encoder. [Chapter 8](08_lite_medsam.ipynb) counts the operations of both, also for SAM, and makes the decoder faster for many boxes.
+# The image encoder has 5.7 million parameters and the mask decoder 4.1 million, but the image encoder takes most of the time. It does not depend on the prompt, so an image is encoded once, and each further prompt costs one call of the prompt encoder and the decoder. An annotator who corrects a box does not wait for the image encoder. The ratio above compares times, and depends on the library and the machine. [Chapter 8](08_lite_medsam.ipynb) counts operations, also for SAM, which gives another ratio. Chapter 8 also makes the decoder faster for many boxes.
 #
 # ## From the image to the input
 #
@@ -1201,7 +1201,7 @@ for sides in ((300, 640), (640, 300), (256, 256)):
 #
 # - SAM has three parts. The image encoder runs once for an image, prompt encoder and mask decoder once for a prompt, and the decoder is much faster.
 # - A token is the encoding of a position plus a vector for its role. A mask prompt is added to the embedding.
-# - In the decoder, tokens and image attend to each other in both directions. A mask is the product of 32 numbers from a mask token with 32 channels of the upscaled embedding.
+# - The decoder puts 5 learned tokens, 1 for the IoU and 4 for masks, before those of the prompt. Tokens and image attend to each other in both directions. A mask is the product of 32 numbers from a mask token with 32 channels of the upscaled embedding.
 # - A network answers any prompt without an error. LiteMedSAM works with boxes. It fails with points, and a mask prompt mostly makes its masks a little worse, because its training had neither.
 # - A box may be a few px too large, but not too small. How many px depends on the size of the object.
 # - Report the ellipse in the box beside a score from boxes. Do not replace the annotator by the network's estimate of its own IoU before you have compared the two on your images.

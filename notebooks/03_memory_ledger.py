@@ -374,6 +374,8 @@ display.interactive(
 )
 
 # %% [markdown]
+# ### S-SAM: the decoder runs once for each label
+#
 # S-SAM needs more than MedSAGa and SAMed, although it trains fewer parameters. The next cell shows how its ledger depends on the number of labels.
 
 # %% caption="Memory of a training step in MiB with 8 labels and with 1, all switches on."
@@ -452,7 +454,7 @@ error = table["error"]
 low, high = error.min(), error.max()
 print(f"{len(table)} recipes, errors from {low:+.2%} to {high:+.2%}")
 
-# %% caption="Predicted and measured memory of training steps in MiB. The error is predicted / measured - 1."
+# %% caption="Predicted and measured memory of training steps in MiB, for 9 of the recipes. The error is predicted / measured - 1."
 LAST = ":image_encoder.from_stage=3"
 shown = {}
 for name in ("full", "medsaga", "samed", "s_sam"):
@@ -478,7 +480,7 @@ from medsaga_lib.memory.controls import plan_controls
 
 plan_controls(
     "Predicted sum of the four parts of a training step of MedSAGa on ViT-B "
-    "(512 px, batch 12, attention without stored maps)."
+    "(512 px, batch 12, fused attention)."
 )
 
 # %% [markdown]
@@ -795,4 +797,5 @@ for name, (tensors, expected) in cases.items():
 # - A training step keeps weights, gradients, states and activations. The first three follow from the number of parameters.
 # - Activations grow with the batch and with the size of the images. On ViT-B at 512 px and batch 12, they are more than 90 % of the sum.
 # - GaLore reduces states. LoRA reduces states, gradients and some activations. Fused attention and checkpointing reduce activations.
+# - S-SAM's decoder runs once for each label, so its activations grow with the number of labels.
 # - Predict the memory on fake tensors before you pay for a GPU. [Chapter 5](05_adapting_sam.ipynb) trains the methods of this chapter.

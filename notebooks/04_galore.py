@@ -214,7 +214,7 @@ print(f"Adam {adam:,} bytes, GaLore {galore:,}: factor {adam / galore:.1f}")
 #
 # ## Adam's moments after a refresh of the subspace
 #
-# The strongest directions change during training, so $P$ is computed again every $T = 200$ steps. Adam's first moment $M$ is a running mean of past gradients, in the coordinates of the *old* basis.
+# The strongest directions change during training, so $P$ is computed again every $T$ steps. Adam's first moment $M$ is a running mean of past gradients, in the coordinates of the *old* basis.
 # In the paper, a refresh keeps the numbers in $M$. From then on, they are used as coordinates in the new basis. Which direction do they mean there?
 #
 # The simplest case is a new basis of the same subspace with the opposite sign. An SVD may return either sign.
@@ -265,8 +265,8 @@ for name, after in {"kept": P_new @ M, "rotated": P_new @ (C @ M)}.items():
 # If the numbers are kept, the first moment turns by about 40 degrees, although the two subspaces share most of their directions. If it is rotated, it loses the part that the new subspace cannot represent, and nothing else.
 # The second moment needs another rule, because the squares of coordinates do not rotate. The function `rotate_moments` in `medsaga_lib/optim/subspace.py` contains and explains it. The library rotates both moments by default; `moments="keep"` selects the paper's method.
 #
-# Does this matter for training? The first moment forgets: after 20 steps, $0.9^{20} = 12$ % of its old value are left. With $T = 200$, a wrong direction disturbs about the first 20 steps after each refresh.
-# The second moment forgets slowly: after 200 steps, $0.999^{200} = 82$ % of its old value are left. So wrong numbers there make steps too long or too short until the next refresh. The comparison on lungs below measures the effect on the Dice.
+# Does this matter for training? The first moment forgets: after 20 steps, $0.9^{20} = 12$ % of its old value are left. With the paper's $T = 200$, a wrong direction disturbs about the first 20 steps after each refresh.
+# The second moment forgets slowly: after 200 steps, $0.999^{200} = 82$ % of its old value are left. So wrong numbers there make steps too long or too short until the next refresh. The comparison on lungs below measures the effect on the Dice: rotated minus kept is 0.0024 ± 0.0025 there, over 5 seeds.
 #
 # ## GaLore at full rank is not AdamW
 #
@@ -507,10 +507,10 @@ display.show(figure, alt=alt, caption=caption)
 from medsaga_lib.evaluation.scores import over_seeds
 
 
-def with_interval(dice, sign=""):
+def with_interval(dice, sign="", digits=3):
     """Mean ± half of the 95 % interval over the seeds."""
     mean, half = over_seeds(dice)
-    return f"{mean:{sign}.3f} ± {half:.3f}"
+    return f"{mean:{sign}.{digits}f} ± {half:.{digits}f}"
 
 
 # %% caption="Mean test Dice over 5 seeds, and mean difference to AdamW, with halves of 95 % intervals."
@@ -532,12 +532,12 @@ chosen = [
 pairs = pd.DataFrame()
 for one, other in chosen:
     pairs[f"{one} - {other}"] = by_name[one] - by_name[other]
-pairs.agg(with_interval, sign="+").rename("difference").to_frame()
+pairs.agg(with_interval, sign="+", digits=4).rename("difference").to_frame()
 
 # %% [markdown]
 # - **AdamW.** The means of all 7 methods are within 0.012, on 19 X-rays of 11 patients. Fira, rotated and kept are level with AdamW: their intervals include 0. So this library's GaLore reaches the Dice of AdamW here with a part of its moments. LoRA, galore-torch and APOLLO are behind by about 0.01, and their intervals exclude 0. The intervals are over seeds; other patients would make them wider.
 # - **Other pairs.** 7 methods have 21 pairs. If no two methods differed, about one of these intervals would still exclude 0.
-# - **Kept and rotated.** Both have the same rate. Rotated is ahead by 0.002, and the interval of the difference includes 0, but only just. So these runs do not decide whether the rotation helps; if it does, by at most about 0.005 Dice. A possible reason is that the first moment forgets: at the next refresh, after 20 steps, 12 % of a wrong direction are left. This was not tested. With the paper's $T = 200$, these runs would have a single subspace, and both methods would be equal.
+# - **Kept and rotated.** Both have the same rate. Rotated is ahead by 0.0024 ± 0.0025, so the interval of the difference includes 0, but only just. These runs do not decide whether the rotation helps; if it does, by at most about 0.005 Dice. A possible reason is that the first moment forgets: at the next refresh, after 20 steps, 12 % of a wrong direction are left. This was not tested. With the paper's $T = 200$, these runs would have a single subspace, and both methods would be equal.
 # - **galore-torch.** Its mean is below those of kept and rotated by about 0.01, and both intervals exclude 0. One disadvantage is known. Its first basis comes from the first step, in which the class tokens are equal and the gradient of the image encoder is rounding errors ([chapter 5](05_adapting_sam.ipynb)), and it is used until step 20. This library waits until there is a gradient. No run tests whether this explains the difference.
 #
 # ## Other packages, and AdamW with 8 or 4 bits
@@ -581,7 +581,7 @@ here = {
 for peer, method in here.items():
     by_peer[peer] = by_name[method]
 
-# %% caption="States, times of a step and Dice of optimizers, in this library and 5 packages."
+# %% caption="Optimizers of this library and 5 packages: states and times of a step on LiteMedSAM's stages 2 and 3, and Dice of the pocket SAM."
 columns = {
     "states, MB": (steps["state_bytes"] / 1e6).round(1),
     "step / AdamW's": steps["plain"].map(times),
@@ -618,11 +618,14 @@ minus.assign(to=pairs.values())
 # - **Few bits.** AdamW with 8 or 4 bits reaches the Dice of AdamW: all three intervals include 0.
 # - **GaLore.** pytorch-optimizer is level with galore-torch, whose algorithm it has.
 # - **Fira and APOLLO.** Both have a lower Dice in pytorch-optimizer, and both intervals exclude 0. The learning rates were chosen for this library's optimizers, and a high one such as APOLLO's 0.1 may suit the other less. APOLLO as published steps along the whole gradient, and takes only the length of the step from the subspace. pytorch-optimizer's version 4.1.0 steps along the projected gradient, so between two refreshes it changes only 16 directions of a matrix of the pocket SAM, on which the Dice was measured. No run tests whether this is the reason.
-# - **Which one?** AdamW with 32, 8 and 4 bits, Fira, and GaLore with kept and rotated moments are within 0.005. On a CPU and with this network, the states are small beside the activations ([chapter 3](03_memory_ledger.ipynb)), and AdamW with `fused` is the fastest.
+#
+# ### Which optimizer?
+#
+# The mean Dice of AdamW with 32, 8 and 4 bits, Fira, and GaLore with kept and rotated moments differ by at most 0.005. On a CPU and with these small networks, the states are small beside the activations ([chapter 3](03_memory_ledger.ipynb)), and AdamW with `fused` has the fastest step.
 #
 # ## Tested properties of this implementation
 #
-# The last table lists properties of this library's GaLore and of its memory ledger, with a goal for each. `python -m tools.targets` measures all of them. "Share of the way" is the length of a difference between two results, divided by the length of the change of the weights. Several measurements have a `least` and a `largest` value.
+# The last table lists properties of this library's GaLore and of its memory ledger, with a goal for each. `python -m tools.targets` measures all of them. "Share of the way" is the length of a difference between two results, divided by the length of the change of the weights. The table has the least and the largest value of a property that was measured several times.
 
 # %%
 def short(number):
@@ -630,18 +633,22 @@ def short(number):
     return f"{number:,.0f}" if number == round(number) else f"{number:.5g}"
 
 
+def span(values):
+    """The least and the largest value, or the only one."""
+    return " to ".join(dict.fromkeys([short(min(values)), short(max(values))]))
+
+
 # %% caption="Tested properties of GaLore and of the ledger, with their goals."
 targets = json.loads(Path("recorded/targets.json").read_text())
 print(targets["provenance"]["date"], "|", targets["provenance"]["device"])
 lines = pd.DataFrame(targets["lines"]).set_index("target")
-for name, extreme in {"least": min, "largest": max}.items():
-    lines[name] = lines["values"].map(extreme).map(short)
+lines["measured"] = lines["values"].map(span)
 pd.options.display.max_colwidth = None  # whole sentences
-lines[["what", "goal", "least", "largest"]]
+lines[["what", "goal", "measured"]]
 
 # %% [markdown]
 # - A value of 0 means that two results are exactly equal. At full rank, the library takes AdamW's steps, because it does not project there. The signs of the basis change nothing. A resumed run has exactly the weights of a run without a break.
-# - All goals are met in this run, but not on every machine. Here, a refresh is 25.6 times as fast as the package's. On one machine with AMD's processor it was 24.8 times as fast, where the goal is 25. On another it was 165 times, and a plain step was 0.97 times as fast, where the goal is 1 ([chapter 8](08_lite_medsam.ipynb)).
+# - All goals are met in this run, but not on every machine. Here, a refresh is 25.6 times as fast as the package's. On one machine with AMD's processor it was 23.9 times as fast, where the goal is 25. On another it was 165 times, and a plain step was 0.97 times as fast, where the goal is 1 ([chapter 8](08_lite_medsam.ipynb)).
 # - A plain step is 1.12 times as fast as the package's. A plain step has no refresh, so both spend most of their time on the same two matrix products.
 # - The peaks are compared with PyTorch's MemTracker, not with a GPU.
 #
@@ -854,3 +861,4 @@ for rank, share in by_rank.items():
 # - After a refresh, the old numbers of the moments mean other directions. The library rotates the moments into the new basis. In the recorded runs, its effect on the Dice is at most about 0.005, and may be none.
 # - GaLore at full rank is not AdamW, because Adam depends on the coordinates.
 # - GaLore reduces the states, one of the four parts of [chapter 3](03_memory_ledger.ipynb)'s ledger.
+# - AdamW with 8 or 4 bits, Fira and this library's GaLore are level with AdamW in Dice here; on a CPU, AdamW with `fused` is the fastest.

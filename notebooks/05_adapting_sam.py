@@ -64,7 +64,7 @@ display.show(
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown]
-# The right lung is on the left side of the image, because the viewer faces the patient. The network has to learn this, so no augmentation in this chapter mirrors an image.
+# The right lung is on the left side of the image, because the viewer faces the patient. The network has to learn this, so no augmentation in this chapter mirrors (flips) an image.
 #
 # The split is by patient: all images of a patient are in the same part. Otherwise the test set would contain lungs that the network was trained on.
 
@@ -112,7 +112,7 @@ pd.DataFrame(sizes)
 # To segment thousands of X-rays with SAM, a person has to draw a box around each lung. SAMed and MedSAGa use no prompt. SAM's mask decoder has a learned *mask token* for each mask that it can return. In SAMed and MedSAGa it has one token for each class and one for the background.
 # $K$ labels give $K + 1$ tokens and $K + 1$ masks. Each pixel gets the class with the highest logit.
 #
-# These *class tokens* need start values. SAMed's code draws them at random. In our recipes, each class starts with a **copy** of SAM's token for a single mask, which is already trained. This is our choice. The exception is MedSAGa_v2, which does not train its tokens and starts with random ones.
+# These *class tokens* need start values. SAMed's code draws them at random. In our recipes, each class starts with a **copy** of SAM's token for a single mask, which is already trained. This is our choice. The exception is MedSAGa_v2, which does not train its tokens and starts with random ones; [a section below](#three-starts-of-the-class-tokens) shows why.
 #
 # > **Predict.** All tokens are equal, and nothing has been trained. Which class does each pixel get?
 
@@ -567,6 +567,8 @@ for name in variants:
 pd.DataFrame(rows).T
 
 # %% [markdown]
+# ### Three starts of the class tokens
+#
 # In MedSAGa's Table 3, v2 hardly segments: its Dice lies between 0.006 and 0.119.
 # A frozen decoder means that the class tokens keep their start values. The next cells measure the gradient of the image encoder for three starts: copies of one token, random values, and SAM's own 4 tokens in turn. They use the pocket SAM, because v2 trains the whole image encoder.
 #
@@ -599,6 +601,8 @@ for start in ("copied", "random", "in_turn"):
 # %% [markdown]
 # With copies, the gradient is 0 up to rounding errors: all masks are equal whatever the encoder computes, so a change of the encoder does not change the loss. With other starts the gradient is not 0, and v2 can learn something.
 # Where the tokens are trained, copies become different in the first step, and the encoder gets a gradient from the second step on. GaLore must not take its first basis from the rounding errors of the first step; this library waits until there is a gradient.
+#
+# ### Recorded runs of the variants
 #
 # The recorded runs compare all variants on the pocket SAM: 32 X-rays, 200 steps, 3 seeds. Three rows have a changed value: no warm-up, or v2 with another start.
 #

@@ -209,7 +209,9 @@ print(dataset.citation, "|", dataset.licence)
 # On the validation images, both networks have a low Dice. With 3 exemplars and one seed, the experiment does not show how much a wrong label costs on new images.
 
 # %% [markdown]
-# The same fault occurs if organs are pasted on images without a mask, because such an image may show an organ. The library therefore uses only two kinds of backgrounds. The first kind is exemplars with their organs filled in. The second kind is slices without an organ, if the exemplars are slices of volumes: they come from the same volumes.
+# ### Which backgrounds are allowed?
+#
+# An organ that is left in the background gets a wrong label. This also occurs if organs are pasted on images without a mask, because such an image may show an organ. The library therefore uses only two kinds of backgrounds. The first kind is exemplars with their organs filled in. The second kind is slices without an organ, if the exemplars are slices of volumes: they come from the same volumes.
 #
 # ## Removing an organ from the background
 #
@@ -400,7 +402,7 @@ print(f"image and label disagree at {apart} pixels of the border")
 #
 # ## Synthesised images
 #
-# The following ranges are our choice. `share` is the share of training samples that are pastes. Each other number is the largest change in either direction, and `blur` is the largest standard deviation. `turn` is in degrees, `shift` and `blur` are in image widths, `scale` is relative to the size and `gain` to the contrast, and `bias` is added to the brightness, which goes from 0 to 1.
+# The following ranges are our choice. `share` is the share of training samples that are pastes. Each other number is the largest change in either direction, and `blur` is the largest standard deviation. `turn`, a rotation, is in degrees, `shift` and `blur` are in image widths, `scale` is relative to the size and `gain` to the contrast, and `bias` is added to the brightness, which goes from 0 to 1.
 
 # %%
 pd.Series(vars(Synthesis())).round(3)

@@ -519,11 +519,11 @@ pd.DataFrame(rows).T
 #
 # ## Recorded runs on LiteMedSAM
 #
-# These runs adapt LiteMedSAM with the methods of this book, on 3 tasks: polyps from 16 frames and lungs from 4 X-rays at 128 px, and the hippocampus from 16 slices at 64 px. Each method gets 150 steps of 4 images. So do two networks from random weights, the U-Net and SegResNet ([Myronenko 2018](https://arxiv.org/abs/1810.11654)), which has residual blocks.
+# These runs adapt LiteMedSAM with the methods of this book, on 3 tasks: polyps from 16 colonoscopy frames and lungs from 4 X-rays at 128 px, and the hippocampus from 16 slices at 64 px. Each method gets 150 steps of 4 images. So do two networks from random weights, the U-Net and SegResNet ([Myronenko 2018](https://arxiv.org/abs/1810.11654)), which has residual blocks.
 #
 # The methods that adapt the image encoder do so in its last stage ([chapter 10](10_few_labels.ipynb)). *Late stages* trains all weights of this stage. For lungs and hippocampus, all methods have the position lift, except SVF; late stages and the frozen encoder were recorded with and without it on every task. S-SAM, SVF and AdaptiveSAM are prompted with the names of the labels, as MiniLM's vectors ([chapter 6](06_svd_affine.ipynb)).
 #
-# The learning rates are our choice for LiteMedSAM: 0.001 for the decoder, LoRA, GaLore and AdaptiveSAM, 0.0001 for the dense last stage, 0.01 for S-SAM and 0.03 for SVF. Each method has the same rates on all tasks, and a section below tests them on polyps.
+# The learning rates are our choice for LiteMedSAM: 0.001 for the decoder, LoRA, GaLore and AdaptiveSAM, 0.0001 for the dense last stage, 0.01 for S-SAM and 0.03 for SVF. Each method has the same rates on all tasks. [A section below](#learning-rates) tests them on polyps, where 0.003 is better for S-SAM.
 # The grid is a selection, because most runs take 2 to 6 minutes of one core. The tables here have one seed, and [chapter 10](10_few_labels.ipynb) has 3 or 5 seeds of late stages, SAMed and the U-Net. Methods that are prompted with points or boxes were recorded only on polyps. NSD was recorded too; chapter 10 shows it.
 
 # %%
@@ -755,9 +755,6 @@ prompts.loc["ellipse in the box"] = "{:.3f} ({:.2f} to {:.2f})".format(
 # %% caption="Test Dice of methods that get a prompt, one seed, with 95 % intervals over patients. Likely seen by LiteMedSAM: polyps."
 prompts
 
-# %% [markdown] tags=["real"]
-#
-
 # %% [markdown]
 # Without training, the network's Dice from exact boxes is 0.90. After 150 steps of LoRA on 16 frames it is 0.87; the intervals overlap, and nothing here says that the training helped. From one point, Cheap Lunch reaches 0.84. LiteMedSAM has probably seen these frames and their masks.
 
@@ -786,7 +783,7 @@ for name in ("samed", "medsaga", "full"):
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# By this prediction, all 6 fit in 8 GiB; the driver and the libraries need some more ([Will it fit my GPU?](../book/fit.md)). The memory does not decide. The runs above have 4 X-rays, not 50. With 32 X-rays, late stages on LiteMedSAM lead the U-Net by 0.022, and the interval over 3 seeds just contains 0 ([chapter 10](10_few_labels.ipynb)). For lungs, train the U-Net first, because it takes the least time; the methods that start from LiteMedSAM with a lift may add 0.02 to 0.04. If the object has no fixed place, or is small, adapt the last stage of LiteMedSAM. [Chapter 10](10_few_labels.ipynb) ends with a table of which method to use when.
+# By this prediction, all 6 fit in 8 GiB; the driver and the libraries need some more ([Will it fit my GPU?](../book/fit.md)). The memory does not decide. The runs above have 4 X-rays, not 50. With 32 X-rays, late stages on LiteMedSAM lead the U-Net by 0.022, and the interval over 3 seeds just contains 0 ([chapter 10](10_few_labels.ipynb)). For lungs, train the U-Net first, because it takes the least time; the methods that start from LiteMedSAM with a lift may add 0.02 to 0.03. If the object has no fixed place, or is small, adapt the last stage of LiteMedSAM. [Chapter 10](10_few_labels.ipynb) ends with a table of which method to use when.
 
 # %% [markdown]
 # ## Recorded runs on the pocket SAM
@@ -903,7 +900,9 @@ table
 # %% [markdown]
 # The methods differ most on polyps. There, both networks from scratch and every method that trains the pocket SAM's encoder, except MedSAGa_v2, are ahead of the frozen encoder, with intervals that exclude 0. On lungs from 32, most intervals exclude 0 as well, but no mean difference is above 0.03. On lungs from 8, all but one contain 0. The networks from scratch are level with the best methods on lungs. On polyps, most methods that train the pocket SAM's encoder have higher means than both.
 #
-# These intervals have 4 limits:
+# ### Limits of the intervals
+#
+# The intervals of the last table have 4 limits:
 #
 # - If no method differed from the frozen encoder, about 2 of 39 intervals would exclude 0 by chance.
 # - All rows of a task subtract the same 3 runs. If the frozen encoder has a low Dice by chance, all differences of the task are too high.
@@ -912,7 +911,7 @@ table
 #
 # ### Methods that get points or boxes from the ground truth
 #
-# Two methods of this table are trained: Cheap Lunch gets points ([chapter 7](07_exemplar_synthesis.ipynb)), and *LiteMedSAM + LoRA* is the method of [chapter 8](08_lite_medsam.ipynb). The row *no training* is the pocket SAM with points.
+# Two methods of the next table are trained: Cheap Lunch gets points ([chapter 7](07_exemplar_synthesis.ipynb)), and *LiteMedSAM + LoRA* is the method of [chapter 8](08_lite_medsam.ipynb). The row *no training* is the pocket SAM with points.
 
 # %%
 told = table_of(recorded["runs"], told=True).astype(object)

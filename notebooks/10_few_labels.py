@@ -221,7 +221,10 @@ display.table(compared.query("split == 'val'")[shown].sort_index())
 
 # %% [markdown]
 # At 256 px the squeezed feed is ahead on lungs and hippocampus, and level on the other two. At 128 px it is ahead by 0.02 on lungs, and its mean on hippocampus is 0.04 lower. The validation images have fewer patients: there it is ahead only on lungs at 128 px, and elsewhere the intervals contain 0.
-# The next table looks for the cause. It compares the published way (`area`) with 14 others on 8 training X-rays. `linear`, `linear_squeezed`, `cubic`, `spline` and `exact_area` resize in another way; the other ways change the published input: blur, noise, JPEG (`compressed`), sharper edges, another range or less contrast. The column `failed` counts lungs with an IoU below 0.35, of 16; `of the 4` counts those among the 4 lungs that the published way loses.
+#
+# ### Why the published feed fails: not known
+#
+# The next table looks for the cause of the failures on lungs. It compares the published way (`area`) with 14 others on 8 training X-rays. `linear`, `linear_squeezed`, `cubic`, `spline` and `exact_area` resize in another way; the other ways change the published input: blur, noise, JPEG (`compressed`), sharper edges, another range or less contrast. The column `failed` counts lungs with an IoU below 0.35, of 16; `of the 4` counts those among the 4 lungs that the published way loses.
 
 # %% caption="Mean IoU of 16 lungs by preprocessing, and the number of lungs with an IoU below 0.35."
 ways = pd.DataFrame(study["rows"]).query("split == 'train' and size == 256")
@@ -645,7 +648,7 @@ table["met"] = met.map({True: "yes", False: "no"})
 display.table(table.set_index("goal"))
 
 # %% [markdown]
-# The rows of polyps take the better of late stages and SAMed, the others late stages. The goals are for means: the lead on lungs is met, although its interval contains 0. 3 of the 5 goals are missed; the next section reaches the last one with another feed. Those on polyps are missed by less than the seeds vary: some seeds reach more than 0.82, and a goal for the worst of 5 seeds is harder than one for their mean. More kept copies and other augmentation, below, did not raise the Dice. On lungs, the pocket SAM is a stronger rival than the U-Net. A possible reason is its pretraining on drawn images, which is worth about 0.03 Dice there ([chapter 5](05_adapting_sam.ipynb)).
+# The rows of polyps take the better of late stages and SAMed, the others late stages. The goal for the lead on lungs is one for a mean: it is met, although the interval of the lead contains 0. 3 of the 5 goals are missed; the next section reaches the last one with another feed. Those on polyps are missed by less than the seeds vary: some seeds reach more than 0.82, and a goal for the worst of 5 seeds is harder than one for their mean. More kept copies and other augmentation, below, did not raise the Dice. On lungs, the pocket SAM is a stronger rival than the U-Net. A possible reason is its pretraining on drawn images, which is worth about 0.03 Dice there ([chapter 5](05_adapting_sam.ipynb)).
 #
 # ### Another feed in training
 #
@@ -733,7 +736,7 @@ cost["difference"] = [with_interval(gain[it].dropna()) for it in cost.index]
 cost
 
 # %% [markdown]
-# With masks that are too wide, the three are level at 0.84, and nothing in this number says that something is wrong. With corrected masks, the two that start from LiteMedSAM gain 0.04, and the U-Net 0.01, with an interval that contains 0. A lead over the U-Net appears only with corrected masks, and its interval just contains 0 (above).
+# With masks that are too wide, the three are level at 0.84, and nothing in this number says that something is wrong. With corrected masks, the two that start from LiteMedSAM gain 0.04, and the U-Net 0.01, with an interval that contains 0. A lead over the U-Net appears only with corrected masks. The interval of the lead of late stages just contains 0 with the published feed, as here, and excludes 0 with the squeezed feed (*Another feed in training*).
 #
 # ### Late stages or the whole encoder
 #
@@ -807,7 +810,7 @@ display.table(tried.set_index("change")[["val_dice", "dice", "interval"]])
 # | organs that differ by their side, and a TinyViT | late stages, which have a lift; for a frozen encoder `--set lift=cosines` | *A position lift*, *A weight decay of its own*, *Recorded runs* |
 # | objects that can be anywhere | late stages; compare with `--set lift=none` on validation images | *Recorded runs* |
 # | organs with a fixed place | also train a U-Net, and compare | *Recorded runs* |
-# | a GPU with 8 GB and a ViT-B | MedSAGa or SAMed with attention without stored maps | predicted: [Will it fit my GPU?](../book/fit.md) |
+# | a GPU with 8 GB and a ViT-B | MedSAGa or SAMed with fused attention | predicted: [Will it fit my GPU?](../book/fit.md) |
 
 # %% [markdown]
 # ## Questions

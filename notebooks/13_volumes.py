@@ -266,7 +266,7 @@ credit(1)
 #
 # On the command line, `medsaga predict lite_medsam ct.nii.gz --window CT --box X0,Y0,Z0,X1,Y1,Z1 --out masks` propagates a box, given in voxels of the file; `--slices same` keeps the same box. In Python, `load_box_predictor` does it, as below.
 #
-# Most of the time goes into the encoder, and its output does not depend on the boxes. The dictionary `kept` holds the embeddings, so that each slice is encoded once. To save time, the input has 128 px instead of LiteMedSAM's 256 px; a slice of the spleen has 166 x 164 pixels.
+# Most of the time goes into the encoder, and its output does not depend on the boxes. The dictionary `kept` holds the embeddings, so that each slice is encoded once. To save time, the input has 128 px; a slice of the spleen has 166 x 164 pixels. Chapter 8 has the same box with LiteMedSAM's 256 px, so its Dice is different.
 # LiteMedSAM has probably seen this CT in its own training ([Where the weights come from](../book/weights.md)), so the scores say nothing about new patients. The kinds of errors are what to look at.
 
 # %%
@@ -660,6 +660,8 @@ display.show(
 credit(2)
 
 # %% [markdown]
+# ### A result without a header
+#
 # > **Predict.** A colleague saves the array without a header: `nibabel.Nifti1Image(labels, numpy.eye(4))`. How far is the object from its place?
 
 # %%
@@ -669,6 +671,8 @@ places = [centre_nibabel(folder / f"{it}.nii.gz") for it in ("result", "bare")]
 print(f"off by {np.linalg.norm(places[1] - places[0]):.0f} mm")
 
 # %% [markdown]
+# ### Two forms of one affine
+#
 # A NIfTI file may have two forms of its affine, the *qform* and the *sform*. Each has a code that says what its positions mean, and the two may differ. The next cell moves the qform of a copy by 10 mm.
 
 # %%

@@ -314,7 +314,7 @@ pd.DataFrame(rows).T.round(2)
 #
 # ## Train and choose on validation images
 #
-# There is little time for a training in a chapter, so this one has 64 px and 12 X-rays: late stages for 24 steps with 2 kept copies, and the U-Net, whose steps are cheaper, for 60 steps. Without these options, `medsaga train --data mine` takes 150 steps at 128 px, 3 to 5 minutes of one core.
+# There is little time for a training in a chapter, so this one has 64 px and 12 X-rays: late stages for 24 steps with 2 kept copies, and the U-Net, whose steps are cheaper, for 60 steps. Without these options, `medsaga train --data mine` takes 150 steps at 128 px, 2.5 to 5 minutes of one core.
 #
 # > **Predict.** Which of the two is ahead after so few steps?
 
@@ -610,7 +610,7 @@ medsaga("predict", second / best, new / "thick.nii.gz", "--out", results)
 # %% [markdown]
 # ## 50 X-rays, 8 GB
 #
-# The first page asks: somebody hands you 50 labelled chest X-rays and a graphics card with 8 GB, and asks for lungs. Do you train all of SAM, a part of it, or the same weights with a smaller optimizer? What fits, and what do 50 labels buy?
+# The first page asks: you have 50 labelled chest X-rays and a GPU with 8 GB, and you need a network for lungs. Do you train all of SAM, a part of it, or the same weights with a smaller optimizer? What fits, and what do 50 labels buy?
 #
 # The first part, *what fits*, is a calculation. The cell predicts the memory of a step of 4 images in GiB: weights, gradients, states and activations.
 
@@ -695,7 +695,9 @@ table = apart.groupby(["backbone", "shots"]).agg(with_interval)
 table.replace("nan ± nan", "not run").T
 
 # %% [markdown]
-# The answer, as far as this book can give it:
+# ### The answer
+#
+# The predictions and the recorded runs say:
 #
 # - **Memory does not decide.** Each method of the table of peaks above fits into 8 GB, even on SAM's ViT-B; the table assumes fused attention, which stores no maps. On LiteMedSAM's last stage, the smaller optimizer saves next to nothing.
 # - **The method hardly decides.** The exception is MedSAGa_v2, which freezes the mask decoder and is 0.4 behind. With 32 X-rays on the pocket SAM, full fine-tuning is ahead of the U-Net by 0.007 ± 0.007. MedSAGa is behind the U-Net by 0.005 ± 0.007, SAMed by 0.002 ± 0.008, and the frozen encoder by 0.013 ± 0.009. With 4 X-rays on LiteMedSAM, SAMed and late stages are ahead of the U-Net by about 0.015 in these 3 seeds, and no interval excludes 0; over 5 seeds the lead is 0.02 to 0.03 ([chapter 10](10_few_labels.ipynb)). With 32, late stages lead by 0.022 ± 0.023.
@@ -704,7 +706,9 @@ table.replace("nan ± nan", "not run").T
 # So take the 50 X-rays, keep whole patients for validation and test, and train a U-Net first: it needs a minute of one core. Train late stages of LiteMedSAM as a second candidate, choose on validation images, and report the test score with its interval.
 # This holds for lungs, which have a fixed place. Polyps may be anywhere, and there the networks that start from LiteMedSAM are far ahead of the U-Net ([chapter 10](10_few_labels.ipynb)); LiteMedSAM has probably seen such frames.
 #
-# This answer has limits. Nobody ran 50 X-rays here, but 32 at most. SAM's own ViT-B appears as a prediction of memory and not as a score. The pocket SAM is not SAM, and LiteMedSAM has probably seen X-rays of this source. The test set has 11 patients of one hospital, and an interval over seeds says nothing about other hospitals.
+# ### Limits of this answer
+#
+# The recorded runs have at most 32 X-rays, not 50. SAM's own ViT-B appears as a prediction of memory and not as a score. The pocket SAM is not SAM, and LiteMedSAM has probably seen X-rays of this source. The test set has 11 patients of one hospital, and an interval over seeds says nothing about other hospitals.
 
 # %% [markdown]
 # ## Questions

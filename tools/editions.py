@@ -19,6 +19,7 @@ from tools.execute import STAGE, inputs
 
 GUIDE = Path("book/instructors.md")
 CHANGES = "changes"  # tag of what an edition adds to a chapter
+LAUNCH = re.compile(r"^launch_buttons:\n(?: .*\n)+", re.MULTILINE)  # of _config.yml
 DETAILS = re.compile(r'<details(?: class="answers")?><summary>')
 
 Change = Callable[[NotebookNode, str], NotebookNode]
@@ -135,7 +136,6 @@ def hand_out(root: Path, folder: Path, change: Change) -> int:
     return len(chapters)
 
 
-LAUNCH = re.compile(r"^launch_buttons:\n(?: .*\n)+", re.MULTILINE)
 EDITIONS: dict[str, Change] = {"student": student, "instructor": instructor}
 
 

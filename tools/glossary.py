@@ -12,8 +12,8 @@ LIST = re.compile(r"^```\{glossary\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 # Words that also have another meaning in the chapters get no tip.
 AMBIGUOUS = {
-    "affine", "case", "claim", "feed", "head", "peak", "power", "rank", "seed", "split", "stage",
-    "states", "verdict", "window",
+    "affine", "case", "claim", "effect", "feed", "head", "peak", "power", "rank", "seed", "split",
+    "stage", "states", "verdict", "window",
 }  # fmt: skip
 
 

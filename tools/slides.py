@@ -134,12 +134,9 @@ class Deck:
         for cell in notebook.cells:
             if cell.get("id") == "provenance":
                 self._credits(cell)
-            elif UNSEEN & set(book.tags(cell)):
-                continue
-            elif cell.cell_type == "markdown":
-                self._text(cell)
-            else:
-                self._code(cell)
+            elif not UNSEEN & set(book.tags(cell)):
+                add = self._text if cell.cell_type == "markdown" else self._code
+                add(cell)
         kept = [one for one in self.sections if one[0].title not in WITHOUT_SLIDES]
         self.sections = [without_bare_headings(section) for section in kept]
 

@@ -20,12 +20,12 @@ WORDS_A_MINUTE, PREDICTION_MINUTES = 130, 1
 BREAKS = 0.25  # of the minutes, for breaks and questions; our choice
 PREDICT = "> **Predict.**"
 EXERCISES_HEADING = re.compile(r"^## (Exercises|Questions|Sources)$", re.MULTILINE)
-# | when | [chapter](../notebooks/NN_name.ipynb) | exercises | minutes | minutes |
+# | when | [chapter](../notebooks/NN_name.ipynb) | exercises | minutes | minutes | minutes |
 ROW = re.compile(
     r"^\| (?P<when>[^|]*) \| (?P<link>\[[^\]]*\]\(\.\./(?P<chapter>[^)]*\.ipynb)\)) "
-    r"\| (?P<exercises>[\d, ]*?) ?\|(?: \|){2}$"
+    r"\| (?P<exercises>[\d, ]*?) ?\|(?: \|){3}$"
 )
-SUM = re.compile(r"^\| \*\*(?P<name>[^|*]*)\*\* \| \| \|(?: \|){2}$")
+SUM = re.compile(r"^\| \*\*(?P<name>[^|*]*)\*\* \| \| \|(?: \|){3}$")
 
 
 @dataclass(frozen=True)
@@ -81,21 +81,21 @@ def fill(page: str, root: Path) -> str:
         KeyError: a row names an exercise that its chapter does not have.
         FileNotFoundError: a row names a chapter that does not exist.
     """
-    lines, lesson, tasks = [], 0, 0
+    lines, sums = [], (0, 0, 0)  # of lesson, exercises, and both with breaks
     for line in page.splitlines():
         if row := ROW.match(line):
             found = minutes(pairs.read_notebook(root / row["chapter"]))
             named = {number: found.exercises[number] for number in numbers(row["exercises"])}
             chosen = sum(one.minutes for one in named.values())
             kinds = ", ".join(f"{number}: {one.kind}" for number, one in named.items())
-            cells = [row["when"], row["link"], kinds, f"{found.lesson}", f"{chosen or ''}"]
-            line = f"| {' | '.join(cells)} |"
-            lesson, tasks = lesson + found.lesson, tasks + chosen
+            whole = round((found.lesson + chosen) * (1 + BREAKS))
+            line = f"| {row['when']} | {row['link']} | {kinds} "
+            line += f"| {found.lesson} | {chosen or ''} | {whole} |"
+            sums = sums[0] + found.lesson, sums[1] + chosen, sums[2] + whole
         elif row := SUM.match(line):
-            whole = f"**{round((lesson + tasks) * (1 + BREAKS))} with breaks**"
-            line = f"| **{row['name']}** | {whole} | | **{lesson}** | **{tasks}** |"
+            line = f"| **{row['name']}** | | | {' | '.join(f'**{one}**' for one in sums)} |"
         elif not line.startswith("|"):
-            lesson = tasks = 0
+            sums = 0, 0, 0
         lines.append(line)
     return "\n".join(lines) + "\n"
 
@@ -113,7 +113,7 @@ def problems(root: Path) -> Iterator[str]:
             continue
         row = ROW.match(line)
         if row is None:
-            yield f"{PAGE}: the row '{line}' must be '| when | [chapter](link) | 1, 2 | | |'"
+            yield f"{PAGE}: the row '{line}' must be '| when | [chapter](link) | 1, 2 | | | |'"
         elif not (root / row["chapter"]).exists():
             yield f"{PAGE}: there is no {row['chapter']}"
         else:

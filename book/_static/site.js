@@ -10,7 +10,8 @@ document.addEventListener("DOMContentLoaded", () => {
     corner.replaceWith(document.createElement("td"));
   }
   // On a phone, the letters of a figure are small: a button shows it in full size, to scroll.
-  for (const picture of document.querySelectorAll(".bd-article .cell_output figure > img")) {
+  const PICTURES = ".bd-article .cell_output figure > img, .bd-article section > p > img:only-child";
+  for (const picture of document.querySelectorAll(PICTURES)) {
     const place = document.createElement("div");
     const button = document.createElement("button");
     place.className = "picture";

@@ -5,15 +5,15 @@ from tools import pairs, syllabus
 PAGE = """\
 # Syllabus
 
-| when | chapter | exercises | lesson | exercises, minutes |
-| --- | --- | --- | --- | --- |
-| first | [1. Small](../notebooks/01_small.ipynb) | 1, 2 | | |
-| then | [1. Small](../notebooks/01_small.ipynb) | | | |
-| **sum** | | | | |
+| when | chapter | exercises | lesson | exercises, minutes | with breaks |
+| --- | --- | --- | --- | --- | --- |
+| first | [1. Small](../notebooks/01_small.ipynb) | 1, 2 | | | |
+| then | [1. Small](../notebooks/01_small.ipynb) | | | | |
+| **sum** | | | | | |
 
 Text.
 
-| **sum** | | | | |
+| **sum** | | | | | |
 """
 
 
@@ -37,21 +37,21 @@ def test_rows_and_sums_are_filled(small_book):
     lesson = syllabus.minutes(pairs.read_notebook(small_book.notebook)).lesson
     filled = syllabus.fill(PAGE, small_book.root).splitlines()
     link = "[1. Small](../notebooks/01_small.ipynb)"
-    assert filled[4] == f"| first | {link} | 1: find the fault, 2: experiment | {lesson} | 2 |"
-    assert filled[5] == f"| then | {link} |  | {lesson} |  |"
-    assert lesson == 1  # so the sum is 4 minutes, and a quarter more is 5
-    assert filled[6] == "| **sum** | **5 with breaks** | | **2** | **2** |"
-    assert filled[10].endswith("| **0** | **0** |")  # a new table starts from 0
+    assert lesson == 1  # so the rows have 3 and 1 minutes and the sum 4, and a quarter more
+    assert filled[4] == f"| first | {link} | 1: find the fault, 2: experiment | 1 | 2 | 4 |"
+    assert filled[5] == f"| then | {link} |  | 1 |  | 1 |"
+    assert filled[6] == "| **sum** | | | **2** | **2** | **5** |"
+    assert filled[10].endswith("| **0** | **0** | **0** |")  # a new table starts from 0
 
 
 def test_unknown_chapters_exercises_and_forms_are_named(small_book):
     page = PAGE.replace("| 1, 2 |", "| 1, 4 |") + (
-        "| now | [2. Gone](../notebooks/02_gone.ipynb) | 1 | | |\n"
-        "| now | [1. Small](../notebooks/01_small.ipynb) | all | | |\n"
+        "| now | [2. Gone](../notebooks/02_gone.ipynb) | 1 | | | |\n"
+        "| now | [1. Small](../notebooks/01_small.ipynb) | all | | | |\n"
     )
     (small_book.root / syllabus.PAGE).write_text(page)
     found = list(syllabus.problems(small_book.root))
     assert len(found) == 3
     assert "notebooks/01_small.ipynb has no exercise 4" in found[0]
     assert "there is no notebooks/02_gone.ipynb" in found[1]
-    assert "must be '| when | [chapter](link) | 1, 2 | | |'" in found[2]
+    assert "must be '| when | [chapter](link) | 1, 2 | | | |'" in found[2]
