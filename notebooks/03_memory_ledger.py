@@ -164,7 +164,7 @@ for count in (1, 2, 4, 8):
     del result
 
 # %% [markdown]
-# Twice as many images need twice the activations. Weights, gradients and states do not depend on the batch.
+# Twice as many images need twice the activations. With 1 image they are a little less than above, where the loss keeps some, too. Weights, gradients and states do not depend on the batch.
 #
 # ## Predicting memory from tensor shapes
 #
@@ -795,7 +795,7 @@ for name, (tensors, expected) in cases.items():
 # ## Summary
 #
 # - A training step keeps weights, gradients, states and activations. The first three follow from the number of parameters.
-# - Activations grow with the batch and with the size of the images. On ViT-B at 512 px and batch 12, they are more than 90 % of the sum.
+# - Activations grow with the batch and with the size of the images. On ViT-B at 512 px and batch 12, with SAM's own attention, they are more than 90 % of the sum.
 # - GaLore reduces states. LoRA reduces states, gradients and some activations. Fused attention and checkpointing reduce activations.
 # - S-SAM's decoder runs once for each label, so its activations grow with the number of labels.
 # - Predict the memory on fake tensors before you pay for a GPU. [Chapter 5](05_adapting_sam.ipynb) trains the methods of this chapter.

@@ -786,11 +786,11 @@ display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
-# - The network without *spleen* was never trained with an empty mask. It marks lung for every name, also for *spleen* and *banana*.
-# - The network with *spleen* gives an empty mask for *spleen*, as trained. Its masks for *heart* and *banana* are much smaller than a lung. These names were not in the training, so another seed or learning rate can give other answers.
-# - The misspelt *rigth lung* gives the **left** lung with the first network, although the user means the right one. MiniLM's vector of this name is about as similar to either side. The second network gives an almost empty mask.
+# - The network without *spleen* was never trained with an empty mask. It marks a part of a lung for every name, also for *spleen* and *banana*.
+# - The network with *spleen* gives an empty mask for *spleen*, as trained. Its masks for *heart* and *banana* are much smaller than a lung, or empty.
 # - *Right Lung* gives the same as *right lung*, because MiniLM ignores case.
-# - *lung* and *pulmonary* could mean both lungs, but each network marks one of them: the first the left lung, the second the right one.
+# - *lung* and *pulmonary* could mean both lungs, but each answer is mostly one of them.
+# - The misspelt *rigth lung* means the right lung, but MiniLM's vector of it is about as similar to either side. Its mask is a matter of chance: with the same seed, the first network gave the **left** lung on an Intel processor and the right one on an AMD processor, because their rounding differs.
 
 # %% [markdown]
 # A text encoder gives a vector for any name, but the network has learned masks only for the names of its training. A program should accept those names and refuse all others.

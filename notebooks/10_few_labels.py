@@ -115,7 +115,7 @@ print(frames.citation, "|", frames.licence)
 # We trained nothing here, but LiteMedSAM has probably seen these frames and their masks in its own training.
 
 # %% [markdown]
-# Somebody has to draw the boxes: this is a tool for annotation, not an automatic method. On lungs, the ellipse has the higher IoU ([chapter 2](02_sam_from_the_inside.ipynb)); the next section shows one reason.
+# Somebody has to draw the boxes: this is a tool for annotation, not an automatic method. On the X-rays of [chapter 2](02_sam_from_the_inside.ipynb), the ellipse has the higher IoU; the next section shows one reason.
 #
 # ## Preprocessing: two inputs that look alike
 #
@@ -124,7 +124,7 @@ print(frames.citation, "|", frames.licence)
 # %% [markdown] tags=["real"]
 # The figure shows one chest X-ray with both, and with a third input that differs from the first only by rounding. We chose it from the training images because the published preprocessing fails on it. The three inputs are:
 #
-# - *published*, the feed `lite_medsam`, as in LiteMedSAM's script: the image in 8 bits is shrunk by area interpolation, rounded to whole grey levels again, padded, and stretched to [0, 1];
+# - *published*, the feed `lite_medsam`, as in LiteMedSAM's script: the image in 8 bits is shrunk by area interpolation, rounded to whole grey levels again, stretched to [0, 1], and padded;
 # - *not rounded*: the same without the second rounding;
 # - *squeezed*, the feed `lite_medsam_squeezed`: bilinear interpolation to a square, which does not keep the aspect ratio, and no rounding.
 #
@@ -564,7 +564,7 @@ runs.set_index(["task", "method"])[shown].round(3)
 
 # %% [markdown]
 # On polyps, all four that start from LiteMedSAM are far ahead of the U-Net; the network has probably seen these frames, and the U-Net has not. The lift lowers the frozen encoder's Dice from 0.79 to 0.74 here, and leaves that of late stages as it is.
-# On lungs, the Dice of late stages without the lift is 0.78, and 5 % of the predicted pixels are on the other lung; with it, 0.86 and 0.6 %. The frozen encoder gains 0.06 from it. After 150 steps without a lift, 1 % of its pixels are on the other lung; after the 60 steps of the live training above, it was 24 %, on 5 validation X-rays. More steps help as well.
+# On lungs, the Dice of late stages without the lift is 0.78, and 5 % of the predicted pixels are on the other lung; with it, 0.86 and 0.6 %. The frozen encoder gains 0.06 from it. After 150 steps without a lift, 1 % of its pixels are on the other lung; after the 60 steps of the live training above, it was far more, on 5 validation X-rays. More steps help as well.
 # The intervals are wide, and this is one seed: it cannot tell smaller differences apart. Chapter 9 shows the U-Net's run on polyps, the same command with another version of the library, at 0.402.
 #
 # ### Means over seeds, and more labels

@@ -579,7 +579,7 @@ display.table(pd.concat({one: flips(one) for one in ("hd95", "nsd")}))
 #
 # ## The same volumes with and without spacing
 #
-# Scored as volumes, no prediction of the four U-Nets is empty. The differences that remain come from the definition of HD95 and from the spacing: MedPy and this library take the percentile of the distances of both directions together, MONAI the larger of two percentiles, and surface-distance weights by area.
+# Scored as volumes, no prediction of the four methods with a U-Net is empty. The differences that remain come from the definition of HD95 and from the spacing: MedPy and this library take the percentile of the distances of both directions together, MONAI the larger of two percentiles, and surface-distance weights by area.
 # The test volumes have voxels of 1 mm in all directions. Many clinical images have thick slices. Every third slice is therefore also scored as a volume of voxels of 3 x 1 x 1 mm, once with this spacing, and once without. Without it, the distance of two slices counts as 1.
 
 # %% caption="Mean HD95 of the volumes, and of the same volumes with thick slices with and without their spacing."

@@ -389,7 +389,7 @@ on_validation = compare(data, temporary, "val")
 display.table(on_validation.rename(method))
 
 # %% [markdown] tags=["real"]
-# On 4 validation X-rays of 3 patients, the U-Net has the highest Dice, then come late stages, then the mean mask, which learned nothing about images. The three intervals overlap. In HD95, the mean mask is the best of the three: both networks have patches far from the lungs.
+# On 4 validation X-rays of 3 patients, the U-Net has the highest Dice. After so few steps, late stages are about level with the mean mask, which learned nothing about images. The three intervals overlap. In HD95, the mean mask is the best of the three: both networks have patches far from the lungs.
 # The Dice on validation images decides, so the U-Net is chosen. An interval over 3 patients promises too much ([chapter 1](01_images_and_metrics.ipynb)). How many validation images you need depends on the difference that you want to find: [chapter 12](12_open_questions.ipynb) computes the number of patients. The test images are used once, for this one network.
 
 # %%

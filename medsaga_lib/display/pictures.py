@@ -30,7 +30,6 @@ from medsaga_lib.errors import counted
 
 LINES: dict[str, Any] = {"prediction": "-", "truth": (0, (2.0, 1.6))}  # in drawing order
 LINE_WIDTH = 1.4
-HALO = [withStroke(linewidth=2.4, foreground="#00000090")]  # makes colours visible on white
 KEY_COLUMNS = 6
 LARGEST_NAME = 0.12  # share of its region that a name may cover; our choice
 
@@ -114,7 +113,8 @@ def show_boxes(
         corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
         contour = outlines(labels == number)
         for lines, width in ((contour, LINE_WIDTH), ([np.array(corners)], LINE_WIDTH / 2)):
-            collection = LineCollection(lines, colors=tint, linewidths=width)
+            look: dict[str, Any] = {"colors": tint, "linewidths": width}
+            collection = LineCollection(lines, path_effects=halo(width), **look)
             figure.axes[1].add_collection(collection, autolim=False)
     return figure
 
@@ -160,7 +160,7 @@ def grid(
             for value, centre in places.items():
                 if inside and centre is not None and first[value] is panel:
                     text = write(axes.text(*centre, "", color=colour(labels[value])), shown[value])
-                    look = {"size": NAME_SIZE, "weight": "bold", "path_effects": HALO}
+                    look = {"size": NAME_SIZE, "weight": "bold", "path_effects": halo(LINE_WIDTH)}
                     text.set(ha="center", va="center", **look)
         top = bottom - gap
     if key:
@@ -184,10 +184,15 @@ def draw_panel(axes: Axes, panel: Panel, labels: Mapping[int, str]) -> None:
                 colors=colour(name),
                 linestyles=[LINES[kind]],
                 linewidths=LINE_WIDTH,
-                path_effects=HALO,
+                path_effects=halo(LINE_WIDTH),
                 label=f"{kind}: {name}",
             )
             axes.add_collection(contours, autolim=False)
+
+
+def halo(width: float) -> list[withStroke]:
+    """Return the dark rim that makes a line of some width visible on an image of its colour."""
+    return [withStroke(linewidth=width + 1, foreground="#00000090")]
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
