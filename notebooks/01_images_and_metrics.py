@@ -412,7 +412,7 @@ display.show(
 credit(nuclei)
 
 # %% [markdown] tags=["real"]
-# The connected components miss a fifth of all nuclei, because nuclei that touch become one component. Where objects have to be counted, the numbers must be stored. Nuclei are the only instance maps of this book; [chapter 8](08_lite_medsam.ipynb) gives each of them a box.
+# The connected components miss nearly a fifth of all nuclei, because nuclei that touch become one component. Where objects have to be counted, the numbers must be stored. Nuclei are the only instance maps of this book; [chapter 8](08_lite_medsam.ipynb) gives each of them a box.
 
 # %% [markdown] tags=["real"]
 # ## Does the mask fit the image?

@@ -236,7 +236,7 @@ credit(one.data)
 #
 # ## What the embedding represents
 #
-# An embedding has 256 channels and cannot be drawn as it is. The next figure shows it in two ways. The first 3 principal components of the 4,096 vectors become red, green and blue: cells with similar vectors have similar colours. The third column is the cosine similarity of each cell with the cell at the white dot.
+# An embedding has 256 channels and cannot be drawn as it is. The next figure shows it in two ways. The first 3 principal components of all vectors become red, green and blue: cells with similar vectors have similar colours. The third column is the cosine similarity of each cell with the cell at the white dot.
 #
 # > **Predict.** The dot is in an object. Which cells are similar to it: those of the same object, those at the same distance from the border, or those with the same texture anywhere?
 
@@ -343,7 +343,7 @@ table.round(2).astype(object).fillna("none")
 
 # %% [markdown] tags=["real"]
 # The colours follow the anatomy: air, the border of the lungs, the mediastinum and the tissue outside have different colours, and so have the polyp and the mucosa. The network was given no prompt for this.
-# The dot is in the right lung. The left lung is as similar to it as the right lung is: the embedding does not tell right from left. The border of both lungs is dark, so it differs from both sides. On the second image, the polyp is more similar to the dot than the rest, but no threshold would cut it out. The prompt has to say which region is meant.
+# The dot is in the right lung. The left lung is nearly as similar to it as the right lung is: the embedding does not tell right from left. The border of both lungs is dark, so it differs from both sides. On the second image, the polyp is more similar to the dot than the rest, but no threshold would cut it out. The prompt has to say which region is meant.
 
 # %% [markdown]
 # ## The position of a token
@@ -521,7 +521,7 @@ share["area"] = {part: region.mean() for part, region in inside.items()}
 pd.DataFrame(share).T.round(2)
 
 # %% [markdown] tags=["real"]
-# In the first layer, the vectors of the cells (*image tokens*) do not know the prompt yet, and 7 % of the attention is on the polyp, which has 13 % of the area. Then the image attends to the tokens. In the second layer and in the last attention, three quarters of the attention of mask token 0 are on the polyp. In the figure, the brightest cells are at its edge.
+# In the first layer, the vectors of the cells (*image tokens*) do not know the prompt yet, and 7 % of the attention is on the polyp, which has 13 % of the area. Then the image attends to the tokens. In the second layer and in the last attention, more than two thirds of the attention of mask token 0 are on the polyp. In the figure, the brightest cells are at its edge.
 
 # %% [markdown]
 # A map of attention shows where information comes from. It is not the mask.
@@ -1202,7 +1202,7 @@ for sides in ((300, 640), (640, 300), (256, 256)):
 # - SAM has three parts. The image encoder runs once for an image, prompt encoder and mask decoder once for a prompt, and the decoder is much faster.
 # - A token is the encoding of a position plus a vector for its role. A mask prompt is added to the embedding.
 # - The decoder puts 5 learned tokens, 1 for the IoU and 4 for masks, before those of the prompt. Tokens and image attend to each other in both directions. A mask is the product of 32 numbers from a mask token with 32 channels of the upscaled embedding.
-# - A network answers any prompt without an error. LiteMedSAM works with boxes. It fails with points, and a mask prompt mostly makes its masks a little worse, because its training had neither.
+# - A network answers any prompt without an error. LiteMedSAM works with boxes. It fails with points, and a mask prompt mostly makes its masks worse, because its training had neither.
 # - A box may be a few px too large, but not too small. How many px depends on the size of the object.
 # - Report the ellipse in the box beside a score from boxes. Do not replace the annotator by the network's estimate of its own IoU before you have compared the two on your images.
 #

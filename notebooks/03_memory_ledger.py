@@ -289,7 +289,7 @@ lean = predict(recipes, plan)
 title = "ViT-B, 512 px, batch 12, fp32, fused attention, checkpointing"
 display.show(
     display.bar_ledger(parts(lean), alt="Ledgers.", title=title),
-    alt="Three stacked bars, about a quarter as long as with fused attention "
+    alt="Three stacked bars, less than a third as long as with fused attention "
     "alone. States are about 30 % of the bar of full fine-tuning, and GaLore's "
     "bar is clearly shorter.",
     caption="The same prediction with fused attention and checkpointing, on a "
@@ -376,7 +376,7 @@ display.interactive(
 # %% [markdown]
 # ### S-SAM: the decoder runs once for each label
 #
-# S-SAM needs more than MedSAGa and SAMed, although it trains fewer parameters. The next cell shows how its ledger depends on the number of labels.
+# With all switches on, S-SAM needs more than MedSAGa and SAMed, although it trains fewer parameters. The next cell shows how its ledger depends on the number of labels.
 
 # %% caption="Memory of a training step in MiB with 8 labels and with 1, all switches on."
 rows = {}

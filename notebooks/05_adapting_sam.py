@@ -623,7 +623,7 @@ table.sort_values("mean", ascending=False).round(3)
 
 # %% [markdown]
 # - **v2.** Tokens in turn are better than random ones in every seed. With random tokens, Dice varies much from seed to seed. With both, v2 stays behind all methods that train the decoder.
-# - **Other variants.** SAMed_s, v1, SAMed and MedSAGa differ by about as much as their seeds.
+# - **Other variants.** SAMed_s, v1, SAMed and MedSAGa differ by no more than their seeds.
 # - **Warm-up.** Without it, MedSAGa is lower in 2 of 3 seeds, and SAMed in each of them, but the means hardly differ. In the paper's Table 2 the difference is larger: 0.913 with and 0.736 without warm-up on 100 X-rays.
 # - **Rank.** [Chapter 12](12_open_questions.ipynb) has an ablation of the ranks of LoRA and GaLore, on LiteMedSAM.
 

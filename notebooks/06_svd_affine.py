@@ -193,7 +193,7 @@ strength = {
 table_of(strength).round(2)
 
 # %% [markdown] tags=["real"]
-# In `fc1`, the 1st direction is about 10 times as strong as the 2nd, and has by far the largest effect. In `qkv` and `proj`, the strength does not explain the effects. In `qkv`, the 3rd direction is about 20 times as strong as the 1st and has nearly the same effect. In `proj`, the 1st direction is the strongest of the table, but the 6th has the largest effect. The effect of a direction also depends on the layers after it.
+# In `fc1`, the 1st direction is about 10 times as strong as the 2nd, and has by far the largest effect. In `qkv` and `proj`, the strength does not explain the effects. In `qkv`, the 3rd direction is about 20 times as strong as the 1st and has nearly the same effect. In `proj`, the 1st direction is the strongest, but the 6th has the largest effect. The effect of a direction also depends on the layers after it.
 
 # %%
 component = given["fc1"] @ layers["fc1"].right[0]
@@ -422,7 +422,7 @@ for name, difference in moved.items():
     print(f"{name:16} rank {rank:3}, norm of the change {share:.2%} of W's")
 
 # %% [markdown]
-# LoRA changes $q$ and $v$ with rank 4 each. GaLore changes the matrix with rank 16 in each of its two subspaces. The change of S-SAM has the full rank of 320. In the rebuttal, its authors call this "full-rank fine-tuning" and name it as an advantage over LoRA.
+# LoRA changes $q$ and $v$ with rank 4 each. GaLore changes the matrix with rank 16 in each of its two subspaces. The change of S-SAM has nearly the full rank, 320. In the rebuttal, its authors call this "full-rank fine-tuning" and name it as an advantage over LoRA.
 # However, a full rank is not the same as many degrees of freedom. In the coordinates of the matrix, the change is $U^\top (W' - W)\,V$. Entry $(i, j)$ is the change of the weight from the input direction $v_j$ to the output direction $u_i$.
 
 # %%
@@ -623,7 +623,7 @@ curves = [display.Curve("published code", z, twice)]
 curves.append(display.Curve("focal loss", z, once))
 alt = (
     "Minus the gradient of the focal loss at the logit of a lung pixel. The "
-    "focal loss has values from 0.7 to 0.9 at logits below -1, and nearly 0 "
+    "focal loss has values from 0.7 to 0.9 at logits below -1.5, and nearly 0 "
     "above logit 1. The published code is close to 0 everywhere, with a low "
     "maximum near logit -1."
 )
@@ -715,7 +715,7 @@ display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 
 # %% [markdown] tags=["real"]
-# The mean Dice of the two networks is nearly the same, and the intervals overlap. With this one seed, the absent label does not lower the Dice of the other labels. Both networks tell left from right, but after 120 steps their masks do not follow the borders of the lungs well.
+# The mean Dice of the two networks is nearly the same, and the intervals overlap. One seed cannot show whether the absent label costs the other labels a little. Both networks tell left from right, but after 120 steps their masks do not follow the borders of the lungs well.
 
 # %% [markdown]
 # ## Prompting with unknown names
@@ -790,7 +790,7 @@ print(dataset.citation, "|", dataset.licence)
 # - The network with *spleen* gives an empty mask for *spleen*, as trained. Its masks for *heart* and *banana* are much smaller than a lung, or empty.
 # - *Right Lung* gives the same as *right lung*, because MiniLM ignores case.
 # - *lung* and *pulmonary* could mean both lungs, but each answer is mostly one of them.
-# - The misspelt *rigth lung* means the right lung, but MiniLM's vector of it is about as similar to either side. Its mask is a matter of chance: with the same seed, the first network gave the **left** lung on an Intel processor and the right one on an AMD processor, because their rounding differs.
+# - The misspelt *rigth lung* means the right lung, but MiniLM's vector of it is about as similar to either side. Its mask is a matter of chance: with the same seed, the first network gave the **left** lung on one processor and the right lung on another, because their rounding differs.
 
 # %% [markdown]
 # A text encoder gives a vector for any name, but the network has learned masks only for the names of its training. A program should accept those names and refuse all others.
@@ -864,10 +864,10 @@ display.table(runs[["trained parameters", "Dice", "95 % interval"]])
 # </details>
 
 # %% [markdown] tags=["question"]
-# **Question 2.** The change that S-SAM makes to a matrix has full rank, and LoRA's has rank 4. Which statement follows?
+# **Question 2.** The change that S-SAM makes to a matrix has nearly full rank, and LoRA's has a low rank. Which statement follows?
 #
 # - **A.** S-SAM can reach every matrix that LoRA can reach, and more.
-# - **B.** S-SAM trains more numbers than LoRA.
+# - **B.** S-SAM trains more numbers of this matrix than LoRA.
 # - **C.** S-SAM can change the strength of all existing directions, but it cannot connect them in a new way.
 #
 # <details class="answers"><summary>Answers</summary>
@@ -1001,7 +1001,7 @@ assert alone.abs().max() > 1e-3, (
 # - The SVD writes a matrix as a sum of directions, each with a singular value. S-SAM trains a scale and a shift for each value and keeps the directions.
 # - The effect of a singular value depends on its size and on the component of the inputs along its direction. A large change of the embedding is not always a large change of the mask.
 # - The shift makes small values grow fast. The ReLU removes directions, and training cannot bring them back.
-# - The change has full rank but few degrees of freedom: it is diagonal in the coordinates of the matrix.
+# - The change has nearly full rank but few degrees of freedom: it is diagonal in the coordinates of the matrix.
 # - At 256 px, S-SAM trains 0.47 % of SAM's parameters, near the published "0.4%"; at 1024 px it trains 3.62 %. The positions are the largest part. The matrices $U$ and $V$ need much more memory than the trained values.
 # - A sigmoid applied twice makes the focal loss nearly ineffective, and no message reports it.
 # - An encoder of sentences knows synonyms, but it hardly separates left from right. A program should accept only the names that the network was trained with.

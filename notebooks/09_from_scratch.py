@@ -511,7 +511,7 @@ for data in (chest, polyps):
 pd.DataFrame(rows).T
 
 # %% [markdown] tags=["real"]
-# From boxes, the network has the higher Dice on polyps, and the ellipse on X-rays. From points, the network finds almost nothing. The likely reason is its training: MedSAM, from which LiteMedSAM was distilled, was trained only with boxes ([Ma et al. 2024](https://doi.org/10.1038/s41467-024-44824-z)).
+# From boxes, the network has the higher Dice on polyps, and about the ellipse's on X-rays. From points, the network finds almost nothing. The likely reason is its training: MedSAM, from which LiteMedSAM was distilled, was trained only with boxes ([Ma et al. 2024](https://doi.org/10.1038/s41467-024-44824-z)).
 # LiteMedSAM has probably seen images of both sources.
 
 # %% [markdown]
@@ -630,7 +630,7 @@ ahead_of(late_runs)
 # %% [markdown]
 # The three tasks give three answers:
 #
-# - **Polyps** may be anywhere in the frame. Every method that starts from LiteMedSAM is far ahead of both networks from scratch, and all intervals of the differences to the U-Net in the table are far from 0. Runs that kept no Dice of each case have none.
+# - **Polyps** may be anywhere in the frame. Every method that starts from LiteMedSAM is far ahead of both networks from scratch, and the intervals of their differences to the U-Net are far from 0. Runs that kept no Dice of each case have none.
 # - **Lungs** have a fixed place, and the U-Net is near the others. SAMed, MedSAGa, AdaptiveSAM, late stages and the frozen encoder, all with a lift, are ahead of it by 0.03 to 0.04, and these intervals exclude 0. Late stages without a lift are behind it. This is one seed; over 5 seeds, the interval just contains 0 ([chapter 10](10_few_labels.ipynb)).
 # - **The hippocampus** is small, and its two parts differ by their place. Late stages and MedSAGa, which train all weights of the last stage, are ahead of both networks from scratch. SAMed is level with the U-Net. S-SAM, SVF, AdaptiveSAM and the frozen encoder, which train few weights or none of the last stage, are behind both.
 #
@@ -872,7 +872,7 @@ alt = (
     "Differences of Dice to the frozen encoder in three panels, a row for each "
     "method, three dots and their mean in each row, and a dashed line at 0. On "
     "lungs from 8 almost all dots are between 0 and 0.06. On lungs from 32 "
-    "most are between 0 and 0.03; SVF and decoder only are below 0. On "
+    "most are between 0 and 0.03; the mean of SVF is below 0. On "
     "polyps all methods but decoder only are about 0.1 to 0.3 ahead."
 )
 caption = (
@@ -898,7 +898,7 @@ print(f"{stars} of {table.size} intervals exclude 0")
 table
 
 # %% [markdown]
-# The methods differ most on polyps. There, both networks from scratch and every method that trains the pocket SAM's encoder, except MedSAGa_v2, are ahead of the frozen encoder, with intervals that exclude 0. On lungs from 32, most intervals exclude 0 as well, but no mean difference is above 0.03. On lungs from 8, all but one contain 0. The networks from scratch are level with the best methods on lungs. On polyps, most methods that train the pocket SAM's encoder have higher means than both.
+# Without MedSAGa_v2, the methods differ most on polyps. There, both networks from scratch and every method that trains the pocket SAM's encoder, except MedSAGa_v2, are ahead of the frozen encoder, with intervals that exclude 0. On lungs from 32, most intervals exclude 0 as well, but no mean difference is above 0.03. On lungs from 8, all but one contain 0. The networks from scratch are level with the best methods on lungs. On polyps, most methods that train the pocket SAM's encoder have higher means than both.
 #
 # ### Limits of the intervals
 #

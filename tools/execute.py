@@ -7,12 +7,14 @@ and compared with the budget that its first cell declares.
 
 import argparse
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import os
 import platform
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -38,6 +40,8 @@ AT_A_TIME = 2  # the reference machine has two cores
 STARTS = 3  # attempts to start a kernel
 HUNG = 1800  # seconds after which a cell is stopped
 SLOWER, BIGGER = 1.5, 1.1  # factors on a budget, because machines differ; our choice
+REFERENCE = 70  # GFLOP/s of a float32 matrix product on one thread, where every budget was kept
+SIDE, PRODUCTS = 1024, 7  # of the matrices that are multiplied to compare a machine; our choice
 SLOW_CELL = 5  # seconds from which on the time of a cell is recorded; our choice
 TRACEBACK_LINES = 15
 LOG_END = 4000  # characters of the log that are shown if a process ends without a message
@@ -279,11 +283,30 @@ def over_budget(chapter: Path, target: Path) -> Iterator[str]:
         yield f"{chapter}: its first cell declares no budget"
         return
     minutes = declared.minutes * SLOWER
+    if took["minutes"] > minutes:  # only then is this machine's speed needed
+        minutes *= max(1, REFERENCE / gigaflops())
     if took["minutes"] > minutes:
         yield f"{chapter}: took {took['minutes']} minutes; its budget allows {minutes:.2g}"
     gigabytes = declared.gigabytes * BIGGER
     if took["gigabytes"] > gigabytes:
         yield f"{chapter}: needed {took['gigabytes']} GB; its budget allows {gigabytes:.2g}"
+
+
+@functools.cache
+def gigaflops() -> float:
+    """Return the GFLOP/s of this machine: the median of float32 matrix products on one thread."""
+    import torch  # takes a second, which a build within its budgets does not need
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    matrix = torch.ones(SIDE, SIDE)
+    seconds = []
+    for _ in range(PRODUCTS):
+        start = time.perf_counter()
+        torch.mm(matrix, matrix)
+        seconds.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return 2 * SIDE**3 / statistics.median(seconds) / 1e9
 
 
 def kernel_environment() -> dict[str, str]:

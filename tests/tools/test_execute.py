@@ -187,15 +187,20 @@ def test_a_widget_needs_a_tag_that_removes_it_from_the_page():
 
 
 @pytest.mark.parametrize(
-    ("declared", "minutes", "gigabytes", "said"),
+    ("speed", "declared", "minutes", "gigabytes", "said"),
     [
-        ("1 minute", 1.5, 1.1, []),
-        ("1 minute", 1.51, 1.0, ["a.ipynb: took 1.51 minutes; its budget allows 1.5"]),
-        ("3 minutes", 4.51, 1.0, ["a.ipynb: took 4.51 minutes; its budget allows 4.5"]),
-        ("1 minute", 1.0, 1.11, ["a.ipynb: needed 1.11 GB; its budget allows 1.1"]),
+        (1, "1 minute", 1.5, 1.1, []),
+        (1, "1 minute", 1.51, 1.0, ["a.ipynb: took 1.51 minutes; its budget allows 1.5"]),
+        (2, "3 minutes", 4.51, 1.0, ["a.ipynb: took 4.51 minutes; its budget allows 4.5"]),
+        (0.5, "3 minutes", 9.0, 1.0, []),
+        (0.5, "3 minutes", 9.01, 1.0, ["a.ipynb: took 9.01 minutes; its budget allows 9"]),
+        (0.5, "1 minute", 1.0, 1.11, ["a.ipynb: needed 1.11 GB; its budget allows 1.1"]),
     ],
 )
-def test_a_budget_holds_what_was_measured(tmp_path, declared, minutes, gigabytes, said):
+def test_a_budget_holds_what_was_measured(
+    tmp_path, monkeypatch, speed, declared, minutes, gigabytes, said
+):
+    monkeypatch.setattr(execute, "gigaflops", lambda: speed * execute.REFERENCE)
     first = f"# T\n\n**Budget** {declared} on two CPU cores, 1 GB of memory, 0 MB to download"
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_markdown_cell(first)],
@@ -203,6 +208,13 @@ def test_a_budget_holds_what_was_measured(tmp_path, declared, minutes, gigabytes
     )
     nbformat.write(notebook, tmp_path / "a.ipynb")
     assert list(execute.over_budget("a.ipynb", tmp_path / "a.ipynb")) == said
+
+
+def test_the_speed_of_this_machine_is_plausible_and_leaves_the_threads(monkeypatch):
+    monkeypatch.setattr(execute, "PRODUCTS", 3)
+    before = torch.get_num_threads()
+    assert 1 < execute.gigaflops.__wrapped__() < 1000
+    assert torch.get_num_threads() == before
 
 
 def test_a_broken_budget_stops_the_build_server_and_warns_elsewhere(
