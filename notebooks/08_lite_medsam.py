@@ -611,7 +611,7 @@ display.table(whole.rename(columns=names), digits=2)
 
 # %% [markdown]
 # `times as fast` is the median over the rounds of the ratio of the two times by the clock; `lowest` and `highest` are the rounds where it is smallest and largest. `in processor time` is the same ratio of the processor's times, which other programs on the machine disturb less. `lowest IoU` is that of the object whose two masks agree least.
-# All runtimes give the masks of the published network. The decoder of the boxes stays in torch, so the runtime changes less for 241 boxes.
+# All runtimes give the masks of the published network. The decoder of the boxes stays in torch, so ONNX Runtime gains less with 241 boxes.
 # For one box and for 241 boxes, torch and OpenVINO differ by less than their rounds; for the volume with 2 threads, OpenVINO is faster. On AMD's processors, torch computes linear layers with MKL, which does not use all of their instructions; the library calls the kernels of oneDNN instead (`medsaga_lib/models/linear.py`), and OpenVINO contains oneDNN too.
 #
 # Where does the time go? `python -m tools.case_parts` timed the parts of the same cases on one core. The column *limit* is the number of operations of our part, divided by the rate of the fastest matrix product on this processor. A program that needs these operations can hardly be faster on this core. It is another run than that of the table above, so the sums are not its times.
@@ -645,7 +645,7 @@ display.table(table, digits=2)
 #
 # ### Goals for speed
 #
-# `medsaga bench` repeats the comparisons of whole cases with LiteMedSAM's script on your machine, and makes 4 more. They were recorded with 2 threads on two kinds of processors, each twice: Intel's in two sessions, and AMD's on two machines, of which the second takes about 2 times as long.
+# `medsaga bench` repeats the comparisons of whole cases with LiteMedSAM's script on your machine, and makes 4 more. They were recorded with 2 threads on two kinds of processors, each twice: Intel's in two sessions, and AMD's on two machines, of which the second takes 1.4 to 2.6 times as long.
 
 # %%
 chips = {"AMD": ["cases", "bench"], "AMD 2": ["bench_amd_again"]}
@@ -690,11 +690,11 @@ display.table(table.astype(dict.fromkeys(table.columns[1:], float)), digits=2)
 display.table(seconds.set_index(goals["work"]), digits=3)
 
 # %% [markdown]
-# `ratio` is the time of the package compared with (*peer*), divided by ours: the median over rounds where both took turns. Above 1, this library is faster; a goal below 1 allows it to be slower. The sessions on one kind of processor differ by more than their rounds: the step on late stages has 1.40 and 1.08 on Intel. The large volume has 512 x 512 x 100 voxels; its scores are Dice, HD95 and NSD. The goals were set before the measurement. Each machine misses some: the first with AMD's processor 241 boxes and the step between refreshes, the second all but the scores and the step between refreshes, and Intel's one box and the volume, both times. On the second machine, the published way is about twice as slow as on the first, and ours more than twice; we do not know why.
+# `ratio` is the time of the package compared with (*peer*), divided by ours: the median over rounds where both took turns. Above 1, this library is faster; a goal below 1 allows it to be slower. The sessions on one kind of processor differ by more than their rounds: the step on late stages has 1.40 and 1.08 on Intel. The large volume has 512 x 512 x 100 voxels; its scores are Dice, HD95 and NSD. The goals were set before the measurement. Each machine misses some: the first with AMD's processor 241 boxes and the step between refreshes, the second all but the scores and the step between refreshes, and Intel's one box and the volume, both times. For whole cases, the published way takes 1.7 to 2 times as long on the second machine as on the first, and ours 2.2 to 2.6 times; we do not know why.
 #
-# - **Whole cases.** One box and the volume spend most of their time in the image encoder. Its gain is smaller on Intel's processor, where MKL, which the published network uses, was as fast as oneDNN when we timed single layers. The gain of 241 boxes, which is mostly the decoder's, is larger there.
+# - **Whole cases.** One box and the volume spend most of their time in the image encoder. Its gain is between 2 and 2.9 for one box. It is smaller on Intel's processor than on the first AMD machine: MKL, which the published network uses, was as fast as oneDNN there when we timed single layers. The gain of 241 boxes, which is mostly the decoder's, is larger on Intel's.
 # - **GaLore.** With $T = 200$, a step on late stages is as fast as AdamW's or faster in 3 of the 4 sessions. The randomized bases of [chapter 4](04_galore.ipynb) make a refresh 26 times as fast on Intel, and 24 and 165 times on AMD. On the machine with 165, galore-torch's SVDs took 50 seconds, on the other 13; we do not know why. A step between two refreshes has the same two matrix products in both packages.
-# - **Metrics.** They take as long as those of the fastest of MONAI, MedPy and surface-distance, up to the noise of the rounds, and their numbers are MONAI's up to rounding. surface-distance weights each piece of a surface by its area, so its HD95 and NSD differ a little.
+# - **Metrics.** They are about as fast as those of the fastest of MONAI, MedPy and surface-distance (0.94 to 1.16), and their numbers are MONAI's up to rounding. surface-distance weights each piece of a surface by its area, so its HD95 and NSD differ a little.
 #
 # ### The challenge's files on the command line
 #

@@ -384,7 +384,7 @@ pd.DataFrame(rows, at).T.round(1)
 # With a box on each slice, Dice is 0.97: the network can segment this organ. With one box instead of 20, propagation keeps 0.93, and the same box 0.83.
 #
 # - Towards both ends the spleen becomes small, and the same box does not. In the first slice, the organ has 2 cm² and the mask 26 cm².
-# - Propagation follows the organ downwards. Upwards, both masks are too small: 4 slices above the box, they lack 8 and 9 cm². The spleen leaves the first box, and a propagated box is only 3 px of 256 larger than the last mask.
+# - Downwards, propagation stays near the organ. Upwards, both masks lack 8 and 9 cm² 4 slices above the box, and both are too large in the last slice. The spleen leaves the first box, and a propagated box is only 3 px of 256 larger than the last mask.
 # - Even exact boxes have 0.91 in the outer slices, and 0.97 between them. The organ is cut along its surface there, and 5 mm of tissue are averaged in a voxel.
 
 # %% tags=["figure"]
@@ -406,7 +406,7 @@ alt = (
     "same box and below with propagation. Dashed: the annotator. Solid: the "
     "network. In the middle slice, the contours agree. In the first and the "
     "last slice, the organ is small. There, the same box also has a mask of "
-    "other tissue, and the propagated mask is a little larger than the organ."
+    "other tissue, and the propagated mask is larger than the organ."
 )
 
 # %%
@@ -537,8 +537,8 @@ display.show(
 credit(0)
 
 # %% [markdown] tags=["real"]
-# `largest` repairs the same box: Dice rises from 0.83 to 0.90, and HD95 falls from 33 to 15 mm, because the kidney and other patches are not connected with the spleen. The other masks hardly change. The invented slices of the long range touch the organ, so they stay.
-# `majority` smooths from slice to slice. With slices of 5 mm, neighbouring slices differ for good reasons, and it changes little here.
+# `largest` repairs the same box: Dice rises from 0.83 to 0.90, and HD95 falls from 33 to 15 mm, because the kidney and other patches are not connected with the spleen. The other masks change little. The invented slices of the long range touch the organ, so they stay.
+# `majority` smooths from slice to slice. With slices of 5 mm, neighbouring slices differ for good reasons, and it changes the Dice by at most 0.02 here.
 # This is one volume, so there is no interval. Compare such a step on the validation volumes of your own data before you use it.
 
 # %% [markdown] tags=["real"]

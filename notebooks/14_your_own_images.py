@@ -180,7 +180,7 @@ medsaga("data", "import", sent, first, *known)
 
 # %% [markdown]
 # We also gave a window: files of 16 bits do not say which of their 65,536 grey levels are in use, and no training starts without it.
-# The import is written now, and ends with the report of `medsaga data check`. Fault 1 is an error, and its sentence names the file and both sizes. Faults 4 and 5 may be correct, so they are no errors: equal images are a note, and the two names of one patient are in the line `perhaps one patient`. No training would stop, and the score would be wrong.
+# The import is written now, and ends with the report of `medsaga data check`. Fault 1 is an error, and its sentence names the file and both sizes. Faults 4 and 5 may be correct, so they are no errors: equal images are a note, and the two names of one patient are in the line `perhaps one patient`. No training would stop, and the score could be wrong.
 #
 # `--fix` repairs what needs no decision, in a copy.
 
@@ -389,7 +389,7 @@ on_validation = compare(data, temporary, "val")
 display.table(on_validation.rename(method))
 
 # %% [markdown] tags=["real"]
-# On 4 validation X-rays of 3 patients, the U-Net has the highest Dice. After so few steps, late stages are about level with the mean mask, which learned nothing about images. The three intervals overlap. In HD95, the mean mask is the best of the three: both networks have patches far from the lungs.
+# On 4 validation X-rays of 3 patients, the U-Net has the highest Dice. After so few steps, the three intervals overlap, also that of the mean mask, which learned nothing about images. In HD95, the mean mask is the best of the three, because it has no patches far from the lungs.
 # The Dice on validation images decides, so the U-Net is chosen. An interval over 3 patients promises too much ([chapter 1](01_images_and_metrics.ipynb)). How many validation images you need depends on the difference that you want to find: [chapter 12](12_open_questions.ipynb) computes the number of patients. The test images are used once, for this one network.
 
 # %%
@@ -430,7 +430,7 @@ display.show(
 print(textwrap.fill(f"{chest.citation} | {chest.licence}", 80))
 
 # %% [markdown] tags=["real"]
-# After 60 steps at 64 px the contours are coarse and have small patches beside them. In the worst case, the patient fills less of the image than in most X-rays, and the masks are too large.
+# After 60 steps at 64 px the contours are coarse and have patches beside them. In the worst case, the patient fills less of the image than in most X-rays, and the masks are too large.
 
 # %% [markdown]
 # ## Predict new images
@@ -564,8 +564,8 @@ other, scores_of_other = from_folder(nnunet, second, shares, shots=12)
 display.table(scores_of_other.rename(method))
 
 # %% [markdown] tags=["real"]
-# The same commands ran on volumes without a change, and the scores are poor. The two Dice are near each other, and their intervals overlap; the U-Net has the larger HD95. The mean mask is empty: one mask stands for all slices of a volume, and the hippocampus lies elsewhere in each, so the background is the most frequent label of every pixel.
-# Is this what the methods can do? With 16 slices and 150 steps, [chapter 10](10_few_labels.ipynb) has recorded means over 5 seeds: 0.71 for late stages and 0.58 for the U-Net. A short training shows that everything works. It does not choose a method, and its second digit changes with the rounding of another machine.
+# The same commands ran on volumes without a change, and the scores are poor. The mean mask is empty: one mask stands for all slices of a volume, and the hippocampus lies elsewhere in each, so the background is the most frequent label of every pixel.
+# Is this what the methods can do? With 16 slices and 150 steps, [chapter 10](10_few_labels.ipynb) has recorded means over 5 seeds: 0.71 for late stages and 0.58 for the U-Net. A short training shows that everything works. It does not choose a method: after so few steps, the rounding of another machine changes these Dice by 0.1 and more.
 
 # %%
 best = scores_of_other.loc[list(runs), "dice"].idxmax()
@@ -785,7 +785,7 @@ assert needed + 50 * one_copy > 500, (
 
 # %% [markdown]
 # ### Exercise 2: experiment (medium, 15 minutes)
-# Is the number of shots or the number of steps the limit of the short training? Train the U-Net on your data again with 30 steps instead of 60, and with 4 shots instead of 12, each time everything else as above. Put the three validation Dice into `by_change`, and explain which change matters more. The function `trained` does one training.
+# Is the number of shots or the number of steps the limit of the short training? Train the U-Net on your data again with 30 steps instead of 60, and with 4 shots instead of 12, each time everything else as above. Put the three validation Dice into `by_change`, and say whether one change matters more. The function `trained` does one training.
 
 # %% tags=["exercise"]
 def trained(steps, shots):
@@ -873,7 +873,7 @@ assert not leaking(fair), (
 # %% [markdown]
 # ## Summary
 #
-# - Import, read the report, mend at the source, import again. A fault that only makes a score wrong is a note, and needs your decision.
+# - Import, read the report, mend at the source, import again. A fault that only makes a score wrong stops nothing, and needs your decision.
 # - Compare at least two methods and the mean mask on validation images. Use the test images once.
 # - A run knows what its training images were like. Read its notes before you believe a mask.
 # - For lungs on X-rays, memory does not decide between the methods, and with 32 labels all but MedSAGa_v2 are within 0.03 Dice of one another, the U-Net included.
