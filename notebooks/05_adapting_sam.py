@@ -30,7 +30,7 @@ profile = "quick"  # "colab": a larger run, if there is a GPU
 seed = 0
 
 # %% [markdown]
-# ## A task with few labels
+# ## A task with few labels, where left and right matter
 #
 # Suppose that both lungs are annotated on 8 chest X-rays. Can a network learn from them to segment the lungs of other patients?
 # A usual way is to start from a pretrained network, for example the Segment Anything Model, SAM ([Kirillov et al. 2023](../book/references.md)).
@@ -192,6 +192,8 @@ added = 12 * 2 * (4 * 768 + 768 * 4)
 print(f"{added:,}")
 
 # %% [markdown]
+# ### What the published 5.25 % counts
+#
 # MedSAGa's paper (section 4.2) writes that the base model "occupies 5.25% (18.81M) of the original model size (358M)". The next cell counts what SAMed trains on ViT-B with 8 classes, and compares it with SAM's file of weights.
 
 # %%
@@ -292,7 +294,7 @@ pd.DataFrame(rows).T.rename_axis("parameters of the image encoder")
 # %% [markdown]
 # After training with LoRA, GaLore or biases, the image encoder has SAM's own layers. GaLore and the bias method add no parameters. LoRA's product $BA$ is a matrix of the shape of $W$ and can be added to it. A bottleneck has a GELU between its layers, so no matrix can replace it, and it stays in the network.
 #
-# ## Training SAMed and MedSAGa
+# ## A short training of SAMed and MedSAGa
 #
 # A *recipe* holds all values of a method: what is trained, with which loss, optimizer and schedule. These are the values of both recipes:
 

@@ -559,6 +559,8 @@ pd.DataFrame(rows, compared).round(2)
 # - The misspelt *rigth lung* is about as similar to *left lung* as to *right lung*.
 # - The Latin *pulmo dexter* means right lung, but it is less similar to *right lung* than *banana* is.
 #
+# ### The text layer, and data with a single label
+#
 # The text layer has a linear map, a ReLU and a batch normalisation. The batch normalisation gives every channel the mean 0 and the variance 1 within a batch. The batch consists of the names of the labels, repeated for each image.
 #
 # > **Predict.** In training, what is the cosine of the two tokens of two names? And what is the token of a single name?

@@ -412,7 +412,7 @@ print(f"image and label disagree at {apart} pixels of the border")
 # %% [markdown]
 # Image and label can disagree at single pixels of the border. In a paste, the library avoids this by making the label from the same $\alpha$ as the image. It moves the mask of each organ by interpolation and blurs it, which gives the share of this organ in each pixel. If the sum of the shares is more than 50 %, the pixel gets the label with the largest share.
 #
-# ## Synthesised images
+# ## Synthesised images, and the changes that are drawn
 #
 # The following ranges are our choice. `share` is the share of training samples that are pastes. Each other number is the largest change in either direction, and `blur` is the largest standard deviation. `turn`, a rotation, is in degrees, `shift` and `blur` are in image widths, `scale` is relative to the size and `gain` to the contrast, and `bias` is added to the brightness, which goes from 0 to 1.
 

@@ -585,7 +585,7 @@ tried.rename(columns=names).round(2)
 # %% [markdown]
 # `torch.compile` needs the longest first call and gains nothing in this run: it replaces the library's linear layers by torch's own, which are slower on this processor. bfloat16 changes the masks. Both do the same work in another way. Leaving out repeated work gains more here.
 #
-# ## Whole cases
+# ## Whole cases: one box, many boxes, a volume
 #
 # A user waits for the whole case: reading the file, encoding the image, all boxes, and the label map in the size of the image. The next recorded run times this library and LiteMedSAM's network, as its authors' script calls it, on 3 cases: an image of 512 px with one box, an image of nuclei with 241 boxes, and a volume of 26 slices with 2 boxes, each of which goes from slice to slice ([chapter 13](13_volumes.ipynb)).
 # `medsaga predict --runtime` moves the image encoder to ONNX Runtime or OpenVINO, two libraries that run trained networks fast, in float32. The published network always runs in torch. Both ways use the same number of threads.

@@ -232,7 +232,7 @@ display.show(figure, alt=alt, caption=caption)
 #
 # The paper gives neither the number of seeds nor an interval, so small differences mean little. Its Table 3 has another Dice of MedSAGa for 2 of these cells, with the same HD95: 0.943 with 1,800 chest X-rays, and 0.359 with 7,000 images of AMOS. The signs of both differences to DAE-Former stay the same.
 #
-# ## Attention and its memory cost
+# ## Attention: its memory and its multiplications
 #
 # DAE-Former ([Azad et al. 2022](https://arxiv.org/abs/2212.13504)) has the shape of a U-Net, with attention in place of most convolutions. MedSAGa's paper says that this attention
 # "still retains the intrinsic quadratic computational complexity with respect to the number of tokens". This section tests the statement.
@@ -364,7 +364,7 @@ display.show(figure, alt=alt, caption=caption)
 # %% [markdown]
 # With ordinary attention, almost all of the weight of a token is on itself. With linear attention, most of it is on other tokens. The map of linear attention has at most rank $d$, here 16, because it is a product of an $N \times d$ and a $d \times N$ matrix. The sum of its diagonal is at most $d$ for any $q$ and $k$, so the mean weight of a token on itself is at most $16/144 = 0.11$.
 #
-# ## Attention between channels
+# ## Attention between channels, and what tells left from right
 #
 # DAE-Former's blocks are *dual*: after the attention between tokens comes attention between channels, with a $d \times d$ map for any size of the image
 # ([El-Nouby et al. 2021](https://arxiv.org/abs/2106.09681)). The columns of $q$ and $k$ get length 1, so the products are cosines; a learned temperature multiplies them.
@@ -463,7 +463,7 @@ print(f"= {both:,}, all of the difference: {both == unused}")
 #
 # `medsaga train dae_former --data FOLDER --shots 32` trains the network of this library with its authors' optimizer, batch size and loss. The recorded runs below do not include it, because the authors' 400 epochs take too long on two cores.
 #
-# ## What a prompt tells a network
+# ## What a prompt tells a network: classes, points, boxes
 #
 # Some of the methods below get a prompt, a point or a box. In training and in test, the prompts come from the ground truth. A prompt thus tells the network where the object is, and a box also tells how large it is.
 #

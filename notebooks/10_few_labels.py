@@ -387,7 +387,7 @@ print(frames.citation, "|", frames.licence)
 # The network draws a similar mask near the middle of every frame, although the polyps have other places and shapes: it has learned little more than where polyps are on average. Its IoU is not 0, so a score alone would not show it. This page has no such run without the lift; the recorded study below compares kinds of lifts with none, after more steps.
 
 # %% [markdown]
-# ### Smaller maps
+# ### Other kinds of lift, with fewer weights
 #
 # A smaller map may harm less. $p$ can be replaced by simpler functions of the position: `coordinates` are $x$ and $y$, `cosines` are the products of the first 4 cosines of each axis, and `table` has one value for each of 8 x 8 cells, as a coarse `pos_embed`. The next tables are a recorded study of all kinds on a frozen encoder at 64 px, with 150 steps of 4 images and 5 seeds: lungs from 4 X-rays, polyps from 16 frames, and the hippocampus from 16 slices. `weights` counts the trained weights of the lift, and HD95 is in mm for the hippocampus and in pixels for the other two. In the second table, `alike` is the mean Dice between the predicted lungs of two different test X-rays, over all pairs; for the annotator's lungs it is `alike_truth`.
 

@@ -31,7 +31,7 @@ profile = "quick"  # "colab" runs the same cells
 seed = 0
 
 # %% [markdown]
-# ## A folder as it comes
+# ## A folder as it comes, and what the import reads
 #
 # Nobody gets a data set in the layout of this book. `medsaga data import` reads these layouts: a folder of images and one of masks, where a mask has the name of its image or a name such as `NAME_mask.png`; nnU-Net; the Medical Segmentation Decathlon; COCO; Labelme; and the npz and npy files of MedSAM. The library reads PNG, JPEG, TIFF, NIfTI, DICOM and more formats, in grey or RGB, with 8 or 16 bits. [How to use this book](../book/how-to-use.md#your-own-images) has the commands and all formats.
 #
