@@ -10,6 +10,7 @@ import datetime
 import functools
 import hashlib
 import importlib.metadata
+import math
 import os
 import platform
 import re
@@ -115,8 +116,11 @@ def inputs(root: Path) -> list[Path]:
 
 
 def in_own_processes(root: Path, waiting: dict[Path, Path], profile: str) -> None:
-    """Run this module on each chapter, a few at a time; the first failure stops all of them."""
-    queue = list(waiting.items())
+    """Run this module on each chapter, a few at a time; the first failure stops all of them.
+
+    The longest come first, so that none is left to run alone at the end.
+    """
+    queue = sorted(waiting.items(), key=lambda each: -budgeted_minutes(root / each[0]))
     running: dict[subprocess.Popen[str], Path] = {}
     try:
         while queue or running:
@@ -273,6 +277,12 @@ def data_used(notebook: NotebookNode) -> list[str]:
     ]
     said = [out.get("text") or out.get("data", {}).get("text/plain", "") for out in outputs]
     return [line.strip() for text in said for line in text.splitlines() if line.strip()]
+
+
+def budgeted_minutes(chapter: Path) -> float:
+    """Return the minutes that a chapter's first cell declares; infinity if it declares none."""
+    declared = book.budget(pairs.read_notebook(chapter))
+    return math.inf if declared is None else declared.minutes
 
 
 def over_budget(chapter: Path, target: Path) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Check the built site in headless Chromium: as files, from a server, and at a phone's width.
 
-Each page is also checked with axe-core, light and dark, and chapters have a limit of bytes.
+Each page is also checked with axe-core, light and dark, and chapters have a limit of bytes. The
+contrast of a text takes axe 9 tenths of its time, so texts that look alike are checked once.
 
 `python -m tools.site [--screenshots FOLDER]` prints the problems.
 """
@@ -49,10 +50,45 @@ CULPRITS = """() => [...document.querySelectorAll("main *")]
     .slice(0, 5).join(", ")"""
 AXE = "axe_playwright_python"  # the package that brings axe-core
 STILL = "* { transition: none !important; }"  # a colour that is still changing has less contrast
-THEME = "theme => { document.documentElement.dataset.theme = theme; }"
-VIOLATIONS = """async () => (await axe.run(document, {preload: false}))
-    .violations.map(({id, help, nodes}) =>
-        `${id}: ${help} (${nodes.length} times, first at ${nodes[0].target.join(" ")})`)"""
+# What axe says of a page in a theme, and which looks of texts it has now decided on. A look is all
+# that contrast depends on: the text's colour, size and weight, and what lies behind it.
+VIOLATIONS = """async ([theme, decided]) => {
+    document.documentElement.dataset.theme = theme;
+    const behind = new Map([[null, ""]]);
+    const ground = one => {
+        if (!behind.has(one)) {
+            const {backgroundColor, backgroundImage, opacity, position} = getComputedStyle(one);
+            const layers = [ground(one.parentElement)];
+            if (backgroundColor !== "rgba(0, 0, 0, 0)") layers.push(backgroundColor);
+            if (backgroundImage !== "none") layers.push(backgroundImage);
+            if (opacity !== "1") layers.push(opacity);
+            if (!["static", "relative"].includes(position)) layers.push(one.className);
+            behind.set(one, layers.join(" "));
+        }
+        return behind.get(one);
+    };
+    const known = new Set(decided), alike = new Map(), looks = new Map();
+    for (const one of document.body.querySelectorAll("*")) {
+        const written = [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+        if (!written || !one.checkVisibility({visibilityProperty: true})) continue;
+        const {color, fontSize, fontWeight} = getComputedStyle(one);
+        const look = [theme, color, fontSize, fontWeight, ground(one)].join(" ");
+        const count = alike.get(look) ?? 0;
+        if (known.has(look) || count === EACH) continue;
+        alike.set(look, count + 1);
+        looks.set(one, look);
+        one.dataset.look = theme;
+    }
+    const contrast = "color-contrast", options = {preload: false, elementRef: true};
+    options.resultTypes = ["violations", "incomplete"];
+    if (theme === "dark") options.runOnly = [contrast, "link-in-text-block"];
+    axe.configure({rules: [{id: contrast, selector: `[data-look=${theme}]`}]});
+    const {incomplete, violations} = await axe.run(document, options);
+    for (const {nodes} of incomplete.filter(({id}) => id === contrast))
+        for (const {element} of nodes) looks.delete(element);
+    return [[...known, ...looks.values()], violations.map(({id, help, nodes}) =>
+        `${id}: ${help} (${nodes.length} times, first at ${nodes[0].target.join(" ")})`)];
+}""".replace("EACH", "3")  # texts of a look and page, if axe cannot decide on one; our choice
 
 
 def browser_path() -> str | None:
@@ -67,7 +103,7 @@ def look(folder: Path, searches: Sequence[str], screenshots: Path | None = None)
     """
     pages = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.html"))]
     pages = [page for page in pages if page != ENTRY and not page.startswith("_")]
-    problems = [*too_large(folder)]
+    problems, decided = [*too_large(folder)], set[str]()
     with sync_playwright() as playwright, served(folder) as address:
         browser = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
         for root, widths in (
@@ -78,7 +114,7 @@ def look(folder: Path, searches: Sequence[str], screenshots: Path | None = None)
             for word in searches:
                 problems += expect(browser, f"{root}/search.html?q={word}", FOUND)
             for page in pages:
-                problems += visit(browser, f"{root}/{page}", widths, screenshots)
+                problems += visit(browser, f"{root}/{page}", widths, decided, screenshots)
         browser.close()
     return problems
 
@@ -138,9 +174,16 @@ def opened(browser: Browser, address: str, width: int) -> Iterator[tuple[Page, l
 
 
 def visit(
-    browser: Browser, address: str, widths: tuple[int, int], screenshots: Path | None
+    browser: Browser,
+    address: str,
+    widths: tuple[int, int],
+    decided: set[str],
+    screenshots: Path | None,
 ) -> list[str]:
-    """Return the problems of one page: errors, formulas that are not typeset, wide content."""
+    """Return the problems of one page: errors, formulas that are not typeset, wide content.
+
+    Looks of texts in `decided` are not checked for their contrast, and new ones are added.
+    """
     with opened(browser, address, widths[0]) as (page, problems):
         if page.locator(MATH).count():
             try:
@@ -158,17 +201,18 @@ def visit(
                 name = f"{Path(urlsplit(address).path).stem}-{width}.png"
                 page.screenshot(path=screenshots / name, full_page=True, animations="disabled")
         if address.startswith("http"):
-            problems += [f"{address}: {said}" for said in violations(page)]
+            problems += [f"{address}: {said}" for said in violations(page, decided)]
         return problems
 
 
-def violations(page: Page) -> Iterator[str]:
+def violations(page: Page, decided: set[str]) -> Iterator[str]:
     """Yield what axe-core finds on a page, in the light and in the dark theme."""
     page.add_style_tag(content=STILL)
     page.evaluate((package_folder(AXE) / "axe.min.js").read_text(encoding="utf-8"))
     for theme in ("light", "dark"):
-        page.evaluate(THEME, theme)
-        yield from (f"{theme} theme, {said}" for said in page.evaluate(VIOLATIONS))
+        now, found = page.evaluate(VIOLATIONS, [theme, list(decided)])
+        decided.update(now)
+        yield from (f"{theme} theme, {said}" for said in found)
 
 
 def expect(browser: Browser, address: str, selector: str) -> list[str]:

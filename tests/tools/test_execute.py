@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -208,6 +209,30 @@ def test_a_budget_holds_what_was_measured(
     )
     nbformat.write(notebook, tmp_path / "a.ipynb")
     assert list(execute.over_budget("a.ipynb", tmp_path / "a.ipynb")) == said
+
+
+def test_the_longest_chapters_start_first(tmp_path, monkeypatch):
+    started = []
+
+    class Done:
+        returncode = 0
+
+        def __init__(self, command, **_):
+            started.append(Path(command[3]).stem)
+
+        poll = staticmethod(lambda: 0)
+        communicate = staticmethod(lambda: ("", None))
+
+    monkeypatch.setattr(execute.subprocess, "Popen", Done)
+    monkeypatch.setattr(execute, "log_file", lambda root, chapter: root / f"{chapter.stem}.log")
+    minutes = {"a": "2 minutes", "b": "3 minutes", "c": None, "d": "2 minutes", "e": "1 minute"}
+    for name, declared in minutes.items():
+        first = f"**Budget** {declared} on two CPU cores, 1 GB of memory, 0 MB to download"
+        cells = [nbformat.v4.new_markdown_cell(f"# T\n\n{first if declared else ''}")]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    waiting = {Path(f"{name}.ipynb"): Path() for name in minutes}
+    execute.in_own_processes(tmp_path, waiting, "quick")
+    assert started == ["c", "b", "a", "d", "e"]
 
 
 def test_the_speed_of_this_machine_is_plausible_and_leaves_the_threads(monkeypatch):

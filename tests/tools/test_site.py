@@ -28,6 +28,8 @@ FAULTS = {
     "image": ("<img src='gone.png' alt='gone'>", "gone.png"),
     "wide": ("<div style='width: 500px'>wide</div>", "px too wide at 390 px: div"),
     "pale": ("<p style='color: #aaaaaa; background: white'>pale</p>", "theme, color-contrast: "),
+    "ground": ("<p style='background: #222222'>black</p>", "theme, color-contrast: "),
+    "shown": ("<p hidden>fine</p><p style='color: #bbbbbb'>pale</p>", "theme, color-contrast: "),
     "unnamed": ("<button></button>", "light theme, button-name: "),
     "raw": ("<span class='math'>\\(x\\)</span>", "its formulas are not typeset"),
     "unknown": (
