@@ -580,7 +580,7 @@ check(folder)
 check(chest.root)
 
 # %% [markdown]
-# ## Four metrics
+# ## Four metrics, and two rules for HD95
 #
 # A metric compares a predicted mask $P$ with the annotator's mask $T$, the *truth*. Two metrics count pixels:
 #

@@ -399,7 +399,7 @@ display.show(
 # As $\sin a \sin b + \cos a \cos b = \cos(a - b)$, the product depends only on the displacement between the two positions. It is largest for equal positions and falls with the distance. Attention compares tokens and cells by products, so a token can find the cells at its position.
 # The decoder gets this encoding of all cells as a second grid. LiteMedSAM's embedding itself says little about absolute positions; [chapter 10](10_few_labels.ipynb) shows what follows.
 #
-# ## From a prompt to tokens
+# ## From a prompt to tokens, and from a mask to a grid
 #
 # A token is the encoding of its position plus a learned vector for its *role*: background point, foreground point, first corner, second corner. Here are the tokens of a box by hand:
 

@@ -228,6 +228,8 @@ for name, entry in ledgers.items():
     print(f"{name:16} activations {share:.1%}, saves {saving:.1%}")
 
 # %% [markdown]
+# ### More than 90 % are activations, and LoRA keeps fewer
+#
 # **GaLore** keeps its promise: it reduces the states from 702 to 104 MiB. But more than 90 % of each sum are activations, and GaLore does not change them. It saves 4.0 % of the sum.
 #
 # **LoRA** saves 30.3 %, and most of this is activations. The gradient of a weight matrix $W$ is computed from the input of its layer. A frozen $W$ has no gradient, so the input of the layer is not kept.

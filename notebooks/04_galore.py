@@ -146,7 +146,7 @@ display.interactive(
 # A possible reason is the following. $G$ is a sum of products of two vectors, one product for each of the 512 tokens of the batch (8 images with 64 tokens). In general, 512 products give full rank, because 512 is more than 192. But the tokens of X-rays may be so similar that most products point in a few directions.
 # This is one matrix before the first step of training. Other matrices may differ.
 #
-# ## Adam in a subspace
+# ## Adam in a subspace: rank, refresh and scale
 #
 # GaLore computes a basis $P$ (192 x 16) of the 16 strongest directions, the first 16 columns of $U$. Adam gets the projected gradient $R = P^\top G$, which has 16 rows instead of 192, and its moments have the shape of $R$. The product with $P$ gives Adam's step the shape of the weights again:
 #

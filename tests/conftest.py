@@ -42,6 +42,11 @@ def pytest_make_collect_report():
     return fail_unexcused((yield))
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the test that takes longest, so that no worker is left alone with it."""
+    items.sort(key=lambda item: item.name != "test_the_book_is_in_order")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory) -> Iterator[Iterator[Path]]:
     """Give an endless row of new cache folders, and set the first one for the whole session.

@@ -132,6 +132,7 @@ def test_memory_prints_what_the_library_predicts(medsaga, monkeypatch):
 
 
 @needs_peak
+@pytest.mark.no_cover  # fake tensors are computed in Python, and coverage doubles their time
 def test_memory_of_several_recipes_with_another_rank(medsaga):
     words = (*MEMORY, "--recipe", "samed", "--recipe", "medsaga", "--rank", 2)
     how = ("--bf16", "--fused", "--original-attention")
@@ -159,6 +160,7 @@ def test_memory_with_few_bits_for_adamws_states(medsaga):
     assert less.states < predict_ledger(RECIPES["full"], replace(plan, state_bits=32)).states / 7
 
 
+@pytest.mark.no_cover
 def test_memory_of_a_changed_recipe(medsaga):
     words = ("memory", "--recipe", "samed", "--backbone", "lite_medsam", "--size", 128)
     words += ("--batch", 2, "--classes", 2)
@@ -177,6 +179,7 @@ def test_memory_of_a_changed_recipe(medsaga):
 
 
 @needs_peak
+@pytest.mark.no_cover
 def test_memory_as_json_has_the_bytes_of_a_kept_copy(medsaga):
     words = (*MEMORY, "--recipe", "samed", "--recipe", "full", "--json")
     code, text, _ = medsaga(*words)
