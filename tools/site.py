@@ -50,8 +50,8 @@ CULPRITS = """() => [...document.querySelectorAll("main *")]
     .slice(0, 5).join(", ")"""
 AXE = "axe_playwright_python"  # the package that brings axe-core
 STILL = "* { transition: none !important; }"  # a colour that is still changing has less contrast
-# What axe says of a page in a theme, and which looks of texts it has now decided on. A look is all
-# that contrast depends on: the text's colour, size and weight, and what lies behind it.
+# What axe says of a page in a theme, and which looks of texts it has now decided on. A look is the
+# text's colour, size and weight, and the grounds of what it lies in; shadows are not part of it.
 VIOLATIONS = """async ([theme, decided]) => {
     document.documentElement.dataset.theme = theme;
     const behind = new Map([[null, ""]]);
@@ -67,6 +67,7 @@ VIOLATIONS = """async ([theme, decided]) => {
         }
         return behind.get(one);
     };
+    const each = 3; // texts of a look and page, if axe cannot decide on one; our choice
     const known = new Set(decided), alike = new Map(), looks = new Map();
     for (const one of document.body.querySelectorAll("*")) {
         const written = [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim());
@@ -74,7 +75,7 @@ VIOLATIONS = """async ([theme, decided]) => {
         const {color, fontSize, fontWeight} = getComputedStyle(one);
         const look = [theme, color, fontSize, fontWeight, ground(one)].join(" ");
         const count = alike.get(look) ?? 0;
-        if (known.has(look) || count === EACH) continue;
+        if (known.has(look) || count === each) continue;
         alike.set(look, count + 1);
         looks.set(one, look);
         one.dataset.look = theme;
@@ -88,7 +89,7 @@ VIOLATIONS = """async ([theme, decided]) => {
         for (const {element} of nodes) looks.delete(element);
     return [[...known, ...looks.values()], violations.map(({id, help, nodes}) =>
         `${id}: ${help} (${nodes.length} times, first at ${nodes[0].target.join(" ")})`)];
-}""".replace("EACH", "3")  # texts of a look and page, if axe cannot decide on one; our choice
+}"""
 
 
 def browser_path() -> str | None:
