@@ -1193,16 +1193,21 @@ print("the same for the MR slices:", gain(leaking_slices, honest_slices))
 # %% tags=["exercise"]
 by_hand = {"Dice": None, "IoU": None, "NSD": None, "HD95 in mm": None}
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-by_hand = {
-    "Dice": 2 * 15 * 20 / (400 + 400),
-    "IoU": 15 * 20 / (25 * 20),
-    "NSD": 1.0,  # no surface pixel is farther than 5 px from the other surface
-    "HD95 in mm": 5 * 0.8,
-}
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# by_hand = {
+#     "Dice": 2 * 15 * 20 / (400 + 400),
+#     "IoU": 15 * 20 / (25 * 20),
+#     "NSD": 1.0,  # no surface pixel is farther than 5 px from the other surface
+#     "HD95 in mm": 5 * 0.8,
+# }
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.display.answers import as_number
 
 square = np.zeros((40, 60), bool)
@@ -1232,20 +1237,25 @@ for name, value in expected.items():
 # %% tags=["exercise"]
 smallest, share = None, None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-smallest = 1
-while hd95(with_patch(lung, smallest), lung) <= 50:
-    smallest += 1
-both = surface_distances(with_patch(lung, smallest), lung)
-border = 4 * (smallest - 1)  # surface pixels of a square
-share = border / sum(some.size for some in both)
-print(f"{smallest} px: {border} surface pixels, {share:.1%} of all")
-# All distances of the lung are 0, and those of the patch are several hundred
-# pixels. The 95th percentile is one of the patch's distances as soon as they
-# are more than 5 % of all.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# smallest = 1
+# while hd95(with_patch(lung, smallest), lung) <= 50:
+#     smallest += 1
+# both = surface_distances(with_patch(lung, smallest), lung)
+# border = 4 * (smallest - 1)  # surface pixels of a square
+# share = border / sum(some.size for some in both)
+# print(f"{smallest} px: {border} surface pixels, {share:.1%} of all")
+# # All distances of the lung are 0, and those of the patch are several hundred
+# # pixels. The 95th percentile is one of the patch's distances as soon as they
+# # are more than 5 % of all.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 side = as_number("smallest", smallest)
 assert side % 1 == 0 and side > 0, (
     f"A side of {smallest} px cannot be drawn; give whole pixels."
@@ -1282,25 +1292,30 @@ def show_scores(labels):
 enlarged = enlarge(half)
 show_scores(enlarged)
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-edges = np.bincount(truth[(enlarged == 1) & (truth != 1)])
-print("wrong pixels of label 1, by their true label:", edges)
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# edges = np.bincount(truth[(enlarged == 1) & (truth != 1)])
+# print("wrong pixels of label 1, by their true label:", edges)
+#
+#
+# def enlarge(labels):
+#     return resize(labels, truth.shape, order=0, preserve_range=True).astype(int)
+#
+#
+# enlarged = enlarge(half)
+# show_scores(enlarged)
+# # Interpolation makes values between 0 and 2 along the edge of label 2, and
+# # rounding makes some of them 1. So the left lung gets a rim of "right lung".
+# # Dice hardly shows it, because the rim is thin, but it has a long surface, and
+# # HD95 becomes the distance from the rim to the right lung. Labels have to be
+# # resized by the nearest pixel.
+# ```
+#
+# </details>
 
-
-def enlarge(labels):
-    return resize(labels, truth.shape, order=0, preserve_range=True).astype(int)
-
-
-enlarged = enlarge(half)
-show_scores(enlarged)
-# Interpolation makes values between 0 and 2 along the edge of label 2, and
-# rounding makes some of them 1. So the left lung gets a rim of "right lung".
-# Dice hardly shows it, because the rim is thin, but it has a long surface, and
-# HD95 becomes the distance from the rim to the right lung. Labels have to be
-# resized by the nearest pixel.
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 assert np.shape(enlarged) == truth.shape, (
     f"`enlarged` has the shape {np.shape(enlarged)}; it must be {truth.shape}, "
     "as the truth is."

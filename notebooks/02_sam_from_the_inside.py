@@ -1091,12 +1091,17 @@ pd.DataFrame(rows)
 # %% tags=["exercise"]
 padding_cells = None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-rows_of_image = 300 * 256 / 640  # px of the input
-padding_cells = int(64 - rows_of_image / 4) * 64
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# rows_of_image = 300 * 256 / 640  # px of the input
+# padding_cells = int(64 - rows_of_image / 4) * 64
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.display.answers import as_number, as_returned
 
 used = lite.frame((300, 640)).inner[0] // 4
@@ -1120,21 +1125,26 @@ assert cells == 64 * (64 - used), (
 few = groups.get("nuclei", groups.get("phantoms"))[-1]
 scores, side = np.zeros(len(steps)), None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-scores = tolerance(few, (-1, -1, 1, 1))
-one = examples[few]
-exact = np.stack([box_of(one.truth == value) for value in one.values])
-inside = lite.frame(one.truth.shape).boxes(torch.tensor(exact))
-side = float((inside[:, 2:] - inside[:, :2]).mean())
-print(dict(zip(steps, scores.round(2).tolist(), strict=True)))
-print(f"side {side:.0f} px")
-# With the real images: up to 8 px, the IoU of the nuclei falls slowly; with
-# 16 px it falls to 0.3. A nucleus has a side of about 12 px in the input, so
-# such a box is almost 4 times as wide. The tolerance depends on the size of
-# the object and on what is beside it.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# scores = tolerance(few, (-1, -1, 1, 1))
+# one = examples[few]
+# exact = np.stack([box_of(one.truth == value) for value in one.values])
+# inside = lite.frame(one.truth.shape).boxes(torch.tensor(exact))
+# side = float((inside[:, 2:] - inside[:, :2]).mean())
+# print(dict(zip(steps, scores.round(2).tolist(), strict=True)))
+# print(f"side {side:.0f} px")
+# # With the real images: up to 8 px, the IoU of the nuclei falls slowly; with
+# # 16 px it falls to 0.3. A nucleus has a side of about 12 px in the input, so
+# # such a box is almost 4 times as wide. The tolerance depends on the size of
+# # the object and on what is beside it.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 given = as_number("side", side)
 assert np.shape(scores) == (len(steps),), (
     f"`scores` needs {len(steps)} numbers, one for each step."
@@ -1173,17 +1183,20 @@ for sides in ((256, 256), (300, 640)):
     agree = iou(to_image(logits, frame), right)
     print(sides, f"IoU with the library's mask {agree:.2f}")
 
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def to_image(logits, frame):
+#     rows, columns = frame.inner  # the rest of the input is padding
+#     logits = logits[None, None, :rows, :columns]
+#     large = interpolate(logits, frame.size, mode="bilinear")
+#     return (large[0, 0] > 0).numpy()
+# ```
+#
+# </details>
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def to_image(logits, frame):
-    rows, columns = frame.inner  # the rest of the input is padding
-    logits = logits[None, None, :rows, :columns]
-    large = interpolate(logits, frame.size, mode="bilinear")
-    return (large[0, 0] > 0).numpy()
-
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 for sides in ((300, 640), (640, 300), (256, 256)):
     frame, logits = lite.frame(sides), library.logits[0]
     right = (frame.enlarge(logits[None, None])[0, 0] > 0).numpy()

@@ -644,14 +644,19 @@ print(f"{ours:.0f} MiB and {theirs:.0f} MiB: {1 - ours / theirs:.0%} less")
 # %% tags=["exercise"]
 by_hand = {"weights": None, "gradients": None, "states": None}
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-of_lora = 768 * 4 + 4 * 3072
-by_hand = {"weights": 4 * (768 * 3072 + of_lora)}
-by_hand |= {"gradients": 4 * of_lora, "states": 2 * 4 * of_lora}
-# The frozen matrix is in memory, and has neither a gradient nor moments.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# of_lora = 768 * 4 + 4 * 3072
+# by_hand = {"weights": 4 * (768 * 3072 + of_lora)}
+# by_hand |= {"gradients": 4 * of_lora, "states": 2 * 4 * of_lora}
+# # The frozen matrix is in memory, and has neither a gradient nor moments.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.display.answers import as_number
 
 frozen = nn.Linear(768, 3072, bias=False).requires_grad_(False)
@@ -686,13 +691,18 @@ for name, value in expected.items():
 # %% tags=["exercise"]
 largest_batch = None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-entry = predict_ledger(full, one)
-fixed = entry.weights + entry.gradients + entry.states
-largest_batch = (13 * 2**30 - fixed) // entry.activations
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# entry = predict_ledger(full, one)
+# fixed = entry.weights + entry.gradients + entry.states
+# largest_batch = (13 * 2**30 - fixed) // entry.activations
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 batches = as_number("largest_batch", largest_batch)
 assert batches % 1 == 0 and batches > 0, (
     f"{largest_batch} is not a number of images; round down."
@@ -714,20 +724,25 @@ assert does_not > 13, (
 # %% tags=["exercise"]
 factor = None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-original = replace(one, attention="original")
-large = predict_ledger(full, replace(original, size=512)).activations
-small = predict_ledger(full, replace(original, size=256)).activations
-factor = large / small
-print(f"{factor:.2f}")
-# Two effects have opposite directions. The attention maps have one number for
-# each pair of tokens: in the 4 blocks with global attention they become 16
-# times smaller. The other 8 blocks have windows of 14 x 14 tokens and fill the
-# grid up with zeros until the windows fit: 32 becomes 42, and 16 becomes 28.
-# There, the number of tokens becomes only 2.25 times smaller.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# original = replace(one, attention="original")
+# large = predict_ledger(full, replace(original, size=512)).activations
+# small = predict_ledger(full, replace(original, size=256)).activations
+# factor = large / small
+# print(f"{factor:.2f}")
+# # Two effects have opposite directions. The attention maps have one number for
+# # each pair of tokens: in the 4 blocks with global attention they become 16
+# # times smaller. The other 8 blocks have windows of 14 x 14 tokens and fill the
+# # grid up with zeros until the windows fit: 32 becomes 42, and 16 becomes 28.
+# # There, the number of tokens becomes only 2.25 times smaller.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 given = as_number("factor", factor)
 assert given > 1, (
     f"The factor is {given:.2f}, but the activations fall: "
@@ -764,22 +779,26 @@ with saved_bytes(three) as saved:
     without_results = saved.total()
 print(f"bytes_of {bytes_of(kept):,}, library {without_results:,}")
 
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def bytes_of(tensors):
+#     """Bytes of memory that these tensors keep."""
+#     storages = [tensor.untyped_storage() for tensor in tensors]
+#     sizes = {one.data_ptr(): one.nbytes() for one in storages}
+#     return sum(sizes.values())
+#
+#
+# print([tensor.data_ptr() for tensor in kept])
+# # All 3 layers keep their input, and it is the same memory. It is held once, and
+# # freed when the last of them has had its backward pass. A view of a tensor
+# # shares its memory, too.
+# ```
+#
+# </details>
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def bytes_of(tensors):
-    """Bytes of memory that these tensors keep."""
-    storages = [tensor.untyped_storage() for tensor in tensors]
-    sizes = {one.data_ptr(): one.nbytes() for one in storages}
-    return sum(sizes.values())
-
-
-print([tensor.data_ptr() for tensor in kept])
-# All 3 layers keep their input, and it is the same memory. It is held once, and
-# freed when the last of them has had its backward pass. A view of a tensor
-# shares its memory, too.
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 first, second = torch.randn(50, 768), torch.randn(10, 10)
 cases = {
     "the same tensor 3 times": ([first] * 3, first.nbytes),

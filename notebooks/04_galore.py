@@ -708,11 +708,16 @@ lines[["what", "goal", "measured"]]
 # %% tags=["exercise"]
 states = None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-states = 4 * (2 * 64 * 3072 + 768 * 64)
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# states = 4 * (2 * 64 * 3072 + 768 * 64)
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.display.answers import as_number, as_returned
 from medsaga_lib.optim.galore import projected_bytes
 
@@ -732,15 +737,20 @@ assert given == expected, (
 # %% tags=["exercise"]
 useless_from = None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-m, n = 768, 3072
-useless_from = 1
-while (2 * n + m) * useless_from < 2 * m * n:
-    useless_from += 1
-# The basis is the price: without it, every rank below 768 would save memory.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# m, n = 768, 3072
+# useless_from = 1
+# while (2 * n + m) * useless_from < 2 * m * n:
+#     useless_from += 1
+# # The basis is the price: without it, every rank below 768 would save memory.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 rank, shape = as_number("useless_from", useless_from), (768, 3072)
 assert rank in range(1, 769), (
     f"useless_from is {useless_from}; it must be a rank from 1 to 768."
@@ -769,16 +779,19 @@ def carry(M, P_old, P_new):
 P_same = P_old @ torch.linalg.qr(torch.randn(16, 16)).Q
 print(f"cosine {cosine(P_old @ M, P_same @ carry(M, P_old, P_same)):+.2f}")
 
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def carry(M, P_old, P_new):
+#     # M are coordinates, P_old @ M is the momentum, and P_new.T gives its new
+#     # coordinates. The part of it outside of the new subspace is lost.
+#     return (P_new.T @ P_old) @ M
+# ```
+#
+# </details>
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def carry(M, P_old, P_new):
-    # M are coordinates, P_old @ M is the momentum, and P_new.T gives its new
-    # coordinates. The part of it outside of the new subspace is lost.
-    return (P_new.T @ P_old) @ M
-
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 carried = as_returned("carry(M, P_old, P_same)", carry(M, P_old, P_same), M)
 error = (P_same @ carried - P_old @ M).norm() / M.norm()
 assert error < 1e-4, (
@@ -810,25 +823,29 @@ def random_share(matrix, rank):
 
 by_rank = {rank: random_share(G, rank) for rank in (4, 16, 64)}
 
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def random_share(matrix, rank):
+#     """The share of the energy of a matrix in a random orthonormal basis."""
+#     Q = torch.linalg.qr(torch.randn(len(matrix), rank)).Q
+#     return float((Q.T @ matrix).square().sum() / matrix.square().sum())
+#
+#
+# by_rank = {}
+# for rank in (4, 16, 64):
+#     share = sum(random_share(G, rank) for _ in range(20)) / 20
+#     by_rank[rank], strongest = share, energy(G)[rank - 1]
+#     print(f"rank {rank}: random {share:.1%}, strongest {strongest:.1%}")
+# # On average, each direction holds 1/192 of the energy. GaLore works because the
+# # strongest directions of this gradient hold much more, and not because a few
+# # directions are enough for any gradient.
+# ```
+#
+# </details>
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def random_share(matrix, rank):
-    """The share of the energy of a matrix in a random orthonormal basis."""
-    Q = torch.linalg.qr(torch.randn(len(matrix), rank)).Q
-    return float((Q.T @ matrix).square().sum() / matrix.square().sum())
-
-
-by_rank = {}
-for rank in (4, 16, 64):
-    share = sum(random_share(G, rank) for _ in range(20)) / 20
-    by_rank[rank], strongest = share, energy(G)[rank - 1]
-    print(f"rank {rank}: random {share:.1%}, strongest {strongest:.1%}")
-# On average, each direction holds 1/192 of the energy. GaLore works because the
-# strongest directions of this gradient hold much more, and not because a few
-# directions are enough for any gradient.
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 flat = random_share(torch.eye(192), 16)
 flat = as_number("random_share(torch.eye(192), 16)", flat)
 assert abs(flat - 16 / 192) < 1e-4, (

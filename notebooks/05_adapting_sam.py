@@ -700,13 +700,18 @@ def gradients(network):
 # %% tags=["exercise"]
 trainable, useless_from = None, None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-decoder_and_prompt = 4_913_621 - 147_456
-trainable = decoder_and_prompt + 12 * 3 * (16 * 768 + 768 * 16)
-useless_from = 768 * 768 // (768 + 768)  # 2 * 768 numbers for each rank
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# decoder_and_prompt = 4_913_621 - 147_456
+# trainable = decoder_and_prompt + 12 * 3 * (16 * 768 + 768 * 16)
+# useless_from = 768 * 768 // (768 + 768)  # 2 * 768 numbers for each rank
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.display.answers import as_number
 
 wider = changed(samed, ["image_encoder.rank=16", "image_encoder.targets=q,k,v"])
@@ -742,19 +747,24 @@ for name, parameter in mended.named_parameters():
         torch.nn.init.zeros_(parameter)
 print(gradients(mended))
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-for name, parameter in mended.named_parameters():
-    if "lora_A" in name:
-        torch.nn.init.kaiming_uniform_(parameter, a=5**0.5)
-print(gradients(mended))
-# The gradient of B contains the factor A, and the gradient of A contains the
-# factor B. If both are 0, both gradients are 0 and stay 0: LoRA never learns.
-# The loss falls because the decoder learns. With a random A and B = 0 the
-# output is still that of SAM, B learns in the first step, and A from the second
-# step on.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# for name, parameter in mended.named_parameters():
+#     if "lora_A" in name:
+#         torch.nn.init.kaiming_uniform_(parameter, a=5**0.5)
+# print(gradients(mended))
+# # The gradient of B contains the factor A, and the gradient of A contains the
+# # factor B. If both are 0, both gradients are 0 and stay 0: LoRA never learns.
+# # The loss falls because the decoder learns. With a random A and B = 0 the
+# # output is still that of SAM, B learns in the first step, and A from the second
+# # step on.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 norms = gradients(mended)
 assert max(norms.values()) > 0, (
     f"The gradients are {norms}: A and B cannot both start at 0."
@@ -773,18 +783,23 @@ from copy import deepcopy
 
 merged, change = deepcopy(results["SAMed"].model), None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-with torch.no_grad():
-    before = merged(inputs)
-    recipes["SAMed"].image_encoder.merge(merged.sam.image_encoder)
-    change = (merged(inputs) - before).abs().max()
-print(f"largest change {change:.1e}")
-# W x + B A x and (W + B A) x are the same sums in another order, so they round
-# differently. A bottleneck has a GELU between its two layers; no matrix
-# computes a GELU.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# with torch.no_grad():
+#     before = merged(inputs)
+#     recipes["SAMed"].image_encoder.merge(merged.sam.image_encoder)
+#     change = (merged(inputs) - before).abs().max()
+# print(f"largest change {change:.1e}")
+# # W x + B A x and (W + B A) x are the same sums in another order, so they round
+# # differently. A bottleneck has a GELU between its two layers; no matrix
+# # computes a GELU.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 layer = late_blocks(merged.sam.image_encoder, 0)[-1].attn.qkv
 assert type(layer) is torch.nn.Linear, (
     "`merged` still has LoRA: call merge with its image encoder."

@@ -903,13 +903,18 @@ display.table(runs[["trained parameters", "Dice", "95 % interval"]])
 pruned = SVDLayer(plain["fc1"])
 pruned.shift.data = torch.zeros(320)
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-pruned = SVDLayer(plain["fc1"])
-pruned.shift.data = -pruned.singular
-pruned.shift.data[:16] = 0
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# pruned = SVDLayer(plain["fc1"])
+# pruned.shift.data = -pruned.singular
+# pruned.shift.data[:16] = 0
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 merged = pruned.merged().weight.detach()
 rank = torch.linalg.matrix_rank(merged, rtol=1e-4).item()
 assert rank == 16, (
@@ -927,15 +932,20 @@ assert error < 1e-4, (
 # %% tags=["exercise"]
 number = 1
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-candidates = (strength["qkv"].topk(5).indices + 1).tolist()
-number = max(candidates, key=lambda candidate: change("qkv", candidate, 0.0))
-print(candidates, number)
-# It gives candidates and no order: the 1st direction is much weaker than these,
-# and its effect is nearly as large. The layers after qkv decide as well.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# candidates = (strength["qkv"].topk(5).indices + 1).tolist()
+# number = max(candidates, key=lambda candidate: change("qkv", candidate, 0.0))
+# print(candidates, number)
+# # It gives candidates and no order: the 1st direction is much weaker than these,
+# # and its effect is nearly as large. The layers after qkv decide as well.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.display.answers import as_number, as_returned
 
 picked = as_number("number", number)
@@ -969,18 +979,21 @@ beside = prompt_tokens(["right lung", "banana"])[0]
 apart = (alone - beside).abs().max()
 print(f"the token of right lung changes by up to {apart:.2f}")
 
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# @torch.no_grad()
+# def prompt_tokens(words):
+#     """The prompt tokens (n, 256) of names."""
+#     # the statistics of the training, not those of the list of names
+#     text_layer = deepcopy(network.affine).eval()
+#     return text_layer(encoders["MiniLM"](words))
+# ```
+#
+# </details>
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-@torch.no_grad()
-def prompt_tokens(words):
-    """The prompt tokens (n, 256) of names."""
-    # the statistics of the training, not those of the list of names
-    text_layer = deepcopy(network.affine).eval()
-    return text_layer(encoders["MiniLM"](words))
-
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 pairs_of_names = [["right lung", other] for other in ("left lung", "banana")]
 like = torch.zeros(2, 256)
 alone, beside = (

@@ -885,13 +885,18 @@ print(brain.citation, "|", brain.licence)
 # %% tags=["exercise"]
 rank = 4
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-of_rank_4 = sum(number for kind, number in kinds.items() if "LoRA" in kind)
-rank = round(4 * (6.32e6 - (sum(kinds.values()) - of_rank_4)) / of_rank_4)
-print(f"rank {rank}")  # far from the paper's rank 4
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# of_rank_4 = sum(number for kind, number in kinds.items() if "LoRA" in kind)
+# rank = round(4 * (6.32e6 - (sum(kinds.values()) - of_rank_4)) / of_rank_4)
+# print(f"rank {rank}")  # far from the paper's rank 4
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.display.answers import as_number, as_returned
 from medsaga_lib.recipes.recipe import with_rank
 
@@ -932,16 +937,19 @@ behind["image"] = torch.full((3, 1, 3), 0.5)
 both = honest(front, behind)
 print("image", both["image"][0].tolist(), "label", both["label"].tolist())
 
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def honest(sample, ground):
+#     # The pasted organ is in front, and the label must follow the image.
+#     label = torch.where(sample["label"] > 0, sample["label"], ground["label"])
+#     return naive(sample, ground) | {"label": label}
+# ```
+#
+# </details>
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def honest(sample, ground):
-    # The pasted organ is in front, and the label must follow the image.
-    label = torch.where(sample["label"] > 0, sample["label"], ground["label"])
-    return naive(sample, ground) | {"label": label}
-
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 corner, middle = torch.zeros(2, 64, 64, dtype=torch.long)
 corner[5:30, 5:30], middle[20:50, 20:50] = 1, 2
 painted = [
@@ -974,17 +982,21 @@ def disc_at(point, area, size):
     return torch.zeros(size, size, dtype=torch.bool)
 
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def disc_at(point, area, size):
-    places = torch.arange(size)
-    rows, columns = torch.meshgrid(places, places, indexing="ij")
-    return (columns - point[0]) ** 2 + (rows - point[1]) ** 2 <= area / torch.pi
-# Without the image, the disc has a part of the Dice of the trained network with
-# points: that part comes from the point and the usual size of an organ.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def disc_at(point, area, size):
+#     places = torch.arange(size)
+#     rows, columns = torch.meshgrid(places, places, indexing="ij")
+#     return (columns - point[0]) ** 2 + (rows - point[1]) ** 2 <= area / torch.pi
+# # Without the image, the disc has a part of the Dice of the trained network with
+# # points: that part comes from the point and the usual size of an organ.
+# ```
+#
+# </details>
 
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 mask = torch.zeros(64, 64, dtype=torch.bool)
 disc = disc_at((30, 50), 400, 64)
 disc = as_returned("disc_at((30, 50), 400, 64)", disc, mask).bool()
@@ -1014,22 +1026,27 @@ def deepest(mask):
     return 0, 0
 
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-from scipy.ndimage import distance_transform_edt
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# from scipy.ndimage import distance_transform_edt
+#
+#
+# def deepest(mask):
+#     depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+#     y, x = np.unravel_index(depth.argmax(), mask.shape)
+#     return x, y
+#
+#
+# # A random pixel may lie near the border, where the network cannot tell which
+# # side is meant. A paper must report the rule that places its points: the rule
+# # changes the score.
+# ```
+#
+# </details>
 
-
-def deepest(mask):
-    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(depth.argmax(), mask.shape)
-    return x, y
-
-
-# A random pixel may lie near the border, where the network cannot tell which
-# side is meant. A paper must report the rule that places its points: the rule
-# changes the score.
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 flag = np.zeros((20, 40), bool)  # a square, and a thin line to the right
 flag[2:13, 6:17] = flag[7, 17:40] = True
 place = as_returned("deepest(mask)", deepest(flag), (0, 0))

@@ -1179,14 +1179,17 @@ def rename(labels, values):
 
 print(rename(np.arange(4), [2, 3, 5]))  # 0 2 3 5 would be right
 
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def rename(labels, values):
+#     return np.array([0, *values])[labels]
+# ```
+#
+# </details>
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def rename(labels, values):
-    return np.array([0, *values])[labels]
-
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.display.answers import as_number, as_returned
 
 for values in ([2, 3, 5], [3, 1, 2], [7, 7, 1]):
@@ -1220,15 +1223,20 @@ def propagated_dice(shift):
 
 by_shift = {3: propagated_dice(3)}
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-by_shift = {shift: propagated_dice(shift) for shift in (0, 3, 8, 16)}
-print({shift: round(score, 3) for shift, score in by_shift.items()})
-# 3 px is the best of the four. With 0 px the box cannot grow with the organ;
-# with more, it takes in other tissue.
-# A number chosen on this volume has to be reported on other volumes.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# by_shift = {shift: propagated_dice(shift) for shift in (0, 3, 8, 16)}
+# print({shift: round(score, 3) for shift, score in by_shift.items()})
+# # 3 px is the best of the four. With 0 px the box cannot grow with the organ;
+# # with more, it takes in other tissue.
+# # A number chosen on this volume has to be reported on other volumes.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 assert {*by_shift} == {0, 3, 8, 16}, (
     f"There are results for {[*by_shift]}; try 0, 3, 8 and 16 px."
 )
@@ -1245,15 +1253,20 @@ assert abs(dices[16] - propagated_dice(16)) < 1e-6, (
 # %% tags=["exercise"]
 published, ours = None, None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-published = int((100 - once) // each)
-ours = 1 + int((100 - once - first_box) // further)
-print(published, ours)
-# The rest after one encoding is shared out: a further box of ours needs about a
-# quarter of the operations, so about 4 times as many boxes fit.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# published = int((100 - once) // each)
+# ours = 1 + int((100 - once - first_box) // further)
+# print(published, ours)
+# # The rest after one encoding is shared out: a further box of ours needs about a
+# # quarter of the operations, so about 4 times as many boxes fit.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 costs = {
     "published": lambda n: once + each * n,
     "ours": lambda n: once + first_box + further * (n - 1),
@@ -1285,22 +1298,27 @@ def moved(split):
     return torch.tensor([[True, False, False]] * 4)  # hoped, not measured
 
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-mended = SplitQKV(attention.qkv, runs=attention.heads)
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# mended = SplitQKV(attention.qkv, runs=attention.heads)
+#
+#
+# def moved(split):
+#     other = deepcopy(split)
+#     other.q.weight.data += 1
+#     apart = (other(tokens) - split(tokens)).abs().amax((0, 1))  # (384,)
+#     return apart.unflatten(0, (attention.heads, 3, -1)).amax(2) > 1e-3
+#
+#
+# print(moved(SplitQKV(attention.qkv, runs=1)).int())
+# print(moved(mended).int())
+# ```
+#
+# </details>
 
-
-def moved(split):
-    other = deepcopy(split)
-    other.q.weight.data += 1
-    apart = (other(tokens) - split(tokens)).abs().amax((0, 1))  # (384,)
-    return apart.unflatten(0, (attention.heads, 3, -1)).amax(2) > 1e-3
-
-
-print(moved(SplitQKV(attention.qkv, runs=1)).int())
-print(moved(mended).int())
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 table = moved(SplitQKV(attention.qkv, runs=1))
 colleague = as_returned("moved(split)", table, torch.zeros(4, 3)).int().tolist()
 assert colleague == [[1, 1, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0]], (

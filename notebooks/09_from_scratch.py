@@ -988,19 +988,24 @@ told
 # %% tags=["exercise"]
 smallest_size = None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-stages = {4: 128, 8: 320, 16: 512}  # px of a cell -> channels
-smallest_size = next(
-    px
-    for px in range(32, 1025, 32)
-    if all((px // cell) ** 2 >= d for cell, d in stages.items())
-)
-print(smallest_size)
-# 2 N d^2 <= 2 N^2 d means d <= N. The coarsest stage has most channels and
-# fewest tokens, so it decides: (size / 16)^2 >= 512.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# stages = {4: 128, 8: 320, 16: 512}  # px of a cell -> channels
+# smallest_size = next(
+#     px
+#     for px in range(32, 1025, 32)
+#     if all((px // cell) ** 2 >= d for cell, d in stages.items())
+# )
+# print(smallest_size)
+# # 2 N d^2 <= 2 N^2 d means d <= N. The coarsest stage has most channels and
+# # fewest tokens, so it decides: (size / 16)^2 >= 512.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from torch.utils.flop_counter import FlopCounterMode
 
 from medsaga_lib.display.answers import as_number, as_returned
@@ -1045,20 +1050,24 @@ for heads in (1, 2, 4):
     means = with_heads(q, k, torch.ones(30, 16), heads)
     print(f"{heads} heads: from {means.min():.2f} to {means.max():.2f}")
 
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def with_heads(q, k, v, heads):
+#     """Linear attention (N, d) with heads."""
+#     groups = zip(*(x.chunk(heads, dim=1) for x in (q, k, v)), strict=True)
+#     return torch.cat([linear_attention(*group) for group in groups], dim=1)
+#
+#
+# # The softmax of q runs over channels, so it has to be taken in each head. Taken
+# # over all channels, the weights of one head have a sum below 1. The softmax of
+# # k runs over tokens and may come first.
+# ```
+#
+# </details>
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def with_heads(q, k, v, heads):
-    """Linear attention (N, d) with heads."""
-    groups = zip(*(x.chunk(heads, dim=1) for x in (q, k, v)), strict=True)
-    return torch.cat([linear_attention(*group) for group in groups], dim=1)
-
-
-# The softmax of q runs over channels, so it has to be taken in each head. Taken
-# over all channels, the weights of one head have a sum below 1. The softmax of
-# k runs over tokens and may come first.
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 q, k, v = torch.randn(3, 30, 16)
 # (2 heads, 30, 8)
 split = (x.unflatten(1, (2, 8)).transpose(0, 1) for x in (q, k, v))
@@ -1077,13 +1086,18 @@ assert error < 1e-5, (
 # %% tags=["exercise"]
 inert = None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-# A bias shifts one channel of k by the same number at all tokens. The softmax
-# over the tokens cancels the shift.
-inert = "keys"
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# # A bias shifts one channel of k by the same number at all tokens. The softmax
+# # over the tokens cancels the shift.
+# inert = "keys"
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 layer = dae_former.EfficientAttention(16)
 moved = {}
 for name in ("queries", "keys", "values"):
@@ -1113,22 +1127,27 @@ def mirrored(case):
     return networks["U-Net"](picture)
 
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def mirrored(case):
-    picture, _ = read_pair(chest, case)
-    pixels = np.ascontiguousarray(picture.pixels[:, ::-1])
-    flipped = replace(picture, pixels=pixels)
-    return networks["U-Net"](flipped)[:, ::-1]
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def mirrored(case):
+#     picture, _ = read_pair(chest, case)
+#     pixels = np.ascontiguousarray(picture.pixels[:, ::-1])
+#     flipped = replace(picture, pixels=pixels)
+#     return networks["U-Net"](flipped)[:, ::-1]
+#
+#
+# table = evaluate_cases(mirrored, chest, test[:5]).table
+# print(table[["dice", "confused"]].mean().round(3).to_string())
+# # Most predicted pixels are on the other lung: the U-Net names a lung by its
+# # side of the image, not by the heart. It never saw a mirrored X-ray: the
+# # training images are augmented without flips.
+# ```
+#
+# </details>
 
-
-table = evaluate_cases(mirrored, chest, test[:5]).table
-print(table[["dice", "confused"]].mean().round(3).to_string())
-# Most predicted pixels are on the other lung: the U-Net names a lung by its
-# side of the image, not by the heart. It never saw a mirrored X-ray: the
-# training images are augmented without flips.
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 given, unet_of = [], networks["U-Net"]
 pixels = read_pair(chest, test[0])[0].pixels
 

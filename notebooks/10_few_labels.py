@@ -866,13 +866,18 @@ display.table(tried.set_index("change")[["val_dice", "dice", "interval"]])
 # %% tags=["exercise"]
 megabytes = {"128 px": None, "256 px": None}
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-of_128 = 16 * 12 * 320 * 32 * 32 * 4 / 1e6
-# At 256 px the grid has twice the side
-megabytes = {"128 px": of_128, "256 px": 4 * of_128}
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# of_128 = 16 * 12 * 320 * 32 * 32 * 4 / 1e6
+# # At 256 px the grid has twice the side
+# megabytes = {"128 px": of_128, "256 px": 4 * of_128}
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from dataclasses import replace
 
 from medsaga_lib.display.answers import as_number
@@ -896,15 +901,20 @@ for name, side in (("128 px", 128), ("256 px", 256)):
 # %% tags=["exercise"]
 small = plain
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-recipe = changed(frozen, ["lift=coordinates"])
-small = train(recipe, chest, settings, progress=False).model
-print(scores(small).round(3).to_string())
-# Fewer pixels are on the other lung than without a lift, but with this one
-# seed and 60 steps, the Dice is lower than that of `fourier`.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# recipe = changed(frozen, ["lift=coordinates"])
+# small = train(recipe, chest, settings, progress=False).model
+# print(scores(small).round(3).to_string())
+# # Fewer pixels are on the other lung than without a lift, but with this one
+# # seed and 60 steps, the Dice is lower than that of `fourier`.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 lift = getattr(small, "lift", None)
 assert lift is not None, "`small` is no network with a lift."
 assert lift.kind == "coordinates", (
@@ -925,13 +935,18 @@ result = evaluate_cases(partial(mended.case, chest), chest, few)
 theirs = result.table["dice"].mean()
 print(f"Dice {theirs:.3f}, and yours is {scored['lift']['dice']:.3f}")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-mended = predictor(lifted)  # with the feed that the network was trained with
-# If the wrong feed scores higher on 5 X-rays with one seed, that is no reason
-# to keep it: choose a feed by validation, then train and predict with it.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# mended = predictor(lifted)  # with the feed that the network was trained with
+# # If the wrong feed scores higher on 5 X-rays with one seed, that is no reason
+# # to keep it: choose a feed by validation, then train and predict with it.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 result = evaluate_cases(partial(mended.case, chest), chest, few)
 theirs = result.table["dice"].mean()
 assert abs(theirs - scored["lift"]["dice"]) < 1e-6, (

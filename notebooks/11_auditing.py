@@ -660,13 +660,18 @@ for name, differences in apart.items():
 # %% tags=["exercise"]
 low_end, high_end = None, None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-low_end, high_end = 2 * 65.5 - 61.5, 2 * 66.5 - 60.5
-bound = savings["SAMed: upper bound"]
-print(f"{low_end} to {high_end} %; the upper bound is {bound:.1f} %")
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# low_end, high_end = 2 * 65.5 - 61.5, 2 * 66.5 - 60.5
+# bound = savings["SAMed: upper bound"]
+# print(f"{low_end} to {high_end} %; the upper bound is {bound:.1f} %")
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.claims.arithmetic import interval
 from medsaga_lib.display.answers import as_number
 
@@ -689,21 +694,26 @@ assert np.allclose(given, wanted), (
 # %% tags=["exercise"]
 largest_size = None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-from medsaga_lib.claims.arithmetic import rounds_to
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# from medsaga_lib.claims.arithmetic import rounds_to
+#
+# shares = {}
+# for size in range(16, 513, 16):
+#     shares[size] = 100 * counted("s_sam", size=size).trainable / of_sam
+# fitting = [size for size in shares if rounds_to(shares[size], "0.4")]
+# largest_size = max(fitting)
+# for size in (largest_size, 16):
+#     print(f"{size} px: {shares[size]:.3f} %")
+# # Only the positions depend on the size. Scales, shifts, norms and the label
+# # network remain.
+# ```
+#
+# </details>
 
-shares = {}
-for size in range(16, 513, 16):
-    shares[size] = 100 * counted("s_sam", size=size).trainable / of_sam
-fitting = [size for size in shares if rounds_to(shares[size], "0.4")]
-largest_size = max(fitting)
-for size in (largest_size, 16):
-    print(f"{size} px: {shares[size]:.3f} %")
-# Only the positions depend on the size. Scales, shifts, norms and the label
-# network remain.
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 given = as_number("largest_size", largest_size)
 assert given % 16 == 0 and given > 0, f"{largest_size} is no multiple of 16."
 share, larger = (
@@ -728,21 +738,26 @@ mended = monai_mean
 with warnings.catch_warnings(action="ignore"):  # MONAI warns of the empty mask
     print(mended(*network_a), mended(*network_b))
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-from medsaga_lib.evaluation.metrics import hd95
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# from medsaga_lib.evaluation.metrics import hd95
+#
+#
+# def mended(*predictions):
+#     """The mean HD95 with the diagonal for a missed square."""
+#     truth = square[0, 0].numpy() > 0
+#     masks = [prediction[0, 0].numpy() > 0 for prediction in predictions]
+#     return np.mean([hd95(mask, truth) for mask in masks])
+#
+#
+# print(f"A: {mended(*network_a):.1f} px, B: {mended(*network_b):.1f} px")
+# ```
+#
+# </details>
 
-
-def mended(*predictions):
-    """The mean HD95 with the diagonal for a missed square."""
-    truth = square[0, 0].numpy() > 0
-    masks = [prediction[0, 0].numpy() > 0 for prediction in predictions]
-    return np.mean([hd95(mask, truth) for mask in masks])
-
-
-print(f"A: {mended(*network_a):.1f} px, B: {mended(*network_b):.1f} px")
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 with warnings.catch_warnings(action="ignore"):
     mean_a = as_number("mended(*network_a)", mended(*network_a))
     mean_b = as_number("mended(*network_b)", mended(*network_b))

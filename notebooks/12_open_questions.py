@@ -1012,13 +1012,18 @@ one_by_one(stages)
 # %% tags=["exercise"]
 needed = {"0.02 ahead": None, "0.01 ahead": None}
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-for lead in (0.02, 0.01):
-    needed[f"{lead} ahead"] = int(np.ceil(7.85 / (lead / 0.08) ** 2))
-print(needed)  # half of the effect needs 4 times as many patients
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# for lead in (0.02, 0.01):
+#     needed[f"{lead} ahead"] = int(np.ceil(7.85 / (lead / 0.08) ** 2))
+# print(needed)  # half of the effect needs 4 times as many patients
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.display.answers import as_number
 
 two = pd.DataFrame({"case": [0, 1], "patient": [0, 1], "seed": 0})
@@ -1041,14 +1046,19 @@ for lead in (0.02, 0.01):
 # %% tags=["exercise"]
 with_400 = holds(3)[0]
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-with_400 = holds(3, patients=400)[0]
-print(f"40 patients: {holds(3)[0]:.2f}; 400 patients: {with_400:.2f}")
-# It is lower. More patients make the interval narrower, and the error that
-# comes from the seeds stays: its variance is divided by the number of seeds.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# with_400 = holds(3, patients=400)[0]
+# print(f"40 patients: {holds(3)[0]:.2f}; 400 patients: {with_400:.2f}")
+# # It is lower. More patients make the interval narrower, and the error that
+# # comes from the seeds stays: its variance is divided by the number of seeds.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 given = as_number("with_400", with_400)
 assert given != holds(3)[0], f"{given:.3f} is the share for 40 patients."
 alone, both, _ = holds(3, patients=400)
@@ -1071,17 +1081,22 @@ mended = hers
 (one,) = compare(mended, "SAMed")
 print("seeds:", one.seeds, "patients:", one.patients, ends(one.over_both))
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-mended = scores_of(first_rate(two_seeds))
-for whose, made in (("hers", hers), ("mended", mended)):
-    (one,) = compare(made, "SAMed")
-    sizes = f"{one.seeds} seeds, {one.patients} patients"
-    print(f"{whose}: {sizes}, {ends(one.over_both)}")
-# She made a patient of each image and seed. The same image with two networks is
-# not two patients, and the seeds, which are only two, left the table.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# mended = scores_of(first_rate(two_seeds))
+# for whose, made in (("hers", hers), ("mended", mended)):
+#     (one,) = compare(made, "SAMed")
+#     sizes = f"{one.seeds} seeds, {one.patients} patients"
+#     print(f"{whose}: {sizes}, {ends(one.over_both)}")
+# # She made a patient of each image and seed. The same image with two networks is
+# # not two patients, and the seeds, which are only two, left the table.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 (one,) = compare(mended, "SAMed")
 said = f"The table has {one.patients} patients; each frame was tested twice."
 assert one.patients == 40, said

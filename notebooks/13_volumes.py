@@ -774,13 +774,18 @@ display.table(pd.DataFrame(rows).T, digits=2)
 # %% tags=["exercise"]
 by_hand = {"volume": None, "slices": None, "HD95 in mm": None}
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-by_hand = {"volume": 2 * 8 / (10 + 8), "slices": 8 / 10, "HD95 in mm": 5.0}
-# All voxels of both end discs are surface, so far more than 5 % of the
-# distances are 5 mm.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# by_hand = {"volume": 2 * 8 / (10 + 8), "slices": 8 / 10, "HD95 in mm": 5.0}
+# # All voxels of both end discs are surface, so far more than 5 % of the
+# # distances are 5 mm.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.display.answers import as_number
 
 y, x = np.indices((60, 60)) - 30
@@ -819,26 +824,30 @@ def propagated_every(step):
 
 by_step = {}
 
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def propagated_every(step):
+#     numbers = inside[::step]
+#     fewer = replace(thick, pixels=thick.pixels[numbers])
+#     again = {place: kept[number] for place, number in enumerate(numbers)}
+#     left, top, right, bottom = box_of(organ[numbers[(len(numbers) - 1) // 2]])
+#     box = np.array([[left, top, 0, right, bottom, len(numbers) - 1]])
+#     return dice(lite(fewer, box, "propagate", again) > 0, organ[numbers])
+#
+#
+# by_step = {step: propagated_every(step) for step in (1, 2, 4)}
+# print({step: round(score, 3) for step, score in by_step.items()})
+# # A propagated box is SHIFT = 3 px of 256 larger than the last mask, whatever
+# # the distance of the slices is. If the organ grows or moves by more than that
+# # from slice to slice, its new part lies outside of the box. The step from mask
+# # to box should depend on the spacing.
+# ```
+#
+# </details>
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def propagated_every(step):
-    numbers = inside[::step]
-    fewer = replace(thick, pixels=thick.pixels[numbers])
-    again = {place: kept[number] for place, number in enumerate(numbers)}
-    left, top, right, bottom = box_of(organ[numbers[(len(numbers) - 1) // 2]])
-    box = np.array([[left, top, 0, right, bottom, len(numbers) - 1]])
-    return dice(lite(fewer, box, "propagate", again) > 0, organ[numbers])
-
-
-by_step = {step: propagated_every(step) for step in (1, 2, 4)}
-print({step: round(score, 3) for step, score in by_step.items()})
-# A propagated box is SHIFT = 3 px of 256 larger than the last mask, whatever
-# the distance of the slices is. If the organ grows or moves by more than that
-# from slice to slice, its new part lies outside of the box. The step from mask
-# to box should depend on the spacing.
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 assert {*by_step} == {1, 2, 4}, (
     f"by_step has the steps {[*by_step]}; fill it for 1, 2 and 4."
 )
@@ -879,16 +888,19 @@ plate[:, 8:24, 8:24] = True
 moved = np.roll(plate, 6, axis=2)
 print(score_resampled(moved, plate, (1.0, 1.0, 1.0), (1.0, 2.0, 2.0)))
 
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def score_resampled(mask, truth, spacing, wanted):
+#     small, new = regrid(mask.astype(np.uint8), spacing, wanted)
+#     small_truth, new = regrid(truth.astype(np.uint8), spacing, wanted)
+#     return hd95(small > 0, small_truth > 0, new)  # the grid's new spacing
+# ```
+#
+# </details>
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def score_resampled(mask, truth, spacing, wanted):
-    small, new = regrid(mask.astype(np.uint8), spacing, wanted)
-    small_truth, new = regrid(truth.astype(np.uint8), spacing, wanted)
-    return hd95(small > 0, small_truth > 0, new)  # the grid's new spacing
-
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 z, y, x = np.indices((20, 40, 40))
 # Voxels of 4 x 1 x 1 mm
 ball = (4 * (z - 10)) ** 2 + (y - 20) ** 2 + (x - 20) ** 2 <= 15**2

@@ -765,11 +765,16 @@ table.replace("nan ± nan", "not run").T
 one_copy = kept_bytes(get_recipe("late_stages"), plan_of_lungs) / 2**20
 copies = None
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-copies = int(500 / (50 * one_copy))
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# copies = int(500 / (50 * one_copy))
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 from medsaga_lib.display.answers import as_number
 
 given = as_number("copies", copies)
@@ -799,16 +804,21 @@ def trained(steps, shots):
 
 by_change = {"as above": on_validation.loc["unet", "dice"]}
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-by_change["30 steps"] = trained(30, 12)
-by_change["4 shots"] = trained(60, 4)
-print({name: f"{value:.3f}" for name, value in by_change.items()})
-# With one seed and 4 validation X-rays, only a large difference can be read
-# from these numbers. In 60 steps of 4 images, each of 12 X-rays is seen 20
-# times, and each of 4 X-rays 60 times.
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# by_change["30 steps"] = trained(30, 12)
+# by_change["4 shots"] = trained(60, 4)
+# print({name: f"{value:.3f}" for name, value in by_change.items()})
+# # With one seed and 4 validation X-rays, only a large difference can be read
+# # from these numbers. In 60 steps of 4 images, each of 12 X-rays is seen 20
+# # times, and each of 4 X-rays 60 times.
+# ```
+#
+# </details>
 
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 assert {*by_change} == {"as above", "30 steps", "4 shots"}, (
     f"There are results for {[*by_change]}; add '30 steps' and '4 shots'."
 )
@@ -838,21 +848,26 @@ def leaking(dataset):
     return set()
 
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution"]
-# @title Solution
-def leaking(dataset):
-    in_split = {
-        split: {case.name.split("_")[0] for case in dataset.split(split)}
-        for split in ("train", "test")
-    }
-    return in_split["train"] & in_split["test"]
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def leaking(dataset):
+#     in_split = {
+#         split: {case.name.split("_")[0] for case in dataset.split(split)}
+#         for split in ("train", "test")
+#     }
+#     return in_split["train"] & in_split["test"]
+#
+#
+# fair = open_dataset(mine)
+# print("without --patient:", sorted(leaking(colleague)))
+# print("with --patient:", sorted(leaking(fair)))
+# ```
+#
+# </details>
 
-
-fair = open_dataset(mine)
-print("without --patient:", sorted(leaking(colleague)))
-print("with --patient:", sorted(leaking(fair)))
-
-# %% tags=["exercise-check"]
+# %% tags=["exercise-check", "raises-exception"]
 trained_on, tested_on = (
     {case.name[:5] for case in colleague.split(split)}
     for split in ("train", "test")

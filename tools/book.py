@@ -47,7 +47,6 @@ if "google.colab" in sys.modules:
         subprocess.run([sys.executable, book + "/tools/colab.py"], check=True)
     os.chdir(book + "/notebooks")
 """
-SOLUTION_TITLE = "# @title Solution"  # the title that Colab shows of a folded cell
 
 TABLE = re.compile(r"^\|.*\|\n\| ?:?-", re.MULTILINE)  # in Markdown
 TABLE_CAPTION = re.compile(r"^Table: (?=.+\n\n\|)", re.MULTILINE)

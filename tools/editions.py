@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from tools import book, build, pairs, syllabus
+from tools import book, build, exercises, pairs, syllabus
 from tools.book import BUILD, BookError
 from tools.execute import STAGE, inputs
 
@@ -31,13 +31,12 @@ def student(notebook: NotebookNode, notes: str = "") -> NotebookNode:
     for cell in book.code_cells(notebook):
         if book.CHECK in book.tags(cell):
             cell.outputs, cell.execution_count = [], None
-            # Run all goes on after a check that fails
-            cell.metadata["tags"] = [*book.tags(cell), "raises-exception"]
-    return notebook
+    return exercises.folded(notebook)
 
 
 def instructor(notebook: NotebookNode, notes: str) -> NotebookNode:
     """Return a chapter with its times and notes below the title, and with open answers."""
+    notebook = exercises.unfolded(notebook)
     cells = [notebook.cells[0], added(f"## For instructors\n\n{timing(notebook)}\n\n{notes}")]
     slow = notebook.metadata.get("medsaga", {}).get("slow", {})
     for cell in notebook.cells[1:]:
@@ -46,8 +45,7 @@ def instructor(notebook: NotebookNode, notes: str) -> NotebookNode:
         if book.SOLUTION in book.tags(cell):
             cell.metadata.pop("mystnb", None)
             cell.metadata["tags"] = [tag for tag in book.tags(cell) if tag != "hide-cell"]
-            if cell.cell_type == "code":
-                cells.append(added("**Expected answer**"))
+            cells.append(added("**Expected answer**"))
         elif cell.cell_type == "markdown":
             # without their class, the answers to a question do not become a form
             cell.source = DETAILS.sub("<details open><summary>", cell.source)

@@ -159,9 +159,10 @@ def execute_one(root: Path, chapter: Path, target: Path, profile: str) -> dict[s
     part = target.with_name(f".{target.stem}.part.ipynb")
     answers = exercises.read_answers(root, chapter)
     for start in range(1, STARTS + 1):
+        unfolded = exercises.unfolded(pairs.read_notebook(root / chapter))
         try:
             notebook = papermill.execute_notebook(
-                exercises.with_proofs(without_real(pairs.read_notebook(root / chapter)), answers),
+                exercises.with_proofs(without_real(unfolded), answers),
                 str(part),
                 parameters={"profile": profile},
                 cwd=str(root / STAGE / "notebooks"),
@@ -220,7 +221,8 @@ def without_kernel(notebook: NotebookNode) -> NotebookNode:
 
 def failure(chapter: Path, root: Path, error: PapermillExecutionError) -> str:
     """Describe a failure: the cell, its first line and the end of the traceback."""
-    sources = [cell.source for cell in pairs.read_notebook(root / chapter).cells]
+    cells = exercises.unfolded(pairs.read_notebook(root / chapter)).cells
+    sources = [cell.source for cell in cells]
     number = sources.index(error.source) + 1 if error.source in sources else error.cell_index + 1
     head = error.source.strip().splitlines()[0]
     lines = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()

@@ -1,4 +1,4 @@
-"""Prove that the check of an exercise refuses the stub and wrong answers, and says what is wrong.
+"""Fold the solution of an exercise, and prove what its check refuses, and that it says why.
 
 Wrong answers that students give stand in `notebooks/answers/NN_name.toml`. Others are made from the
 stub: a text instead of each number, and a function without `return`. The proofs are cells that run
@@ -8,8 +8,10 @@ chapter itself prove that the solution passes.
 
 import ast
 import json
+import re
 import tomllib
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ from tools import book
 ANSWERS = Path("notebooks") / "answers"
 PROOF = "exercise-proof"  # tag of a cell that no reader sees
 GUESSES = (None, "a guess")  # instead of each number of a stub
+RAISES = "raises-exception"  # tag of a check: Jupyter runs the next cells even if it fails
+
+# Markdown, because VS Code shows the code of each cell, also where the file says it is folded.
+FOLDED = "<details><summary>Solution</summary>\n\n```python\n{}\n```\n\n</details>"
+FOLDED_SOLUTION = re.compile(re.escape(FOLDED).replace(r"\{\}", "(.+)"), re.DOTALL)
 
 # Each answer and the check run in a copy of the chapter's names, so that none reaches the solution.
 # The random states are put back, so that the chapter's later cells print what a reader's do.
@@ -59,6 +66,30 @@ class Answer:
     name: str
     source: str
     says: str = ""
+
+
+def folded(notebook: NotebookNode) -> NotebookNode:
+    """Return a copy for readers: solutions are folded, and *Run all* goes on after a check."""
+    notebook = deepcopy(notebook)
+    for number, cell in enumerate(notebook.cells):
+        if book.SOLUTION in book.tags(cell) and cell.cell_type == "code":
+            source = FOLDED.format(cell.source.strip())
+            notebook.cells[number] = nbformat.v4.new_markdown_cell(source, metadata=cell.metadata)
+        elif book.CHECK in book.tags(cell) and RAISES not in book.tags(cell):
+            cell.metadata["tags"] = [*book.tags(cell), RAISES]
+    return notebook
+
+
+def unfolded(notebook: NotebookNode) -> NotebookNode:
+    """Return a copy for the build: solutions run, and a check that fails stops the chapter."""
+    notebook = deepcopy(notebook)
+    for number, cell in enumerate(notebook.cells):
+        if book.SOLUTION in book.tags(cell) and (found := FOLDED_SOLUTION.fullmatch(cell.source)):
+            opened = nbformat.v4.new_code_cell(found[1], metadata=cell.metadata, id=cell.id)
+            notebook.cells[number] = opened
+        elif book.CHECK in book.tags(cell):
+            cell.metadata["tags"] = [tag for tag in book.tags(cell) if tag != RAISES]
+    return notebook
 
 
 def answers_path(root: Path, chapter: Path) -> Path:

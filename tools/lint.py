@@ -52,7 +52,7 @@ def lint(root: Path) -> list[str]:
         if not (root / chapter).exists():
             problems.append(f"{chapter} is in _toc.yml, but there is no such file")
             continue
-        notebook = pairs.read_notebook(root / chapter)
+        notebook = exercises.unfolded(pairs.read_notebook(root / chapter))
         found = [*structure(notebook, root), *wrong_answers(notebook, root, chapter)]
         problems += [f"{chapter}: {problem}" for problem in found]
         problems += [f"{chapter}: {problem}" for problem in unexplained(notebook, root)]

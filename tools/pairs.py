@@ -15,16 +15,15 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from tools.book import BUILD, COLAB, SOLUTION, SOLUTION_TITLE, colab_cell, tags, write
+from tools import exercises
+from tools.book import BUILD, COLAB, colab_cell, tags, write
 
 NOTEBOOK_METADATA = {
     "jupytext": {"formats": "ipynb,py:percent", "notebook_metadata_filter": "-all"},
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-# `cellView` folds a cell on Colab, `jupyter` in JupyterLab; `caption` is that of the cell's table.
-CELL_METADATA = {"tags", "caption", "cellView", "jupyter"}
-FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
+CELL_METADATA = {"tags", "caption"}  # `caption` is that of the cell's table
 
 
 def read_script(path: Path) -> NotebookNode:
@@ -40,17 +39,13 @@ def read_notebook(path: Path) -> NotebookNode:
 def tidy(notebook: NotebookNode, install: str) -> NotebookNode:
     """Return the same cells without outputs and other metadata, with ids from their content.
 
-    The Colab cell, and what folds a solution, are filled in.
+    The Colab cell is filled in, and solutions are folded.
     """
     seen: dict[str, itertools.count] = {}
     cells = []
-    for old in notebook.cells:
+    for old in exercises.folded(notebook).cells:
         source = install if COLAB in tags(old) else old.source.rstrip()
         metadata = {key: old.metadata[key] for key in sorted(CELL_METADATA & set(old.metadata))}
-        if SOLUTION in tags(old):
-            metadata = FOLDED | metadata
-            if not source.startswith(SOLUTION_TITLE):
-                source = f"{SOLUTION_TITLE}\n{source}"
         if old.cell_type == "code":
             cell = nbformat.v4.new_code_cell(source, metadata=metadata)
         else:

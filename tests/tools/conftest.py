@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import pairs
+from tools import exercises, pairs
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -170,6 +170,10 @@ class SmallBook:
         content = (self.root / file).read_text(encoding="utf-8")
         assert old in content
         (self.root / file).write_text(content.replace(old, new))
+
+    def unfolded(self):
+        """The chapter as `make book` runs it."""
+        return exercises.unfolded(pairs.read_notebook(self.notebook))
 
     def edit_chapter(self, old, new):
         """Edit the script and bring the notebook up to date."""

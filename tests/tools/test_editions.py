@@ -24,7 +24,7 @@ GUIDE = """\
 @pytest.fixture
 def chapter(small_book):
     """The small chapter as `make book` stages it, with an output of each check."""
-    notebook = pairs.read_notebook(small_book.notebook)
+    notebook = small_book.unfolded()
     for cell in book.code_cells(notebook):
         if book.CHECK in book.tags(cell):
             cell.outputs = [nbformat.v4.new_output("stream", text="right\n")]

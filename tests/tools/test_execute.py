@@ -45,7 +45,7 @@ def test_a_chapter_is_executed_once_and_measured(small_book):
     assert "injected-parameters" not in text
     assert str(small_book.root) not in text
     sources = [cell.source for cell in notebook.cells]
-    assert sources == [cell.source for cell in pairs.read_notebook(small_book.notebook).cells]
+    assert sources == [cell.source for cell in small_book.unfolded().cells]
 
     before = path.stat().st_mtime_ns
     assert list(execute.execute(small_book.root, "colab").values()) == [path]

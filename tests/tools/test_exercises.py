@@ -17,7 +17,7 @@ def proven(small_book):
     """The problems of the exercises, found without a kernel after edits of the small book."""
 
     def found():
-        notebook = pairs.read_notebook(small_book.notebook)
+        notebook = small_book.unfolded()
         listed = exercises.read_answers(small_book.root, book.chapters(small_book.root)[0])
         names, printed, number, problems = {"seed": 3}, [], 0, []
         for cell in exercises.with_proofs(notebook, listed).cells:
@@ -32,9 +32,28 @@ def proven(small_book):
     return found
 
 
+def test_what_readers_get_folded_is_what_the_build_runs(small_book):
+    given = pairs.read_notebook(small_book.notebook)
+    built = small_book.unfolded()
+    for cell in built.cells:
+        for tag in {book.EXERCISE, book.SOLUTION, book.CHECK} & {*book.tags(cell)}:
+            assert (cell.cell_type, book.tags(cell)) == ("code", [tag])
+    assert [cell.id for cell in built.cells] == [cell.id for cell in given.cells]
+    assert [cell.source for cell in built.cells if book.SOLUTION in book.tags(cell)] == [
+        "def double(x):\n    return 2 * x", "seeds = [seed, 4]", "half = 0.5"
+    ]  # fmt: skip
+    again = exercises.folded(built).cells
+    assert [(cell.cell_type, cell.source, cell.metadata) for cell in again] == [
+        (cell.cell_type, cell.source, cell.metadata) for cell in given.cells
+    ]
+    assert exercises.unfolded(built) == built
+    assert exercises.folded(given) == given
+
+
 def test_a_chapter_is_the_same_before_and_after_its_proofs(small_book):
-    cells = list(pairs.read_notebook(small_book.notebook).cells)
-    proofs = exercises.with_proofs(pairs.read_notebook(small_book.notebook), {})
+    notebook = small_book.unfolded()
+    cells = list(notebook.cells)
+    proofs = exercises.with_proofs(notebook, {})
     assert len(proofs.cells) == len(cells) + 3
     said = json.dumps([{"name": "the stub", "says": "", "raised": ["check", "A", "b"]}])
     for cell in proofs.cells:
@@ -118,6 +137,6 @@ def test_a_proof_leaves_names_and_random_states_alone():
 
 def test_a_solution_does_not_see_what_its_check_imports(small_book):
     small_book.edit_chapter("assert half == 0.5", "import math\nassert half == 0.5")
-    small_book.edit_chapter("\nhalf = 0.5", "\nhalf = math.cos(0) / 2")
+    small_book.edit_chapter("\n# half = 0.5", "\n# half = math.cos(0) / 2")
     with pytest.raises(BookError, match="name 'math' is not defined"):
         execute.execute(small_book.root, "quick")

@@ -36,7 +36,11 @@ def test_the_small_book_is_in_order(small_book):
         ("Exercise 1: find the fault", "Exercise 1", "like '### Exercise 1: calculate (easy"),
         ('tags=["exercise"]\nhalf', "\nhalf", "it has 2 exercises; it should have 3 to 5"),
         ('tags=["exercise"]\nhalf', "\nhalf", "a solution or a check has no exercise"),
-        ('tags=["exercise-check"]\nassert half', "\nassert half", "a solution, then a check"),
+        (
+            'tags=["exercise-check", "raises-exception"]\nassert half',
+            "\nassert half",
+            "a solution, then a check",
+        ),
         ("3: calculate", "3: experiment", "no exercise of the kind calculate"),
         ("3: calculate", "4: calculate", "exercise 3: the cell before its stub"),
         ("**Question 3.**", "Question 3.", "question 3 has not the form in CONTRIBUTING.md"),
@@ -50,7 +54,7 @@ def test_the_small_book_is_in_order(small_book):
 )
 def test_each_convention_is_held(small_book, old, new, said):
     small_book.edit_chapter(old, new)
-    found = list(lint.structure(pairs.read_notebook(small_book.notebook), small_book.root))
+    found = list(lint.structure(small_book.unfolded(), small_book.root))
     assert any(said in problem for problem in found), found
 
 

@@ -100,9 +100,12 @@ def test_the_colab_cell_takes_the_address_from_the_configuration(small_book):
     assert pairs.check(small_book.root) == []
 
 
-def test_what_folds_a_solution_on_colab_is_filled_in(small_book):
+def test_solutions_are_folded_and_run_all_goes_on_after_a_check(small_book):
     cells = pairs.read_notebook(small_book.notebook).cells
     solutions = [cell for cell in cells if cell.metadata.get("tags") == ["solution"]]
-    assert [cell.metadata["cellView"] for cell in solutions] == ["form"] * 3  # for Colab
-    assert all(cell.metadata["jupyter"] == {"source_hidden": True} for cell in solutions)
-    assert solutions[2].source == "# @title Solution\nhalf = 0.5"
+    assert [cell.cell_type for cell in solutions] == ["markdown"] * 3
+    assert solutions[2].source == (
+        "<details><summary>Solution</summary>\n\n```python\nhalf = 0.5\n```\n\n</details>"
+    )
+    checks = [cell for cell in cells if "exercise-check" in cell.metadata.get("tags", [])]
+    assert [cell.metadata["tags"][1:] for cell in checks] == [["raises-exception"]] * 3

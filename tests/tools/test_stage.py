@@ -28,7 +28,7 @@ MADE = {
 def executed(small_book):
     """The small book's chapter as if it had been executed."""
     chapter = book.chapters(small_book.root)[0]
-    notebook = pairs.read_notebook(small_book.notebook)
+    notebook = small_book.unfolded()
     notebook.metadata["medsaga"] = MADE
     path = small_book.root / "_build" / "executed" / "01_small.0.ipynb"
     path.parent.mkdir(parents=True)
