@@ -10,7 +10,7 @@
 #
 # **Before this** Python and NumPy. No knowledge of medicine or of SAM is needed.
 #
-# **Budget** 2 minutes on two CPU cores, 1 GB of memory, 0 MB to download
+# **Budget** 2 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library. Colab's torch and numpy stay.

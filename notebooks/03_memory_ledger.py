@@ -8,7 +8,7 @@
 #
 # **Before this** PyTorch: you have written a training loop.
 #
-# **Budget** 3 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
+# **Budget** 3 minutes on two CPU cores, 2 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library. Colab's torch and numpy stay.

@@ -9,7 +9,7 @@
 #
 # **Before this** [Chapter 3](03_memory_ledger.ipynb) on where memory goes; PyTorch; Dice and intervals as in [chapter 1](01_images_and_metrics.ipynb).
 #
-# **Budget** 2 minutes on two CPU cores, 1.5 GB of memory, 0 MB to download
+# **Budget** 2 minutes on two CPU cores, 2 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library. Colab's torch and numpy stay.

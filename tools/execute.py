@@ -298,10 +298,10 @@ def over_budget(chapter: Path, target: Path) -> Iterator[str]:
     if took["minutes"] > minutes:  # only then is this machine's speed needed
         minutes *= max(1, REFERENCE / gigaflops())
     if took["minutes"] > minutes:
-        yield f"{chapter}: took {took['minutes']} minutes; its budget allows {minutes:.2g}"
+        yield f"{chapter}: took {took['minutes']} minutes; its budget allows {minutes:.3g}"
     gigabytes = declared.gigabytes * BIGGER
     if took["gigabytes"] > gigabytes:
-        yield f"{chapter}: needed {took['gigabytes']} GB; its budget allows {gigabytes:.2g}"
+        yield f"{chapter}: needed {took['gigabytes']} GB; its budget allows {gigabytes:.3g}"
 
 
 @functools.cache
