@@ -41,7 +41,7 @@ def main() -> None:
         print(f"{way['name']}: {way['ratio']:.2f} times as fast, first run {way['start']:.0f} s")
 
 
-def attempts(task: Task, rounds: int = 3) -> list[dict[str, Any]]:
+def attempts(task: Task, rounds: int = 7) -> list[dict[str, Any]]:
     """Time ways that are said to be fast, on a few boxes: seconds of each round and of the start.
 
     `ratio` is the time of the published way / the time of this way, in the same run, without the

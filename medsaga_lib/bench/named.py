@@ -4,6 +4,7 @@ ratio: peer / ours, so it is above 1 where ours takes less time.
 """
 
 from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import Any
 
 from medsaga_lib.bench.cases import CASES, ROUNDS, compare_cases
@@ -47,5 +48,8 @@ def steps(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the comparisons of `STEPS` from the rows of `compare_optimizers`."""
     ways = {row["name"]: row for row in rows}
     for name, key in STEPS.items():
-        ours, peer = (ways[way][key] for way in ("GaLore, here", PUBLISHED))
-        yield {"name": name, "ours": ours, "peer": peer, "ratio": peer / ours}
+        here, published = (ways[way] for way in ("GaLore, here", PUBLISHED))
+        turns = zip(published[f"{key}s"], here[f"{key}s"], strict=True)
+        ratios = [peer / ours for peer, ours in turns]
+        row = {"name": name, "ours": here[key], "peer": published[key], "ratio": median(ratios)}
+        yield row | {"ratios": [min(ratios), max(ratios)]}

@@ -54,7 +54,7 @@ class Contestant:
 
 
 def compare_optimizers(
-    backbone: str = "vit_b", rank: int = 32, rounds: int = 3, plain: int = 3, seed: int = 0
+    backbone: str = "vit_b", rank: int = 32, rounds: int = 7, plain: int = 3, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Measure steps, states and checkpoints of each optimizer on an encoder's block matrices.
 
@@ -68,7 +68,8 @@ def compare_optimizers(
     Returns:
         for each optimizer its `name`; the number of `trainable` parameters; the seconds of the
         `first_step`; the median seconds of a `plain_step` and of a `refresh_step`, which refreshes
-        all matrices; the `state_bytes` in memory, and the `checkpoint_bytes` of the state dict on
+        all matrices; `plain_steps` and `refresh_steps`, the seconds of each round (the median of
+        its plain steps); the `state_bytes` in memory, and the `checkpoint_bytes` of the state dict on
         disk.
 
     Raises:
@@ -89,6 +90,8 @@ def compare_optimizers(
             "first_step": one.first,
             "plain_step": median(one.plain),
             "refresh_step": median(one.refresh),
+            "plain_steps": [median(one.plain[i:][:plain]) for i in range(0, len(one.plain), plain)],
+            "refresh_steps": one.refresh,
             "state_bytes": held_bytes(one.optimizer),
             "checkpoint_bytes": _checkpoint_bytes(one.optimizer),
         }

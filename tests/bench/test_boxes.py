@@ -43,7 +43,7 @@ def test_without_data_there_are_rectangles_on_a_drawn_x_ray(phantom_cxr, monkeyp
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     named = [(one.name, len(one.boxes), one.truth) for one in tasks(3)]
     assert named == [
-        ("pocket SAM, rectangles", 3, None), ("LiteMedSAM's shape, rectangles", 3, None),
+        ("pocket SAM, rectangles", 3, None), ("LiteMedSAM, rectangles", 3, None),
     ]  # fmt: skip
 
 

@@ -35,6 +35,18 @@ def test_every_kind_of_step_was_timed(rows):
         assert min(row["first_step"], row["plain_step"], row["refresh_step"]) > 0
 
 
+def test_the_ratio_of_a_step_is_the_median_of_the_rounds_with_the_range():
+    ours = {"name": "GaLore, here"}
+    peer = {"name": optimizers.PUBLISHED}
+    for kind in ("plain_step", "refresh_step"):
+        ours |= {kind: 2.0, f"{kind}s": [1.0, 2.0, 4.0]}
+        peer |= {kind: 6.0, f"{kind}s": [3.0, 8.0, 6.0]}
+    refresh, plain = named.steps([peer, ours])
+    assert (refresh["name"], plain["name"]) == ("galore_refresh", "galore_step")
+    assert plain["ratio"] == 3  # of 3, 4 and 1.5
+    assert plain["ratios"] == [1.5, 4]
+
+
 def test_turns_renew_the_bases_when_they_should():
     """Only the last step of a round computes new bases."""
     pytest.importorskip("galore_torch", reason="galore-torch is for comparison only")
