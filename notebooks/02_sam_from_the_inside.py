@@ -606,7 +606,7 @@ def soft_masks(number):
         yield target, frame.enlarge(logits)[0, 0].sigmoid().numpy()
 
 
-# %% caption="Mean Dice of LiteMedSAM's masks from exact boxes, cut at 6 thresholds."
+# %% caption="Mean Dice of LiteMedSAM's masks from exact boxes, cut at 6 thresholds. Likely seen by LiteMedSAM: polyps, lungs and spleen; not known: nuclei and hippocampus."
 cuts, rows = [0.05, 0.1, 0.3, 0.5, 0.7, 0.9], {}
 for name, numbers in groups.items():
     pairs = [pair for number in numbers for pair in soft_masks(number)]
@@ -675,7 +675,7 @@ for name, numbers in groups.items():
 boxes = pd.DataFrame(rows)
 boxes = boxes.rename(columns={"mask 0": "IoU", "predicted 0": "predicted"})
 
-# %% caption="Mean IoU of LiteMedSAM and of the ellipse in the exact box. `ahead` counts the objects on which LiteMedSAM is ahead."
+# %% caption="Mean IoU of LiteMedSAM and of the ellipse in the exact box. `ahead` counts the objects on which LiteMedSAM is ahead. Likely seen by LiteMedSAM: polyps, lungs and spleen; not known: nuclei and hippocampus."
 boxes["ahead"] = boxes["IoU"] > boxes["ellipse"]
 by_kind = boxes.groupby("images", sort=False)
 table = by_kind[["IoU", "ellipse"]].mean().round(2)
@@ -821,7 +821,7 @@ display.show(
     f"Bands: 95 % over {len(numbers)} images.",
 )
 
-# %% caption="Mean IoU after a change of the box by k px of the input."
+# %% caption="Mean IoU after a change of the box by k px of the input. Likely seen by LiteMedSAM: polyps."
 pd.DataFrame({one.name: one.y for one in curves}, steps).T.round(2)
 
 # %% [markdown] tags=["real"]
@@ -836,7 +836,7 @@ pd.DataFrame({one.name: one.y for one in curves}, steps).T.round(2)
 #
 # > **Predict.** What is left of masks 1 to 3?
 
-# %% caption="Mean IoU of LiteMedSAM's masks 0 to 3 from exact boxes. `IoU` is that of mask 0, which LiteMedSAM returns."
+# %% caption="Mean IoU of LiteMedSAM's masks 0 to 3 from exact boxes. `IoU` is that of mask 0, which LiteMedSAM returns. Likely seen by LiteMedSAM: polyps, lungs and spleen; not known: nuclei and hippocampus."
 three = boxes[[f"mask {k}" for k in (1, 2, 3)]].to_numpy()
 estimates = boxes[[f"predicted {k}" for k in (1, 2, 3)]].to_numpy()
 boxes["chosen"] = three[np.arange(len(three)), estimates.argmax(1)]
@@ -888,7 +888,7 @@ for _, row in boxes.iterrows():
     found["pocket SAM, point, best of 3"] = max(three)
     rows.append(found)
 
-# %% caption="Mean IoU from a box and from a point, for LiteMedSAM and the pocket SAM."
+# %% caption="Mean IoU from a box and from a point, for LiteMedSAM and the pocket SAM. Likely seen by LiteMedSAM: polyps, lungs and spleen; not known: nuclei and hippocampus."
 pd.DataFrame(rows).groupby(boxes["images"], sort=False).mean().T.round(2)
 
 # %%
@@ -934,7 +934,7 @@ credit(one.data)
 # %%
 from medsaga_lib.inference.point_grid import everything, named_by
 
-# %% caption="Masks from a grid of 5 x 5 points: their number, their median area as a share of the image, and the IoU of the best."
+# %% caption="Masks from a grid of 5 x 5 points: their number, their median area as a share of the image, and the IoU of the best. Likely seen by LiteMedSAM: polyps."
 rows = {}
 for name, network in {"LiteMedSAM": sam, "pocket SAM": pocket.sam}.items():
     found = everything(network, one.pixels, per_side=5)
@@ -986,7 +986,7 @@ def agreement(part):
     return row
 
 
-# %% caption="True and predicted IoU from exact boxes. `mean error` is predicted minus true."
+# %% caption="True and predicted IoU from exact boxes. `mean error` is predicted minus true. Likely seen by LiteMedSAM: polyps, lungs and spleen; not known: nuclei and hippocampus."
 table = {name: agreement(part) for name, part in by_kind}
 pd.DataFrame(table | {"all": agreement(boxes)}).T.round(2)
 

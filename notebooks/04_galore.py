@@ -591,12 +591,12 @@ columns = {
 pd.DataFrame(columns).loc[steps.index].fillna("")
 
 # %% [markdown]
-# A step is compared with that of AdamW with PyTorch's option `foreach`, on one core: the median of 9 turns, and the smallest and largest. The states are all that is held, codes and scales too.
+# A step is compared with that of AdamW with PyTorch's option `foreach`, on one core: the median of 9 turns, and the smallest and largest. The states are all that is held, codes and scales too. The Dice of galore-torch is that of its updates in `galore_published.py`, as in the comparison above.
 #
 # - **Memory.** AdamW with 4 bits and this library's GaLore of rank 26 have 5.9 MB of states each, 1/7 of 41.4 MB. At a fixed rank, GaLore gains with larger matrices: its states grow with a side of a matrix, and those of 4 bits with the product of both sides. With this library's default rank, 1/12 of the width, both grow alike.
 # - **galore-torch** keeps the whole matrix of singular vectors, as shown above. It projects only matrices. The kernels of convolutions, 825,344 of these weights, keep two moments of full size there: 6.6 MB. This library projects them as well.
 # - **Time.** AdamW with 8 or 4 bits has the slowest plain steps here. bitsandbytes takes 4 to 5 times AdamW's step, and torchao 11 to 13 times. Both are written for a GPU, and were not measured on one. PyTorch's `fused` AdamW takes less than a third of `foreach`.
-# - **Refresh.** The packages compute an SVD of every matrix, and a step with it takes as long as about 12 plain steps of AdamW; with this library's randomized method, it takes 2 to 4. APOLLO draws a random subspace and needs no SVD.
+# - **Refresh.** The packages compute an SVD of every matrix, and a step with it takes as long as about 12 plain steps of AdamW; with this library's randomized method, it takes 2 to 4. With `stagger=True`, this library spreads the refreshes over the $T$ steps, so that no step pays for all of them. APOLLO draws a random subspace and needs no SVD.
 #
 # The next table has the mean difference in Dice between a peer and the optimizer of the same algorithm above, seed by seed.
 

@@ -315,7 +315,7 @@ pd.DataFrame(of_both, keys, [*both], dtype=object)
 # The papers adapt the whole image encoder of a ViT-B. The next cells make a run that a CPU can do, on LiteMedSAM and images of 64 px. They change these values:
 #
 # - `image_encoder.from_stage=3` adapts TinyViT from its last stage on and leaves the earlier stages frozen. `image_encoder.copies=4` keeps their output for 4 versions of each image, 3 of them augmented ([chapter 10](10_few_labels.ipynb)).
-# - `lift=fourier` adds positions, which TinyViT does not have. Without them, class tokens confuse left and right (chapter 10).
+# - `lift=fourier` adds positions. TinyViT has no absolute positions, only those within a window, so class tokens on its embedding confuse left and right. The *lift* is a learned linear map of the grid's positional encoding, added to the dense prompt. It is 0 at the start, so the network first computes the same as without it (`medsaga_lib/models/lift.py`). Chapter 10 measures what it changes.
 # - `lr=0.001` replaces the 0.005 of both papers, which was too high for LiteMedSAM in our trials. MedSAGa's learning rate of the image encoder, `image_encoder.lr`, stays at the published 0.001.
 # - `batch=4` and `steps=30` make the run short.
 #
@@ -412,7 +412,7 @@ print(dataset.citation, "|", dataset.licence)
 # %%
 from functools import partial
 
-# %% caption="SAMed and MedSAGa after the short training of this page."
+# %% caption="SAMed and MedSAGa after the short training of this page. Likely seen by LiteMedSAM: lungs."
 from medsaga_lib.evaluation.scores import evaluate_cases
 
 rows, tests = {}, dataset.split("test")

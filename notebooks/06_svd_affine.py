@@ -244,7 +244,7 @@ trials = {
 }
 found = {name: masks(embeddings(*trial)) for name, trial in trials.items()}
 
-# %% caption="Effect of one removed singular value on the embedding and on the masks."
+# %% caption="Effect of one removed singular value on the embedding and on the masks. Likely seen by LiteMedSAM: lungs."
 truths = [truth for _, truth in pairs]
 rows = {}
 for name, maps in found.items():
@@ -678,7 +678,7 @@ print(f"names {tuple(network.texts.shape)}, text layer {network.affine}")
 # %% [markdown]
 # Most of the trained parameters belong to the text layer and to the lift. The scales and shifts are a small part.
 
-# %% caption="S-SAM after two short trainings, with and without a name that no X-ray shows."
+# %% caption="S-SAM after two short trainings, with and without a name that no X-ray shows. Likely seen by LiteMedSAM: lungs."
 from functools import partial
 
 from medsaga_lib.evaluation.scores import evaluate_cases
@@ -765,7 +765,7 @@ def answers(network):
     return pd.DataFrame(rows).T
 
 
-# %% caption="Answers to names, known and unknown: the share of the image in the mask, and its Dice with each lung."
+# %% caption="Answers to names, known and unknown: the share of the image in the mask, and its Dice with each lung. Likely seen by LiteMedSAM: lungs."
 tables = {name: answers(network) for name, network in trained.items()}
 pd.concat(tables, axis=1).round(2)
 
@@ -799,7 +799,7 @@ print(dataset.citation, "|", dataset.licence)
 #
 # ## Recorded runs on the pocket SAM
 #
-# The two tables of this section are recorded runs with the pocket SAM, our small ViT that was pretrained on drawn images. They do not contain LoRA. [Chapter 9](09_from_scratch.ipynb) compares S-SAM with SAMed and other methods, on LiteMedSAM and on the pocket SAM.
+# The two tables of this section are recorded runs with the pocket SAM, our small ViT that was pretrained on drawn images. S-SAM and SVF adapt its whole image encoder in each of 200 steps, on a CPU; the baseline has the same network, so that the Dice can be compared. They do not contain LoRA. [Chapter 9](09_from_scratch.ipynb) compares S-SAM with SAMed and other methods, on LiteMedSAM and on the pocket SAM.
 #
 # The first study chose the learning rates of S-SAM and SVF, on lungs from 8 images and on polyps from 64. The table shows the validation Dice on each task: the mean and the minimum of 3 seeds.
 #

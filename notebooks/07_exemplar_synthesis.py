@@ -564,7 +564,7 @@ scored = {"ellipse in the box": np.array(of_ellipses)}
 for kind in ("boxes", "points"):
     scored[f"LiteMedSAM, {kind}"] = scores_of(lite, kept, kind)
 
-# %% caption="Mean Dice without training, with 95 % intervals over images."
+# %% caption="Mean Dice without training, with 95 % intervals over images. Likely seen by LiteMedSAM: polyps."
 from medsaga_lib.evaluation.scores import bootstrap
 
 
@@ -650,7 +650,7 @@ result = train(changed(cheap_lunch, short), dataset, settings, progress=False)
 start, end = (result.log[step]["loss"] for step in (0, -1))
 print(f"loss of the first and the last step: {start:.2f} {end:.2f}")
 
-# %% caption="Mean Dice without training and after 14 steps, with 95 % intervals over images."
+# %% caption="Mean Dice without training and after 14 steps, with 95 % intervals over images. Likely seen by LiteMedSAM: polyps."
 kept_after = embedded(result.model)
 for kind in ("boxes", "points"):
     scored[f"trained, {kind}"] = scores_of(result.model, kept_after, kind)
@@ -736,7 +736,7 @@ print(dataset.citation, "|", dataset.licence)
 # %% [markdown]
 # ## Recorded runs with and without synthesis
 #
-# One run of 14 steps does not say whether synthesis helps. The recorded runs have 200 steps and several seeds. They use the pocket SAM, our small ViT that was pretrained on drawn images; we have not recorded them on LiteMedSAM. Each seed draws its own exemplars, and the runs of a seed share them, so the table gives paired differences.
+# One run of 14 steps does not say whether synthesis helps. The recorded runs have 200 steps and several seeds. Each step runs the whole image encoder, so they use the pocket SAM, our small ViT that was pretrained on drawn images. [Chapter 12](12_open_questions.ipynb) has runs on LiteMedSAM, for polyps. Each seed draws its own exemplars, and the runs of a seed share them, so the table gives paired differences.
 # The first study has 4 polyps as exemplars, with a point as prompt, or with class tokens and no prompt. The second study has slices of the hippocampus, with 0.5 %, 1 % and 3 % of the labelled slices as in the paper, which are 23, 46 and 137 slices.
 #
 # > **Predict.** A polyp may be anywhere in the image. The hippocampus has a fixed place in the brain. On which of the two does synthesis help?

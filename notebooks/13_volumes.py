@@ -33,7 +33,7 @@ seed = 0
 # %% [markdown]
 # ## Three kinds of voxels
 #
-# SAM is a network for images. A volume gives it one slice at a time, and everything that connects the slices is left to you: the distance between them, the box that goes from one to the next, and the score.
+# SAM is a network for 2D images. A 3D volume, such as a CT, gives it one slice at a time, and everything that connects the slices is left to you: the distance between them, the box that goes from one to the next, and the score.
 #
 # The volumes of this chapter are a CT of a spleen, MR volumes of the hippocampus, and a diffusion-weighted MR of a brain after a stroke.
 # Where `MEDSAGA_DATA` names no folder, a drawn volume with a tilted ellipsoid replaces them, and the cells that need real volumes are left out.
@@ -320,7 +320,7 @@ def scores_of(mask):
     return dice(*pair), hd95(*pair, spacing), nsd(*pair, spacing)
 
 
-# %% caption="The spleen from boxes, by the number of boxes that a person draws."
+# %% caption="The spleen from boxes, by the number of boxes that a person draws. Likely seen by LiteMedSAM: spleen."
 rows = {name: scores_of(mask) for name, mask in masks.items()}
 table = pd.DataFrame(rows, columns[1:]).T
 table.insert(0, "boxes drawn", [len(inside), 1, 1, 1])
@@ -363,7 +363,7 @@ by_slice = {
     for name, mask in masks.items()
 }
 
-# %% caption="Mean Dice of slices by their place in the spleen."
+# %% caption="Mean Dice of slices by their place in the spleen. Likely seen by LiteMedSAM: spleen."
 parts = {"first 3": slice(3), "middle": slice(3, -3), "last 3": slice(-3, None)}
 rows = {
     name: {part: np.mean(values[chosen]) for part, chosen in parts.items()}
@@ -443,7 +443,7 @@ for name in ("same box", "same box, long", "propagated", "propagated, long"):
     rows[name] = [invented.any((1, 2)).sum(), invented.sum() * voxel]
     rows[name] += scores_of(masks[name])
 
-# %% caption="The right range of slices, and one that is 3 slices too long at each end (`long`)."
+# %% caption="The right range of slices, and one that is 3 slices too long at each end (`long`). Likely seen by LiteMedSAM: spleen."
 table = pd.DataFrame(rows, ["slices invented", "invented (ml)", *columns[1:]]).T
 table.round(3).astype({"slices invented": int})
 
@@ -482,7 +482,7 @@ def rules(mask, truth, spacing):
     }
 
 
-# %% caption="Four rules for the Dice of a volume, and two for its HD95."
+# %% caption="Four rules for the Dice of a volume, and two for its HD95. Likely seen by LiteMedSAM: spleen."
 chosen = "a box per slice", "same box", "propagated", "propagated, long"
 rows = {name: rules(masks[name], organ, thick.spacing) for name in chosen}
 pd.DataFrame(rows).T.round(3)
@@ -505,7 +505,7 @@ pd.DataFrame(rows).T.round(3)
 #
 # > **Predict.** Which of the masks above gains from `largest`, and which does not?
 
-# %% caption="Scores as they are (none), after a majority of 3 slices, and with the largest component alone."
+# %% caption="Scores as they are (none), after a majority of 3 slices, and with the largest component alone. Likely seen by LiteMedSAM: spleen."
 from medsaga_lib.inference.volume_labels import consistent
 
 rows = {}

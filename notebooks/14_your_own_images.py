@@ -35,7 +35,7 @@ seed = 0
 #
 # Nobody gets a data set in the layout of this book. `medsaga data import` reads these layouts: a folder of images and one of masks, where a mask has the name of its image or a name such as `NAME_mask.png`; nnU-Net; the Medical Segmentation Decathlon; COCO; Labelme; and the npz and npy files of MedSAM. The library reads PNG, JPEG, TIFF, NIfTI, DICOM and more formats, in grey or RGB, with 8 or 16 bits. [How to use this book](../book/how-to-use.md#your-own-images) has the commands and all formats.
 #
-# This chapter starts from two folders of files, once for X-rays and once, with the same functions, for volumes that it was not written for.
+# This chapter starts from two folders of files, once for X-rays and once, with the same functions, for volumes.
 # Replace the first folder by your own, and run the cells again.
 #
 # Where `MEDSAGA_DATA` names no folder, drawn chest X-rays and drawn volumes replace the real ones.
@@ -384,7 +384,7 @@ def compare(dataset, folder, split):
 # %% [markdown]
 # The next table has the mean Dice on the validation images, its 95 % interval over patients, and HD95. Training prints another Dice: that of all pixels together, in the size that the network sees.
 
-# %% caption="Validation Dice of the 3 methods on X-rays, with 95 % intervals over patients."
+# %% caption="Validation Dice of the 3 methods on X-rays, with 95 % intervals over patients. Likely seen by LiteMedSAM: lungs."
 on_validation = compare(data, temporary, "val")
 display.table(on_validation.rename(method))
 
@@ -503,7 +503,9 @@ print(f"{'their range':16} {described['domain']['range']}")
 # %% [markdown]
 # `run.json` has what the receiver has to know: the labels, the window, the training images and what they were like, and a hash of the backbone's file, which a U-Net does not have. The checkpoint has tensors only, in the format safetensors, which cannot run code when it is opened. `medsaga predict elsewhere scan.png --out masks` needs this folder, the library and, if there is a backbone, its weights.
 #
-# ## A set that this chapter was not written for
+# If the run has a backbone, `medsaga predict elsewhere scan.png --runtime onnx --out masks` exports its image encoder to ONNX at the first use and runs it in ONNX Runtime; `--runtime openvino` uses OpenVINO. The decoder stays in torch, so the receiver still needs the library ([The command line](../book/how-to-use.md#the-command-line)).
+#
+# ## The same steps for a set of volumes
 #
 # The same steps, as a function. It gets a folder, the options of the import, and the number of shots.
 
@@ -520,7 +522,7 @@ def from_folder(source, out, options, shots):
 
 
 # %% [markdown] tags=["real"]
-# The second set is another organ, another modality, and 3-D: MR volumes of the hippocampus, in the raw layout of nnU-Net. This layout has a `dataset.json` with the modality and the labels, so the import needs no options but the shares.
+# The second set is another organ, another modality, and 3D: MR volumes of the hippocampus. It is one of the book's own sets, which the cells below write in the raw layout of nnU-Net. This layout has a `dataset.json` with the modality and the labels, so the import needs no options but the shares.
 
 # %%
 import nibabel
@@ -558,7 +560,7 @@ task = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, **names}}
 task |= {"numTraining": 16, "file_ending": ".nii.gz"}
 _ = (nnunet / "dataset.json").write_text(json.dumps(task))
 
-# %% caption="Validation Dice of the 3 methods on the hippocampus, with 95 % intervals over patients."
+# %% caption="Validation Dice of the 3 methods on the hippocampus, with 95 % intervals over patients. Seen by LiteMedSAM: not known."
 second = temporary / "second"
 other, scores_of_other = from_folder(nnunet, second, shares, shots=12)
 display.table(scores_of_other.rename(method))
@@ -635,7 +637,7 @@ for place, (plan, values) in places.items():
 pd.DataFrame(peaks).round(2)
 
 # %% [markdown]
-# The second part, *what labels buy*, was recorded. The cell compares the methods on the lungs: 4 and 32 X-rays on LiteMedSAM, and 8 and 32 X-rays on the pocket SAM, this project's small stand-in with a plain ViT ([Where the weights come from](../book/weights.md)). A number is the mean Dice on 19 test X-rays of 11 patients over 3 seeds ± half of its 95 % interval over seeds; `minutes` is the time of one core. SAMed has a position lift with 4 X-rays on LiteMedSAM, and none with 32. Compare methods within a block, and not one block with another: on LiteMedSAM a run has 150 steps of 4 images, on the pocket SAM 200, so their U-Nets differ as well.
+# The second part, *what labels buy*, was recorded. The cell compares the methods on the lungs: 4 and 32 X-rays on LiteMedSAM, and 8 and 32 X-rays on the pocket SAM, this project's small stand-in, whose plain ViT is small enough to adapt as a whole on a CPU ([Where the weights come from](../book/weights.md)). A number is the mean Dice on 19 test X-rays of 11 patients over 3 seeds ± half of its 95 % interval over seeds; `minutes` is the time of one core. SAMed has a position lift with 4 X-rays on LiteMedSAM, and none with 32. Compare methods within a block, and not one block with another: on LiteMedSAM a run has 150 steps of 4 images, on the pocket SAM 200, so their U-Nets differ as well.
 
 # %%
 from medsaga_lib.evaluation.scores import over_seeds
@@ -678,7 +680,7 @@ def block(backbone):
     return display.table(part.agg(answer), digits=1)
 
 
-# %% caption="LiteMedSAM: mean Dice with half of its 95 % interval and HD95 in pixels on test X-rays over 3 seeds, and minutes of one core. The U-Net starts from random weights. Likely seen by LiteMedSAM: these X-rays."
+# %% caption="LiteMedSAM: mean Dice with half of its 95 % interval and HD95 in pixels on test X-rays over 3 seeds, and minutes of one core. The U-Net starts from random weights. Likely seen by LiteMedSAM: lungs."
 block("LiteMedSAM")
 
 # %% caption="Pocket SAM: the same scores. U-Net and SegResNet start from random weights."
@@ -687,7 +689,7 @@ block("pocket SAM")
 # %% [markdown]
 # The same shots and seeds were used for all methods of a block, so the methods are compared seed by seed: the Dice minus that of the U-Net.
 
-# %% caption="Mean difference in Dice to the U-Net over 3 seeds, with halves of 95 % intervals. Likely seen by LiteMedSAM: these X-rays."
+# %% caption="Mean difference in Dice to the U-Net over 3 seeds, with halves of 95 % intervals. Likely seen by LiteMedSAM: lungs."
 keys = ["backbone", "shots", "seed"]
 wide = rows.pivot(index=keys, columns="method", values="dice")
 apart = wide.sub(wide.pop("U-Net"), axis=0)
@@ -700,7 +702,7 @@ table.replace("nan ± nan", "not run").T
 # The predictions and the recorded runs say:
 #
 # - **Memory does not decide.** Each method of the table of peaks above fits into 8 GB, even on SAM's ViT-B; the table assumes fused attention, which stores no maps. On LiteMedSAM's last stage, the smaller optimizer saves next to nothing.
-# - **The method hardly decides.** The exception is MedSAGa_v2, which freezes the mask decoder and is 0.4 behind. With 32 X-rays on the pocket SAM, full fine-tuning is ahead of the U-Net by 0.007 ± 0.007. MedSAGa is behind the U-Net by 0.005 ± 0.007, SAMed by 0.002 ± 0.008, and the frozen encoder by 0.013 ± 0.009. With 4 X-rays on LiteMedSAM, SAMed and late stages are ahead of the U-Net by about 0.015 in these 3 seeds, and no interval excludes 0; over 5 seeds the lead is 0.02 to 0.03 ([chapter 10](10_few_labels.ipynb)). With 32, late stages lead by 0.022 ± 0.023.
+# - **The method hardly decides.** The exception is MedSAGa_v2, which freezes the mask decoder and is 0.4 behind. With 32 X-rays on the pocket SAM, full fine-tuning, MedSAGa, SAMed and the frozen encoder differ from the U-Net by at most 0.013 (the table above). With 4 X-rays on LiteMedSAM, SAMed and late stages are ahead of the U-Net by about 0.015 in these 3 seeds, and no interval excludes 0; over 5 seeds the lead is 0.02 to 0.03 ([chapter 10](10_few_labels.ipynb)). With 32, late stages lead by 0.022 ± 0.023.
 # - **Labels buy little here.** From 8 to 32 X-rays, the mean Dice of the U-Net rises from 0.886 to 0.906.
 #
 # So take the 50 X-rays, keep whole patients for validation and test, and train a U-Net first: it needs a minute of one core. Train late stages of LiteMedSAM as a second candidate, choose on validation images, and report the test score with its interval.

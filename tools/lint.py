@@ -79,12 +79,13 @@ def structure(notebook: NotebookNode, root: Path) -> Iterator[str]:
 
 
 def unexplained(notebook: NotebookNode, root: Path) -> Iterator[str]:
-    """Yield the abbreviations of a chapter that the glossary does not explain."""
+    """Yield the abbreviations and terms of a chapter that the glossary does not explain."""
     names = {name for term in glossary.terms(root) for name in term.names}
     names |= {part for name in names for part in name.split("-")}  # DAE-Former
     if names:
         sources = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-        used = prose.abbreviations("\n".join(sources))
+        text = "\n".join(sources)
+        used = prose.abbreviations(text) | prose.standard_terms(text)
         for word in sorted(used - names - {f"{name}s" for name in names}):
             yield f"'{word}' is not in {glossary.PAGE}; explain it there"
 

@@ -30,22 +30,41 @@ ImageJ JPEG JSON JavaScript JupyterLab LLM LiTS MB MD5 MICCAI MIT MONAI MRI NIH 
 NumPy PNG PyTorch README RGB SA SHA SimpleITK TMI TIFF USB WebAssembly
 """
 KNOWN = frozenset(WORDS.split())
+# Standard terms in small letters that the glossary explains as soon as a chapter uses them
+STANDARD = (
+    "augmentation", "backward pass", "baseline", "batch", "convolution", "cross-entropy",
+    "degrees of freedom", "epoch", "fine-tuning", "focal loss", "forward pass", "gradient",
+    "ground truth", "interpolation", "learning rate", "logit", "optimizer", "orthonormal",
+    "overfitting", "percentile", "sigmoid", "skip connection", "softmax", "standard deviation",
+    "transformer", "validation", "variance", "weight decay",
+)  # fmt: skip
+TERM = re.compile(rf"\b({'|'.join(STANDARD)})s?\b", re.IGNORECASE)
 
 
 def abbreviations(text: str) -> set[str]:
     """Return the abbreviations of a Markdown text that are not `KNOWN`, such as HD95 or MedSAGa."""
-    return set(ABBREVIATION.findall(HIDDEN.sub(" x ", FENCE.sub("", text)))) - KNOWN
+    return set(ABBREVIATION.findall(bare(text))) - KNOWN
+
+
+def standard_terms(text: str) -> set[str]:
+    """Return the terms of `STANDARD` that a Markdown text uses."""
+    return {term.lower() for term in TERM.findall(bare(text))}
+
+
+def bare(text: str) -> str:
+    """Return a Markdown text without code, formulas, addresses and tags."""
+    return HIDDEN.sub(" x ", FENCE.sub("", text))
 
 
 def problems(text: str) -> Iterator[str]:
     """Yield what is not plain in a Markdown text, one sentence for each place."""
     for leave in LEAVE.finditer(text):
         yield f"'{leave[0]}' says 'leave'; write 'omit'"
-    for line in HIDDEN.sub(" x ", FENCE.sub("", text)).splitlines():
-        bare = MARK.sub("", MARK.sub("", line.strip()))
-        bare = LEAD.sub("", bare).replace("*", "")
+    for line in bare(text).splitlines():
+        unmarked = MARK.sub("", MARK.sub("", line.strip()))
+        unmarked = LEAD.sub("", unmarked).replace("*", "")
         heading = line.startswith("#")
-        for sentence in SENTENCE.split(bare):
+        for sentence in SENTENCE.split(unmarked):
             start = " ".join(sentence.split()[:8])
             if not heading and (opening := OPENING.match(sentence)):
                 yield f"'{start} ...' begins with '{opening[1]}'; put the subject first"

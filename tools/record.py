@@ -152,10 +152,19 @@ def data_and_shots(options: argparse.Namespace) -> list[tuple[str, int]]:
 
 
 def recorded(target: Path, runs: list[Row]) -> dict[str, Row]:
-    """Return the rows of exactly these runs, by command, from this file or another recorded one."""
-    files = (*sorted(target.parent.glob("*.json")), target)
-    kept = [json.loads(file.read_text()).get("runs", []) for file in files if file.exists()]
-    return rows_of_runs(itertools.chain(*kept), runs)
+    """Return the rows of exactly these runs, by command, from this file or another recorded one.
+
+    A row counts only if its file describes the run's data set as it is today: the same command was
+    also run on masks that are corrected now.
+    """
+    today = {data: open_dataset(data).describe() for data in {run["data"] for run in runs}}
+    kept = []
+    for file in (*sorted(target.parent.glob("*.json")), target):
+        content = json.loads(file.read_text()) if file.exists() else {}
+        described = content.get("provenance", {}).get("data", "")
+        rows = content.get("runs", [])
+        kept += [row for row in rows if today.get(row.get("data"), "none") in described]
+    return rows_of_runs(kept, runs)
 
 
 def trained(options: argparse.Namespace, runs: list[Row]) -> Iterator[Row]:

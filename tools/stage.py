@@ -72,6 +72,7 @@ def stage(root: Path, executed: dict[Path, Path]) -> None:
         written.add(folder / chapter)
         made = page(pairs.read_notebook(notebook), int(chapter.name.partition("_")[0]))
         figures += figures_of(made)
+        cards.describe(made)
         if (card := cards.add_card(made, chapter.stem, root, folder)) is not None:
             written.add(card)
         book.write(folder / chapter, nbformat.writes(made, indent=1))

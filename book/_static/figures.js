@@ -7,6 +7,8 @@ const Figures = (() => {
   const COLOURS = ["#0072b2", "#d55e00"]; // of Dice and IoU, by Okabe and Ito
   const WIDTH = 440, HEIGHT = 270, LEFT = 58, BOTTOM = 44, TOP = 12, RIGHT = 12;
   const MIB = 2 ** 20, NUMBER_BYTES = 4;
+  const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1], MOST = 5; // between lines of a grid, and how many
+  const tint = colour => `var(--of-${colour.slice(1).toLowerCase()}, ${colour})`; // book.css: in the dark theme
   const percent = share => `${(100 * share).toFixed(1)} %`;
   const svg = (name, attributes, text = "") => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -15,16 +17,23 @@ const Figures = (() => {
     return made;
   };
 
-  // Lines {name, x, y, colour} over a logarithmic axis; `low` and `high` are the ends of the y axis.
+  // Values of the lines of a grid from at most `low` to at least `high`, all round.
+  function rounds(low, high) {
+    const step = STEPS.find(one => (high - low) / one <= MOST + 1e-9) ?? 1;
+    const first = Math.floor(low / step + 1e-9), last = Math.max(first + 1, Math.ceil(high / step - 1e-9));
+    return Array.from({length: last - first + 1}, (_, i) => (first + i) * step);
+  }
+
+  // Lines {name, x, y, colour} over a logarithmic axis; the y axis goes from about `low` to `high`.
   function chart({lines, ticks, xLabel, yLabel, low, high, mark, linear}) {
     const place = linear ? x => x : Math.log;
     const [first, last] = [Math.min(...ticks), Math.max(...ticks)].map(place);
+    const grades = rounds(low, high), bottom = grades[0], top = grades.at(-1);
     const across = x => LEFT + (place(x) - first) / (last - first) * (WIDTH - LEFT - RIGHT);
-    const down = y => HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - BOTTOM - TOP);
+    const down = y => HEIGHT - BOTTOM - (y - bottom) / (top - bottom) * (HEIGHT - BOTTOM - TOP);
     const drawn = svg("svg", {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true"});
     const grid = {stroke: "currentColor", "stroke-opacity": 0.25}, ink = {fill: "currentColor", "font-size": 14};
-    for (const share of [0, 0.25, 0.5, 0.75, 1]) {
-      const y = low + share * (high - low);
+    for (const y of grades) {
       drawn.append(svg("line", {x1: LEFT, x2: WIDTH - RIGHT, y1: down(y), y2: down(y), ...grid}),
         svg("text", {x: LEFT - 6, y: down(y) + 5, "text-anchor": "end", ...ink}, y.toFixed(2)));
     }
@@ -33,10 +42,10 @@ const Figures = (() => {
       svg("text", {x: 12, y: HEIGHT / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${HEIGHT / 2})`, ...ink}, yLabel));
     if (mark) drawn.append(svg("line", {x1: across(mark), x2: across(mark), y1: TOP, y2: HEIGHT - BOTTOM, stroke: "currentColor", "stroke-width": 2}));
     lines.forEach(({x, y, colour}) => {
-      drawn.append(svg("polyline", {points: x.map((one, k) => `${across(one)},${down(y[k])}`).join(" "), fill: "none", stroke: colour, "stroke-width": 3}));
-      if (x.length < 10) x.forEach((one, k) => drawn.append(svg("circle", {cx: across(one), cy: down(y[k]), r: 5, fill: colour})));
+      drawn.append(svg("polyline", {points: x.map((one, k) => `${across(one)},${down(y[k])}`).join(" "), fill: "none", style: `stroke:${tint(colour)}`, "stroke-width": 3}));
+      if (x.length < 10) x.forEach((one, k) => drawn.append(svg("circle", {cx: across(one), cy: down(y[k]), r: 5, style: `fill:${tint(colour)}`})));
     });
-    const names = element("p", {class: "figure-names"}, ...lines.map(({name, colour}) => element("span", {}, element("i", {style: `background:${colour}`}), ` ${name} `)));
+    const names = element("p", {class: "figure-names"}, ...lines.map(({name, colour}) => element("span", {}, element("i", {style: `background:${tint(colour)}`}), ` ${name} `)));
     return [drawn, names];
   }
 
@@ -62,6 +71,7 @@ const Figures = (() => {
   function seeds({rows, least, colours}) {
     const distinct = key => [...new Set(rows.map(row => row[key]))].sort((a, b) => a - b);
     const methods = [...new Set(rows.map(row => row.method))], shots = distinct("shots");
+    const best = Math.max(...rows.map(row => row.dice));
     const boxes = distinct("seed").map(seed => {
       const box = element("input", {type: "checkbox", value: seed});
       box.checked = true;
@@ -76,7 +86,7 @@ const Figures = (() => {
         return found.reduce((sum, row) => sum + row.dice, 0) / found.length;
       };
       const lines = methods.map(name => ({name, x: shots, y: shots.map(shot => mean(name, shot)), colour: colours[name]}));
-      picture.replaceChildren(...chart({lines, ticks: shots, xLabel: "labelled images", yLabel: "mean Dice", low: least, high: 1}));
+      picture.replaceChildren(...chart({lines, ticks: shots, xLabel: "labelled images", yLabel: "mean Dice", low: least, high: best}));
       const ordered = shot => methods.map(name => [name, mean(name, shot)]).sort((a, b) => b[1] - a[1]);
       said.textContent = `${chosen.length === 1 ? "Seed" : "Mean over seeds"} ${chosen.join(", ")}. ` +
         shots.map(shot => `${shot} labels: ${ordered(shot).map(([name, dice]) => `${name} ${dice.toFixed(3)}`).join(", ")}.`).join(" ");

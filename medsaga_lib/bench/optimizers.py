@@ -69,8 +69,8 @@ def compare_optimizers(
         for each optimizer its `name`; the number of `trainable` parameters; the seconds of the
         `first_step`; the median seconds of a `plain_step` and of a `refresh_step`, which refreshes
         all matrices; `plain_steps` and `refresh_steps`, the seconds of each round (the median of
-        its plain steps); the `state_bytes` in memory, and the `checkpoint_bytes` of the state dict on
-        disk.
+        its plain steps); the `state_bytes` in memory, and the `checkpoint_bytes` of the state dict
+        on disk.
 
     Raises:
         UserError: galore-torch is not installed.

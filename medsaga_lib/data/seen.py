@@ -1,8 +1,8 @@
 """Whether pretrained weights may have been trained on the images of a data set.
 
-A network scores better on images that it was trained on. Tables of results therefore show the word
-that `seen` gives. The page "Where the weights come from" of the book shows the same words with
-their sources.
+A network scores better on images that it was trained on. `medsaga evaluate` therefore prints the
+word that `seen` gives, and chapters print it beside results of LiteMedSAM. The page "Where the
+weights come from" of the book shows the same words with their sources.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """Charts: curves with intervals, a dot for each seed, bars of memory."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -91,7 +92,7 @@ def dots_of_seeds(
         axes.set_title(task)
         axes.set_xlabel(x_label)
         for row, method in enumerate(methods):
-            name = method.split(" (")[0]  # without its learning rate
+            name = re.split(r" \(|, ", method)[0]  # without its learning rate and its other values
             tint = colour(name) if name in COLOURS else INK
             seeds = values[method]
             axes.plot(seeds, [row] * len(seeds), "o", color=tint, markersize=4, alpha=0.6)

@@ -8,6 +8,7 @@ a function of their values that returns a sentence and a figure.
 import base64
 import html
 import io
+import math
 from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -27,6 +28,8 @@ Answer = Callable[..., tuple[str, Figure]]
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NUMBER_BYTES = 4  # of a number in single precision
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # between the lines of a grid
+MOST_STEPS = 5
 POINTS_OF_A_CURVE = 40  # at most, equally spaced on the logarithmic axis
 
 
@@ -95,6 +98,18 @@ def percent(share: float) -> str:
     return f"{fixed(100 * share, 1)} %"
 
 
+def rounds(low: float, high: float) -> list[float]:
+    """Return the values of the lines of a grid from at most `low` to at least `high`, all round.
+
+    >>> rounds(0.85, 0.93)
+    [0.84, 0.86, 0.88, 0.9, 0.92, 0.94]
+    """
+    step = next((one for one in STEPS if (high - low) / one <= MOST_STEPS + 1e-9), 1)
+    first = math.floor(low / step + 1e-9)
+    last = max(first + 1, math.ceil(high / step - 1e-9))
+    return [round(number * step, 2) for number in range(first, last + 1)]
+
+
 def _spectrum(numbers: dict[str, Any]) -> tuple[dict[str, Widget], Answer]:
     """Energy of a gradient in its strongest directions, and the states of Adam in them."""
     (m, n), curves = numbers["shape"], numbers["curves"]
@@ -128,6 +143,7 @@ def _seeds(numbers: dict[str, Any]) -> tuple[dict[str, Widget], Answer]:
     rows = numbers["rows"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     shots, seeds = (sorted({row[key] for row in rows}) for key in ("shots", "seed"))
+    grades = rounds(numbers["least"], max(row["dice"] for row in rows))
     boxes = {f"seed {seed}": checkbox(f"seed {seed}", True) for seed in seeds}
 
     def answer(**checked: bool) -> tuple[str, Figure]:
@@ -153,7 +169,7 @@ def _seeds(numbers: dict[str, Any]) -> tuple[dict[str, Widget], Answer]:
         sentence = f"{one} {', '.join(map(str, chosen))}. {' '.join(parts)}"
         curves = [Curve(name, shots, [mean(name, shot) for shot in shots]) for name in methods]
         figure = curve_with_interval(curves, "labelled images", "mean Dice", sentence, log_x=True)
-        figure.axes[0].set_ylim(numbers["least"], 1)
+        figure.axes[0].set(ylim=(grades[0], grades[-1]), yticks=grades)
         return sentence, figure
 
     return boxes, answer

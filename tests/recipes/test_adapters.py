@@ -147,6 +147,20 @@ def test_what_is_exported_is_a_plain_sam_that_computes_the_same(name, images):
     assert model.state_dict().keys() - adapters == plain(recipe).state_dict().keys()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["samed", "svf", "s_sam"])
+def test_a_lift_stays_beside_merged_weights(name, images):
+    """The lift adds to the embedding, after the weights that an adapter is merged into."""
+    recipe = replace(get_recipe(name), lift="cosines")
+    model = moved(build_model(recipe, "pocket", 64, 2)).eval()
+    trained, lift = answers(model, images), model.lift.weight.clone()
+    recipe.image_encoder.merge(model.sam.image_encoder)
+    torch.testing.assert_close(answers(model, images), trained, atol=1e-4, rtol=1e-5)
+    assert model.lift.weight.equal(lift)
+    model.lift.weight.zero_()  # which the outputs depend on
+    assert (answers(model, images) - trained).abs().max() > 0.01 * trained.std()
+
+
 @pytest.mark.parametrize("name", LEARNING)
 def test_stopped_resumed_and_loaded_it_is_the_same_network(name, dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SAVE_EVERY", 1)

@@ -1,7 +1,9 @@
-"""Social cards: the first figure of a chapter, whole, in the shape that other sites show."""
+"""Social cards: the first figure of a chapter, whole, and its goals as a sentence."""
 
 import base64
 import io
+import re
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -56,3 +58,33 @@ def test_a_chapter_without_a_figure_has_no_card_of_its_own(small_book, tmp_path)
     assert cards.add_card(notebook, "01_small", small_book.root, folder) is None
     assert "og:image" not in notebook.metadata
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("goals", "said"),
+    [
+        (["do `one`,", "write [two](a.md)."], "You will be able to do one; write two."),
+        (["say $x$,", "y" * cards.LETTERS + ",", "z."], "You will be able to say x."),
+        (["y" * cards.LETTERS + ","], f"You will be able to {'y' * cards.LETTERS}."),
+        ([], ""),
+    ],
+)
+def test_a_chapter_is_described_by_its_first_goals(goals, said):
+    source = "# 1. Title\n\n**You will be able to**\n" + "".join(f"- {goal}\n" for goal in goals)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"{source}\nText")])
+    assert cards.description(notebook) == said
+    cards.describe(notebook)
+    assert notebook.metadata.get("og:description", "") == said
+    assert notebook.metadata.get("myst", {}) == (
+        {"html_meta": {"description": said}} if said else {}
+    )
+
+
+CHAPTERS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_each_chapter_has_a_description(path):
+    found = cards.description(nbformat.read(path, 4))
+    assert 80 < len(found) <= cards.LETTERS
+    assert not re.search(r",[,.;]|[`*$\[\]\n]", found)

@@ -173,3 +173,13 @@ def test_an_abbreviation_must_be_in_the_glossary(small_book):
     assert list(lint.unexplained(notebook, small_book.root)) == [
         "'HD95' is not in book/glossary.md; explain it there"
     ]
+
+
+def test_a_standard_term_must_be_in_the_glossary(small_book):
+    page = small_book.root / glossary.PAGE
+    page.write_text("```{glossary}\nbatch\n  Images of a step.\n```\n", encoding="utf-8")
+    notebook = pairs.read_notebook(small_book.notebook)
+    notebook.cells[0].source += "\nBatches, a batch, `softmax` and $softmax$. Learning rates fall."
+    assert list(lint.unexplained(notebook, small_book.root)) == [
+        "'learning rate' is not in book/glossary.md; explain it there"
+    ]

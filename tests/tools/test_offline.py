@@ -1,14 +1,18 @@
 """The zip for a room without a network holds the site as it is, and a library that installs."""
 
+import json
 import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
+from playwright.sync_api import sync_playwright
 
-from tools import offline
+from medsaga_lib.models.weights import weight_file
+from tools import offline, site
 from tools.book import BookError
 from tools.build import HTML
 
@@ -89,9 +93,11 @@ def refused(*given, **named):
 
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refused
 from medsaga_lib.cli import main
-from medsaga_lib.models.weights import weight_file
+from medsaga_lib.models.weights import path_of, weight_file
 import medsaga_lib
-assert medsaga_lib.__file__.startswith(sys.argv[1]), medsaga_lib.__file__
+files = [path_of(weight_file(name)) for name in ("lite_medsam", "minilm", "pocket")]
+for file in (medsaga_lib.__file__, *files):
+    assert str(file).startswith(sys.argv[1]), file
 sys.argv = ["medsaga", *sys.argv[2:]]
 main()
 """
@@ -127,4 +133,37 @@ def test_the_stick_of_this_book_trains_without_a_network(tmp_path):
         command, cwd=top, env=environment, capture_output=True, encoding="utf-8", check=False
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "run.json").exists()
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert f"sha256:{run['backbone_sha256']}" == weight_file("lite_medsam").known_hash
+    assert_page_is_whole(top / "site" / "notebooks" / "01_images_and_metrics.html")
+
+
+# Images that wait until they are scrolled to are loaded first; 0 is the width of a missing one
+WIDTHS = """all => Promise.all(all.map(async one => {
+  one.loading = "eager";
+  await one.decode().catch(() => {});
+  return one.naturalWidth;
+}))"""
+
+
+def assert_page_is_whole(page: Path):
+    """The page opens in a browser from its folder: its files load, and its links have a target."""
+    if site.browser_path() is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=site.browser_path(), args=site.FLAGS)
+        opened, asked, failed = browser.new_page(), [], []
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.on("requestfailed", lambda request: failed.append(request.url))
+        opened.goto(page.as_uri(), wait_until="load")
+        images = opened.locator("article img")
+        assert images.count() > 3
+        widths = images.evaluate_all(WIDTHS)
+        links = set(opened.locator("a[href]").evaluate_all("all => all.map(one => one.href)"))
+        browser.close()
+    assert all(widths)
+    assert failed == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    files = {Path(unquote(urlsplit(link).path)) for link in links if link.startswith("file:")}
+    assert len(files) > 20  # the chapters and the other pages
+    assert [file for file in files if not file.exists()] == []

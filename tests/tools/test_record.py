@@ -154,25 +154,44 @@ def test_data_sets_have_their_own_shots_or_those_of_all(phantoms):
         pairs(f"--data {phantoms}:few%")
 
 
-def test_rows_of_other_weights_are_not_kept(tmp_path):
+@pytest.fixture
+def put(tmp_path, phantoms):
+    """A function that writes rows of a data set to a file, with its description or another one."""
+
+    def write(name, *rows, data=None):
+        origin = {"data": data or open_dataset(str(phantoms)).describe()}
+        (tmp_path / name).write_text(json.dumps({"provenance": origin, "runs": rows}))
+
+    return write
+
+
+def test_rows_of_other_weights_are_not_kept(tmp_path, phantoms, put):
+    run = {"command": "medsaga train samed", "data": str(phantoms)}
+    row = run | {"backbone_sha256": "old", "dice": 0.9}
+    put("name.json", row)
     target = tmp_path / "name.json"
-    row = {"command": "medsaga train samed", "backbone_sha256": "old", "dice": 0.9}
-    target.write_text(json.dumps({"runs": [row]}))
-    run = {"command": "medsaga train samed", "backbone_sha256": "new"}
-    assert record.recorded(target, [run]) == {}
+    assert record.recorded(target, [run | {"backbone_sha256": "new"}]) == {}
     assert record.recorded(target, [run | {"backbone_sha256": "old"}]) == {row["command"]: row}
 
 
-def test_a_row_of_another_file_is_kept_and_the_own_one_before_it(tmp_path):
-    run = {"command": "medsaga train samed", "backbone_sha256": "new"}
-    (tmp_path / "a.json").write_text(json.dumps({"runs": [run | {"dice": 0.8}]}))
+def test_rows_of_other_masks_are_not_kept(tmp_path, phantoms, put):
+    """The same command was recorded before and after the masks of a data set were corrected."""
+    run = {"command": "medsaga train samed", "data": str(phantoms)}
+    put("a.json", run | {"dice": 0.8})
+    put("b.json", run | {"dice": 0.6}, data="14 images, masks corrected")
+    assert record.recorded(tmp_path / "name.json", [run])[run["command"]]["dice"] == 0.8
+
+
+def test_a_row_of_another_file_is_kept_and_the_own_one_before_it(tmp_path, phantoms, put):
+    run = {"command": "medsaga train samed", "data": str(phantoms), "backbone_sha256": "new"}
+    put("a.json", run | {"dice": 0.8})
     (tmp_path / "z.json").write_text(json.dumps({"rows": [1, 2]}))  # another kind of record
     target = tmp_path / "name.json"
     assert record.recorded(target, [run]) == {run["command"]: run | {"dice": 0.8}}
-    target.write_text(json.dumps({"runs": [run | {"backbone_sha256": "old", "dice": 0.7}]}))
+    put("name.json", run | {"backbone_sha256": "old", "dice": 0.7})
     assert record.recorded(target, [run]) == {run["command"]: run | {"dice": 0.8}}
-    (tmp_path / "b.json").write_text(json.dumps({"runs": [run | {"dice": 0.6}]}))
-    target.write_text(json.dumps({"runs": [run | {"dice": 0.9}]}))
+    put("b.json", run | {"dice": 0.6})
+    put("name.json", run | {"dice": 0.9})
     assert record.recorded(target, [run]) == {run["command"]: run | {"dice": 0.9}}
 
 
@@ -183,10 +202,12 @@ def test_no_worker_is_one_sentence(tmp_path, phantoms, capsys):
     assert capsys.readouterr().err == "--workers is 0; it must be at least 1.\n"
 
 
-def test_the_file_holds_the_last_grid_even_if_nothing_is_missing(tmp_path, phantoms, monkeypatch):
+def test_the_file_holds_the_last_grid_even_if_nothing_is_missing(
+    tmp_path, phantoms, put, monkeypatch
+):
     target, words = tmp_path / "few.json", ["few", "--data", str(phantoms), "--shots", "2"]
     options = record.parser().parse_args([*words, "--seeds", "0", "1"])
-    target.write_text(json.dumps({"runs": [run | {"dice": 0.5} for run in record.grid(options)]}))
+    put("few.json", *(run | {"dice": 0.5} for run in record.grid(options)))
     monkeypatch.setattr(sys, "argv", ["record", *words])
     record.main(words, tmp_path)  # of the first seed alone
     kept = json.loads(target.read_text())

@@ -94,17 +94,39 @@ def test_kept_stages_change_no_bit(name, backbone, stage, dataset, monkeypatch):
 
     Both see one image at a time: the kernels of some processors round a batch in another way.
     """
-    recipe = replace(get_recipe(name), steps=3, batch=1)
+    kept, anew = kept_and_anew(name, backbone, stage, 1, dataset, monkeypatch)
+    assert losses(kept) == losses(anew)
+    for key, tensor in anew.model.state_dict().items():
+        assert kept.model.state_dict()[key].equal(tensor), key
+
+
+@pytest.mark.parametrize("name", ["medsaga", "samed"])
+def test_kept_stages_of_a_batch_give_the_same_losses(name, dataset, monkeypatch):
+    """As above for LiteMedSAM, from which most late stages start, and 3 images in a batch.
+
+    The two runs are equal bit for bit where kernels round a batch as they round an image. The
+    tolerance is for other processors. It is on losses, because AdamW turns a rounded gradient near
+    0 into a step of the full rate.
+    """
+    kept, anew = kept_and_anew(name, "lite_medsam", 2, 3, dataset, monkeypatch)
+    assert losses(kept) == pytest.approx(losses(anew), rel=1e-4)
+    assert len({f"{loss:.3f}" for loss in losses(kept)}) == 3  # a step has another loss
+
+
+def kept_and_anew(name, backbone, stage, batch, dataset, monkeypatch):
+    """The results of three steps on kept stages, and on the images that these were made from."""
+    recipe = replace(get_recipe(name), steps=3, batch=batch)
     recipe = replace(
         recipe, image_encoder=replace(recipe.image_encoder, from_stage=stage, copies=2)
     )
     options = {"size": 64, "backbone": backbone, "weights": "random", "validations": 1}
     kept = train(recipe, dataset, 2, **options)
     monkeypatch.setattr(type(recipe.image_encoder), "kept_part", lambda how, encoder: 0)
-    anew = train(recipe, dataset, 2, **options)
-    assert [row["loss"] for row in kept.log] == [row["loss"] for row in anew.log]
-    for key, tensor in anew.model.state_dict().items():
-        assert kept.model.state_dict()[key].equal(tensor), key
+    return kept, train(recipe, dataset, 2, **options)
+
+
+def losses(result):
+    return [row["loss"] for row in result.log]
 
 
 def test_every_recipe_that_adapts_an_encoder_is_tried():
