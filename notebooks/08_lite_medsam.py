@@ -723,7 +723,7 @@ print(f"{command['ratio']:.2f} times as fast ({lowest:.2f} to {highest:.2f})")
 print(f"in processor time: {command['processor_ratio']:.2f} times")
 
 # %% [markdown]
-# The first goal is met: reading ahead and scoring in threads leave most of the time to the network. The second is missed on this machine, with about 1.4 times. Most of the rest is the network itself, which both versions need, and the imports of Python.
+# The first goal is met: most of the time is the network's, because a thread reads the next image and another one scores the last. The second goal is missed, with about 1.4 times. Both versions need the network's time, which is about two thirds of the command's.
 #
 # ### The challenge's files on the command line
 #

@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         roots = {"ours": ROOT, "before": before}
         runs = {name: trained(root, Path(folder) / name) for name, root in roots.items()}
-        network = share(DATA, runs["ours"])
+        network = share(runs["ours"])
         row = compared({name: (root, runs[name]) for name, root in roots.items()})
     origin = {"command": command, **machine()}
     content = {"provenance": origin, "share": network, "compared": row}
@@ -77,7 +77,7 @@ def trained(root: Path, out: Path) -> Path:
     return out
 
 
-def share(data: str, run: Path) -> dict[str, Any]:
+def share(run: Path) -> dict[str, Any]:
     """Measure one evaluation, and the time in the network's forward passes."""
     spent: list[float] = []
 
@@ -87,12 +87,12 @@ def share(data: str, run: Path) -> dict[str, Any]:
         predictor.model.register_forward_hook(lambda *_: spent.append(time.perf_counter()))
         return predictor
 
-    dataset = open_dataset(data)
+    dataset = open_dataset(DATA)
     began = time.perf_counter()
     with mock.patch.object(of_a_run, "load_run", load):
         evaluation = of_a_run.evaluate_run(run, dataset, SPLIT, run / "share")
     seconds = time.perf_counter() - began
-    row = {"data": data, "cases": int(evaluation.table["case"].nunique()), "seconds": seconds}
+    row = {"data": DATA, "cases": int(evaluation.table["case"].nunique()), "seconds": seconds}
     return row | {"network": sum(spent), "share": sum(spent) / seconds}
 
 

@@ -162,8 +162,8 @@ def recorded(target: Path, runs: list[Row]) -> dict[str, Row]:
     for file in (*sorted(target.parent.glob("*.json")), target):
         content = json.loads(file.read_text()) if file.exists() else {}
         described = content.get("provenance", {}).get("data", "")
-        rows = content.get("runs", [])
-        kept += [row for row in rows if today.get(row.get("data"), "none") in described]
+        same = {data for data, description in today.items() if description in described}
+        kept += [row for row in content.get("runs", []) if row.get("data") in same]
     return rows_of_runs(kept, runs)
 
 
