@@ -23,7 +23,7 @@ from medsaga_lib.memory.plan import Plan, faked, kept_bytes, predict_ledger, pre
 from medsaga_lib.optim.galore import as_matrix
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import build_model
-from medsaga_lib.recipes.encoder import Frozen
+from medsaga_lib.recipes.encoder import Frozen, GaLore
 from medsaga_lib.recipes.recipe import Recipe
 from tools.provenance import ROOT, commit
 
@@ -39,6 +39,7 @@ BATCHES = (1, 12)  # batches with a predicted peak; the peak is almost linear be
 CLASSES = 8  # foreground classes, as in SAMed's and MedSAGa's tables
 PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
 BITS: tuple[Literal[8, 4], ...] = (8, 4)  # of AdamW's states, besides 32
+OPTIMIZERS = ("fira", "apollo", "published")  # of MedSAGa's image encoder, besides GaLore
 # The trained stages of LiteMedSAM's image encoder: all; the last one and the neck; or none, so that
 # the decoder trains on kept embeddings
 Stages = Literal["whole", "late", "frozen"]
@@ -144,6 +145,7 @@ def row(entry: Entry) -> dict[str, Any]:
         "gradients_per_layer": lean.gradients,
         "states": one.states,
         **{f"states_{bits}": quantized(recipe, plan, bits) for bits in BITS},
+        **of_optimizers(recipe, plan),
         "activations": [one.activations, two.activations],
         **peaks,
         **_of_stages(entry),
@@ -154,6 +156,18 @@ def quantized(recipe: Recipe, plan: Plan, bits: Literal[8, 4]) -> int:
     """Return the bytes of the states if AdamW keeps its own with few bits."""
     with faked(recipe, replace(plan, state_bits=bits)) as (_, groups, _):
         return sum(state_bytes(groups))
+
+
+def of_optimizers(recipe: Recipe, plan: Plan) -> dict[str, int]:
+    """Return the bytes of the states with each other optimizer of GaLore's kind, if it uses one."""
+    if not isinstance(recipe.image_encoder, GaLore):
+        return {}
+    found = {}
+    for name in OPTIMIZERS:
+        other = replace(recipe, image_encoder=replace(recipe.image_encoder, optimizer=name))
+        with faked(other, plan) as (_, groups, _):
+            found[f"states_{name}"] = sum(state_bytes(groups))
+    return found
 
 
 def _of_stages(entry: Entry) -> dict[str, Any]:

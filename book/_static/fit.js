@@ -23,11 +23,13 @@ function rowOf(plan, recipe) {
     row.precision === (plan.bf16 ? "bf16" : "fp32") && row.checkpointing === plan.checkpointing);
 }
 
-// The same row with AdamW's states of 8 or 4 bits. The states are held throughout a step.
-function quantized(row, bits) {
-  if (bits === "32") return row;
-  const states = row[`states_${bits}`], lower = peaks => peaks.map(peak => peak - row.states + states);
-  return {...row, states, peaks: lower(row.peaks), peaks_per_layer: lower(row.peaks_per_layer)};
+// The same row with AdamW's states of 8 or 4 bits, and with a successor of GaLore, which only rows of
+// MedSAGa have. The states are held throughout a step.
+function withStates(row, bits, successor) {
+  const of = kind => row[`states_${kind}`] ?? row.states;
+  const states = of(bits) + of(successor) - row.states;
+  const moved = peaks => peaks.map(peak => peak - row.states + states);
+  return {...row, states, peaks: moved(row.peaks), peaks_per_layer: moved(row.peaks_per_layer)};
 }
 
 function activations(row, batch) {
@@ -102,7 +104,7 @@ function fit() {
     const card = +field.card.value * GIB;
     field["batch-shown"].value = plan.batch;
     const results = names.map(name => {
-      const row = quantized(rowOf(plan, name), field.bits.value);
+      const row = withStates(rowOf(plan, name), field.bits.value, field.galore.value);
       const parts = {weights: row.weights, states: row.states, activations: activations(row, plan.batch),
         gradients: plan.perLayer ? row.gradients_per_layer : row.gradients};
       return {name, parts, peak: peak(row, plan.batch, plan.perLayer), largest: largestBatch(row, card, plan.perLayer)};

@@ -162,6 +162,35 @@ def test_few_bits_lower_states_and_peaks_by_the_same(table):
     assert row["states_4"] < row["states_8"] < 0.26 * row["states"]
 
 
+@needs_peak
+@pytest.mark.parametrize("successor", fit.OPTIMIZERS)
+def test_successors_of_galore_change_the_peak_by_their_states(lite, successor):
+    row = row_of(lite, recipe="medsaga", stages="late", size=128)
+    recipe = changed(get_recipe("medsaga"), ["image_encoder.from_stage=3"])
+    recipe = changed(recipe, ["image_encoder.copies=12", f"image_encoder.optimizer={successor}"])
+    plan = Plan("lite_medsam", 12, 128, fit.CLASSES)
+    states = row[f"states_{successor}"]
+    assert predict_ledger(recipe, plan).states == states
+    moved = row["peaks"][1] - row["states"] + states
+    assert predict_peak(recipe, plan) == pytest.approx(moved, rel=0.01)
+
+
+def test_successor_of_galore_in_the_form(page, table):
+    set_to(page, "fit", backbone="vit_b")
+    set_to(page, "fit", recipe="medsaga", size=512, batch=12, card=24, bits=8, fused=True)
+    set_to(page, "fit", bf16=False, checkpointing=False, perLayer=False, galore="apollo")
+    row = row_of(table, recipe="medsaga", size=512)
+    # AdamW's states of the decoder have 8 bits; those of APOLLO keep 32
+    states = row["states_apollo"] + row["states_8"] - row["states"]
+    peak = row["peaks"][1] - row["states"] + states
+    said = page.locator("#fit-answer").inner_text()
+    assert f"medsaga needs {peak / GIB:.2f} GiB at its peak" in said
+    full = row_of(table, recipe="full", size=512)
+    assert f"{full['states_8'] / GIB:.2f}" in said  # the other methods have no GaLore
+    set_to(page, "fit", bits=32, galore="galore")
+    assert f"needs {row['peaks'][1] / GIB:.2f} GiB" in page.locator("#fit-answer").inner_text()
+
+
 def test_states_of_few_bits_in_the_form(page, table):
     set_to(page, "fit", backbone="vit_b")
     set_to(page, "fit", recipe="full", size=512, batch=12, card=12, bits=8, fused=True)
