@@ -1,7 +1,6 @@
 """The page "Will it fit my GPU?": its tables come from the library, and its sums are right."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from marks import needs_peak
 
-from medsaga_lib.memory.plan import Plan, count, predict_ledger, predict_peak
+from medsaga_lib.memory.plan import Plan, predict_ledger, predict_peak
 from medsaga_lib.optim.galore import treatment
 from medsaga_lib.recipes import get_recipe
 from medsaga_lib.recipes.build import build_model
@@ -310,21 +309,3 @@ def test_rank_slider_leads_from_small_states_to_adamw(page):
         numbers.append(float(page.locator("#claim-number").inner_text().removesuffix(" %")))
     assert numbers == sorted(numbers, reverse=True)
     assert numbers[0] > 95
-
-
-def test_the_page_tells_the_states_of_galores_successors():
-    text = (ROOT / "book" / "fit.md").read_text(encoding="utf-8")
-    told = dict(
-        zip(("fira", "apollo", "full"), re.findall(r"(\d+) MiB", sentence(text)), strict=True)
-    )
-    for name, mib in told.items():
-        recipe = get_recipe("full" if name == "full" else "medsaga")
-        if name != "full":
-            recipe = changed(recipe, [f"image_encoder.optimizer={name}"])
-        states = count(recipe, "vit_b", size=512, classes=8).state_bytes
-        assert round(states / 2**20) == int(mib), name
-
-
-def sentence(text):
-    """The sentences on the states of Fira, APOLLO and AdamW."""
-    return re.search(r"With Fira instead of GaLore.*?AdamW has \d+ MiB", text)[0]
