@@ -236,6 +236,10 @@ def memory(
         attention="original" if original_attention else "fused",
         state_bits=int(state_bits),  # type: ignore[arg-type]  # one of `StateBits`
     )
+    if limit is not None and not as_json:  # first, since the table of all recipes takes minutes
+        for named, highest in fitting(limit):
+            print(f"{named.name}: {named.why}; a peak of {highest / 2**30:.1f} GiB")
+            print(f"  {named.command}\n", flush=True)
     records: list[dict[str, Any]] = []
     kept = [kept_bytes(one, plan) for one in chosen]  # of one copy of an image
     for one in chosen:
@@ -265,10 +269,6 @@ def memory(
     for one, bytes_ in zip(chosen, kept, strict=True):
         if bytes_:
             print(f"\n{one.name}: one kept copy of an image takes {bytes_ / 2**20:,.2f} MiB")
-    if limit is not None:
-        for named, highest in fitting(limit):
-            print(f"\n{named.name}: {named.why}; a peak of {highest / 2**30:.1f} GiB")
-            print(f"  {named.command}")
 
 
 @app.command()

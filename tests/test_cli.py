@@ -22,6 +22,7 @@ from PIL import Image
 
 from medsaga_lib import cli
 from medsaga_lib.errors import UserError
+from medsaga_lib.memory import named_plans
 from medsaga_lib.memory import plan as plans
 from medsaga_lib.memory.plan import Plan, predict_ledger
 from medsaga_lib.models.weights import WEIGHT_FILES
@@ -104,6 +105,18 @@ def test_a_training_that_collapsed_is_saved_and_exits_with_3(phantoms, tmp_path,
 
 
 MEMORY = ("memory", "--backbone", "pocket", "--size", 64, "--batch", 2, "--classes", 2)
+
+
+def test_memory_prints_the_named_plans_before_its_table(medsaga, monkeypatch):
+    plan = named_plans.NAMED_PLANS[1]
+    monkeypatch.setattr(named_plans, "fitting", lambda limit: [(plan, limit)])
+    code, text, _ = medsaga(*MEMORY, "--recipe", "samed", "--fit", "1GiB")
+    assert code == 0
+    first, command, *_ = text.splitlines()
+    assert first.startswith(f"{plan.name}: ")
+    assert first.endswith("a peak of 1.0 GiB")
+    assert command.strip() == plan.command
+    assert "largest batch: its predicted peak is within 1GiB" in text
 
 
 @needs_peak
