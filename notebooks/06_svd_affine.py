@@ -106,7 +106,8 @@ alt = (
 )
 caption = (
     "Singular values of 3 weight matrices of LiteMedSAM and of a random matrix "
-    "with the standard deviation of fc1, from the largest to the smallest."
+    "with the standard deviation of fc1, from the largest to the smallest "
+    "(logarithmic axis)."
 )
 figure = display.curve_with_interval(curves, *axes, alt, log_x=True)
 display.show(figure, alt=alt, caption=caption)
@@ -772,18 +773,20 @@ pd.concat(tables, axis=1).round(2)
 # %%
 chosen = ["right lung", "rigth lung", "spleen", "banana"]
 panels = [
-    display.Panel(picture.pixels, None, mask.astype(int), f"{word}, {name}")
+    display.Panel(picture.pixels, None, 3 * mask.astype(int), word)
     for name, network in trained.items()
     for word, mask in zip(chosen, ask(network, picture, chosen), strict=True)
 ]
-parts = [f"{panel.title}: {panel.prediction.mean():.0%}" for panel in panels]
-alt = "One X-ray with 8 masks. Name, network and share of the image: "
+shares = [(p.title, (p.prediction > 0).mean()) for p in panels]
+parts = [f"{word}: {share:.0%}" for word, share in shares]
+alt = "One X-ray with 8 masks, of the network without the name spleen and then "
+alt += "of the one with it. Name and share of the image: "
 alt += f"{'; '.join(parts)}."
 caption = (
     "Masks for 4 names in one X-ray, by the networks that were trained without "
     "(top) and with the name spleen (bottom). No contour: an empty mask."
 )
-figure = display.grid(panels, {1: "mask"}, alt, columns=4)
+figure = display.grid(panels, {3: "mask"}, alt, columns=4)
 display.show(figure, alt=alt, caption=caption)
 print(dataset.citation, "|", dataset.licence)
 

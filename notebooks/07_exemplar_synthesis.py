@@ -190,23 +190,22 @@ for each in range(seed, seed + 3):
 table = pd.DataFrame(rows).T.rename_axis(["organs", ""])
 display.table(table, digits=2)
 
-# %%
-print("mean over the seeds:")
-print(table.groupby("organs").mean().round(2).to_string())
+# %% caption="The same values, means over the seeds."
+display.table(table.groupby("organs").mean(), digits=2)
 
 # %% [markdown]
-# The first two columns are the mean probability that the network gives to pixels of the exemplars' organs: in the pastes, and in their original images. The next figure has the last seed.
+# The first two columns are the mean probability that the network gives to pixels of the exemplars' organs: in the pastes, and in their original images. The next figure has the last seed, which draws other exemplars than the first two figures show.
 
 # %%
 panels = []
 for i in range(2):
-    panels.append(panel(small[i], f"exemplar {i + 1}"))
+    panels.append(panel(small[i], f"exemplar {i + 1} of this seed"))
     for name, found in maps.items():
         panels.append(display.Panel(found[i].numpy(), title=name))
 alt = (
     "Two rows: an exemplar with its contour, then the probability of an organ "
-    "in this image by two networks; bright is high. Both networks mark a place "
-    "at the organ; bright patches away from the contour are errors."
+    "in this image by two networks; bright is high. Bright patches away from "
+    "the contour are errors."
 )
 caption = (
     "Two exemplars, where nothing was pasted, and the probability of an organ "
@@ -774,9 +773,9 @@ from medsaga_lib.evaluation.scores import over_seeds  # by Student's t
 tasks = list(dict.fromkeys(runs["task"]))
 groups = paired.groupby("task")
 
-# %% caption="Test Dice with and without synthesis. `gain` is the mean difference over seeds, and `+-` half of its 95 % interval."
+# %% caption="Test Dice with and without synthesis. `gain` is the mean difference over seeds, and `\u00b1` half of its 95 % interval."
 table, gains = groups.mean().loc[tasks], groups["gain"]
-table["+-"] = gains.agg(lambda of: over_seeds(of)[1])
+table["±"] = gains.agg(lambda of: over_seeds(of)[1])
 table["seeds ahead"] = gains.agg(lambda of: f"{(of > 0).sum()} of {len(of)}")
 table.round(3)
 

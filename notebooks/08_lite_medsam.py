@@ -548,13 +548,13 @@ def speeds(row):
     return {"boxes": row["boxes"], **medians, "lowest IoU": row["least_iou"]}
 
 
-# %% caption="Times as fast as the published decoder, by number of boxes."
+# %% caption="Times as fast as the published decoder, with 4 boxes."
 display.table(pd.DataFrame([speeds(measured)], ["LiteMedSAM"]), digits=2)
 
 # %% [markdown]
 # A number above 1 means faster than the published way. `lowest IoU` compares the masks of our decoder with the published masks and takes the box with the lowest agreement: the masks are equal up to single pixels at most.
 #
-# The next table is a recorded run with 241 boxes on the test image with most nuclei. It has two sizes of the token grid: 16 x 16 in the pocket SAM, our small stand-in, and 64 x 64 in LiteMedSAM. `rounds` has the slowest and the fastest of 7 rounds of our decoder, each divided by the published decoder's time in the same round.
+# The next table is a recorded run with 241 boxes on the test image with most nuclei. It has two sizes of the token grid: 16 x 16 in the pocket SAM, our small stand-in, and 64 x 64 in LiteMedSAM. `rounds` has the lowest and the highest value of `ours` in 7 rounds.
 
 # %%
 import json
@@ -703,7 +703,7 @@ work = goals.loc[seconds.index, "work"]
 display.table(seconds.set_index(work), digits=3)
 
 # %% [markdown]
-# `ratio` is the time of the package compared with (*peer*), divided by ours: the median over rounds where both took turns. Above 1, this library is faster; a goal below 1 allows it to be slower. The sessions on one kind of processor differ by more than their rounds: the step on late stages has 1.40 and 1.08 on Intel. The large volume has 512 x 512 x 100 voxels; its scores are Dice, HD95 and NSD. The goals were set before the measurement, and each session misses 2 to 4 of them.
+# The first table has the time of the package compared with (*peer*), divided by ours: the median over rounds where both took turns. Above 1, this library is faster; a goal below 1 allows it to be slower. The sessions on one kind of processor differ by more than their rounds: the step on late stages has 1.40 and 1.08 on Intel. The large volume has 512 x 512 x 100 voxels; its scores are Dice, HD95 and NSD. The goals were set before the measurement, and each session misses 2 to 4 of them.
 #
 # For whole cases, the published way takes 1.5 to 1.8 times as long on the second AMD machine as on the first, and ours 1.8 to 2.0 times; we do not know why. The second machine also has newer code: the image encoder no longer computes the padding of its windows.
 #
@@ -1026,8 +1026,9 @@ else:
 # %%
 slices, box = middle_box(organ)
 middle = (slices[0] + slices[-1]) // 2
-spacing = np.round(volume.spacing, 2)
-print(f"{volume.shape} voxels of {spacing} mm, box {box[0]}")
+spacing = " x ".join(f"{side:.2f}" for side in volume.spacing)
+print(f"{volume.shape} voxels of {spacing} mm")
+print("box from x, y, z =", *map(int, box[0, :3]), "to", *map(int, box[0, 3:]))
 print(source)
 
 # %%

@@ -57,6 +57,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const WIDE = "pre, table, div.math";
   const fade = one => {
     one.classList.toggle("goes-on", one.scrollLeft + one.clientWidth < one.scrollWidth - 1);
+    if (one.matches("pre")) one.classList.toggle("goes-down", one.scrollTop + one.clientHeight < one.scrollHeight - 1);
   };
   const look = () => {
     for (const one of article.querySelectorAll(WIDE)) {

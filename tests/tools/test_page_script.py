@@ -23,6 +23,7 @@ td, code {{ white-space: nowrap }}
 <p>Here <span id="formula" class="math"><span>$P_t$ is a basis</span></span> is short.</p>
 <div class="cell_output"><div class="stream">
 <pre id="sentence">{"a printed sentence " * 4}</pre>
+<pre id="printed">{"a long printed line " * 5}{"and one more sentence. " * 60}</pre>
 <pre id="columns">SAMed        0.8{" " * 30}1</pre>
 </div></div>
 <div class="cell_output"><figure><img src="{PICTURE}" alt="A dot." style="width: 100%">
@@ -48,6 +49,13 @@ def test_what_goes_on_at_the_right_fades_until_it_is_scrolled_to_its_end(page):
     assert page.locator("#wide.goes-on").count() == 1
     page.evaluate("document.querySelector('#wide').scrollLeft = 1e5")
     page.wait_for_selector("#wide:not(.goes-on)")
+
+
+def test_long_output_fades_at_its_bottom_until_it_is_scrolled_to_its_end(page):
+    page.wait_for_selector("#printed.goes-down[tabindex='0']")
+    assert page.locator(".goes-down").count() == 1
+    page.evaluate("document.querySelector('#printed').scrollTop = 1e5")
+    page.wait_for_selector("#printed:not(.goes-down)")
 
 
 def test_a_figure_is_enlarged_and_fits_again(page):
