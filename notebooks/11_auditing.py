@@ -219,9 +219,9 @@ of_sam = networks.parameters(networks.sam_without_memory("vit_b"))
 numbers = {"SAM with ViT-B": of_sam}
 for classes in (1, 3, 8, 15):
     trained = counted("samed", classes=classes).trainable
-    numbers[f"SAMed trains, {classes} classes"] = trained
-numbers["SAMed_s trains, 8 classes"] = counted("samed_s").trainable
-numbers["MedSAGa trains, 8 classes"] = counted("medsaga").trainable
+    numbers[f"SAMed trains, classes: {classes}"] = trained
+numbers["SAMed_s trains, classes: 8"] = counted("samed_s").trainable
+numbers["MedSAGa trains, classes: 8"] = counted("medsaga").trainable
 
 # %% caption="Candidates for 18.81M and 6.32M, in parameters and in MiB."
 sizes = pd.DataFrame({"parameters": numbers})
@@ -340,7 +340,7 @@ dice.index = dice.index.str.rsplit(n=1, expand=True).rename(["data", "images"])
 
 # %% tags=["figure"]
 names = {"medsaga": "MedSAGa", "samed": "SAMed", "dae_former": "DAE-Former"}
-figure = Figure(figsize=(display.style.WIDTH, 2.7))
+figure = Figure(figsize=(display.style.WIDTH, 3.0))
 panels = figure.subplots(1, 4)
 panels[0].set_ylabel("Dice")
 for axes, (data, part) in zip(panels, dice.groupby("data", sort=False)):
@@ -354,7 +354,8 @@ for axes, (data, part) in zip(panels, dice.groupby("data", sort=False)):
     axes.minorticks_off()
 
 # %% tags=["figure"]
-panels[3].legend(loc="upper left")
+key = panels[3].get_legend_handles_labels()
+figure.legend(*key, loc="outside lower center", ncols=3)
 alt = (
     "Four panels of Dice against the number of training images, each with "
     "MedSAGa, SAMed and DAE-Former. Chest: MedSAGa leads up to 500 images, "

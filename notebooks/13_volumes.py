@@ -653,7 +653,7 @@ alt = (
 
 # %%
 display.show(
-    display.grid(panels, {1: "infarct"}, alt, columns=2),
+    display.grid(panels, {1: "infarct"}, alt, 2, ("result", "")),
     caption="The result (solid) on its scan, as two readers give the arrays. "
     "The axes are those of the file, so the slice may be upside down.",
 )

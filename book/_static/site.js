@@ -42,7 +42,14 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   // A mean and its interval stay in one line.
   for (const cell of document.querySelectorAll(".bd-article td")) {
-    cell.classList.toggle("one-line", /^[+-]?[\d.]+ ± [\d.]+$/.test(cell.textContent.trim()));
+    const text = cell.textContent.trim();
+    cell.classList.toggle("one-line", /^[+-]?[\d.]+ ± [\d.]+$/.test(text));
+    cell.classList.toggle("one-line-on-phone", /^[+-]?[\d.]+ \([+-]?[\d.]+ to [+-]?[\d.]+\)/.test(text));
+  }
+  // A number and its unit stay in one line.
+  const words = document.createTreeWalker(document.querySelector(".bd-article") || document.body, NodeFilter.SHOW_TEXT);
+  for (let node = words.nextNode(); node; node = words.nextNode()) {
+    if (!node.parentElement.closest("pre, code, script")) node.data = node.data.replace(/(\d) %/g, "$1\u00a0%");
   }
   // Printed sentences and commands wrap; aligned columns scroll.
   const COLUMNS = 88; // letters of a line; our choice

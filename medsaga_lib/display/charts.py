@@ -79,6 +79,8 @@ def dots_of_seeds(
 ) -> Figure:
     """Draw a panel for each task, a row for each method, a dot for each seed, a line for the mean.
 
+    A row with one value is a dot without a line, in the colour of text.
+
     Args:
         tasks: task -> method -> the values of the seeds, with the methods in the same order.
         x_label: axis label with units.
@@ -93,10 +95,11 @@ def dots_of_seeds(
         axes.set_xlabel(x_label)
         for row, method in enumerate(methods):
             name = re.split(r" \(|, ", method)[0]  # without its learning rate and its other values
-            tint = colour(name) if name in COLOURS else INK
             seeds = values[method]
+            tint = colour(name) if name in COLOURS and len(seeds) > 1 else INK
             axes.plot(seeds, [row] * len(seeds), "o", color=tint, markersize=4, alpha=0.6)
-            axes.plot([np.mean(seeds)] * 2, [row - 0.35, row + 0.35], color=tint, linewidth=1.8)
+            if len(seeds) > 1:
+                axes.plot([np.mean(seeds)] * 2, [row - 0.35, row + 0.35], color=tint, linewidth=1.8)
         if baseline:
             axes.axvline(float(np.mean(values[baseline])), color=GREY, linestyle="--", linewidth=1)
     panels[0].set_yticks(range(len(methods)), methods, parse_math=False)

@@ -53,7 +53,7 @@ def _cells(column: "pd.Series", digits: int) -> "pd.Series":
     pattern = "{}"
     if values.dtype.kind in "iuf":
         whole = np.equal(known, np.round(known)).all()
-        pattern = "{:,.0f}" if whole else f"{{:,.{digits}f}}"
+        pattern = "{:,.0f}" if whole else f"{{:z,.{digits}f}}"  # z: no -0.00
     return values.astype(object).map(pattern.format, na_action="ignore").fillna("")
 
 

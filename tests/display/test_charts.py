@@ -61,12 +61,12 @@ def test_a_dot_for_each_seed_and_a_stroke_for_the_mean():
     figure = display.dots_of_seeds(tasks, "Dice", alt="SAMed is ahead", baseline="frozen")
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(tasks)
     for axes, values in zip(figure.axes, tasks.values(), strict=True):
-        *rows, line = axes.lines
-        for row, (method, seeds) in enumerate(values.items()):
-            dots, stroke = rows[2 * row : 2 * row + 2]
-            assert dots.get_xydata().tolist() == [[seed, row] for seed in seeds]
-            assert set(stroke.get_xdata()) == {np.mean(seeds)}
-            assert (dots.get_color() == display.colour("SAMed")) == (method == "SAMed")
+        dots, stroke, single, line = axes.lines
+        several, one = values["SAMed"], values["frozen"]
+        assert dots.get_xydata().tolist() == [[seed, 0] for seed in several]
+        assert set(stroke.get_xdata()) == {np.mean(several)}
+        assert dots.get_color() == stroke.get_color() == display.colour("SAMed")
+        assert single.get_xydata().tolist() == [[*one, 1]]  # one value has no mean
         assert set(line.get_xdata()) == set(values["frozen"])
         low, high = axes.get_ylim()
         assert low > high  # the first method on top
