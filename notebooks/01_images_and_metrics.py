@@ -51,15 +51,12 @@ for dataset in {dataset.name: dataset for dataset in opened}.values():
     print(dataset.describe())
 
 # %%
-import textwrap
-
 chest, polyps, nuclei, spleen, hippocampus, stroke = opened
 
 
 def credit(dataset):
     """Print the citation and the licence of a data set."""
-    line = f"{dataset.name}: {dataset.citation} | {dataset.licence}"
-    print(textwrap.fill(line, 80))
+    print(f"{dataset.name}: {dataset.citation} | {dataset.licence}")
 
 
 # %% [markdown]
@@ -565,7 +562,7 @@ def check(folder):
     command = ["data", "check", str(folder), "--processes", "1"]
     printed = CliRunner().invoke(app, command).output
     for line in printed.replace(f"{folder.parent}/", "").splitlines():
-        print(textwrap.fill(line, 80, subsequent_indent="    "))
+        print(line)
 
 
 # %%

@@ -350,7 +350,7 @@ table.round(2).astype(object).fillna("none")
 #
 # A box corner and a cell of the embedding must be comparable: both have a position. SAM turns a position into a vector of 256 numbers. With $\hat x, \hat y \in [-1, 1]$ the position relative to the input, and a fixed random matrix $G \in \mathbb{R}^{2 \times 128}$,
 #
-# $$p(x, y) = \bigl[\sin\bigl(2\pi\,(\hat x, \hat y)\,G\bigr),\; \cos\bigl(2\pi\,(\hat x, \hat y)\,G\bigr)\bigr].$$
+# $$\begin{aligned} p(x, y) = \bigl[&\sin\bigl(2\pi\,(\hat x, \hat y)\,G\bigr), \\ &\cos\bigl(2\pi\,(\hat x, \hat y)\,G\bigr)\bigr] \end{aligned}$$
 #
 # These are *random Fourier features* ([Tancik et al. 2020](../book/references.md)).
 

@@ -9,6 +9,7 @@ const TABLES = {vit_b: FIT, lite_medsam: FIT_LITE};
 const BACKBONES = {vit_b: "SAM's ViT-B", lite_medsam: "LiteMedSAM"};
 const FIRST_SIZE = {vit_b: 512, lite_medsam: 128};
 const STAGES = {whole: "the whole encoder", late: "its last stage and neck", frozen: "none: the decoder alone"};
+const METHODS = {medsaga: "MedSAGa", samed: "SAMed", s_sam: "S-SAM", full: "full fine-tuning"};
 const CARDS = {4: "laptop", 8: "RTX 4060", 12: "RTX 3060", 15: "T4 (free Colab)", 16: "RTX 4080", 24: "RTX 4090", 40: "A100", 80: "A100, H100"};
 const NUMBER_BYTES = 4;
 
@@ -70,7 +71,7 @@ function bars(list, card) {
   }
   const legend = element("p", {class: "fit-legend"});
   const shown = PARTS.filter(part => list.some(bar => bar.parts[part] > 0));
-  for (const part of shown) legend.append(element("span", {class: `fit-${part}`}), ` ${part}  `);
+  for (const part of shown) legend.append(element("span", {class: "one-item"}, element("span", {class: `fit-${part}`}), ` ${part} `), " ");
   if (card) legend.append("● peak  | the GPU");
   return [chart, legend];
 }
@@ -78,7 +79,7 @@ function bars(list, card) {
 function fit() {
   const form = document.getElementById("fit"), field = form.elements;
   const names = [...new Set(FIT.rows.map(row => row.recipe))];
-  for (const name of names) field.recipe.append(element("option", {}, name));
+  for (const name of names) field.recipe.append(element("option", {value: name}, METHODS[name]));
   for (const [value, name] of Object.entries(BACKBONES)) field.backbone.append(element("option", {value}, name));
   for (const [value, name] of Object.entries(STAGES)) field.stages.append(element("option", {value}, name));
   for (const [size, name] of Object.entries(CARDS)) field.card.append(element("option", {value: size}, `${size} GiB, as ${name}`));
@@ -107,14 +108,14 @@ function fit() {
       const row = withStates(rowOf(plan, name), field.bits.value, field.galore.value);
       const parts = {weights: row.weights, states: row.states, activations: activations(row, plan.batch),
         gradients: plan.perLayer ? row.gradients_per_layer : row.gradients};
-      return {name, parts, peak: peak(row, plan.batch, plan.perLayer), largest: largestBatch(row, card, plan.perLayer)};
+      return {recipe: name, name: METHODS[name], parts, peak: peak(row, plan.batch, plan.perLayer), largest: largestBatch(row, card, plan.perLayer)};
     });
-    const chosen = results.find(result => result.name === field.recipe.value);
+    const chosen = results.find(result => result.recipe === field.recipe.value);
     const fits = chosen.peak <= card;
     const sentence = element("p", {class: fits ? "fit-yes" : "fit-no"},
       `${chosen.name} needs ${gib(chosen.peak)} GiB at its peak: it ${fits ? "fits" : "does not fit"} into ${field.card.value} GiB. ` +
       (chosen.largest ? `The largest batch that does is ${chosen.largest}.` : "Not even one image does."));
-    const {kept_per_copy: kept = 0} = rowOf(plan, chosen.name);
+    const {kept_per_copy: kept = 0} = rowOf(plan, chosen.recipe);
     const copies = kept ? [element("p", {}, `One kept copy of an image takes ${mib(kept)} MiB outside the GPU; ` +
       `12 copies of each of 16 images take ${mib(12 * 16 * kept)} MiB.`)] : [];
     const rows = results.map(({name, parts, peak, largest}) => [name, ...PARTS.map(part => gib(parts[part])), gib(peak), largest || "none"]);

@@ -1,6 +1,8 @@
 // What the interactive parts of the site share. No modules: the site also opens from files.
 "use strict";
 
+const VEIL = 80 / 255; // how much a filled mask hides of the image below; our choice
+
 const Shared = {
   element(name, attributes = {}, ...children) {
     const made = document.createElement(name);
@@ -39,8 +41,13 @@ const Shared = {
     };
     for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
       if (!mask[y * width + x]) continue;
-      const edge = border(x, y);
-      if (edge || filled) picture.data.set([...colour, edge ? 255 : 80], 4 * (y * width + x));
+      const edge = border(x, y), at = 4 * (y * width + x);
+      if (edge) picture.data.set([...colour, 255], at);
+      else if (filled) { // over the image, which stays visible
+        const below = (1 - VEIL) * picture.data[at + 3] / 255, alpha = VEIL + below;
+        const mixed = colour.map((one, i) => (VEIL * one + below * picture.data[at + i]) / alpha);
+        picture.data.set([...mixed, 255 * alpha], at);
+      }
     }
     context.putImageData(picture, 0, 0);
   },

@@ -32,7 +32,9 @@ document.addEventListener("DOMContentLoaded", () => {
   // Short options and names are not broken at their dashes.
   const SHORT = 28; // letters, our choice: they fit into a phone's line
   for (const code of document.querySelectorAll(".bd-article :not(pre) > code")) {
-    if (code.textContent.includes("-") && code.textContent.length <= SHORT) code.classList.add("short");
+    for (const word of [code, ...code.querySelectorAll(".pre")]) { // Sphinx makes a span of each word
+      if (word.textContent.includes("-") && word.textContent.length <= SHORT) word.classList.add("short");
+    }
   }
   // On a phone, a first column of short names keeps its width; a longer one wraps.
   const BRIEF = 12; // letters, our choice: a third of a phone's line

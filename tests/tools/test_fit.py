@@ -183,7 +183,7 @@ def test_successor_of_galore_in_the_form(page, table):
     states = row["states_apollo"] + row["states_8"] - row["states"]
     peak = row["peaks"][1] - row["states"] + states
     said = page.locator("#fit-answer").inner_text()
-    assert f"medsaga needs {peak / GIB:.2f} GiB at its peak" in said
+    assert f"MedSAGa needs {peak / GIB:.2f} GiB at its peak" in said
     full = row_of(table, recipe="full", size=512)
     assert f"{full['states_8'] / GIB:.2f}" in said  # the other methods have no GaLore
     set_to(page, "fit", bits=32, galore="galore")

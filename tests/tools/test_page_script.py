@@ -92,3 +92,21 @@ def test_a_first_column_of_short_names_keeps_its_width(page):
     brief = page.locator("table.brief-names").evaluate_all("all => all.map(one => one.id)")
     assert brief == ["narrow"]
     assert page.locator("td.one-line").all_text_contents() == ["0.88 ± 0.03"]
+
+
+def test_a_filled_mask_lets_the_image_shine_through(browser):
+    page = browser.new_page()
+    page.set_content("<canvas width=5 height=5></canvas>")
+    page.add_script_tag(path=STATIC / "shared.js")
+    inner = """ground => {
+        const context = document.querySelector("canvas").getContext("2d");
+        context.clearRect(0, 0, 5, 5);
+        if (ground) { context.fillStyle = ground; context.fillRect(0, 0, 5, 5); }
+        Shared.paint(context, new Uint8Array(25).fill(1), 5, 5, [0, 114, 178]);
+        return [...context.getImageData(2, 2, 1, 1).data];
+    }"""
+    veil = 80 / 255
+    expected = [255 - veil * (255 - one) for one in (0, 114, 178)]
+    assert page.evaluate(inner, "white") == pytest.approx([*expected, 255], abs=1)
+    assert page.evaluate(inner, "")[3] == 80  # on a canvas of its own, above the image
+    page.close()
