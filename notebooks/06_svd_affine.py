@@ -9,7 +9,7 @@
 #
 # **Before this** [Chapter 5](05_adapting_sam.ipynb); the singular value decomposition as in [chapter 4](04_galore.ipynb).
 #
-# **Budget** 2 minutes on two CPU cores, 2 GB of memory, 0 MB to download
+# **Budget** 3 minutes on two CPU cores, 2 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library. Colab's torch and numpy stay.
