@@ -9,7 +9,7 @@
 #
 # **Before this** [Chapter 2](02_sam_from_the_inside.ipynb) on the mask decoder; [chapter 5](05_adapting_sam.ipynb) on LoRA; [chapter 6](06_svd_affine.ipynb) on the focal loss.
 #
-# **Budget** 4 minutes on two CPU cores, 2.5 GB of memory, 0 MB to download
+# **Budget** 3 minutes on two CPU cores, 2.5 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library. Colab's torch and numpy stay.

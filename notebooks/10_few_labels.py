@@ -9,7 +9,7 @@
 #
 # **Before this** [Chapter 5](05_adapting_sam.ipynb) on class tokens; [chapter 8](08_lite_medsam.ipynb) on TinyViT and boxes; [chapter 1](01_images_and_metrics.ipynb) on the metrics.
 #
-# **Budget** 4 minutes on two CPU cores, 2 GB of memory, 0 MB to download
+# **Budget** 3 minutes on two CPU cores, 2 GB of memory, 0 MB to download
 
 # %% tags=["colab"]
 # Colab only: fetch the book and its library. Colab's torch and numpy stay.

@@ -39,7 +39,8 @@ BATCHES = (1, 12)  # batches with a predicted peak; the peak is almost linear be
 CLASSES = 8  # foreground classes, as in SAMed's and MedSAGa's tables
 PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
 BITS: tuple[Literal[8, 4], ...] = (8, 4)  # of AdamW's states, besides 32
-OPTIMIZERS = ("fira", "apollo", "published")  # of MedSAGa's image encoder, besides GaLore
+# Of MedSAGa's image encoder, besides GaLore
+OPTIMIZERS: tuple[Literal["fira", "apollo", "published"], ...] = ("fira", "apollo", "published")
 # The trained stages of LiteMedSAM's image encoder: all; the last one and the neck; or none, so that
 # the decoder trains on kept embeddings
 Stages = Literal["whole", "late", "frozen"]
