@@ -42,6 +42,23 @@ document.addEventListener("DOMContentLoaded", () => {
     const names = [...table.querySelectorAll("tr > :first-child")].map(cell => cell.textContent.trim().length);
     table.classList.toggle("brief-names", Math.max(...names) <= BRIEF);
   }
+  // On a phone, a written table with many columns becomes a list: each row with the names of its cells.
+  const MANY = 5; // columns, our choice
+  for (const table of document.querySelectorAll(".bd-article table.table:not(.dataframe)")) {
+    const names = [...table.querySelectorAll("thead th")].map(cell => cell.textContent.trim());
+    if (names.length < MANY || table.querySelector("[colspan], [rowspan]")) continue;
+    table.classList.add("cards");
+    table.setAttribute("role", "table"); // the style takes the elements' own roles away
+    for (const part of table.querySelectorAll("thead, tbody")) part.setAttribute("role", "rowgroup");
+    for (const row of table.rows) {
+      row.setAttribute("role", "row");
+      [...row.cells].forEach((cell, i) => {
+        cell.setAttribute("role", cell.tagName === "TH" ? "columnheader" : "cell");
+        cell.dataset.label = names[i];
+        cell.classList.toggle("blank", !cell.textContent.trim());
+      });
+    }
+  }
   // A mean and its interval stay in one line.
   for (const cell of document.querySelectorAll(".bd-article td")) {
     const text = cell.textContent.trim();

@@ -7,6 +7,9 @@ import pytest
 STATIC = Path(__file__).parents[2] / "book" / "_static"
 CELLS = "".join(f"<td>a wide cell {number}</td>" for number in range(12))
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
+NAMES = "".join(f"<th>the name {number}</th>" for number in range(5))
+VALUES = "".join(f"<td>a longer value {number}</td>" for number in range(4))
+LABEL = "cell => getComputedStyle(cell, '::before').content"
 PAGE = f"""\
 <!doctype html><html lang="en"><meta charset="utf-8"><title>Page</title>
 <link rel="stylesheet" href="{(STATIC / "book.css").as_uri()}">
@@ -18,6 +21,8 @@ td, code {{ white-space: nowrap }}
 <article class="bd-article">
 <table id="wide" class="dataframe"><tbody><tr>{CELLS}</tr></tbody></table>
 <table id="narrow" class="dataframe"><tbody><tr><td>1</td><td>0.88 ± 0.03</td></tr></tbody></table>
+<table id="many" class="table"><thead><tr>{NAMES}</tr></thead>
+<tbody><tr>{VALUES}<td></td></tr></tbody></table>
 <p>Give <code id="option">--backbone</code> or
 <code id="long">--set image_encoder.from_stage=3 --weights random</code>.</p>
 <p>Here <span id="formula" class="math"><span>$P_t$ is a basis</span></span> is short.</p>
@@ -56,6 +61,19 @@ def test_long_output_fades_at_its_bottom_until_it_is_scrolled_to_its_end(page):
     assert page.locator(".goes-down").count() == 1
     page.evaluate("document.querySelector('#printed').scrollTop = 1e5")
     page.wait_for_selector("#printed:not(.goes-down)")
+
+
+def test_a_written_table_of_many_columns_is_a_list_on_a_phone(page):
+    many = page.locator("#many")
+    assert many.locator("td").nth(1).evaluate(LABEL) == '"the name 1: "'
+    first, second = (many.locator("td").nth(n).bounding_box() for n in (0, 1))
+    assert first["y"] < second["y"]
+    assert not many.locator("td").nth(4).is_visible()  # an empty cell
+    assert page.get_by_role("columnheader", name="the name 4").count() == 1
+    page.set_viewport_size({"width": 1280, "height": 800})
+    first, second = (many.locator("td").nth(n).bounding_box() for n in (0, 1))
+    assert first["y"] == second["y"]
+    assert many.locator("td").nth(1).evaluate(LABEL) == "none"
 
 
 def test_a_figure_is_enlarged_and_fits_again(page):
