@@ -536,8 +536,8 @@ files = [Path(f"recorded/{part}_methods.json") for part in parts]
 late = [json.loads(file.read_text()) for file in files]
 late_runs = [run for part in late for run in part["runs"]]
 late.append(json.loads(Path("recorded/late_hippocampus.json").read_text()))
-prompted = ("s_sam", "svf", "adaptive_sam")  # one seed on the hippocampus
-late_runs += [r for r in late[3]["runs"] if r["recipe"].startswith(prompted)]
+by_names = ("s_sam", "svf", "adaptive_sam")  # one seed on the hippocampus
+late_runs += [r for r in late[3]["runs"] if r["recipe"].startswith(by_names)]
 for part in late:
     made = part["provenance"]
     print(made["command"], "|", made["date"], "|", made["device"])

@@ -160,7 +160,7 @@ def quantized(recipe: Recipe, plan: Plan, bits: Literal[8, 4]) -> int:
 
 
 def of_optimizers(recipe: Recipe, plan: Plan) -> dict[str, int]:
-    """Return the bytes of the states with each other optimizer of GaLore's kind, if it uses one."""
+    """Return the bytes of the states by optimizer; an empty dictionary for other methods."""
     if not isinstance(recipe.image_encoder, GaLore):
         return {}
     found = {}
