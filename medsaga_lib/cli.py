@@ -1068,7 +1068,7 @@ def evaluate(
     """
     from medsaga_lib.data.catalog import open_dataset
     from medsaga_lib.evaluation.metrics import TOLERANCE
-    from medsaga_lib.evaluation.of_a_run import evaluate_run, evaluation_folder
+    from medsaga_lib.evaluation.of_a_run import drawn, evaluate_run, evaluation_folder
     from medsaga_lib.evaluation.scores import without_nan
 
     dataset = open_dataset(data)
@@ -1104,7 +1104,9 @@ def evaluate(
             f"HD95 {by_rule['hd95']:.1f} pixels or voxels"
         )
     print(f"scores of each case: {out / 'cases.csv'}")
-    print(f"figure of the worst, middle and best case: {out / 'figure.png'}")
+    if cases := drawn(evaluation):
+        shown = ", ".join(f"{rank} case {name}" for rank, name in cases.items())
+        print(f"figure: {out / 'figure.png'} ({shown})")
 
 
 @app.command()

@@ -9,7 +9,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (corner.textContent.trim()) continue; // an empty corner is no header
     corner.replaceWith(document.createElement("td"));
   }
-  // On a phone, the letters of a figure are small: a button shows it in full size, to scroll.
+  // On a phone, a figure is so wide that its letters can be read, and scrolls; a button shows it whole.
   const PICTURES = ".bd-article .cell_output figure > img, .bd-article section > p > img:only-child";
   for (const picture of document.querySelectorAll(PICTURES)) {
     const place = document.createElement("div");
@@ -19,7 +19,6 @@ document.addEventListener("DOMContentLoaded", () => {
     button.className = "enlarge";
     const turn = large => {
       place.classList.toggle("large", large);
-      place.tabIndex = large ? 0 : -1;
       button.textContent = large ? "Fit to the page" : "Enlarge";
       button.setAttribute("aria-pressed", large);
     };
@@ -27,7 +26,7 @@ document.addEventListener("DOMContentLoaded", () => {
     picture.replaceWith(place);
     place.append(picture);
     place.after(button);
-    turn(false);
+    turn(true);
   }
   // Short options and names are not broken at their dashes.
   const SHORT = 28; // letters, our choice: they fit into a phone's line
@@ -80,7 +79,7 @@ document.addEventListener("DOMContentLoaded", () => {
   // What scrolls must be reachable with the Tab key, and fades where it goes on.
   const article = document.querySelector(".bd-article");
   if (!article) return;
-  const WIDE = "pre, table, div.math";
+  const WIDE = "pre, table, div.math, .picture";
   const fade = one => {
     one.classList.toggle("goes-on", one.scrollLeft + one.clientWidth < one.scrollWidth - 1);
     if (one.matches("pre")) one.classList.toggle("goes-down", one.scrollTop + one.clientHeight < one.scrollHeight - 1);
@@ -88,6 +87,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const look = () => {
     for (const one of article.querySelectorAll(WIDE)) {
       if (one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight) one.tabIndex = 0;
+      else one.removeAttribute("tabindex");
       fade(one);
     }
   };

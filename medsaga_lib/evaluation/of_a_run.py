@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from medsaga_lib.data.cases import match, read_case, read_case_mask, read_pair
 from medsaga_lib.data.dataset import Case, DataSet
@@ -22,7 +23,6 @@ from medsaga_lib.inference.runtime import Runtime
 from medsaga_lib.models.heads import Promptable
 from medsaga_lib.training.run_folder import read_run
 
-LONGEST_NAME = 14  # characters of a case's name above its picture, which is a third of a page wide
 TRUTH_PROMPTS = {
     "points": f"a random pixel of each label in each slice of the truth, seed {PROMPT_SEED}",
     "boxes": "the exact box of each label in each slice of the truth",
@@ -124,6 +124,19 @@ class Kept(NamedTuple):
         return flat.reshape(self.shape).astype(np.int64)
 
 
+def drawn(evaluation: Evaluation) -> dict[str, str]:
+    """Return the names of the cases in the figure: worst, middle and best by Dice."""
+    names = _by_dice(evaluation).index
+    if not len(names):
+        return {}
+    places = {len(names) // 2: "middle", 0: "worst", len(names) - 1: "best"}  # the same if few
+    return {rank: names[place] for place, rank in sorted(places.items())}
+
+
+def _by_dice(evaluation: Evaluation) -> pd.Series:
+    return evaluation.table.groupby("case")["dice"].mean().dropna().sort_values()
+
+
 def _write_figure(
     path: Path,
     labels: dict[int, str],
@@ -135,10 +148,8 @@ def _write_figure(
     """Draw the cases with the lowest, the middle and the highest Dice side by side."""
     from medsaga_lib.display import Panel, grid, to_png
 
-    by_dice = evaluation.table.groupby("case")["dice"].mean().dropna().sort_values()
-    chosen = {by_dice.index[i]: None for i in (0, len(by_dice) // 2, -1)} if len(by_dice) else {}
     panels = []
-    for name in chosen:
+    for rank, name in drawn(evaluation).items():
         case = next(case for case in cases if case.name == name)
         picture, truth = read_pair(dataset, case)
         prediction = kept[name].labels()
@@ -147,8 +158,7 @@ def _write_figure(
             middle = int((truth > 0).sum((1, 2)).argmax())
             image, truth, prediction = image[middle], truth[middle], prediction[middle]
             spacing = spacing[1:]
-        short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
-        title = f"{short}: Dice {by_dice[name]:.3f}"
+        title = f"{rank}: Dice {_by_dice(evaluation)[name]:.3f}"
         panels.append(Panel(image, truth, prediction, title, (spacing[0], spacing[1])))
     if panels:
         alt = "Worst, middle and best case: truth dashed, prediction solid."

@@ -47,7 +47,7 @@ def page(
     if run:
         parts += ["## Published and ours", _scores(table, run)]
     if pairs := ahead(table, cells, rows):
-        parts += ["## Which method is ahead", _pairs(pairs)]
+        parts += ["## Which method is ahead", _pairs(table, pairs)]
     if missing := _missing(found):
         parts += ["## Not run here", missing]
     used = dict.fromkeys([*(one.verdict for one in found), *(pair.verdict for pair in pairs)])
@@ -73,7 +73,7 @@ def _scores(table: Table, found: Sequence[Judged]) -> str:
     for one in found:
         digits = DIGITS[one.cell.metric] - (table.scale(one.cell) > 1)
         rows.append(
-            (f"{one.cell.dataset}, {one.cell.images}", plain(one.cell.method),
+            (f"{one.cell.dataset}, {one.cell.images}", table.title_of(one.cell.method),
              NAMES[one.cell.metric],
              one.cell.text, number(one.ours, digits), number(one.difference, digits, "+"),
              ends(one.interval, digits), one.seeds, one.verdict)
@@ -81,20 +81,26 @@ def _scores(table: Table, found: Sequence[Judged]) -> str:
     notes = dict.fromkeys(
         f"{one.verdict}: {one.why}" for one in found if one.verdict != "not comparable"
     )
-    text = "The interval is that of the difference, over patients and seeds, for Dice alone."
-    return "\n\n".join(filter(None, [markdown(header, rows), text, bullets(notes)]))
+    caption = (
+        "The published scores and ours. The interval is that of the difference, over patients and "
+        "seeds, for Dice alone. Our HD95 is in mm where the images have a spacing, else in pixels."
+    )
+    return "\n\n".join(filter(None, [markdown(header, rows, caption), bullets(notes)]))
 
 
-def _pairs(pairs: Sequence[Ahead]) -> str:
+def _pairs(table: Table, pairs: Sequence[Ahead]) -> str:
     header = ("Data, images", "Dice of", "less that of", "Published", "Ours", "95 % interval",
               "p over patients (Holm)", "Verdict", "Reason")  # fmt: skip
     rows = [
-        (f"{one.dataset}, {one.images}", plain(one.method), plain(one.baseline),
+        (f"{one.dataset}, {one.images}", table.title_of(one.method), table.title_of(one.baseline),
          number(one.published, 3, "+"), number(one.ours, 3, "+"), ends(one.interval, 3),
          "< 0.001" if one.p < 0.001 else number(one.p, 3), one.verdict, one.why)
         for one in pairs
     ]  # fmt: skip
-    return markdown(header, rows)
+    caption = (
+        f"Dice of each method less that of {table.title_of(pairs[0].baseline)}, published and ours."
+    )
+    return markdown(header, rows, caption)
 
 
 def _missing(found: Sequence[Judged]) -> str:
@@ -151,18 +157,14 @@ def ends(interval: Interval, digits: int) -> str:
     return "-" if math.isnan(low) else f"[{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
-def plain(method: str) -> str:
-    """Return the name of a method for readers."""
-    return method.replace("_", " ")
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table."""
+def markdown(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
+    """Return a Markdown table, with its caption in a line above it."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
+    text = "\n".join(
         "| " + " | ".join(safe(str(cell)).replace("|", "/") for cell in line) + " |"
         for line in lines
     )
+    return f"Table: {caption}\n\n{text}" if caption else text
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from medsaga_lib.claims.arithmetic import interval
 from medsaga_lib.claims.tables import printed
 from medsaga_lib.errors import UserError
+from medsaga_lib.recipes import get_recipe
 
 FACTS = Path(__file__).with_name("tables.toml")
 NOT_HERE = "not_here"  # the entry with the tables that no grid can reproduce
@@ -82,6 +83,15 @@ class Table:
     def recipe_of(self, method: str) -> str:
         """Return the recipe of a method in the full profile, with its changed values."""
         return ":".join([self.methods[method], *self.full])
+
+    def title_of(self, method: str) -> str:
+        """Return the name of a method for readers: the paper's, or the table's if two share it."""
+        titles = {
+            name: get_recipe(recipe.partition(":")[0]).method
+            for name, recipe in self.methods.items()
+        }
+        shared = list(titles.values()).count(titles[method]) > 1
+        return method.replace("_", " ") if shared else titles[method]
 
     def _all(self) -> Iterator[Cell]:
         rows = printed(self.file or self.name)

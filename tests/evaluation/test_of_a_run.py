@@ -1,9 +1,11 @@
 """The evaluation of a run on a split: its files, their place, and what cannot be scored."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from runs import SMALL, prompted_run, short, train
@@ -12,7 +14,8 @@ from medsaga_lib.data.cases import read_case_mask, read_pair
 from medsaga_lib.errors import UserError
 from medsaga_lib.evaluation import of_a_run
 from medsaga_lib.evaluation.metrics import dice
-from medsaga_lib.evaluation.of_a_run import TRUTH_PROMPTS, evaluate_run, evaluation_folder
+from medsaga_lib.evaluation.of_a_run import TRUTH_PROMPTS, drawn, evaluate_run, evaluation_folder
+from medsaga_lib.evaluation.scores import Evaluation
 from medsaga_lib.inference.predictor import load_run
 from medsaga_lib.training.run_folder import read_run
 
@@ -37,6 +40,20 @@ def test_evaluation_writes_csv_json_and_figure(run, dataset, tmp_path):
     assert (summary["data"], summary["split"]) == (dataset.name, "test")
     assert not {"prompts", "seen"} & summary.keys()
     assert Image.open(tmp_path / "e/figure.png").width > 600
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.5, 0.9, 0.1, 0.7], {"worst": "c", "middle": "d", "best": "b"}),
+        ([0.5, math.nan, 0.1], {"worst": "c", "best": "a"}),  # b has no object
+        ([0.5], {"best": "a"}),
+        ([math.nan], {}),
+    ],
+)
+def test_the_figure_shows_the_worst_the_middle_and_the_best_case(scores, expected):
+    table = pd.DataFrame({"case": list("abcd")[: len(scores)], "dice": scores})
+    assert drawn(Evaluation(table)) == expected
 
 
 def test_the_scores_are_those_of_the_runs_own_predictions(run, dataset, tmp_path):

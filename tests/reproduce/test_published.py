@@ -74,3 +74,16 @@ def test_what_no_table_has_is_one_sentence():
         assert name in printed.names()
         with pytest.raises(UserError, match=f"{name} cannot be reproduced"):
             find_table(name)
+
+
+@pytest.mark.parametrize(
+    ("table", "method", "title"),
+    [
+        ("medsaga_table1", "dae_former", "DAE-Former"),
+        ("medsaga_table2", "without_warmup_mean", "without warmup mean"),  # both are MedSAGa
+        ("medsaga_table3", "v1", "MedSAGa_v1"),
+        ("s_sam_hd95", "S-SAM", "S-SAM"),
+    ],
+)
+def test_methods_are_named_as_the_papers_write_them(table, method, title):
+    assert find_table(table).title_of(method) == title

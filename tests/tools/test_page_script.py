@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import matplotlib
 import pytest
 
+from medsaga_lib.display.style import STYLE
+
+STYLED = matplotlib.rc_params_from_file(STYLE, use_default_template=False)
+READABLE = 9  # pixels of a letter's size, our choice
 STATIC = Path(__file__).parents[2] / "book" / "_static"
 CELLS = "".join(f"<td>a wide cell {number}</td>" for number in range(12))
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
@@ -76,17 +81,21 @@ def test_a_written_table_of_many_columns_is_a_list_on_a_phone(page):
     assert many.locator("td").nth(1).evaluate(LABEL) == "none"
 
 
-def test_a_figure_is_enlarged_and_fits_again(page):
+def test_the_letters_of_a_figure_are_readable_on_a_phone_and_a_button_shows_it_whole(page):
+    wide, _ = STYLED["figure.figsize"]
+    points = min(STYLED[name] for name in ("legend.fontsize", "xtick.labelsize", "ytick.labelsize"))
     width = "document.querySelector('.picture img').getBoundingClientRect().width"
-    assert page.evaluate(width) <= 390
-    button = page.get_by_role("button", name="Enlarge", exact=True)
-    button.click()
-    assert page.evaluate(width) == 768
+    assert page.evaluate(width) * points / (72 * wide) >= READABLE
+    page.wait_for_selector(".picture.goes-on[tabindex='0']")
     assert page.evaluate("document.documentElement.scrollWidth") == 390  # it scrolls by itself
     page.get_by_role("button", name="Fit to the page", pressed=True).click()
     assert page.evaluate(width) <= 390
+    page.wait_for_selector(".picture:not(.goes-on, [tabindex])")
+    button = page.get_by_role("button", name="Enlarge", pressed=False)
+    button.click()
+    assert page.evaluate(width) > 390
     page.set_viewport_size({"width": 1280, "height": 800})
-    assert not button.is_visible()
+    assert page.locator(".enlarge:visible").count() == 0
 
 
 def test_short_options_are_not_broken(page):

@@ -24,7 +24,8 @@ def test_rows_of_a_table_have_headings_below_those_of_the_page(monkeypatch):
     text = reproducing.pages_of_rows()
     assert text.startswith("### MedSAGa, Table 1")
     assert "\n#### Published and ours\n" in text
-    assert "| Spleen, 100 | medsaga | Dice | 0.842 |" in text
+    assert "\n\nTable: The published scores and ours." in text
+    assert "| Spleen, 100 | MedSAGa | Dice | 0.842 |" in text
     assert "not run here" not in text
     monkeypatch.setattr(reproducing, "accumulated", list)
     assert reproducing.pages_of_rows() == "There are no rows yet."
