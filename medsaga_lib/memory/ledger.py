@@ -211,10 +211,13 @@ def _projection_bytes(W: Tensor, group: Mapping[str, Any]) -> int:
 
 
 def _update_bytes(W: Tensor, group: Mapping[str, Any], per_layer: bool) -> int:
-    """Return the bytes of temporaries for updating one tensor; GaLore's between two refreshes."""
+    """Return the bytes of temporaries for updating one tensor; GaLore's between two refreshes.
+
+    They are those of a GPU: on a CPU, torch's fused AdamW has none.
+    """
     copies = 0 if W.dtype == torch.float32 else 2 * W.numel() * STATE_BYTES  # weight and gradient
     if projection := _projection_bytes(W, group):
-        return (3 if per_layer else 2) * projection + copies  # R_t, and two for N_t
+        return (4 if per_layer else 3) * projection + copies  # R_t, and three for N_t
     # AdamW: the root of V_t and the denominator; SGD: the gradient with weight decay
     temporaries = 1 if "momentum" in group else 2
     return temporaries * W.numel() * STATE_BYTES + copies

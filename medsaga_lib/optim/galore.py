@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ from medsaga_lib.models.linear import linear
 from medsaga_lib.optim.subspace import exact_basis, randomized_basis, refresh_seed, rotate_moments
 
 SMALL = 2**14  # numbers in a tensor that is updated together with others; our choice
+FUSED = ("cpu",)  # devices with torch's fused AdamW; a GPU's needs the step counters there
 STATE_BYTES = 4  # moments and bases are float32 for weights of every dtype
 
 
@@ -89,6 +91,7 @@ class NonFiniteGradientError(UserError):
     """A gradient contains NaN or infinity; no weight and no state was changed."""
 
 
+@cache
 def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     """Shape of the matrix that represents a tensor with 2 or more dimensions.
 
@@ -105,6 +108,7 @@ def projected_bytes(matrix: tuple[int, int], rank: int) -> tuple[int, int]:
     return 2 * max(matrix) * rank * STATE_BYTES, min(matrix) * rank * STATE_BYTES
 
 
+@cache
 def is_projected(shape: tuple[int, ...], rank: int | None) -> bool:
     """Whether a projection saves memory; never at rank >= min(m, n), where GaLore is AdamW."""
     if rank is None or len(shape) < 2:
@@ -190,8 +194,9 @@ class Step(NamedTuple):
 class GaLoreAdamW(torch.optim.Optimizer):
     """AdamW with moments in a rank-r subspace for the parameter groups that have a `rank`.
 
-    torch's AdamW updates groups without a `rank`, and tensors whose states a projection would not
-    make smaller, bit for bit. Weights may be float32, bfloat16 or float16; states are float32.
+    torch's AdamW (on a CPU with `fused`) updates groups without a `rank`, and tensors whose states
+    a projection would not make smaller, bit for bit. Weights may be float32, bfloat16 or float16;
+    states are float32.
 
     Args:
         params: groups from `param_groups`, or any that torch.optim.AdamW accepts.
@@ -343,22 +348,8 @@ class GaLoreAdamW(torch.optim.Optimizer):
             if not state:
                 state.update(new_moments(torch.zeros_like(W, dtype=torch.float32)))
         work = [W.float() for W in weights]  # W itself where it is float32
-        adamw(
-            work,
-            [_gradient(W).float() for W in weights],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            foreach=len(weights) > 1,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
+        gradients = [_gradient(W).float() for W in weights]
+        _torch_adamw(work, gradients, states, group, group["lr"], group["weight_decay"])
         for W, updated in zip(weights, work, strict=True):
             if updated is not W:
                 W.copy_(updated)
@@ -368,7 +359,6 @@ class GaLoreAdamW(torch.optim.Optimizer):
     ) -> None:
         """Update W by algorithm 2; `projection` is R_t if the basis stays, else None."""
         eta, alpha, eps, decay = (group[key] for key in ("lr", "scale", "eps", "weight_decay"))
-        beta_1, beta_2 = group["betas"]
         G = _short_side_first(_gradient(W)).float()  # (m, n)
         state = self.state[W]
         if not state and _is_rounding(G, eps):  # its basis would stay for T steps
@@ -378,13 +368,8 @@ class GaLoreAdamW(torch.optim.Optimizer):
             P, R = self._project(index, group, W, G)  # (m, r), (r, n)
         else:
             P, R = state["basis"], projection
-        M, V = state["exp_avg"], state["exp_avg_sq"]  # (r, n)
-
-        state["step"] += 1
-        t = int(state["step"])
-        M.lerp_(R, 1 - beta_1)
-        V.mul_(beta_2).addcmul_(R, R, value=1 - beta_2)
-        N = (M / (1 - beta_1**t)).div_((V / (1 - beta_2**t)).sqrt_().add_(eps))
+        N = torch.zeros_like(state["exp_avg"])  # (r, n); a step of Adam from 0, at a rate of -1
+        _torch_adamw([N], [R], [state], group, lr=-1.0, weight_decay=0.0)
 
         work = _short_side_first(W).float()  # a view of W where W is contiguous and float32
         self._move(work, Step(G, P, R, N, state, keep=1 - eta * decay, rate=eta * alpha))
@@ -427,6 +412,42 @@ class GaLoreAdamW(torch.optim.Optimizer):
             state["exp_avg"], state["exp_avg_sq"] = rotate_moments(M, V, P_old, P, R, correction)
         state["basis"] = P
         return P, R
+
+
+def _torch_adamw(
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    states: list[dict[str, Tensor]],
+    group: dict[str, Any],
+    lr: float,
+    weight_decay: float,
+) -> None:
+    """Update float32 tensors by torch's AdamW, on a CPU by its fused kernel.
+
+    That kernel passes over the memory once, and the other ways about 10 times. It takes no notice
+    of strides (torch 2.13).
+    """
+    averages = [state["exp_avg"] for state in states]
+    squares = [state["exp_avg_sq"] for state in states]
+    tensors = (*weights, *gradients, *averages, *squares)
+    fused = all(one.device.type in FUSED and one.is_contiguous() for one in tensors)
+    adamw(
+        weights,
+        gradients,
+        averages,
+        squares,
+        [],
+        [state["step"] for state in states],
+        foreach=not fused and len(weights) > 1,
+        fused=fused,
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=lr,
+        weight_decay=weight_decay,
+        eps=group["eps"],
+        maximize=False,
+    )
 
 
 def new_moments(zeros: Tensor) -> dict[str, Tensor]:

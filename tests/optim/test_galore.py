@@ -119,7 +119,7 @@ def test_full_rank_is_torch_adamw_bit_for_bit(weight_decay, rank, target):
         [W for W in twin.parameters() if W.requires_grad],
         lr=1e-2,
         weight_decay=weight_decay,
-        foreach=False,
+        fused=True,
     )
     if rank is None:
         params = [W for W in net.parameters() if W.requires_grad]
@@ -131,6 +131,25 @@ def test_full_rank_is_torch_adamw_bit_for_bit(weight_decay, rank, target):
     apart = (weights(net) - weights(twin)).abs().max()
     target(1, "full rank: largest difference from torch's AdamW after 20 steps", "0", apart)
     assert torch.equal(weights(net), weights(twin))
+
+
+def test_weights_in_another_layout_are_updated_as_by_torch():
+    """torch's fused kernel would take the moments of other weights."""
+    images = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = []
+    for kind, options in ((GaLoreAdamW, {}), (torch.optim.AdamW, {"foreach": False})):
+        torch.manual_seed(0)
+        net = nn.Conv2d(4, 4, 3)
+        first = kind(net.parameters(), lr=1e-2, **options)
+        net(images).square().mean().backward()
+        first.step()
+        net = net.to(memory_format=torch.channels_last)
+        optimizer = kind(net.parameters(), lr=1e-2, **options)
+        optimizer.load_state_dict(copy.deepcopy(first.state_dict()))
+        net(images).square().mean().backward()
+        optimizer.step()
+        found.append(weights(net))
+    assert torch.allclose(*found, rtol=0, atol=1e-7)
 
 
 def algorithm_2(W, gradients, rank, T, alpha, eta, decay, beta_1=0.9, beta_2=0.999, eps=1e-8):

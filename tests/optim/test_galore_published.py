@@ -78,7 +78,7 @@ def test_full_rank_in_singular_coordinates_is_not_adamw():
     for kind, options in (
         (PublishedGaLoreAdamW, {"rank": 24, "scale": 1.0}),
         (GaLoreAdamW, {"rank": 24, "scale": 1.0}),
-        (torch.optim.AdamW, {}),
+        (torch.optim.AdamW, {"fused": True}),
     ):
         W = tensors()["square"]
         optimizer = kind([{"params": [W], **options}], lr=1e-2, weight_decay=0)
