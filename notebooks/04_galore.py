@@ -282,14 +282,14 @@ print(f"cosine of the two steps {cosine(galore, adam_step):.2f}")
 
 # %% [markdown]
 # The steps are different. Adam divides each *coordinate* of the gradient by its own size, so its step depends on the coordinates. GaLore's coordinates are those of the singular vectors, not the entries of the matrix.
-# The library does not project a matrix if this saves no memory. Then it is AdamW, bit for bit:
+# The library does not project a matrix if this saves no memory. Then it is PyTorch's AdamW, bit for bit; on a CPU, the one with the option `fused`:
 
 # %%
 weights = [torch.nn.Parameter(weight.clone()) for _ in range(2)]
 for W in weights:
     W.grad = G.clone()
 GaLoreAdamW([{"params": weights[:1], "rank": 192}]).step()
-torch.optim.AdamW(weights[1:], foreach=False).step()
+torch.optim.AdamW(weights[1:], fused=True).step()
 print("equal to AdamW, bit for bit:", torch.equal(*weights))
 
 # %% [markdown]

@@ -20,7 +20,8 @@ STATUS_PAGE = Path("book/status.md")
 STATUS_MARK = "<!-- The table stands here once the book is built. -->"
 FOLDED = {book.SOLUTION: "the solution", book.COLAB: "how Colab gets the library"}
 VERBS = ("show", "hide")
-HEADS = re.compile(r"<thead>\s*<tr[^>]*>(.*?)</tr>\s*<tr[^>]*>(.*?)</tr>\s*</thead>", re.DOTALL)
+ROW = r"<tr[^>]*>((?:(?!</tr>).)*)</tr>\s*"
+HEADS = re.compile(ROW + ROW + "</thead>", re.DOTALL)  # the last 2 rows of a head
 HEAD = re.compile(r"<th[^>]*>(.*?)</th>", re.DOTALL)
 CAPTION = "<figcaption>"  # where a caption begins
 OF_TABLE = '<figure class="of-table">'
@@ -164,8 +165,9 @@ def with_numbers(text: str, tables: Iterator[int], chapter: str = "") -> str:
 def with_one_head(table: str) -> str:
     """Return a table of pandas with the names of its index beside those of its columns.
 
-    pandas puts the names of the index into a row of their own, whose other cells are empty. Where
-    the columns have a name too, it stands above that of the index, and both rows stay.
+    pandas puts the names of the index into a row of their own, the last of the head, whose other
+    cells are empty. Where the columns have a name too, it stands above that of the index, and both
+    rows stay.
     """
     heads = HEADS.search(table)
     rows = [HEAD.findall(heads[number]) for number in (1, 2)] if heads else []
@@ -174,7 +176,7 @@ def with_one_head(table: str) -> str:
     if any(above and below for above, below in zip(*rows, strict=True)):
         return table
     cells = "".join(f"<th>{above or below}</th>" for above, below in zip(*rows, strict=True))
-    return table.replace(heads[0], f"<thead><tr>{cells}</tr></thead>")
+    return table.replace(heads[0], f"<tr>{cells}</tr></thead>")
 
 
 def _caption(cell: NotebookNode, label: str) -> str:

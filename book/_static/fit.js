@@ -120,7 +120,7 @@ function fit() {
       `12 copies of each of 16 images take ${mib(12 * 16 * kept)} MiB.`)] : [];
     const rows = results.map(({name, parts, peak, largest}) => [name, ...PARTS.map(part => gib(parts[part])), gib(peak), largest || "none"]);
     document.getElementById("fit-answer").replaceChildren(sentence, ...copies, ...bars(results, card),
-      table(["method", ...PARTS.map(part => `${part}, GiB`), "peak, GiB", "largest batch"], rows));
+      table("What each method needs with these values, and the largest batch that fits.", ["method", ...PARTS.map(part => `${part}, GiB`), "peak, GiB", "largest batch"], rows));
   };
   field.backbone.addEventListener("input", chooseBackbone); // before the form's own listener
   form.addEventListener("input", answer);

@@ -11,10 +11,10 @@ const Shared = {
     return made;
   },
 
-  table(header, rows) {
+  table(caption, header, rows) {
     const {element} = Shared;
     const cells = (kind, row) => element("tr", {}, ...row.map(cell => element(kind, {}, String(cell))));
-    return element("table", {}, element("thead", {}, cells("th", header)), element("tbody", {}, ...rows.map(row => cells("td", row))));
+    return element("table", {}, element("caption", {}, caption), element("thead", {}, cells("th", header)), element("tbody", {}, ...rows.map(row => cells("td", row))));
   },
 
   // Lengths of runs of equal pixels, background first, to a mask of 0 and 1.
