@@ -189,8 +189,12 @@ def peak_bytes(
         if loss.requires_grad:  # otherwise nothing is trained
             loss.backward()
         del loss
-        # GaLoreAdamW projects all gradients before it changes anything
-        at_once = [] if per_layer else [_projection_bytes(W, group_of[W]) for W in group_of]
+        # GaLoreAdamW computes R_t and N_t of all float32 tensors before it changes any
+        at_once = [
+            2 * _projection_bytes(W, group_of[W])
+            for W in group_of
+            if W.dtype == torch.float32 and not per_layer
+        ]
         projections = torch.empty(sum(at_once), dtype=torch.uint8)
         for W in group_of:
             update(W)
@@ -217,7 +221,8 @@ def _update_bytes(W: Tensor, group: Mapping[str, Any], per_layer: bool) -> int:
     """
     copies = 0 if W.dtype == torch.float32 else 2 * W.numel() * STATE_BYTES  # weight and gradient
     if projection := _projection_bytes(W, group):
-        return (4 if per_layer else 3) * projection + copies  # R_t, and three for N_t
+        own = 2 if per_layer or copies else 0  # R_t and N_t
+        return (own + 2) * projection + copies  # and two in AdamW
     # AdamW: the root of V_t and the denominator; SGD: the gradient with weight decay
     temporaries = 1 if "momentum" in group else 2
     return temporaries * W.numel() * STATE_BYTES + copies

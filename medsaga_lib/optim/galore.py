@@ -191,6 +191,16 @@ class Step(NamedTuple):
     rate: float  # factor of the update, eta alpha
 
 
+class Projected(NamedTuple):
+    """A tensor, its gradient (m, n), the basis (m, r), the projected gradient (r, n), the state."""
+
+    W: Tensor
+    G: Tensor
+    P: Tensor
+    R: Tensor
+    state: dict[str, Tensor]
+
+
 class GaLoreAdamW(torch.optim.Optimizer):
     """AdamW with moments in a rank-r subspace for the parameter groups that have a `rank`.
 
@@ -299,14 +309,19 @@ class GaLoreAdamW(torch.optim.Optimizer):
                 f"{len(tensors)} tensors do); lower the learning rate."
             )
         small: dict[int, list[Tensor]] = {id(group): [] for group in self.param_groups}
+        low: dict[int, list[Projected]] = {id(group): [] for group in self.param_groups}
         for index, group, W in tensors:
             if is_projected(tuple(W.shape), group["rank"]):
-                self._galore(index, group, W, projections.get(W))
+                low[id(group)] += self._projected(index, group, W, projections.get(W))
+                if _gradient(W).dtype != torch.float32:  # the list holds a float32 copy
+                    self._galore(group, low[id(group)])
+                    low[id(group)].clear()
             elif W.numel() <= SMALL:
                 small[id(group)].append(W)
             else:
                 self._adamw(group, [W])
         for group in self.param_groups:
+            self._galore(group, low[id(group)])
             self._adamw(group, small[id(group)])
 
     def _in_kept_basis(self, index: int, group: dict[str, Any], W: Tensor) -> Tensor | None:
@@ -324,14 +339,13 @@ class GaLoreAdamW(torch.optim.Optimizer):
     def _nonfinite(self, tensors: list[_Indexed], projections: dict[Tensor, Tensor]) -> list[str]:
         """Names of the tensors whose gradient is not finite.
 
-        The test costs one sum per tensor, over P^T G where it is known: NaN and infinity propagate
+        The test costs one norm per tensor, over P^T G where it is known: NaN and infinity propagate
         through the projection.
         """
         seen = [projections.get(W, _gradient(W)) for _, _, W in tensors]
-        sums = [part.sum(dtype=torch.float32).to(seen[0].device) for part in seen]
-        if not sums or torch.stack(sums).isfinite().all():
+        if not seen or torch.nn.utils.get_total_norm(seen).isfinite():
             return []
-        # none is broken if the sum of finite gradients overflowed
+        # none is broken if the norm of finite gradients overflowed
         broken = [not _gradient(W).isfinite().all() for _, _, W in tensors]
         return [_name(*item) for item, bad in zip(tensors, broken, strict=True) if bad]
 
@@ -354,27 +368,37 @@ class GaLoreAdamW(torch.optim.Optimizer):
             if updated is not W:
                 W.copy_(updated)
 
-    def _galore(
+    def _projected(
         self, index: int, group: dict[str, Any], W: Tensor, projection: Tensor | None
-    ) -> None:
-        """Update W by algorithm 2; `projection` is R_t if the basis stays, else None."""
-        eta, alpha, eps, decay = (group[key] for key in ("lr", "scale", "eps", "weight_decay"))
+    ) -> list[Projected]:
+        """Project the gradient of W; `projection` is R_t if the basis stays, else None.
+
+        The list is empty if the gradient has no direction: then only the weights decay.
+        """
         G = _short_side_first(_gradient(W)).float()  # (m, n)
         state = self.state[W]
-        if not state and _is_rounding(G, eps):  # its basis would stay for T steps
-            W.mul_(1 - eta * decay)
-            return
+        if not state and _is_rounding(G, group["eps"]):  # its basis would stay for T steps
+            W.mul_(1 - group["lr"] * group["weight_decay"])
+            return []
         if projection is None:
             P, R = self._project(index, group, W, G)  # (m, r), (r, n)
         else:
             P, R = state["basis"], projection
-        N = torch.zeros_like(state["exp_avg"])  # (r, n); a step of Adam from 0, at a rate of -1
-        _torch_adamw([N], [R], [state], group, lr=-1.0, weight_decay=0.0)
+        return [Projected(W, G, P, R, state)]
 
-        work = _short_side_first(W).float()  # a view of W where W is contiguous and float32
-        self._move(work, Step(G, P, R, N, state, keep=1 - eta * decay, rate=eta * alpha))
-        if work.data_ptr() != W.data_ptr():
-            W.copy_((work.T if _stands(W) else work).reshape(W.shape))
+    def _galore(self, group: dict[str, Any], tensors: list[Projected]) -> None:
+        """Update tensors by algorithm 2; all N_t are computed in one call, which costs less."""
+        if not tensors:
+            return
+        states = [one.state for one in tensors]
+        Ns = [torch.zeros_like(state["exp_avg"]) for state in states]  # a step of Adam from 0
+        _torch_adamw(Ns, [one.R for one in tensors], states, group, lr=-1.0, weight_decay=0.0)
+        eta, alpha, decay = (group[key] for key in ("lr", "scale", "weight_decay"))
+        for (W, G, P, R, state), N in zip(tensors, Ns, strict=True):
+            work = _short_side_first(W).float()  # a view of W where W is contiguous and float32
+            self._move(work, Step(G, P, R, N, state, keep=1 - eta * decay, rate=eta * alpha))
+            if work.data_ptr() != W.data_ptr():
+                W.copy_((work.T if _stands(W) else work).reshape(W.shape))
 
     def _move(self, W: Tensor, step: Step) -> None:
         """Set W (m, n) to keep W - rate P N; subclasses override this update."""
