@@ -9,6 +9,7 @@ from torch import nn
 from medsaga_lib.errors import UserError
 from medsaga_lib.models.stages import ImageEncoder, freeze_early, late_blocks
 from medsaga_lib.optim.fused_backward import FusedGaLoreAdamW
+from medsaga_lib.optim.galore import GaLoreAdamW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,4 +84,8 @@ class Adaptation:
         per_layer: update each tensor inside the backward pass.
         """
         # Without a rank, FusedGaLoreAdamW equals AdamW bit for bit
-        return (FusedGaLoreAdamW if per_layer else torch.optim.AdamW)(groups, betas=betas)
+        if per_layer:
+            return FusedGaLoreAdamW(groups, betas=betas)
+        on_cpu = all(W.device.type == "cpu" for group in groups for W in group["params"])
+        # On a CPU, GaLoreAdamW updates tensors without a rank by torch's fused AdamW
+        return (GaLoreAdamW if on_cpu else torch.optim.AdamW)(groups, betas=betas)

@@ -449,29 +449,34 @@ def _torch_adamw(
     """Update float32 tensors by torch's AdamW, on a CPU by its fused kernel.
 
     That kernel passes over the memory once, and the other ways about 10 times. It takes no notice
-    of strides (torch 2.13).
+    of strides (torch 2.13), so each tensor with its own is updated in another way, whatever it is
+    grouped with.
     """
-    averages = [state["exp_avg"] for state in states]
-    squares = [state["exp_avg_sq"] for state in states]
-    tensors = (*weights, *gradients, *averages, *squares)
-    fused = all(one.device.type in FUSED and one.is_contiguous() for one in tensors)
-    adamw(
-        weights,
-        gradients,
-        averages,
-        squares,
-        [],
-        [state["step"] for state in states],
-        foreach=not fused and len(weights) > 1,
-        fused=fused,
-        amsgrad=False,
-        beta1=group["betas"][0],
-        beta2=group["betas"][1],
-        lr=lr,
-        weight_decay=weight_decay,
-        eps=group["eps"],
-        maximize=False,
-    )
+    ways: dict[bool, list[tuple[Tensor, Tensor, dict[str, Tensor]]]] = {True: [], False: []}
+    for W, G, state in zip(weights, gradients, states, strict=True):
+        tensors = (W, G, state["exp_avg"], state["exp_avg_sq"])
+        fused = all(one.device.type in FUSED and one.is_contiguous() for one in tensors)
+        ways[fused].append((W, G, state))
+    for fused, items in ways.items():
+        if not items:
+            continue
+        adamw(
+            [W for W, _, _ in items],
+            [G for _, G, _ in items],
+            [state["exp_avg"] for _, _, state in items],
+            [state["exp_avg_sq"] for _, _, state in items],
+            [],
+            [state["step"] for _, _, state in items],
+            foreach=not fused and len(items) > 1,
+            fused=fused,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=lr,
+            weight_decay=weight_decay,
+            eps=group["eps"],
+            maximize=False,
+        )
 
 
 def new_moments(zeros: Tensor) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ def test_a_table_that_is_killed_twice_has_the_same_page(stand_in, tmp_path):
         process.wait()
     finish(killed)
     assert steady(killed) == steady(once)
-    assert "| Chest-Xray, 50 | medsaga | Dice | 0.899 |" in "\n".join(steady(once))
+    assert "| Chest-Xray, 50 | MedSAGa | Dice | 0.899 |" in "\n".join(steady(once))
 
 
 def begin(folder):

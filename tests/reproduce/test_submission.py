@@ -62,7 +62,7 @@ def test_merging_adds_and_is_idempotent(tmp_path, medsaga):
     )
     assert (code, said) == (0, f"{tmp_path / 'page.md'}\n"), error
     text = (tmp_path / "page.md").read_text()
-    assert "| Spleen, 100 | medsaga | Dice | 0.842 |" in text
+    assert "| Spleen, 100 | MedSAGa | Dice | 0.842 |" in text
     assert "| 2 | undecided |" in text  # two seeds say little about seeds
     assert "## Not run here" in text
 
