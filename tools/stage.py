@@ -23,6 +23,7 @@ VERBS = ("show", "hide")
 ROW = r"<tr[^>]*>((?:(?!</tr>).)*)</tr>\s*"
 HEADS = re.compile(ROW + ROW + "</thead>", re.DOTALL)  # the last 2 rows of a head
 HEAD = re.compile(r"<th[^>]*>(.*?)</th>", re.DOTALL)
+NAMED = re.compile(r"[^\W\d]{2}")  # a label with a word in it
 CAPTION = "<figcaption>"  # where a caption begins
 OF_TABLE = '<figure class="of-table">'
 CONTACT_SHEET = book.BUILD / "figures.html"  # all figures on one page, to look at; not in the site
@@ -163,19 +164,21 @@ def with_numbers(text: str, tables: Iterator[int], chapter: str = "") -> str:
 
 
 def with_one_head(table: str) -> str:
-    """Return a table of pandas with the names of its index beside those of its columns.
+    """Return a table of pandas with the names of its index in the row of the columns' labels.
 
     pandas puts the names of the index into a row of their own, the last of the head, whose other
-    cells are empty. Where the columns have a name too, it stands above that of the index, and both
-    rows stay.
+    cells are empty, and the name of the columns above that of the index. Labels that are words need
+    no name ("task" above "lungs"), so it goes. Numbers need it, and then both rows stay.
     """
     heads = HEADS.search(table)
     rows = [HEAD.findall(heads[number]) for number in (1, 2)] if heads else []
     if not heads or "colspan" in heads[0] or len(rows[0]) != len(rows[1]):
         return table
-    if any(above and below for above, below in zip(*rows, strict=True)):
+    pairs_of = list(zip(*rows, strict=True))
+    named = any(above and below for above, below in pairs_of)
+    if named and not any(NAMED.search(above) for above, below in pairs_of if not below):
         return table
-    cells = "".join(f"<th>{above or below}</th>" for above, below in zip(*rows, strict=True))
+    cells = "".join(f"<th>{below or above}</th>" for above, below in pairs_of)
     return table.replace(heads[0], f"<tr>{cells}</tr></thead>")
 
 

@@ -205,13 +205,22 @@ def test_the_names_of_an_index_stand_beside_those_of_the_columns(levels):
     assert stage.with_one_head(page) == page
 
 
-def test_a_table_whose_columns_have_a_name_keeps_both_rows():
+def test_columns_that_are_numbers_keep_their_name_above_that_of_the_index():
     frame = pd.DataFrame({"method": ["a", "b"], "shots": [4, 8], "dice": [0.5, 0.6]})
     for shown in (
         frame.pivot(index="method", columns="shots", values="dice").to_html(),
         frame.to_html(),
     ):
         assert stage.with_one_head(shown) == shown
+
+
+@pytest.mark.parametrize("values", ["dice", ["dice"]])
+def test_columns_that_are_words_need_no_name(values):
+    frame = pd.DataFrame({"method": ["a", "b"], "task": ["lungs", "polyps"], "dice": [0.5, 0.6]})
+    shown = frame.pivot(index="method", columns="task", values=values).to_html()
+    rows = BeautifulSoup(stage.with_one_head(shown), "html.parser").thead.find_all("tr")
+    assert len(rows) == (1 if values == "dice" else 2)
+    assert [cell.text for cell in rows[-1].find_all("th")] == ["method", "lungs", "polyps"]
 
 
 def test_the_names_of_an_index_stand_in_the_last_row_of_a_head_with_groups():
