@@ -531,13 +531,20 @@ from pathlib import Path
 
 from medsaga_lib.evaluation.scores import over_seeds
 
-parts = ("late_polyps", "late_lungs", "late_hippocampus")
-files = [Path(f"recorded/{part}_methods.json") for part in parts]
-late = [json.loads(file.read_text()) for file in files]
+
+def parts_of(names):
+    """Recorded files with runs; their commands are printed."""
+    files = [Path(f"recorded/{name}.json") for name in names]
+    parts = [json.loads(file.read_text()) for file in files]
+    for part in parts:
+        made = part["provenance"]
+        print(made["command"], "|", made["date"], "|", made["device"])
+    return parts
+
+
+tasks = ("polyps", "lungs", "hippocampus")
+late = parts_of(f"late_{task}_methods" for task in tasks)
 late_runs = [run for part in late for run in part["runs"]]
-for part in late:
-    made = part["provenance"]
-    print(made["command"], "|", made["date"], "|", made["device"])
 
 # %% [markdown]
 # The next functions make the tables. A method is *told* a location if its head takes points or boxes. If a method was recorded with several values on a task, its row names the value, for example *late stages, lr=0.003*.
@@ -662,13 +669,8 @@ distances_of(late_runs)
 # The same methods, with the same rates, were recorded with 64 frames and with 32 X-rays. A run still has 150 steps of 4 images, so a method sees 600 augmented images, as before, but fewer of each frame.
 
 # %%
-names = ("late_polyps_more_labels", "late_lungs_more_labels")
-files = [Path(f"recorded/{name}.json") for name in names]
-more = [json.loads(file.read_text()) for file in files]
+more = parts_of(f"late_{task}_more_labels" for task in tasks[:2])
 more_runs = [run for part in more for run in part["runs"]]
-for part in more:
-    made = part["provenance"]
-    print(made["command"], "|", made["date"], "|", made["device"])
 
 # %% caption="Mean test Dice over 3 seeds with more labels, with halves of 95 % intervals over seeds, and costs. Likely seen by LiteMedSAM: polyps and lungs."
 table_of(more_runs)
@@ -680,7 +682,7 @@ ahead_of(more_runs, "U-Net").loc[table_of(more_runs).index.drop("U-Net")]
 distances_of(more_runs)
 
 # %% [markdown]
-# - **Polyps.** The first three methods gain 0.03 to 0.05 from 4 times as many frames, and the U-Net gains as much. So the lead over the U-Net stays, 0.35 to 0.39 for the first four, and every method that starts from LiteMedSAM is ahead with an interval that excludes 0. Both networks from scratch stay below 0.5. S-SAM, SVF and the frozen encoder, which train the fewest parameters of those that start from LiteMedSAM, gain nothing: their Dice is 0.005 to 0.013 lower than from 16 frames, and the intervals over seeds are larger than that.
+# - **Polyps.** The first three methods gain 0.03 to 0.05 from 4 times as many frames, and the U-Net 0.05. So the lead over the U-Net stays, 0.35 to 0.39 for the first four, and every method that starts from LiteMedSAM is ahead with an interval that excludes 0. Both networks from scratch stay below 0.5. S-SAM, SVF and the frozen encoder, which train the fewest parameters of those that start from LiteMedSAM, gain nothing: their Dice is 0.005 to 0.013 lower than from 16 frames, and the intervals over seeds are larger than that.
 # - **Lungs.** With 8 times as many X-rays, every method gains 0.02 to 0.05, and the seeds differ less. Late stages and MedSAGa are ahead of the U-Net by 0.02, with intervals that begin at 0.00; no other method is told apart from it. SegResNet is third, takes a minute, and has the lowest HD95, but its NSD is behind that of all methods that start from LiteMedSAM.
 #
 # ### Names as letters or as meaning

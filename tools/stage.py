@@ -174,11 +174,11 @@ def with_one_head(table: str) -> str:
     rows = [HEAD.findall(heads[number]) for number in (1, 2)] if heads else []
     if not heads or "colspan" in heads[0] or len(rows[0]) != len(rows[1]):
         return table
-    pairs_of = list(zip(*rows, strict=True))
-    named = any(above and below for above, below in pairs_of)
-    if named and not any(NAMED.search(above) for above, below in pairs_of if not below):
+    columns = list(zip(*rows, strict=True))
+    named = any(above and below for above, below in columns)
+    if named and not any(NAMED.search(above) for above, below in columns if not below):
         return table
-    cells = "".join(f"<th>{below or above}</th>" for above, below in pairs_of)
+    cells = "".join(f"<th>{below or above}</th>" for above, below in columns)
     return table.replace(heads[0], f"<tr>{cells}</tr></thead>")
 
 
