@@ -731,13 +731,14 @@ rates = rates.rename(columns=scores)
 by_rate = rates.pivot(
     index=["method", "rate"], columns="task", values=[*scores.values()]
 )
+by_rate = by_rate.rename("{:g}".format, level="rate")
 display.table(by_rate.rename_axis(columns=[None, None]))
 
 # %% caption="Test Dice with the rate that validation chooses. Likely seen by LiteMedSAM: polyps and lungs; not known: hippocampus."
 best = rates.groupby(["task", "method"])["validation"].idxmax()
-best = rates.loc[best].pivot(
-    index="method", columns="task", values=["rate", "test"]
-)
+best = rates.loc[best]
+best["rate"] = best["rate"].map("{:g}".format)
+best = best.pivot(index="method", columns="task", values=["rate", "test"])
 display.table(best.rename_axis(columns=[None, None]))
 
 # %% [markdown]
